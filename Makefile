@@ -1,0 +1,33 @@
+# Every target sets up what it needs first. PYTHON picks the interpreter, VENV the folder of the environment.
+PYTHON ?= python3.11
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: quickstart test test-all lint bench data clean
+.DEFAULT_GOAL := quickstart
+
+$(VENV)/ready: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+quickstart: $(VENV)/ready
+	$(BIN)/assay run configs/quickstart.yaml
+
+test: $(VENV)/ready
+	$(BIN)/python -m pytest -m 'not slow'
+
+test-all: $(VENV)/ready
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/ready
+	$(BIN)/python -m tests.benchmarks
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache *.egg-info
