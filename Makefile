@@ -29,5 +29,8 @@ lint: $(VENV)/ready
 bench: $(VENV)/ready
 	$(BIN)/python -m tests.benchmarks
 
+data: $(VENV)/ready
+	$(BIN)/python -m jobs.common.datasets.debian
+
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache *.egg-info

@@ -1,0 +1,1 @@
+"""Real data that the studies use: where it comes from and how it is read."""

@@ -1,0 +1,336 @@
+"""The command line. Each command calls one function of the service and prints what it returned.
+
+Exit codes: 0 done, 1 the run failed, 2 bad input or store, 3 some trials failed, 130 cancelled.
+"""
+
+import importlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import click
+from rich.console import Console
+
+from service import catalog, history, lock, logs, models, plan, progress, runner, spec
+from service.errors import AssayError, RunCancelledError, RunFailedError, RunPartialError, nearest
+from service.printing import print_json, print_rows, print_verdict
+from service.record import RunRecord
+from service.runner import Execution
+from service.store import Folder, open_store
+
+DEFAULT_STORE = "assay-store"
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class _Commands(click.Group):
+    """Suggests the nearest command for an unknown one."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in self.commands:
+            raise click.UsageError(f"no command {args[0]!r}: {nearest(args[0], self.commands)}")
+        return super().resolve_command(ctx, args)
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code. An error of Assay's is a sentence or two on standard error."""
+    sys.path.insert(0, os.getcwd())  # import paths in a spec start where the command is given
+    words = list(sys.argv[1:] if words is None else words)
+    try:
+        assay.main(words, prog_name="assay", standalone_mode=False)
+    except AssayError as error:
+        if "--debug" in words:
+            raise
+        print(f"assay: {error.message}", file=sys.stderr)
+        if error.hint:
+            print(f"       {error.hint}", file=sys.stderr)
+        return error.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except click.Abort:
+        return RunCancelledError.exit_code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # as in `assay runs | head`
+    return 0
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def assay(debug: bool) -> None:
+    """Studies of neural networks as jobs on Ray."""
+
+
+def _store_option(command: Command) -> Command:
+    help = f"Folder or URI of the store (ASSAY_STORE; default {DEFAULT_STORE})."
+    return click.option("--store", default=DEFAULT_STORE, envvar="ASSAY_STORE", help=help)(command)
+
+
+def _json_option(command: Command) -> Command:
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
+
+
+def _execution_options(command: Command) -> Command:
+    for option in (
+        click.option("--raw", is_flag=True, help="Leave the output of Ray and of the jobs on the terminal."),
+        click.option("--cpus", type=click.IntRange(1), help="Cores of the embedded Ray (default: all)."),
+        click.option("--address", help="host:port of a Ray cluster (RAY_ADDRESS; default: an embedded Ray)."),
+        click.option("--serial", is_flag=True, help="In this process, without Ray."),
+    ):
+        command = option(command)
+    return command
+
+
+# ---- running ------------------------------------------------------------------------------------------------------
+
+
+@assay.command()
+@click.argument("spec_file", metavar="SPEC")
+@click.argument("overrides", nargs=-1, metavar="[FIELD=VALUE]...")
+@click.option("--id", "run_id", help="The id of the run (default: made from the time and the name).")
+@_execution_options
+@_json_option
+def run(spec_file: str, overrides: tuple[str, ...], run_id: str | None, as_json: bool, **how: Any) -> None:
+    """Run a spec, with fields overridden: `assay run SPEC seed=3 params.training.lr=1e-3`."""
+    job_spec = spec.load(spec_file, list(overrides))
+    run_id = run_id or runner.new_run_id(job_spec.title)
+    trials = len(plan.trials(job_spec))
+    _execute(
+        run_id, job_spec.store, trials, as_json, lambda execution: runner.start(job_spec, execution, run_id), **how
+    )
+
+
+@assay.command()
+@click.argument("run_name", metavar="RUN")
+@_store_option
+@_execution_options
+@_json_option
+def resume(run_name: str, store: str, as_json: bool, **how: Any) -> None:
+    """Go on with a run that was killed or cancelled, or try its failed trials again."""
+    opened = open_store(store)
+    folder = history.run_folder(opened, run_name)
+    trials, run_id = history.load(folder, watch=False).trials, _id(folder)
+    _execute(run_id, store, trials, as_json, lambda execution: runner.resume(opened, run_id, execution), **how)
+
+
+def _execute(
+    run_id: str,
+    store: str,
+    trials: int,
+    as_json: bool,
+    act: Callable[[Execution], RunRecord],
+    *,
+    serial: bool,
+    address: str | None,
+    cpus: int | None,
+    raw: bool,
+) -> None:
+    """Carry out a run with live progress and all other output in its log. The verdict becomes the exit code."""
+    with logs.captured(enabled=not raw) as (log_file, terminal):
+        console = Console(file=sys.stderr if as_json else terminal)
+        console.print(f"run {run_id} in {open_store(store).uri}", highlight=False, soft_wrap=True, markup=False)
+        with progress.progress_for(console, trials) as shown:
+            state = act(Execution(serial, address, cpus, shown, log_file))
+    if as_json:
+        print_json(state.model_dump(mode="json"))
+    else:
+        print_verdict(state, open_store(store) / "runs" / state.id, _next_steps(state, store))
+    message = state.failure.message if state.failure else state.status
+    match state.status:
+        case "partial":
+            raise RunPartialError(message, hint="`assay resume` tries the failed trials again")
+        case "cancelled":
+            raise RunCancelledError(message)
+        case "failed":
+            raise RunFailedError(message, hint="`assay show` and `assay logs` say more")
+
+
+def _next_steps(state: RunRecord, store: str) -> list[str]:
+    where = "" if store == os.environ.get("ASSAY_STORE", DEFAULT_STORE) else f" --store {store}"
+    steps = [f"assay show {state.id}{where}"]
+    if state.status in ("lost", "cancelled", "partial", "failed"):
+        steps.append(f"assay resume {state.id}{where}")
+    if state.models:
+        steps.append(f"assay serve{where}")
+    return steps
+
+
+@assay.command()
+@click.argument("spec_file", metavar="SPEC")
+@click.argument("overrides", nargs=-1, metavar="[FIELD=VALUE]...")
+@_json_option
+def check(spec_file: str, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Validate a spec and say what it would schedule. Runs nothing."""
+    job_spec = spec.load(spec_file, list(overrides))
+    plans = plan.trials(job_spec)
+    store, resources = open_store(job_spec.store), job_spec.resources
+    earlier = history.seconds_of_same(store, job_spec)
+    if as_json:
+        labels = [each.label for each in plans]
+        print_json({"trials": labels, "store": store.uri, "seconds_of_last_run": earlier, "spec": job_spec.tree()})
+        return
+    each = f"{resources.cpus:g} CPU" + (f" and {resources.gpus:g} GPU" if resources.gpus else "")
+    print(f"{spec_file} is valid: job {job_spec.job}, {len(plans)} trial(s), each on {each}, store {store.uri}")
+    for trial in plans[:20]:
+        print(f"  {trial.label}")
+    if len(plans) > 20:
+        print(f"  … and {len(plans) - 20} more")
+    took = "unknown, this spec has not been run in this store" if earlier is None else progress.duration(earlier)
+    print(f"time of the last run: {took}")
+
+
+@assay.command()
+@_store_option
+@click.option("--config", type=click.Path(), help="Limits and batching of the endpoints, as in configs/serve.yaml.")
+@click.option("--host", help="Address to listen on (default 127.0.0.1).")
+@click.option("--port", type=click.IntRange(1, 65535), help="Port to listen on (default 8000).")
+def serve(store: str, config: str | None, host: str | None, port: int | None) -> None:
+    """Serve every model of a store over HTTP."""
+    importlib.import_module("serving.app").serve(store=store, config=config, host=host, port=port)
+
+
+# ---- looking ------------------------------------------------------------------------------------------------------
+
+
+@assay.command()
+@click.argument("job_name", metavar="[JOB]", required=False)
+@_json_option
+def jobs(job_name: str | None, as_json: bool) -> None:
+    """The catalogue of jobs, or all parameters of one."""
+    if job_name is None:
+        rows = [{"job": name, "about": catalog.load(name).about.partition("\n")[0]} for name in catalog.names()]
+        print_json(rows) if as_json else print_rows(rows)
+        return
+    job = catalog.load(job_name)
+    parameters = [vars(parameter) for parameter in catalog.parameters(job.params)]
+    if as_json:
+        print_json({"job": job.name, "about": job.about, "parameters": parameters})
+        return
+    print(job.about, end="\n\n")
+    for row in parameters:
+        bounds = f", {row['bounds']}" if row["bounds"] else ""
+        print(f"{row['name']}: {row['type']} = {row['default']}{bounds}\n    {row['description']}")
+
+
+@assay.command()
+@_store_option
+@_json_option
+def runs(store: str, as_json: bool) -> None:
+    """The runs of a store, oldest first."""
+    found, damaged = history.all_runs(open_store(store))
+    rows = [
+        {
+            "run": each.id,
+            "job": each.job,
+            "status": each.status,
+            "trials": f"{each.trials_done}/{each.trials}",
+            "created": each.created,
+            "took": progress.duration(each.seconds),
+        }
+        for each in found
+    ]
+    print_json(rows) if as_json else print_rows(rows)
+    for sentence in damaged:
+        print(f"assay: {sentence}", file=sys.stderr)
+
+
+@assay.command()
+@click.argument("run_name", metavar="RUN")
+@_store_option
+@_json_option
+def show(run_name: str, store: str, as_json: bool) -> None:
+    """One run, by its id, its beginning or end, or `last`: its state, its trials and its files."""
+    folder = history.run_folder(open_store(store), run_name)
+    state, trials = history.load(folder), history.trials(folder)
+    if as_json:
+        print_json({**state.model_dump(mode="json"), "ended_trials": [each.model_dump(mode="json") for each in trials]})
+        return
+    print(f"run {state.id} of job {state.job}")
+    print_verdict(state, folder, _next_steps(state, store)[1:])
+    if state.failure:
+        print(f"  because {state.failure.message}")
+    best = set(state.best.values())
+    print_rows(
+        [
+            {
+                "trial": each.label,
+                "status": each.status + (" (best)" if each.id in best else ""),
+                "took": progress.duration(each.seconds),
+                "newest": each.failure.message if each.failure else progress.metrics_text(each.metrics),
+            }
+            for each in trials
+        ]
+    )
+
+
+@assay.command()
+@click.argument("run_names", nargs=-1, required=True, metavar="RUN RUN...")
+@_store_option
+@_json_option
+def compare(run_names: tuple[str, ...], store: str, as_json: bool) -> None:
+    """What differs between the specs of runs, and the metrics of their best trials side by side."""
+    folders = [history.run_folder(open_store(store), name) for name in run_names]
+    fields, metrics = history.compare(folders)
+    names = [_id(folder) for folder in folders]
+    if as_json:
+        sides = {"spec": fields, "metrics": metrics}
+        print_json({"runs": names, **{side: {d.name: d.values for d in found} for side, found in sides.items()}})
+        return
+    for title, lines in (("field", fields), ("metric", metrics)):
+        print_rows([{title: d.name, **dict(zip(names, d.values, strict=True))} for d in lines])
+
+
+@assay.command("logs")
+@click.argument("run_name", metavar="RUN")
+@click.option("--follow", "-f", is_flag=True, help="Go on while the run does.")
+@_store_option
+def show_log(run_name: str, follow: bool, store: str) -> None:
+    """The log of a run: what Ray, the workers and the job printed."""
+    for text in logs.read(history.run_folder(open_store(store), run_name), follow):
+        click.echo(text, nl=False)
+
+
+@assay.command()
+@click.argument("run_name", metavar="RUN")
+@_store_option
+def cancel(run_name: str, store: str) -> None:
+    """Ask a run to save and stop. It can be resumed."""
+    folder = history.run_folder(open_store(store), run_name)
+    state = history.load(folder)
+    if state.status != "running":
+        print(f"run {state.id} is not running: {state.status}")
+        return
+    folder.write(lock.CANCEL, b"")
+    print(f"asked run {state.id} to save and stop; `assay resume {state.id}` goes on later")
+
+
+@assay.command("models")
+@click.argument("model", metavar="[NAME[/VERSION]]", required=False)
+@_store_option
+@_json_option
+def show_models(model: str | None, store: str, as_json: bool) -> None:
+    """The trained models of a store, or the card of one."""
+    opened = open_store(store)
+    if model is not None:
+        name, _, version = model.partition("/")
+        card = models.find(opened, name, int(version) if version.isdigit() else None)
+        print_json(card.model_dump(mode="json"))
+        return
+    rows = [
+        {
+            "model": f"{card.name}/{card.version}",
+            "study": card.study,
+            "parameters": card.parameters,
+            "run": card.run or "",
+            "about": card.description,
+        }
+        for card in models.list_models(opened)
+    ]
+    print_json(rows) if as_json else print_rows(rows)
+
+
+def _id(folder: Folder) -> str:
+    return folder.uri.rpartition("/")[2]

@@ -1,0 +1,102 @@
+"""Runs that are in a store: list them, find one, compare several."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from service import lock, record, yaml_text
+from service.errors import AssayError, RunNotFoundError, nearest
+from service.record import RunRecord, TrialRecord
+from service.spec import JobSpec
+from service.store import Folder
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One line of a comparison: a field of the specs or a metric, with its value in each run."""
+
+    name: str
+    values: tuple[Any, ...]
+
+
+def run_folder(store: Folder, name: str) -> Folder:
+    """The folder of a run, by its id, an unambiguous beginning or end of it, or `last`."""
+    known = (store / "runs").names()
+    if name == "last" and known:
+        return store / "runs" / known[-1]
+    matching = [id for id in known if id == name] or [id for id in known if id.startswith(name) or id.endswith(name)]
+    if len(matching) == 1:
+        return store / "runs" / matching[0]
+    if matching:
+        raise RunNotFoundError(f"{name!r} names {len(matching)} runs: {', '.join(matching[:5])}")
+    raise RunNotFoundError(f"no run {name!r} in {store.uri}", hint=nearest(name, known) if known else "it has no runs")
+
+
+def load(folder: Folder, watch: bool = True) -> RunRecord:
+    """The record of a run. A run that says `running` though its driver is gone is `lost`.
+
+    watch: watch the heartbeat of a driver on another machine, which takes seconds; else believe its lock.
+    """
+    if not folder.exists("run.json"):
+        raise RunNotFoundError(f"{folder.uri} holds no run: it has no run.json")
+    state = record.read_run(folder)
+    if state.status == "running" and not lock.alive(folder, watch):
+        return state.model_copy(update={"status": "lost"})
+    return state
+
+
+def all_runs(store: Folder) -> tuple[list[RunRecord], list[str]]:
+    """Every run of the store, oldest first, and a sentence about each one that cannot be read."""
+    found, damaged = [], []
+    for name in (store / "runs").names():
+        try:
+            found.append(load(store / "runs" / name, watch=False))
+        except AssayError as error:
+            damaged.append(f"{name}: {error}")
+    return found, damaged
+
+
+def trials(folder: Folder) -> list[TrialRecord]:
+    """The trials of a run that have ended, in order."""
+    ended = [record.read_trial(folder / "trials" / name) for name in (folder / "trials").names()]
+    return [each for each in ended if each is not None]
+
+
+def seconds_of_same(store: Folder, job_spec: JobSpec) -> float | None:
+    """How long the newest finished run of exactly this spec took; None if there is none."""
+    text = yaml_text.dump(job_spec.tree()).encode()
+    for state in reversed(all_runs(store)[0]):
+        if state.status == "finished" and (store / "runs" / state.id).read("spec.yaml") == text:
+            return state.seconds
+    return None
+
+
+def compare(folders: list[Folder]) -> tuple[list[Difference], list[Difference]]:
+    """What differs between the specs, and the metrics side by side: those of the best trial of each variant.
+
+    A metric that a run has not is None there.
+    """
+    specs = [dict(_flat(yaml_text.parse(folder.read("spec.yaml")))) for folder in folders]
+    fields = sorted({name for spec in specs for name in spec})
+    differing = [Difference(name, tuple(spec.get(name) for spec in specs)) for name in fields]
+    differing = [each for each in differing if any(value != each.values[0] for value in each.values)]
+
+    tables = [_best_metrics(folder) for folder in folders]
+    names = sorted({name for table in tables for name in table})
+    return differing, [Difference(name, tuple(table.get(name) for table in tables)) for name in names]
+
+
+def _best_metrics(folder: Folder) -> dict[str, float]:
+    """`variant/metric` -> the value last logged by the variant's best trial."""
+    ended = {each.id: each for each in trials(folder)}
+    return {
+        f"{variant}/{name}" if variant else name: value
+        for variant, id in record.read_run(folder).best.items()
+        if id in ended
+        for name, value in ended[id].metrics.items()
+    }
+
+
+def _flat(value: Any, prefix: str = "") -> list[tuple[str, Any]]:
+    if isinstance(value, dict) and value:
+        return [pair for name, inner in value.items() for pair in _flat(inner, f"{prefix}.{name}" if prefix else name)]
+    return [(prefix, value)]

@@ -1,0 +1,223 @@
+"""The model store: weights as safetensors and a card that says what they are. Versions are never changed.
+
+    <store>/models/<name>/<version>/   model.safetensors  card.json
+
+A version exists if its card does: the card is written last. Neither file is trusted when it is read: nothing is
+unpickled, sizes are checked before they are believed, and a card can only name architectures of Assay's own or of
+packages that whoever loads it has said to trust.
+"""
+
+import hashlib
+import importlib
+import json
+import re
+from datetime import UTC, datetime
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import Tensor, nn
+
+from service.errors import ModelError, ModelNotFoundError, SpecError, nearest
+from service.store import Folder
+
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+WEIGHTS, CARD = "model.safetensors", "card.json"
+MAX_HEADER = 64 << 20
+TRIES = 100  # other publishers of the same name that may come first
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class TensorSpec(_Part):
+    """A tensor of a model in the words of the Open Inference Protocol. shape: -1 is free; the batch comes first."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+
+
+class CardDraft(_Part):
+    """What a job says of a model that it saves."""
+
+    architecture: str = Field(description="module:name of what builds the network")
+    arguments: dict[str, Any] = Field(description="keywords for the architecture, as JSON")
+    study: str = Field(description="the study that it belongs to, which decides how it is served")
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    settings: dict[str, Any] = Field(description="what the study needs to use it, as JSON")
+    metrics: dict[str, float] = Field(description="what was measured of it")
+    description: str
+
+
+class ModelCard(CardDraft):
+    """The card of a model in the store."""
+
+    name: str
+    version: int = Field(gt=0)
+    created: str
+    parameters: int = Field(ge=0, description="numbers in the weights")
+    bytes: int = Field(ge=0, description="size of the weights file")
+    sha256: str
+    run: str | None = Field(description="the run that made it")
+
+
+def publish(store: Folder, name: str, state: dict[str, Tensor], draft: CardDraft, run: str | None = None) -> ModelCard:
+    """Put a model into the store as the next version of `name`. ModelError if its weights are not finite."""
+    if not NAME.fullmatch(name):
+        raise SpecError(f"model name {name!r}: use up to 63 lower-case letters, digits, dots and dashes")
+    for key, tensor in state.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise ModelError(f"model {name!r}: the weights {key!r} are not finite")
+    # cloned: safetensors refuses tensors that share memory, as tied weights do
+    data = safetensors.torch.save({key: tensor.detach().cpu().clone().contiguous() for key, tensor in state.items()})
+    folder = store / "models" / name
+    version = max(_versions(folder), default=0)
+    for _ in range(TRIES):
+        version += 1
+        if (folder / str(version)).create(WEIGHTS, data):  # whoever creates the weights owns the version
+            break
+    else:
+        raise ModelError(f"model {name!r}: no free version after {version}")
+    card = ModelCard(
+        **draft.model_dump(),
+        name=name,
+        version=version,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        parameters=sum(tensor.numel() for tensor in state.values()),
+        bytes=len(data),
+        sha256=hashlib.sha256(data).hexdigest(),
+        run=run,
+    )
+    (folder / str(version)).write(CARD, card.model_dump_json(indent=2).encode())
+    return card
+
+
+def list_models(store: Folder) -> list[ModelCard]:
+    """The cards of all models, by name and version. A version whose card is damaged is left out."""
+    cards = []
+    for name in (store / "models").names():
+        folder = store / "models" / name
+        for version in _versions(folder):
+            try:
+                cards.append(_card(folder, name, version))
+            except ModelError:
+                continue  # `find` says what is wrong with it
+    return cards
+
+
+def find(store: Folder, name: str, version: int | None = None) -> ModelCard:
+    """The card of a model, the newest version by default. ModelNotFoundError names the nearest that exists."""
+    known = (store / "models").names()
+    if name not in known or not NAME.fullmatch(name):
+        raise ModelNotFoundError(f"no model {name!r}", hint=nearest(name, known))
+    folder = store / "models" / name
+    complete = [number for number in _versions(folder) if (folder / str(number)).exists(CARD)]
+    if not complete or (version is not None and version not in complete):
+        wanted = "" if version is None else f" version {version}"
+        raise ModelNotFoundError(f"model {name!r} has no{wanted or ' version'}", hint=f"it has {complete}")
+    return _card(folder, name, complete[-1] if version is None else version)
+
+
+def load(store: Folder, card: ModelCard, trusted: tuple[str, ...] = ()) -> nn.Module:
+    """The network of a card with its weights, in evaluation mode, on the CPU.
+
+    trusted: top-level packages besides Assay's own whose architectures may be built. ModelError, one sentence, if
+    anything about the files or the architecture is not as the card says.
+    """
+    weights = _weights(store, card)
+    build = _architecture(card, trusted)
+    try:
+        network = build(**card.arguments)
+    except Exception as error:  # whatever a stranger's arguments make an architecture raise
+        raise ModelError(f"{_named(card)}: {card.architecture} refuses its arguments: {error}") from error
+    if not isinstance(network, nn.Module):
+        raise ModelError(f"{_named(card)}: {card.architecture} builds a {type(network).__name__}, not a torch module")
+    expected = network.state_dict()
+    if missing := sorted(expected.keys() - weights.keys()):
+        raise ModelError(f"{_named(card)}: the weights lack {missing[0]!r} and {len(missing) - 1} more")
+    if extra := sorted(weights.keys() - expected.keys()):
+        raise ModelError(f"{_named(card)}: the weights hold {extra[0]!r}, which {card.architecture} has not")
+    for key, tensor in expected.items():
+        if tensor.shape != weights[key].shape or tensor.dtype != weights[key].dtype:
+            found, wanted = _kind(weights[key]), _kind(tensor)
+            raise ModelError(f"{_named(card)}: {key!r} is {found}, but {card.architecture} needs {wanted}")
+    network.load_state_dict(weights)
+    return network.eval()
+
+
+def _weights(store: Folder, card: ModelCard) -> dict[str, Tensor]:
+    folder = store / "models" / card.name / str(card.version)
+    if (size := folder.size(WEIGHTS)) != card.bytes:
+        raise ModelError(f"{_named(card)}: the weights file has {size:,} bytes, the card says {card.bytes:,}")
+    data = folder.read(WEIGHTS)
+    header = int.from_bytes(data[:8], "little")
+    if len(data) < 8 or header > min(MAX_HEADER, len(data) - 8) or data[8:9] != b"{":
+        raise ModelError(f"{_named(card)}: {WEIGHTS} is {_guess(data)}, not safetensors")
+    if hashlib.sha256(data).hexdigest() != card.sha256:
+        raise ModelError(f"{_named(card)}: the weights are not those that the card was written for (sha256 differs)")
+    try:
+        weights = safetensors.torch.load(data)
+    except (safetensors.SafetensorError, KeyError, ValueError) as error:
+        raise ModelError(f"{_named(card)}: the weights cannot be read: {error}") from error
+    for key, tensor in weights.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise ModelError(f"{_named(card)}: the weights {key!r} are not finite")
+    return weights
+
+
+def _architecture(card: ModelCard, trusted: tuple[str, ...]) -> Any:
+    path, _, name = card.architecture.partition(":")
+    package = path.split(".")[0]
+    if package != "jobs" and package not in trusted:
+        raise ModelError(
+            f"{_named(card)}: its architecture {card.architecture!r} is outside Assay",
+            hint=f"say that you trust the package {package!r} to use it",
+        )
+    try:
+        module = importlib.import_module(path)
+    except (ImportError, ValueError) as error:
+        raise ModelError(f"{_named(card)}: cannot import {path!r}: {error}") from error
+    # of our own modules only what they list can be built: a card must not call just any function
+    found = getattr(module, "ARCHITECTURES", {}).get(name) if package == "jobs" else getattr(module, name, None)
+    if not callable(found):
+        raise ModelError(f"{_named(card)}: {path!r} has no architecture {name!r}")
+    return found
+
+
+def _card(folder: Folder, name: str, version: int) -> ModelCard:
+    place = f"model {name!r} version {version}"
+    if not (folder / str(version)).exists(CARD):
+        raise ModelError(f"{place} has no card")
+    try:
+        card = ModelCard.model_validate(json.loads((folder / str(version)).read(CARD)))
+    except (ValidationError, ValueError) as error:
+        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+        raise ModelError(f"{place}: its card is damaged: {reason}") from error
+    if (card.name, card.version) != (name, version):
+        raise ModelError(f"{place}: its card is that of {_named(card)}")
+    return card
+
+
+def _versions(folder: Folder) -> list[int]:
+    return sorted(int(name) for name in folder.names() if re.fullmatch(r"[1-9][0-9]{0,8}", name))
+
+
+def _named(card: ModelCard) -> str:
+    return f"model {card.name!r} version {card.version}"
+
+
+def _kind(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
+
+
+def _guess(data: bytes) -> str:
+    if data[:2] == b"\x80\x02" or data[:4] == b"PK\x03\x04":
+        return "a pickled checkpoint"
+    if data.lstrip()[:1] == b"<":
+        return "a web page"
+    return "truncated or damaged"

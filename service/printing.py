@@ -1,0 +1,52 @@
+"""How the commands print data."""
+
+import json
+import sys
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from service.progress import duration
+from service.record import RunRecord
+from service.store import Folder
+
+PIPE_WIDTH = 200  # columns when nobody tells how wide the output is
+
+
+def console() -> Console:
+    """Standard output as it is now: commands that run move it aside for a while."""
+    return Console(file=sys.stdout, width=None if sys.stdout.isatty() else PIPE_WIDTH)
+
+
+def print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2))
+
+
+def print_rows(rows: list[dict[str, Any]]) -> None:
+    """Rows as a table with a header, as wide as the terminal."""
+    if not rows:
+        print("none")
+        return
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for column in rows[0]:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*[f"{value:.4g}" if isinstance(value, float) else str(value) for value in row.values()])
+    console().print(table, highlight=False, markup=False)
+
+
+def print_verdict(state: RunRecord, folder: Folder, next_steps: list[str]) -> None:
+    """How a run stands, where everything is, and what to do next."""
+    out = console()
+    style = {"finished": "green", "partial": "yellow", "cancelled": "yellow", "running": "cyan"}.get(
+        state.status, "red"
+    )
+    counts = f"{state.trials_done} of {state.trials} trials, {duration(state.seconds)}"
+    out.print(f"[{style}]{state.status}[/{style}]: {counts}", highlight=False)
+    lines = [("report", f"{folder.uri}/report.html")] if folder.exists("report.html") else []
+    lines += [("figure", f"{folder.uri}/{each.path}") for each in state.artefacts if each.path.startswith("figures/")]
+    lines += [("model", name) for name in state.models]
+    lines += [("next", command) for command in next_steps]
+    for name, value in lines:
+        out.print(f"  {name:8}{value}", markup=False, highlight=False, soft_wrap=True)

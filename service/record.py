@@ -1,0 +1,97 @@
+"""What is written down about a run and its trials: run.json and trials/<id>/trial.json.
+
+What is true of a run is what these files say. A run whose record says `running` while nobody holds its lock has lost
+its driver: its status is shown as `lost`, and `assay resume` goes on from what is there.
+"""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from service.errors import StoreError
+from service.store import Folder
+
+RunStatus = Literal["running", "finished", "partial", "failed", "cancelled", "lost"]
+TrialStatus = Literal["finished", "stopped", "failed"]
+
+
+class Failure(BaseModel):
+    """Why something failed: who is to blame, one sentence, and the traceback."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    cause: Literal["user_error", "error", "worker_lost", "cancelled", "timeout"]
+    message: str
+    traceback: str = ""
+
+
+class Artefact(BaseModel):
+    """One file of a run: where it is, what it is, and its fingerprint."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: str
+    kind: Literal["table", "figure", "image", "animation", "array", "model"]
+    title: str
+    bytes: int
+    sha256: str
+
+
+class TrialRecord(BaseModel):
+    """The end of one trial. Written once, whole: a trial without it has to be run (again, from its checkpoint)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str
+    label: str
+    status: TrialStatus
+    seconds: float
+    metrics: dict[str, float]
+    artefacts: tuple[Artefact, ...] = ()
+    failure: Failure | None = None
+
+
+class RunRecord(BaseModel):
+    """run.json: the state of a run."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str
+    job: str
+    name: str
+    status: RunStatus
+    created: str
+    updated: str
+    seconds: float
+    trials: int
+    trials_done: int
+    provenance: dict[str, Any]
+    artefacts: tuple[Artefact, ...] = ()
+    models: tuple[str, ...] = ()  # name/version of each model that was published
+    best: dict[str, str] = {}  # variant -> id of its best trial
+    failure: Failure | None = None
+
+    @property
+    def ended(self) -> bool:
+        return self.status in ("finished", "partial", "failed")
+
+
+def read_run(folder: Folder) -> RunRecord:
+    """The record of the run in this folder. StoreError if it is damaged."""
+    return _read(folder, "run.json", RunRecord)
+
+
+def read_trial(folder: Folder) -> TrialRecord | None:
+    """The end of the trial in this folder, None if it has not ended."""
+    return _read(folder, "trial.json", TrialRecord) if folder.exists("trial.json") else None
+
+
+def _read(folder: Folder, name: str, model: type[Any]) -> Any:
+    try:
+        return model.model_validate_json(folder.read(name))
+    except ValidationError as error:
+        raise StoreError(f"{folder.uri}/{name} is damaged: {error.errors()[0]['msg']}") from error
+
+
+def write(folder: Folder, name: str, record: BaseModel) -> None:
+    folder.write(name, record.model_dump_json(indent=2).encode())

@@ -1,0 +1,229 @@
+"""The handle that a job is given, and the folder of the store behind it.
+
+A job writes all that it makes through its handle and knows neither Ray nor where files are. Each trial has a handle
+on its own folder `trials/<id>/`; `summarize` gets one on the folder of the whole run.
+"""
+
+import hashlib
+import io
+import os
+import tempfile
+import time
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+from PIL import Image
+from pydantic import BaseModel
+
+from service import checkpoint
+from service.models import CardDraft
+from service.provenance import derive_seed
+from service.record import Artefact, TrialStatus
+from service.store import Folder
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from torch import nn
+
+CHECKPOINT = "checkpoint.safetensors"
+METRICS = "metrics.parquet"
+STAGED = "models"  # models saved by a trial wait here until the run ends
+
+Row = dict[str, float]
+
+
+class Report(Protocol):
+    """Where a logged row goes besides the trial's table: Tune, or the serial runner. May end the trial by raising.
+
+    index: the place of the row in the trial's table. total_steps: how many steps there will be, if the job knows.
+    """
+
+    def __call__(self, index: int, row: Row, total_steps: int | None) -> None: ...
+
+
+def nowhere(index: int, row: Row, total_steps: int | None) -> None:
+    """A report that goes nowhere: for `summarize`, and for a handle in a notebook."""
+
+
+class Run:
+    """Logging, checkpoints, artefacts, models and seeds of one trial (or of the whole run, for `summarize`)."""
+
+    def __init__(self, folder: Folder, seed: int, report: Report = nowhere) -> None:
+        self.folder = folder
+        self.seed = seed
+        self.rows: list[Row] = []
+        self.artefacts: dict[str, Artefact] = {}
+        self._report = report
+        self._total_steps: int | None = None
+        self._started = time.monotonic()
+
+    # ---- progress -------------------------------------------------------------------------------------------------
+
+    def log(self, *, step: int, **metrics: float) -> None:
+        """Append a row of metrics. Steps never go back. May end the trial, if the scheduler has had enough of it."""
+        if self.rows and step < self.rows[-1]["step"]:
+            raise ValueError(f"step {step} comes after step {self.rows[-1]['step']:.0f}")
+        row = {"step": step, **{name: float(value) for name, value in metrics.items()}}
+        self.rows.append(row)
+        self._report(len(self.rows) - 1, row, self._total_steps)
+
+    def expect(self, steps: int) -> None:
+        """Say how many steps there will be, so that progress can tell the time left."""
+        self._total_steps = steps
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The value last logged of each metric."""
+        return {name: value for row in self.rows for name, value in row.items() if name != "step"}
+
+    # ---- checkpoints ----------------------------------------------------------------------------------------------
+
+    def checkpoint(self, state: dict[str, Any]) -> None:
+        """Save the state of training: nested dicts and lists of tensors, arrays, numbers and text; whole or not at all.
+
+        The rows logged so far go into the same file, so that after a kill the two always agree.
+        """
+        self.folder.write(CHECKPOINT, checkpoint.encode({"state": state, "rows": self.rows}))
+
+    def restore(self) -> dict[str, Any] | None:
+        """The state saved last, None if there is none. Rows logged after it are taken back: they will be made again.
+
+        The rows before it are reported once more, so that a scheduler of a new driver knows what the old one knew.
+        """
+        if not self.folder.exists(CHECKPOINT):
+            return None
+        saved = checkpoint.decode(self.folder.read(CHECKPOINT))
+        self.rows = saved["rows"]
+        for index, row in enumerate(self.rows):
+            self._report(index, row, self._total_steps)
+        return dict(saved["state"])
+
+    # ---- artefacts ------------------------------------------------------------------------------------------------
+
+    def table(self, name: str, rows: Sequence[dict[str, Any]], title: str = "") -> None:
+        """A table, kept as parquet and shown in the report. Every row has the same columns."""
+        data = io.BytesIO()
+        pyarrow.parquet.write_table(pa.Table.from_pylist(list(rows)), data)
+        self._keep("table", f"tables/{name}.parquet", data.getvalue(), title)
+
+    def figure(self, name: str, figure: "Figure", title: str = "") -> None:
+        """A matplotlib figure, kept as PNG and shown in the report."""
+        data = io.BytesIO()
+        figure.savefig(data, format="png", dpi=144, bbox_inches="tight")
+        self._keep("figure", f"figures/{name}.png", data.getvalue(), title)
+
+    def image(self, name: str, pixels: np.ndarray, title: str = "") -> None:
+        """One image. pixels: uint8 (height, width, 3)."""
+        data = io.BytesIO()
+        Image.fromarray(pixels).save(data, format="PNG")
+        self._keep("image", f"samples/{name}.png", data.getvalue(), title)
+
+    def animation(
+        self, name: str, frames: Sequence[np.ndarray], seconds_per_frame: float = 0.1, title: str = ""
+    ) -> None:
+        """A GIF that repeats. frames: uint8 (height, width, 3) each."""
+        first, *rest = [Image.fromarray(frame).convert("P", palette=Image.Palette.ADAPTIVE) for frame in frames]
+        data = io.BytesIO()
+        milliseconds = round(1000 * seconds_per_frame)
+        first.save(data, format="GIF", save_all=True, append_images=rest, duration=milliseconds, loop=0)
+        self._keep("animation", f"samples/{name}.gif", data.getvalue(), title)
+
+    def array(self, name: str, values: np.ndarray, title: str = "") -> None:
+        """A numeric array, kept as .npy."""
+        data = io.BytesIO()
+        np.save(data, values, allow_pickle=False)
+        self._keep("array", f"tables/{name}.npy", data.getvalue(), title)
+
+    def save_model(self, name: str, module: "nn.Module", draft: CardDraft) -> None:
+        """Stage a trained model. When the run ends, of all trials that saved this name the best one's is published."""
+        staged = {"weights": dict(module.state_dict()), "draft": draft.model_dump(mode="json")}
+        self._keep("model", f"{STAGED}/{name}.safetensors", checkpoint.encode(staged), draft.description)
+
+    def _keep(self, kind: Any, path: str, data: bytes, title: str) -> None:
+        self.folder.write(path, data)
+        digest = hashlib.sha256(data).hexdigest()
+        self.artefacts[path] = Artefact(path=path, kind=kind, title=title, bytes=len(data), sha256=digest)
+
+    # ---- determinism ----------------------------------------------------------------------------------------------
+
+    def seed_for(self, *key: str | int) -> int:
+        """A seed in [0, 2^63) from the run's seed and a key: the same on every worker, in any order."""
+        return derive_seed(self.seed, *key)
+
+    @cached_property
+    def cache(self) -> Path:
+        """A folder on this node for data that can be made again. Anybody may empty it at any time."""
+        path = Path(os.environ.get("ASSAY_CACHE", Path(tempfile.gettempdir()) / f"assay-cache-{os.getuid()}"))
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return path
+
+    # ---- for the service, not for jobs ----------------------------------------------------------------------------
+
+    def flush(self) -> None:
+        """Write the rows logged so far as a table."""
+        if self.rows:
+            self.folder.write_table(METRICS, table_of(self.rows))
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self._started
+
+
+class Trial:
+    """A trial that has ended, as `summarize` sees it."""
+
+    def __init__(
+        self,
+        folder: Folder,
+        *,
+        id: str,
+        label: str,
+        variant: str | None,
+        seed: int,
+        overrides: dict[str, Any],
+        params: BaseModel,
+        status: TrialStatus,
+        metrics: dict[str, float],
+        best: bool,
+    ) -> None:
+        self._folder = folder
+        self.id, self.label, self.variant, self.seed = id, label, variant, seed
+        self.overrides = overrides
+        self.params: Any = params  # an instance of the job's own Params
+        self.status = status
+        self.metrics = metrics  # the value last logged of each metric
+        self.best = best  # of its variant, by the metric of the sweep
+
+    @cached_property
+    def history(self) -> list[Row]:
+        """All rows that the trial logged; a metric that a row lacks is absent from it."""
+        return read_rows(self._folder)
+
+    def table(self, name: str) -> list[dict[str, Any]]:
+        """A table that the trial wrote; [] if it did not."""
+        path = f"tables/{name}.parquet"
+        return self._folder.read_table(path).to_pylist() if self._folder.exists(path) else []
+
+    def array(self, name: str) -> np.ndarray:
+        """An array that the trial wrote."""
+        array: np.ndarray = np.load(io.BytesIO(self._folder.read(f"tables/{name}.npy")), allow_pickle=False)
+        return array
+
+
+def read_rows(folder: Folder) -> list[Row]:
+    """The rows of metrics in a trial's folder; [] if there are none yet."""
+    if not folder.exists(METRICS):
+        return []
+    rows = folder.read_table(METRICS).to_pylist()
+    return [{name: value for name, value in row.items() if value is not None} for row in rows]
+
+
+def table_of(rows: list[Row]) -> pa.Table:
+    """Rows as a table. A row need not have every metric: what it lacks is null."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    return pa.table({name: [row.get(name) for row in rows] for name in columns})

@@ -1,0 +1,173 @@
+"""One spec from start to finish: validate, connect, run the trials, summarise, publish, record.
+
+Everything that can be refused is refused before the run's folder exists. From then on nothing computed is lost: each
+trial's end is on disk, and `resume` does what is missing.
+"""
+
+import re
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from service import catalog, cluster, logs, page, plan, record, results, serial, spec, sweep, trial, yaml_text
+from service.errors import RunNotFoundError, SpecError
+from service.lock import RunLock
+from service.plan import TrialPlan
+from service.progress import Progress, Silent
+from service.provenance import provenance
+from service.record import Failure, RunRecord
+from service.run import Run
+from service.spec import JobSpec
+from service.stop import Stop
+from service.store import Folder, open_store
+
+RUN_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How a run is carried out: nothing here changes its results."""
+
+    serial: bool = False
+    address: str | None = None
+    cpus: int | None = None
+    progress: Progress = Silent()
+    log_file: Path | None = None  # where the output of Ray and of the jobs goes meanwhile
+
+
+def new_run_id(title: str) -> str:
+    """Sorts by time, says what it is, and does not repeat."""
+    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{title[:32].strip('-')}-{secrets.token_hex(2)}"
+
+
+def runs_of(store: Folder) -> Folder:
+    return store / "runs"
+
+
+def start(job_spec: JobSpec, how: Execution, run_id: str | None = None) -> RunRecord:
+    """Run a spec under a new id. Returns how it ended; raises only if it could not begin."""
+    run_id = run_id or new_run_id(job_spec.title)
+    if not RUN_ID.fullmatch(run_id):
+        raise SpecError(f"run id {run_id!r}: use up to 63 lower-case letters, digits and dashes")
+    plans = plan.trials(job_spec)
+    store = open_store(job_spec.store)
+    store.check()
+    folder = runs_of(store) / run_id
+    with _ray(job_spec, how):
+        if not folder.create("spec.yaml", yaml_text.dump(job_spec.tree()).encode()):
+            raise SpecError(f"run id {run_id!r} is in use", hint=f"`assay resume {run_id}` goes on with it")
+        return _drive(job_spec, plans, store, folder, how)
+
+
+def resume(store: Folder, run_id: str, how: Execution) -> RunRecord:
+    """Go on with a run: ended trials are kept, failed ones tried again, the others go on from their checkpoints."""
+    folder = runs_of(store) / run_id
+    if not folder.exists("spec.yaml"):
+        raise RunNotFoundError(f"no run {run_id!r} in {store.uri}")
+    job_spec = spec.build(yaml_text.parse(folder.read("spec.yaml")))
+    plans = plan.trials(job_spec)
+    with _ray(job_spec, how):
+        return _drive(job_spec, plans, store, folder, how)
+
+
+@contextmanager
+def _ray(job_spec: JobSpec, how: Execution) -> Iterator[None]:
+    """Ray, able to hold a trial; nothing for a serial run."""
+    if how.serial:
+        yield
+        return
+    with cluster.connect(how.address, how.cpus):
+        cluster.check_feasible(job_spec.resources)
+        yield
+
+
+def _drive(job_spec: JobSpec, plans: list[TrialPlan], store: Folder, folder: Folder, how: Execution) -> RunRecord:
+    stop = Stop()
+    began = time.monotonic()
+    run_id = folder.uri.rpartition("/")[2]
+    earlier = record.read_run(folder) if folder.exists("run.json") else None
+    state = RunRecord(
+        id=run_id,
+        job=job_spec.job,
+        name=job_spec.title,
+        status="running",
+        created=earlier.created if earlier else _now(),
+        updated=_now(),
+        seconds=earlier.seconds if earlier else 0.0,
+        trials=len(plans),
+        trials_done=0,
+        provenance=provenance(),
+    )
+    cancelled = "cancelled on request; `assay resume` goes on from here"
+    with (
+        RunLock(folder, on_cancel=lambda: stop.ask("cancelled", cancelled)),
+        stop.on_signals(cancelled),
+        stop.after(job_spec.limits.max_seconds),
+        logs.shipped(how.log_file, folder),
+    ):
+        record.write(folder, "run.json", state)
+        try:
+            todo = _outstanding(plans, folder)
+            if todo:
+                (serial if how.serial else sweep).run_trials(job_spec, plans, todo, folder, how.progress, stop.event)
+            state = _finish(job_spec, plans, store, folder, state, stop)
+        except Exception as error:
+            state = state.model_copy(update={"status": "failed", "failure": trial.describe(error)})
+        seconds = state.seconds + time.monotonic() - began
+        state = state.model_copy(update={"seconds": seconds, "updated": _now()})
+        record.write(folder, "run.json", state)
+        folder.write("report.html", page.render_run(folder, state, job_spec))
+    return state
+
+
+def _outstanding(plans: list[TrialPlan], folder: Folder) -> list[TrialPlan]:
+    """The trials still to be run. The record of a failed one is removed: it gets another chance."""
+    todo = []
+    for each in plans:
+        ended = record.read_trial(folder / "trials" / each.id)
+        if ended is None or ended.status == "failed":
+            (folder / "trials" / each.id).delete("trial.json")
+            todo.append(each)
+    return todo
+
+
+def _finish(
+    job_spec: JobSpec, plans: list[TrialPlan], store: Folder, folder: Folder, state: RunRecord, stop: Stop
+) -> RunRecord:
+    """Summarise over the trials that ended, publish the models, list every file, and give the verdict."""
+    ends = {each.id: ended for each in plans if (ended := record.read_trial(folder / "trials" / each.id))}
+    best = results.best_of_variants(job_spec, plans, ends)
+    results.write_metrics(plans, folder)
+    done = [each for each in plans if each.id in ends]
+    failed = [ended for ended in ends.values() if ended.status == "failed"]
+    state = state.model_copy(update={"trials_done": len(done) - len(failed), "best": best})
+    if len(done) < len(plans):
+        reason = stop.reason or Failure(cause="error", message=f"{len(plans) - len(done)} trials did not end")
+        return state.model_copy(update={"status": "cancelled" if stop.reason else "failed", "failure": reason})
+    if len(failed) == len(plans):
+        return state.model_copy(update={"status": "failed", "failure": failed[0].failure})
+
+    summary = Run(folder, job_spec.seed)
+    summarize = catalog.load(job_spec.job).summarize
+    if summarize is not None:
+        trials = [results.view(each, ends[each.id], folder, best) for each in done if ends[each.id].status != "failed"]
+        summarize(trials, summary)
+    published = results.publish(job_spec, plans, ends, store, folder, state.id)
+    artefacts = [*summary.artefacts.values(), *results.trial_artefacts(ends)]
+    manifest = [artefact.model_dump() for artefact in artefacts]
+    folder.write_json("manifest.json", manifest)
+    verdict = {"status": "finished", "artefacts": tuple(artefacts), "models": tuple(published)}
+    if failed:
+        first = failed[0]
+        sentence = f"{len(failed)} of {len(plans)} trials failed, first {first.label!r}: {results.message(first)}"
+        cause = first.failure.cause if first.failure else "error"
+        verdict |= {"status": "partial", "failure": Failure(cause=cause, message=sentence)}
+    return state.model_copy(update=verdict)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,295 @@
+"""The spec: a YAML file, with dotted overrides, as one strict and frozen object.
+
+`load(path, overrides)` reads it; nothing later sees a dictionary. The parameters of the job are validated by the
+job's own `Params`, so an unknown or misspelt field is an error that names the nearest right one.
+"""
+
+import json
+import math
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator, model_validator
+
+from service import catalog, yaml_text
+from service.errors import SpecError, nearest
+
+Json = Any  # a value that JSON can hold
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class Section(BaseModel):
+    """One part of a spec: unknown fields, loose types and non-finite numbers are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Uniform(Section):
+    uniform: Annotated[tuple[float, float], Field(description="lower and upper bound")]
+
+
+class LogUniform(Section):
+    loguniform: Annotated[tuple[float, float], Field(description="lower and upper bound, both above 0")]
+
+
+class RandInt(Section):
+    randint: Annotated[tuple[int, int], Field(description="lowest value, and the first value above the highest")]
+
+
+class Choice(Section):
+    choice: Annotated[tuple[Json, ...], Field(min_length=1, description="values, each as likely")]
+
+
+Distribution = Uniform | LogUniform | RandInt | Choice
+
+
+class Threshold(Section):
+    """Stop a trial that has not reached a bound by a given step. It judges each trial alone: deterministic."""
+
+    kind: Literal["threshold"]
+    metric: str = Field(description="the metric to look at")
+    at_step: int = Field(gt=0, description="the first report at or after this step is judged")
+    at_least: float | None = Field(None, description="the trial goes on if the metric is at least this")
+    at_most: float | None = Field(None, description="the trial goes on if the metric is at most this")
+
+    @model_validator(mode="after")
+    def _one_bound(self) -> Self:
+        if (self.at_least is None) == (self.at_most is None):
+            raise ValueError("give at_least or at_most, one of the two")
+        return self
+
+
+class Asha(Section):
+    """Asynchronous successive halving (Li et al. 2020), each variant by itself.
+
+    Which trials it stops depends on the order in which they report, hence on the number of workers.
+    """
+
+    kind: Literal["asha"]
+    grace_steps: int = Field(gt=0, description="no trial is stopped before this step")
+    max_steps: int = Field(gt=0, description="the step at which a trial is done")
+    reduction: float = Field(3.0, gt=1, description="at each rung 1 of so many trials goes on")
+
+
+Scheduler = Annotated[Threshold | Asha, Field(discriminator="kind")]
+
+
+class Sweep(Section):
+    """Many trials from one spec: every variant x every point of the grid x `samples` random draws."""
+
+    variants: dict[str, dict[str, Json]] = Field(
+        {}, description="named sets of overrides; figures and the choice of the best treat each variant by itself"
+    )
+    grid: dict[str, tuple[Json, ...]] = Field({}, description="field -> values; all combinations are run")
+    random: dict[str, Distribution] = Field({}, description="field -> distribution to draw from")
+    samples: int = Field(1, ge=1, le=10_000, description="draws for each variant and grid point")
+    metric: str | None = Field(None, description="what makes one trial better than another")
+    mode: Literal["max", "min"] = Field("max", description="whether more or less of the metric is better")
+    scheduler: Scheduler | None = Field(None, description="when to stop a trial early")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if any(len(values) == 0 for values in self.grid.values()):
+            raise ValueError("a field of the grid has no values")
+        if self.samples > 1 and not self.random:
+            raise ValueError("samples above 1 would repeat the same trial: give `random` something to draw")
+        if isinstance(self.scheduler, Asha) and self.metric is None:
+            raise ValueError("the asha scheduler needs `metric`")
+        return self
+
+
+class Resources(Section):
+    """What one trial occupies while it runs."""
+
+    cpus: float = Field(1, gt=0, le=1024, description="CPU cores per trial")
+    gpus: float = Field(0, ge=0, le=64, description="GPUs per trial; fractions share one")
+    memory_gb: float | None = Field(None, gt=0, description="memory per trial in GiB, for placement")
+    threads: int = Field(1, ge=1, le=256, description="threads of the numerics; results depend on it, so it is fixed")
+
+
+class Limits(Section):
+    """When to give up."""
+
+    max_seconds: float | None = Field(None, gt=0, description="stop the run, resumable, after so many seconds")
+    max_failures: int = Field(
+        2, ge=0, le=100, description="how often a trial whose worker or node died is started again"
+    )
+    max_concurrent: int | None = Field(None, ge=1, description="trials at the same time; none: as many as fit")
+
+
+class JobSpec(Section):
+    """What a user asks for: which job, its parameters, the seed, the sweep, the resources, the limits, the store."""
+
+    job: str = Field(description="a name from `assay jobs`, or the import path of a module of your own")
+    name: str = Field("", description="a short name for the run; default: the job's")
+    seed: int = Field(0, ge=0, lt=2**63, description="where all randomness comes from")
+    params: SerializeAsAny[BaseModel] = Field(description="the job's own parameters: `assay jobs JOB`")
+    sweep: Sweep | None = Field(None, description="many trials from this one spec")
+    resources: Resources = Field(Resources(), description="what one trial occupies")
+    limits: Limits = Field(Limits(), description="when to give up")
+    store: str = Field("assay-store", min_length=1, description="folder or URI for runs and models")
+
+    @field_validator("name")
+    @classmethod
+    def _short_name(cls, name: str) -> str:
+        if not re.fullmatch(r"([a-z0-9][a-z0-9-]{0,31})?", name):
+            raise ValueError("use up to 32 lower-case letters, digits and dashes")
+        return name
+
+    @property
+    def title(self) -> str:
+        """The run's short name: the user's, or the job's."""
+        return self.name or re.sub(r"[^a-z0-9]+", "-", self.job.lower()).strip("-")[:32]
+
+    def tree(self) -> dict[str, Json]:
+        """The whole spec as plain values, every default written out."""
+        return self.model_dump(mode="json")
+
+    def with_overrides(self, overrides: dict[str, Json]) -> "JobSpec":
+        """The same spec with dotted fields replaced, validated again."""
+        tree = self.tree()
+        for dotted, value in overrides.items():
+            assign(tree, dotted, value)
+        return build(tree)
+
+
+def assign(tree: dict[str, Json], dotted: str, value: Json) -> None:
+    """Set `a.b.c` in nested dictionaries, making those that are absent."""
+    *parents, last = dotted.split(".")
+    for depth, name in enumerate(parents):
+        child = tree.get(name)
+        if child is None:
+            child = tree[name] = {}
+        elif not isinstance(child, dict):
+            raise SpecError(f"{dotted}: {'.'.join(parents[: depth + 1])} is {child!r}, not a group of fields")
+        tree = child
+    tree[last] = value
+
+
+def parse_override(text: str) -> tuple[str, Json]:
+    """`params.grid.steps=51` -> ("params.grid.steps", 51). The value is read as YAML."""
+    dotted, sign, value = text.partition("=")
+    if not sign or not re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", dotted):
+        raise SpecError(f"override {text!r}: write field=value, for example seed=3 or params.training.lr=1e-3")
+    return dotted, yaml_text.parse(value)
+
+
+def load(path: str, overrides: list[str] | None = None) -> JobSpec:
+    """Read a spec file and apply `field=value` overrides. SpecError names the file and the field."""
+    try:
+        if (size := os.stat(path).st_size) > yaml_text.MAX_BYTES:
+            raise SpecError(f"{path} is {size:,} bytes long; a spec has at most {yaml_text.MAX_BYTES:,}")
+        text = Path(path).read_bytes()
+    except OSError as error:
+        raise SpecError(f"cannot read the spec {path}: {error.strerror or error}") from error
+    try:
+        tree = yaml_text.parse(text)
+        if not isinstance(tree, dict):
+            raise SpecError(f"a spec is a mapping of fields, this is {_kind(tree)}")
+        for override in overrides or []:
+            assign(tree, *parse_override(override))
+        return build(tree)
+    except SpecError as error:
+        raise SpecError(f"{path}: {error.message}", error.hint) from error
+
+
+def build(tree: dict[str, Json]) -> JobSpec:
+    """Validate plain values into a spec: first the job's parameters, then everything around them."""
+    tree = dict(tree)
+    name = tree.get("job")
+    if not isinstance(name, str):
+        raise SpecError(
+            "job: missing" if name is None else f"job: must be a name, not {name!r}",
+            hint=f"one of {', '.join(catalog.names())}",
+        )
+    job = catalog.load(name)
+    params = validate(job.params, tree.get("params") or {}, "params")
+    tree["params"] = {}
+    # `params` is validated above by its own model, so here it only has to be carried along
+    spec = validate(JobSpec, tree, "")
+    return spec.model_copy(update={"params": params})
+
+
+def validate(model: type[Model], value: Json, where: str) -> Model:
+    """Plain values -> `model`, strictly. Raises SpecError about the first thing wrong, in one sentence."""
+    try:
+        # strict JSON mode: lists become tuples and ints may stand for floats, but "3" never becomes 3
+        return model.model_validate_json(json.dumps(value))
+    except ValidationError as error:
+        raise _explain(error, model, value, where) from error
+    except (TypeError, ValueError) as error:
+        raise SpecError(f"{where or 'spec'}: {error}") from error
+
+
+def _explain(error: ValidationError, model: type[BaseModel], value: Json, where: str) -> SpecError:
+    # a union reports each of its branches: the deepest complaint is about the branch that the user meant
+    first = max(error.errors(include_url=False), key=lambda e: (e["type"] == "extra_forbidden", len(e["loc"])))
+    path = _plain_path(value, first["loc"])
+    dotted = ".".join([where] * bool(where) + [str(part) for part in path]) or "spec"
+    given = first.get("input")
+    match first["type"]:
+        case "extra_forbidden":
+            known = _fields_at(model, first["loc"][:-1])
+            return SpecError(f"{dotted}: unknown field", hint=nearest(str(path[-1]), known))
+        case "missing":
+            return SpecError(f"{dotted}: missing")
+        case "value_error":
+            return SpecError(f"{dotted}: {first['ctx']['error']}")
+        case "finite_number":
+            return SpecError(f"{dotted}: must be a finite number")
+        case "bool_type":
+            return SpecError(f"{dotted}: must be true or false, not {given!r}")
+    message = first["msg"][0].lower() + first["msg"][1:]
+    shown = repr(given) if not isinstance(given, dict | list) else _kind(given)
+    return SpecError(f"{dotted}: {shown[:80]} is not allowed: {message}")
+
+
+def _plain_path(value: Json, loc: tuple[int | str, ...]) -> list[int | str]:
+    """The location without the names that pydantic adds for branches of unions."""
+    path: list[int | str] = []
+    for depth, part in enumerate(loc):
+        last = depth == len(loc) - 1
+        if isinstance(value, dict) and part in value:
+            value = value[str(part)]
+        elif isinstance(value, list) and isinstance(part, int) and part < len(value):
+            value = value[part]
+        elif not (last and isinstance(value, dict)) or not isinstance(part, str):
+            continue
+        path.append(part)
+    return path
+
+
+def _fields_at(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
+    """The names of the fields that the model has at a location."""
+    found: list[type[BaseModel]] = [model]
+    for part in loc:
+        inner: list[type[BaseModel]] = []
+        for candidate in found:
+            if isinstance(part, str) and part in candidate.model_fields:
+                inner += models_in(candidate.model_fields[part].annotation)
+            else:
+                inner.append(candidate)
+        found = inner
+    return sorted({name for candidate in found for name in candidate.model_fields})
+
+
+def models_in(annotation: Any) -> list[type[BaseModel]]:
+    """Every pydantic model named in a type such as `tuple[Grid, ...] | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    inner = getattr(annotation, "__args__", ())
+    return [model for part in inner for model in models_in(part)]
+
+
+def _kind(value: Json) -> str:
+    if value is None:
+        return "empty"
+    if isinstance(value, dict):
+        return "a group of fields"
+    if isinstance(value, list):
+        return "a list"
+    if isinstance(value, float) and not math.isfinite(value):
+        return "not finite"
+    return repr(value)

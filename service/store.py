@@ -1,0 +1,220 @@
+"""Where runs and models live: a folder on any file system that pyarrow or fsspec speaks.
+
+A write is whole or absent: on a local disk written aside, flushed and renamed; on an object store one put, which such
+stores make atomic.
+"""
+
+import contextlib
+import errno
+import io
+import json
+import os
+import re
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet
+from pyarrow import fs
+
+from service.errors import StoreError
+
+_PART = re.compile(r"[^/\\\x00]+")
+_ASIDE = ".aside-"  # how the name of a file begins while it is being written
+
+
+def open_store(uri: str) -> "Folder":
+    """The store at a folder path (`runs`, `/data/assay`) or URI (`file://…`, `s3://bucket/prefix`, `memory://…`).
+
+    The folder need not exist yet: the first write makes it. Raises StoreError if the URI is not understood.
+    """
+    if "://" not in uri:
+        return Folder(fs.LocalFileSystem(), str(Path(uri).expanduser().absolute()), "")
+    try:
+        filesystem, path = fs.FileSystem.from_uri(uri)
+        return Folder(filesystem, path.rstrip("/"), uri)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError, OSError):
+        pass  # not one of pyarrow's own: fsspec may know it
+    import fsspec
+
+    try:
+        filesystem, path = fsspec.core.url_to_fs(uri)
+    except (ImportError, ValueError, OSError) as error:
+        raise StoreError(f"store: {uri!r} cannot be opened: {error}") from error
+    return Folder(fs.PyFileSystem(fs.FSSpecHandler(filesystem)), path.rstrip("/"), uri)
+
+
+class Folder:
+    """A folder of a store and all that is below it. Nothing above it can be reached through it.
+
+    uri: opens the same folder in another process. fs, path: the pyarrow file system and the place on it.
+    """
+
+    def __init__(self, filesystem: fs.FileSystem, path: str, uri: str) -> None:
+        self.fs, self.path = filesystem, path
+        self.uri = uri or path
+        self._local = isinstance(filesystem, fs.LocalFileSystem)
+
+    def __repr__(self) -> str:
+        return f"Folder({self.uri!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return open_store, (self.uri,)
+
+    def __truediv__(self, name: str) -> "Folder":
+        """A folder below this one."""
+        parts = _safe(name)
+        base, question, query = self.uri.partition("?")
+        return Folder(self.fs, f"{self.path}/{parts}", f"{base.rstrip('/')}/{parts}{question}{query}")
+
+    def _at(self, name: str) -> str:
+        return f"{self.path}/{_safe(name)}"
+
+    @contextlib.contextmanager
+    def _said(self, what: str, name: str | None = None) -> Iterator[None]:
+        """Turn whatever a file system raises into one sentence."""
+        try:
+            yield
+        except (OSError, pa.ArrowException) as error:
+            place = f"{self.uri}/{name}" if name else self.uri
+            raise StoreError(f"cannot {what} {place}: {_reason(error)}") from error
+
+    def read(self, name: str) -> bytes:
+        """The whole file. StoreError if it is absent or unreadable."""
+        with self._said("read", name), self.fs.open_input_stream(self._at(name)) as stream:
+            data: bytes = stream.read()
+        return data
+
+    def write(self, name: str, data: bytes) -> None:
+        """Replace the file: afterwards it is whole, or what it was."""
+        path = self._at(name)
+        with self._said("write", name):
+            if self._local:
+                aside = self._write_aside(path, data)
+                os.replace(aside, path)
+            else:
+                with self.fs.open_output_stream(path) as stream:
+                    stream.write(data)
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Write the file only if it is absent; False if it is there.
+
+        Exclusive on a local disk. An object store has no such operation here: two that create the same file within the
+        same moment may both go on, so what is created is read back.
+        """
+        path = self._at(name)
+        with self._said("write", name):
+            if self._local:
+                aside = self._write_aside(path, data)
+                try:
+                    os.link(aside, path)
+                except FileExistsError:
+                    return False
+                finally:
+                    os.unlink(aside)
+                return True
+        if self.exists(name):
+            return False
+        self.write(name, data)
+        return self.read(name) == data
+
+    def _write_aside(self, path: str, data: bytes) -> str:
+        folder, _, name = path.rpartition("/")
+        os.makedirs(folder, exist_ok=True)
+        aside = f"{folder}/{_ASIDE}{uuid.uuid4().hex[:12]}"
+        try:
+            with open(aside, "xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(aside)
+            raise
+        return aside
+
+    def exists(self, name: str) -> bool:
+        with self._said("look for", name):
+            info = self.fs.get_file_info(self._at(name))
+        return bool(info.type != fs.FileType.NotFound)
+
+    def names(self) -> list[str]:
+        """Files and folders directly below, sorted; none if the folder is absent."""
+        return sorted({name.split("/")[0] for name in self._listed(recursive=False)})
+
+    def files(self) -> list[str]:
+        """Paths of all files below, relative to this folder, sorted."""
+        return sorted(self._listed(recursive=True))
+
+    def _listed(self, recursive: bool) -> list[str]:
+        selector = fs.FileSelector(self.path, allow_not_found=True, recursive=recursive)
+        with self._said("list"):
+            found = self.fs.get_file_info(selector)
+        paths = [info.path for info in found if not (recursive and info.type != fs.FileType.File)]
+        relative = [path[len(self.path) :].lstrip("/") for path in paths]
+        return [name for name in relative if not name.rpartition("/")[2].startswith(_ASIDE)]
+
+    def size(self, name: str) -> int:
+        """Bytes of a file."""
+        with self._said("look for", name):
+            info = self.fs.get_file_info(self._at(name))
+            if info.type != fs.FileType.File:
+                raise FileNotFoundError(errno.ENOENT, "no such file")
+        return int(info.size)
+
+    def delete(self, name: str | None = None) -> None:
+        """Remove a file or a folder below, or (None) this folder itself. What is absent is fine."""
+        path = self.path if name is None else self._at(name)
+        with self._said("delete", name):
+            match self.fs.get_file_info(path).type:
+                case fs.FileType.Directory:
+                    self.fs.delete_dir(path)
+                case fs.FileType.File:
+                    self.fs.delete_file(path)
+
+    def read_json(self, name: str) -> Any:
+        try:
+            return json.loads(self.read(name))
+        except ValueError as error:
+            raise StoreError(f"{self.uri}/{name} is damaged: not JSON") from error
+
+    def write_json(self, name: str, value: Any) -> None:
+        self.write(name, json.dumps(value, indent=2, allow_nan=False).encode())
+
+    def read_table(self, name: str) -> pa.Table:
+        try:
+            return pyarrow.parquet.read_table(io.BytesIO(self.read(name)))
+        except (pa.ArrowException, OSError) as error:
+            raise StoreError(f"{self.uri}/{name} is damaged: not a parquet table") from error
+
+    def write_table(self, name: str, table: pa.Table) -> None:
+        data = io.BytesIO()
+        pyarrow.parquet.write_table(table, data)
+        self.write(name, data.getvalue())
+
+    def check(self) -> None:
+        """StoreError, one sentence, if this folder cannot be written and read."""
+        name = f"check-{uuid.uuid4().hex[:12]}"
+        self.write(name, name.encode())
+        try:
+            if self.read(name) != name.encode():
+                raise StoreError(f"{self.uri} does not give back what was written to it")
+        finally:
+            self.delete(name)
+
+
+def _safe(name: str) -> str:
+    """The relative path, if none of its parts leads out of the folder."""
+    parts = name.split("/")
+    if not all(_PART.fullmatch(part) and part not in (".", "..") for part in parts):
+        raise StoreError(f"{name!r} is not a name inside the store")
+    return "/".join(parts)
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return "the disk is full"
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return text.strip().splitlines()[0] if text.strip() else type(error).__name__

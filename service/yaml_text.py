@@ -1,0 +1,79 @@
+"""YAML as people mean it, read without surprises.
+
+PyYAML keeps the last of two equal keys, reads `1e-3` as text and `no` as false. Here a duplicate key is an error,
+numbers and booleans follow YAML 1.2 (so `no` is text, and a boolean field refuses it), and anchors are refused,
+because a few lines of nested aliases can stand for gigabytes.
+"""
+
+import re
+from typing import Any
+
+import yaml
+
+from service.errors import SpecError
+
+MAX_BYTES = 1 << 20
+
+_SCALARS = {  # YAML 1.2 core schema: tag, pattern, first characters
+    "null": (r"^(?:~|null|Null|NULL|)$", ["~", "n", "N", ""]),
+    "bool": (r"^(?:true|True|TRUE|false|False|FALSE)$", list("tTfF")),
+    "int": (r"^[-+]?[0-9]+$", list("-+0123456789")),
+    "float": (
+        r"^[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$|^[-+]?\.(?:inf|Inf|INF)$|^\.(?:nan|NaN|NAN)$",
+        list("-+0123456789."),
+    ),
+}
+
+
+class _Loader(yaml.SafeLoader):
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        event = self.peek_event()
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
+            raise SpecError(
+                f"line {event.start_mark.line + 1}: anchors and aliases are not allowed; write the value out"
+            )
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: dict[str, int] = {}
+        for key, _ in node.value:
+            line = key.start_mark.line + 1
+            if not isinstance(key, yaml.ScalarNode):
+                raise SpecError(f"line {line}: a key must be a plain word")
+            if key.value in seen:
+                raise SpecError(f"line {line}: {key.value!r} is given twice (first on line {seen[key.value]})")
+            seen[key.value] = line
+        return {str(key.value): self.construct_object(value, deep=True) for key, value in node.value}
+
+    def construct_yaml_map(self, node: yaml.MappingNode) -> dict[Any, Any]:
+        return self.construct_mapping(node)
+
+
+for _tag, (_pattern, _first) in _SCALARS.items():
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), _first)
+_Loader.add_constructor("tag:yaml.org,2002:map", _Loader.construct_yaml_map)
+
+
+def parse(text: str | bytes) -> Any:
+    """The value of one YAML document. SpecError, one sentence with the line, if it cannot be read."""
+    if len(text) > MAX_BYTES:
+        raise SpecError(f"the YAML is {len(text):,} bytes long; at most {MAX_BYTES:,} are read")
+    try:
+        # _Loader is a SafeLoader: it builds plain values only
+        return yaml.load(text, Loader=_Loader)  # noqa: S506
+    except yaml.MarkedYAMLError as error:
+        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        raise SpecError(f"{line}not valid YAML: {error.problem or error.context}") from error
+    except yaml.YAMLError as error:
+        raise SpecError(f"not valid YAML: {str(error).splitlines()[0]}") from error
+    except RecursionError as error:
+        raise SpecError("not valid YAML: nested too deeply") from error
+    except (ValueError, UnicodeDecodeError) as error:
+        raise SpecError(f"not valid YAML: {error}") from error
+
+
+def dump(value: Any) -> str:
+    """Plain values as YAML, keys in the order given."""
+    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=110)

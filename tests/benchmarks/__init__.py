@@ -1,0 +1,1 @@
+"""Measurements of speed, each against a named baseline in the same run. `make bench` runs all; never asserted."""

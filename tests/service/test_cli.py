@@ -1,0 +1,121 @@
+"""The command line, as a user meets it: words in, lines and exit codes out."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from service.cli import main
+
+WALK = "job: tests.service.walk\nstore: {store}\n"
+
+
+@pytest.fixture
+def walk(tmp_path: Path) -> Path:
+    path = tmp_path / "walk.yaml"
+    path.write_text(WALK.format(store=tmp_path / "store"))
+    return path
+
+
+def assay(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "service", *words]
+    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment}, timeout=120)
+
+
+def test_run_show_compare_logs(walk: Path, tmp_path: Path) -> None:
+    store = str(tmp_path / "store")
+    first = assay("run", str(walk), "--serial", "--id", "one", "seed=1")
+    assert first.returncode == 0, first.stderr
+    assert "finished: 1 of 1 trials" in first.stdout and "one/report.html" in first.stdout and "assay show one" in first.stdout
+    second = assay("run", str(walk), "--serial", "--id", "two", "seed=2", "--json")
+    assert json.loads(second.stdout)["status"] == "finished"
+
+    runs = json.loads(assay("runs", "--store", store, "--json").stdout)
+    assert [(run["run"], run["status"]) for run in runs] == [("one", "finished"), ("two", "finished")]
+    shown = json.loads(assay("show", "last", "--store", store, "--json").stdout)
+    assert shown["id"] == "two" and shown["ended_trials"][0]["status"] == "finished"
+    assert "finished" in assay("show", "one", "--store", store).stdout
+    compared = json.loads(assay("compare", "one", "two", "--store", store, "--json").stdout)
+    assert compared["spec"] == {"seed": [1, 2]}
+    assert len(set(compared["metrics"]["height"])) == 2
+    assert "seed" in assay("compare", "one", "two", "--store", store).stdout
+    assert "trial 000 finished" in assay("logs", "one", "--store", store).stdout
+    (newest, older) = json.loads(assay("models", "--store", store, "--json").stdout)[::-1]
+    assert (newest["model"], older["model"]) == ("walk/2", "walk/1")
+    assert json.loads(assay("models", "walk/1", "--store", store).stdout)["run"] == "one"
+    assert "not running" in assay("cancel", "one", "--store", store).stdout
+    resumed = assay("resume", "one", "--store", store, "--serial", "--json")
+    assert json.loads(resumed.stdout)["models"] == ["walk/1"], "resuming what is done publishes nothing twice"
+
+
+def test_partial_and_failed_have_their_exit_codes(walk: Path) -> None:
+    failed = assay("run", str(walk), "--serial", "params.fail_at=2")
+    assert (failed.returncode, failed.stderr.splitlines()[0]) == (1, "assay: the walk fails at step 2")
+    partial = walk.read_text() + "sweep: {grid: {params.fail_at: [2, null]}}\n"
+    walk.write_text(partial)
+    assert assay("run", str(walk), "--serial").returncode == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("run", "absent.yaml"), "cannot read the spec absent.yaml"),
+        (("run", "{walk}", "params.drfit=1"), "params.drfit: unknown field"),
+        (("run", "{walk}", "store={file}/x"), "{file}"),
+        (("check", "{walk}", "job=deep_thinkin"), "unknown job 'deep_thinkin'"),
+        (("jobs", "deep_thinkin"), "did you mean 'deep_thinking'?"),
+        (("show", "nothing", "--store", "{store}"), "no run 'nothing'"),
+        (("models", "nothing", "--store", "{store}"), "nothing"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_code_2(
+    walk: Path, tmp_path: Path, words: tuple[str, ...], sentence: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    names = {"walk": str(walk), "file": str(tmp_path / "file"), "store": str(tmp_path / "store")}
+    (tmp_path / "file").write_text("")
+    assert main([word.format(**names) for word in words]) == 2
+    out, err = capfd.readouterr()
+    assert sentence.format(**names) in err
+    assert "Traceback" not in err and len(err.splitlines()) <= 2
+    assert not (tmp_path / "store" / "runs").exists()
+
+
+def test_ray_out_of_reach_is_noticed_at_once(walk: Path) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{closed.getsockname()[1]}"
+        tried = assay("run", str(walk), RAY_ADDRESS=address)
+    assert tried.returncode == 2
+    assert f"nobody answers at the Ray address '{address}'" in tried.stderr
+    assert not (walk.parent / "store" / "runs").exists()
+
+
+def test_check_and_jobs_need_nothing(walk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(walk)]) == 0
+    assert "is valid: job tests.service.walk, 1 trial(s), each on 1 CPU" in capsys.readouterr().out
+    assert main(["check", str(walk), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["trials"] == 1
+    assert main(["jobs", "tests.service.walk"]) == 0
+    out = capsys.readouterr().out
+    assert "params.pace.steps: int = 10, > 0, ≤ 100000\n    steps of the walk" in out
+    assert main(["jobs"]) == 0
+    assert "deep_thinking" in capsys.readouterr().out
+
+
+def test_every_parameter_of_every_job_is_described() -> None:
+    from service import catalog
+
+    for name in catalog.names():
+        for parameter in catalog.parameters(catalog.load(name).params):
+            assert len(parameter.description) > 10, f"{name}: {parameter.name} has no description"
+
+
+def test_every_config_is_valid(capsys: pytest.CaptureFixture[str]) -> None:
+    specs = [path for path in Path("configs").rglob("*.yaml") if not path.name.startswith("serve")]
+    assert specs
+    for path in specs:
+        assert main(["check", str(path)]) == 0, path

@@ -1,0 +1,52 @@
+"""Which way imports run: the rules that keep the science free of the service, and the service free of the science."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FILES = [file for package in ("service", "jobs", "serving") for file in sorted((ROOT / package).rglob("*.py"))]
+
+
+def imports(file: Path) -> set[str]:
+    """Every module that a file imports, also inside functions."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: relative import"
+            found |= {f"{node.module}.{name.name}" for name in node.names}
+    return found
+
+
+def within(module: str, *packages: str) -> bool:
+    return any(module == package or module.startswith(f"{package}.") for package in packages)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
+def test_imports_run_one_way(file: Path) -> None:
+    place = ".".join(file.relative_to(ROOT).with_suffix("").parts)
+    for module in imports(file):
+        if within(place, "service"):
+            assert not within(module, "jobs", "serving"), "the service reaches jobs and serving by name only"
+        if within(place, "jobs"):
+            assert not within(module, "ray", "serving"), "jobs know neither Ray nor the endpoints"
+            if within(module, "service"):
+                assert within(module, "service.run", "service.errors", "service.models"), "jobs see the handle alone"
+        if within(place, "jobs.common"):
+            assert not within(module, "jobs") or within(module, "jobs.common"), "what is common knows no study"
+        elif within(place, "jobs") and within(module, "jobs"):
+            study = ".".join(place.split(".")[:2])
+            assert within(module, "jobs.common", study), "one study does not import another"
+        if within(place, "serving") and within(module, "service"):
+            allowed = ("service.models", "service.store", "service.errors", "service.cluster")
+            assert within(module, *allowed), "endpoints see models, the store and the cluster"
+
+
+def test_every_config_opens_with_its_command() -> None:
+    """Each spec begins with the command that runs it."""
+    for file in sorted((ROOT / "configs").rglob("*.yaml")):
+        first = file.read_text().splitlines()[0]
+        assert first.startswith("# ") and str(file.relative_to(ROOT)) in first, f"{file}: {first}"
