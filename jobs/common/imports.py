@@ -1,0 +1,31 @@
+"""Names in a spec: a built-in one, or the import path of something of the user's own."""
+
+import importlib
+from collections.abc import Callable, Mapping
+from typing import TypeVar, cast
+
+from service.errors import InputError, unknown
+
+T = TypeVar("T", bound=Callable[..., object])
+
+
+def resolve(name: str, builtins: Mapping[str, T], kind: str) -> T:
+    """What a name stands for: one of `builtins`, or `mypackage.module:attribute`.
+
+    kind: what it is, for the sentence when there is no such thing. UnknownNameError names the nearest built-in;
+    InputError says why an import path leads nowhere.
+    """
+    if ":" not in name:
+        if name not in builtins:
+            raise unknown(kind, name, builtins)
+        return builtins[name]
+    path, _, attribute = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(path), attribute)
+    except (ImportError, ValueError, TypeError) as error:
+        raise InputError(f"{kind} {name!r}: cannot import {path!r}: {error}") from error
+    except AttributeError as error:
+        raise InputError(f"{kind} {name!r}: {path!r} has no {attribute!r}") from error
+    if not callable(found):
+        raise InputError(f"{kind} {name!r} cannot be called: it is a {type(found).__name__}")
+    return cast(T, found)

@@ -1,0 +1,1 @@
+"""Deep thinking: recurrent networks that solve harder problems by thinking longer."""

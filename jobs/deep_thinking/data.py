@@ -1,0 +1,104 @@
+"""Where training batches come from: fresh instances at every step, or a fixed set gone through again and again.
+
+Batch number `step` depends on the run's seed and on `step` alone, so a resumed run sees the batches it would have seen.
+"""
+
+from typing import Literal, Protocol
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from jobs.common.params import StudyParams
+from jobs.deep_thinking.problems.base import Problem
+from service.errors import InputError
+from service.run import Run
+
+Instances = tuple[Tensor, Tensor]  # inputs (count, channels, *space), targets (count, *space)
+
+
+class Data(Protocol):
+    """Instances of one size, for training and for validation."""
+
+    steps: int
+    """optimisation steps in all"""
+    ticks: int
+    """ticks of the learning rate's schedule in all"""
+    validation: Instances
+    """instances of the training size that training never sees"""
+
+    def tick(self, step: int) -> int:
+        """The tick of the schedule that a step belongs to."""
+
+    def batch(self, step: int) -> Instances:
+        """The instances of a step."""
+
+
+class FreshBatches(StudyParams):
+    """Every batch is made anew: nothing can be learnt by heart."""
+
+    kind: Literal["fresh"] = "fresh"
+    steps: int = Field(1000, ge=1, le=10_000_000, description="optimisation steps")
+    validation: int = Field(500, ge=1, le=1_000_000, description="instances of the training size for validation")
+
+    def open(self, problem: Problem, size: int, batch: int, run: Run) -> Data:
+        """The data of a run. size: of an instance; batch: instances a step."""
+        return _Fresh(self, problem, size, batch, run)
+
+
+class FixedSet(StudyParams):
+    """A set made once, shuffled in every epoch; a part of it is held out for validation. A short last batch is left out."""
+
+    kind: Literal["fixed"] = "fixed"
+    instances: int = Field(10_000, ge=2, le=10_000_000, description="instances in the set, validation included")
+    epochs: int = Field(150, ge=1, le=1_000_000, description="how often training goes through its part of the set")
+    held_out: float = Field(0.2, gt=0, lt=1, description="share of the set that is held out for validation")
+
+    def open(self, problem: Problem, size: int, batch: int, run: Run) -> Data:
+        """The data of a run. InputError if the training part does not fill one batch."""
+        return _Fixed(self, problem, size, batch, run)
+
+
+class _Fresh:
+    def __init__(self, params: FreshBatches, problem: Problem, size: int, batch: int, run: Run) -> None:
+        self.steps = self.ticks = params.steps
+        self.validation = problem.sample(size, params.validation, run.seed_for("validation"))
+        self._problem, self._size, self._batch, self._run = problem, size, batch, run
+
+    def tick(self, step: int) -> int:
+        return step
+
+    def batch(self, step: int) -> Instances:
+        return self._problem.sample(self._size, self._batch, self._run.seed_for("batch", step))
+
+
+class _Fixed:
+    def __init__(self, params: FixedSet, problem: Problem, size: int, batch: int, run: Run) -> None:
+        inputs, targets = problem.sample(size, params.instances, run.seed_for("data"))
+        held_out = max(1, round(params.instances * params.held_out))
+        order = permutation(params.instances, run.seed_for("split"))
+        trained, validated = order[held_out:], order[:held_out]
+        if len(trained) < batch:
+            raise InputError(f"a training set of {len(trained)} instances does not fill one batch of {batch}")
+        self.validation = inputs[validated], targets[validated]
+        self._inputs, self._targets = inputs[trained], targets[trained]
+        self._batch, self._run = batch, run
+        self._per_epoch = len(trained) // batch
+        self._order: tuple[int, Tensor] = (-1, torch.empty(0, dtype=torch.int64))
+        self.ticks = params.epochs
+        self.steps = params.epochs * self._per_epoch
+
+    def tick(self, step: int) -> int:
+        return step // self._per_epoch
+
+    def batch(self, step: int) -> Instances:
+        epoch, index = divmod(step, self._per_epoch)
+        if self._order[0] != epoch:
+            self._order = epoch, permutation(len(self._inputs), self._run.seed_for("order", epoch))
+        chosen = self._order[1][index * self._batch : (index + 1) * self._batch]
+        return self._inputs[chosen], self._targets[chosen]
+
+
+def permutation(count: int, seed: int) -> Tensor:
+    """The integers 0..count-1 in an order that depends on the seed alone. Returns int64 (count,)."""
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed))

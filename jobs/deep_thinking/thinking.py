@@ -1,0 +1,126 @@
+"""Thinking at test time: the answer after every iteration, one at a time, and the rules that say when to stop.
+
+Memory does not grow with the number of iterations: what is kept is one set of features and the newest answer.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from jobs.deep_thinking.problems.base import Problem
+
+
+@dataclass(frozen=True)
+class Thought:
+    """The answers of a batch after an iteration."""
+
+    iteration: int
+    """counted from 1"""
+    prediction: Tensor
+    """int64 (batch, *space); 0 at positions that do not count"""
+    confidence: Tensor
+    """(batch,): the larger of the two class probabilities, its mean over the counted positions, in [0.5, 1]"""
+    finite: Tensor
+    """bool (batch,): False once an instance's features have overflowed; its answer is then the last one before that"""
+
+
+def think(
+    network: nn.Module, problem: Problem, inputs: Tensor, iterations: int, *, first: int = 1
+) -> Iterator[Thought]:
+    """Think about a batch and yield the answers after iterations `first` to `iterations`. Stop iterating to stop thinking.
+
+    inputs: (batch, channels, *space). Iterations before `first` are not read out, which saves the head's work.
+    """
+    counted = problem.counted(inputs)
+    positions = counted.flatten(1).sum(1).clamp(min=1)
+    finite = torch.ones(len(inputs), dtype=torch.bool, device=inputs.device)
+    prediction = torch.zeros_like(counted, dtype=torch.int64)
+    confidence = torch.zeros(len(inputs), device=inputs.device)
+    # entered anew for each iteration: a generator must not leave the mode switched on for its caller
+    with torch.inference_mode():
+        features = network.start(inputs)
+    for iteration in range(1, iterations + 1):
+        with torch.inference_mode():
+            features = network.step(features, inputs, iteration - 1)
+            if iteration < first:
+                continue
+            logits = network.answer(features)
+            now_finite = logits.isfinite().flatten(1).all(1)
+            finite = finite & now_finite
+            probability = (logits[:, 0] - logits[:, 1]).abs().sigmoid()
+            sure = (probability * counted).flatten(1).sum(1) / positions
+            answer = (logits[:, 1] > logits[:, 0]) & counted
+            kept = finite.view(-1, *[1] * (answer.dim() - 1))
+            prediction = torch.where(kept, answer.long(), prediction)
+            confidence = torch.where(finite, sure, confidence)
+        yield Thought(iteration, prediction, confidence, finite)
+
+
+class MostConfident:
+    """Exit rule: the answer with the highest confidence so far (Schwarzschild et al. 2021); of equals the first."""
+
+    def __init__(self) -> None:
+        self.iteration: Tensor | None = None  # int64 (batch,): where the answer that is held comes from
+        self.prediction: Tensor | None = None
+        self.confidence: Tensor | None = None
+
+    def see(self, thought: Thought) -> Tensor:
+        """Take in an iteration. Returns bool (batch,): whose answer is now this iteration's."""
+        if self.prediction is None or self.confidence is None or self.iteration is None:
+            self.prediction, self.confidence = thought.prediction, thought.confidence
+            self.iteration = torch.full_like(thought.finite, thought.iteration, dtype=torch.int64)
+            return torch.ones_like(thought.finite)
+        better = (thought.confidence > self.confidence) & thought.finite
+        wide = better.view(-1, *[1] * (thought.prediction.dim() - 1))
+        self.prediction = torch.where(wide, thought.prediction, self.prediction)
+        self.confidence = torch.where(better, thought.confidence, self.confidence)
+        self.iteration = torch.where(better, thought.iteration, self.iteration)
+        return better
+
+
+class Unchanged:
+    """Exit rule: stop when the answer has been the same, or has gone to and fro between two answers, for `patience`
+    iterations.
+
+    The features of trained networks often end in a cycle of two (Knutson et al. 2026, "On Logical Extrapolation for
+    Mazes"), so a rule that waits for a fixed point would wait for ever. Of a cycle the more confident answer is held.
+    """
+
+    def __init__(self, patience: int) -> None:
+        self.patience = patience
+        self.iteration: Tensor | None = None  # int64 (batch,): where an instance stopped; the newest while it thinks on
+        self.prediction: Tensor | None = None
+        self.confidence: Tensor | None = None
+        self.settled: Tensor | None = None  # bool (batch,)
+        self._history: list[Thought] = []  # the two thoughts before this one
+        self._streak: Tensor | None = None  # how long u_t = u_{t-1} or u_t = u_{t-2} has held
+
+    def see(self, thought: Thought) -> Tensor:
+        """Take in an iteration. Returns bool (batch,): which instances have settled."""
+        if self.settled is None or self._streak is None or self.prediction is None or self.confidence is None:
+            self._streak = torch.zeros_like(thought.finite, dtype=torch.int64)
+            self.settled = torch.zeros_like(thought.finite)
+            self.prediction, self.confidence = thought.prediction, thought.confidence
+            self.iteration = torch.full_like(self._streak, thought.iteration)
+            self._history = [thought]
+            return self.settled
+        repeated = torch.zeros_like(thought.finite)
+        for earlier in self._history:
+            repeated = repeated | (thought.prediction == earlier.prediction).flatten(1).all(1)
+        self._streak = torch.where(repeated, self._streak + 1, 0)
+        going = ~self.settled
+        # of the last two answers the more confident one: they are the same unless it is a cycle
+        last = self._history[-1]
+        hold_last = (self._streak >= self.patience) & (last.confidence > thought.confidence)
+        wide = [-1, *[1] * (thought.prediction.dim() - 1)]
+        answer = torch.where(hold_last.view(wide), last.prediction, thought.prediction)
+        sure = torch.where(hold_last, last.confidence, thought.confidence)
+        self.prediction = torch.where(going.view(wide), answer, self.prediction)
+        self.confidence = torch.where(going, sure, self.confidence)
+        assert self.iteration is not None
+        self.iteration = torch.where(going, thought.iteration, self.iteration)
+        self.settled = self.settled | (self._streak >= self.patience)
+        self._history = [last, thought]
+        return self.settled
