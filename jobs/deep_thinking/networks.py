@@ -12,8 +12,9 @@ Every network has the same interface, which a network of the user's own must off
     max_iterations: int | None                     None: as many as one likes
 """
 
+from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -47,8 +48,8 @@ class ResidualBlock(nn.Module):
         return functional.group_norm(features, GROUPS) if self.group_norm else features
 
 
-class _Thinker(nn.Module):
-    """Projection, head and the loop between them."""
+class Thinker(nn.Module):
+    """Projection, head and the loop between them. What an iteration is, its children say."""
 
     max_iterations: int | None = None
 
@@ -68,9 +69,9 @@ class _Thinker(nn.Module):
         """The features before the first iteration: (batch, width, *space)."""
         return functional.relu(self.projection(inputs))
 
+    @abstractmethod
     def step(self, features: Tensor, inputs: Tensor, iteration: int) -> Tensor:
-        """One iteration of thought."""
-        raise TypeError(f"{type(self).__name__} does not say what an iteration is")
+        """One iteration of thought, `iteration` counted from 0."""
 
     def answer(self, features: Tensor) -> Tensor:
         """Logits of the two classes at every position: (batch, 2, *space)."""
@@ -89,7 +90,7 @@ class _Thinker(nn.Module):
         return self.answer(features), features
 
 
-class DeepThinkingNet(_Thinker):
+class DeepThinkingNet(Thinker):
     """A recurrent network: the same two residual blocks at every iteration, with or without recall of the inputs."""
 
     def __init__(self, dimensions: int, channels: int, width: int, recall: bool, group_norm: bool) -> None:
@@ -110,7 +111,7 @@ class DeepThinkingNet(_Thinker):
         return after
 
 
-class FeedForwardNet(_Thinker):
+class FeedForwardNet(Thinker):
     """The same depth without recurrence: every iteration has residual blocks of its own.
 
     With recall, one recall convolution, without ReLU after it, is shared by all iterations.
@@ -165,11 +166,14 @@ ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
 }
 
 
-def network(name: str, **arguments: Any) -> nn.Module:
-    """Build a network by its name in ARCHITECTURES or by import path. InputError if it lacks a part of the interface."""
+def network(name: str, **arguments: Any) -> Thinker:
+    """Build a network by its name in ARCHITECTURES or by import path. InputError if its interface lacks something."""
     built = resolve(name, ARCHITECTURES, "network")(**arguments)
     lacking = [part for part in ("start", "step", "answer", "forward") if not callable(getattr(built, part, None))]
-    if not isinstance(built, nn.Module) or lacking or not hasattr(built, "max_iterations"):
-        missing = ", ".join(lacking or ["max_iterations" if isinstance(built, nn.Module) else "being a torch module"])
-        raise InputError(f"network {name!r} lacks {missing}")
-    return built
+    if not hasattr(built, "max_iterations"):
+        lacking.append("max_iterations")
+    if lacking or not isinstance(built, nn.Module):
+        raise InputError(
+            f"network {name!r} lacks {', '.join(lacking)}" if lacking else f"{name!r} is not a torch module"
+        )
+    return cast(Thinker, built)

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from jobs.deep_thinking.networks import Thinker
 from jobs.deep_thinking.problems.base import Problem
 
 
@@ -26,12 +27,10 @@ class Thought:
     """bool (batch,): False once an instance's features have overflowed; its answer is then the last one before that"""
 
 
-def think(
-    network: nn.Module, problem: Problem, inputs: Tensor, iterations: int, *, first: int = 1
-) -> Iterator[Thought]:
-    """Think about a batch and yield the answers after iterations `first` to `iterations`. Stop iterating to stop thinking.
+def think(network: Thinker, problem: Problem, inputs: Tensor, iterations: int, *, first: int = 1) -> Iterator[Thought]:
+    """Think about a batch and yield the answers after iterations `first` to `iterations`.
 
-    inputs: (batch, channels, *space). Iterations before `first` are not read out, which saves the head's work.
+    Whoever stops iterating stops the thinking. inputs: (batch, channels, *space). Iterations before `first` are not read out, which saves the head's work.
     """
     counted = problem.counted(inputs)
     positions = counted.flatten(1).sum(1).clamp(min=1)
@@ -81,8 +80,7 @@ class MostConfident:
 
 
 class Unchanged:
-    """Exit rule: stop when the answer has been the same, or has gone to and fro between two answers, for `patience`
-    iterations.
+    """Exit rule: stop when the answer has stayed, or gone to and fro between two, for `patience` iterations.
 
     The features of trained networks often end in a cycle of two (Knutson et al. 2026, "On Logical Extrapolation for
     Mazes"), so a rule that waits for a fixed point would wait for ever. Of a cycle the more confident answer is held.

@@ -1,7 +1,7 @@
 """Mazes: mark the path from the start to the end.
 
-Source: Schwarzschild et al. 2021, section 3.2, and the generator of the easy-to-hard data sets. A maze of size n (odd) has
-(n + 1) / 2 cells a side. Its image is black (walls) and white (corridors) with a green start and a red end.
+Source: Schwarzschild et al. 2021, section 3.2, and the generator of the easy-to-hard data sets. A maze of size n (odd)
+has (n + 1) / 2 cells a side. Its image is black (walls) and white (corridors) with a green start and a red end.
 """
 
 from typing import Literal
@@ -127,7 +127,7 @@ class Mazes:
         return self._undoubled(image.unsqueeze(0))[0] is not None
 
     def _undoubled(self, images: Tensor) -> list[np.ndarray | None]:
-        """Each image with one pixel a place, None if it is not drawn at this scale. images: (count, [3,] height, width)."""
+        """Each image with one pixel a place, None if it is drawn otherwise. images: (count, [3,] height, width)."""
         plain = images.detach().cpu().numpy()
         if self.scale == 1:
             doubled = [_is_doubled(image) for image in plain]
