@@ -3,6 +3,7 @@
 Batch number `step` depends on the run's seed and on `step` alone, so a resumed run sees the batches it would have seen.
 """
 
+from collections.abc import Iterator
 from typing import Literal, Protocol
 
 import torch
@@ -47,7 +48,7 @@ class FreshBatches(StudyParams):
 
 
 class FixedSet(StudyParams):
-    """A set made once, shuffled in every epoch; a part of it is held out for validation. A short last batch is left out."""
+    """A set made once, shuffled in every epoch. A part is held out for validation; a short last batch is left out."""
 
     kind: Literal["fixed"] = "fixed"
     instances: int = Field(10_000, ge=2, le=10_000_000, description="instances in the set, validation included")
@@ -102,3 +103,10 @@ class _Fixed:
 def permutation(count: int, seed: int) -> Tensor:
     """The integers 0..count-1 in an order that depends on the seed alone. Returns int64 (count,)."""
     return torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+
+
+def batches(instances: Instances, batch: int) -> Iterator[Instances]:
+    """The instances in order, at most `batch` at a time."""
+    inputs, targets = instances
+    for first in range(0, len(inputs), batch):
+        yield inputs[first : first + batch], targets[first : first + batch]

@@ -1,7 +1,7 @@
 """Evaluation on larger instances and with more iterations than in training, in memory that neither of them fills.
 
 An instance counts as right only if every position is right. What is kept is a few numbers per iteration; the answers
-themselves are streamed (see `thinking`). Source: Bansal et al. 2022, section 4, and Schwarzschild et al. 2021, section 4.
+themselves are streamed (see `thinking`). Sources: Bansal et al. 2022, section 4; Schwarzschild et al. 2021, section 4.
 """
 
 from dataclasses import dataclass
@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from jobs.common.params import StudyParams
-from jobs.deep_thinking.data import Instances
+from jobs.deep_thinking.data import Instances, batches
+from jobs.deep_thinking.networks import Thinker
 from jobs.deep_thinking.problems.base import Problem
 from jobs.deep_thinking.thinking import MostConfident, Unchanged, think
 
@@ -44,7 +45,7 @@ class EvaluationParams(StudyParams):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was measured on the instances of one size. All accuracies are shares of exactly right instances in [0, 1]."""
+    """What was measured on the instances of one size. Accuracies are shares of exactly right instances in [0, 1]."""
 
     size: int
     trained_iterations: int
@@ -59,7 +60,7 @@ class Evaluation:
     settled_iteration: float
     """mean iteration at which that rule stops"""
     verifier_agreement: float
-    """share of answers, under each rule and the last, on which the exact verifier and the truth agree: 1 unless broken"""
+    """share of answers (the last, and by each exit rule) on which the exact verifier agrees with the truth"""
     finite: float
     """share of instances whose features never overflowed"""
 
@@ -115,7 +116,7 @@ class Evaluation:
 
 
 def evaluate(
-    network: nn.Module,
+    network: Thinker,
     problem: Problem,
     instances: Instances,
     size: int,
@@ -133,7 +134,7 @@ def evaluate(
     right = torch.zeros(iterations, dtype=torch.int64)
     right_by_confidence = torch.zeros(iterations, dtype=torch.int64)
     totals = dict.fromkeys(("confident", "settled_right", "settled", "agreed", "finite"), 0)
-    for inputs, targets in zip(*(part.split(params.batch) for part in instances), strict=True):
+    for inputs, targets in batches(instances, params.batch):
         confident, unchanged, steady = MostConfident(), Unchanged(params.patience), Unchanged(params.settle or 1)
         recent: list[int] = []
         confident_right = torch.zeros(len(inputs), dtype=torch.bool)
@@ -180,7 +181,7 @@ def _same(answers: Tensor, targets: Tensor) -> Tensor:
     return (answers == targets).flatten(1).all(1)
 
 
-def answers_of_one(network: nn.Module, problem: Problem, inputs: Tensor, iterations: int) -> dict[int, Tensor]:
+def answers_of_one(network: Thinker, problem: Problem, inputs: Tensor, iterations: int) -> dict[int, Tensor]:
     """The answers to one instance at those iterations at which the answer became another one, and at the last.
 
     inputs: (1, channels, *space). Returns iteration -> int64 (*space), ascending.

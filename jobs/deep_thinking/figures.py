@@ -18,7 +18,7 @@ class Line:
     """Accuracy of one trial on one size. accuracy: (iterations,), shares in [0, 1]; bold: the trial that was chosen."""
 
     size: int
-    accuracy: np.ndarray
+    accuracy: Sequence[float]
     bold: bool = True
 
 
@@ -48,7 +48,9 @@ def accuracy_against_iterations(
             for line in panel.lines:
                 iterations = np.arange(1, len(line.accuracy) + 1)
                 width, strength = (2.0, 1.0) if line.bold else (0.7, 0.45)
-                each.plot(iterations, 100 * line.accuracy, color=colours[line.size], lw=width, alpha=strength)
+                each.plot(
+                    iterations, 100 * np.asarray(line.accuracy), color=colours[line.size], lw=width, alpha=strength
+                )
             each.set(title=panel.title, ylim=(-3, 103), xlabel="iterations of thought")
             each.set_xlim(left=0)
         for unused in axes[len(variants) :]:
@@ -99,13 +101,7 @@ def frame(picture: np.ndarray, caption: str) -> np.ndarray:
     return np.asarray(canvas)
 
 
-def moments_to_show(changes: Sequence[int], last: int, count: int) -> list[int]:
-    """At most `count` iterations that tell the story: the first, the last, and evenly many changes between them.
-
-    changes: the iterations (from 1) at which the answer became another one, ascending. Returns ascending iterations.
-    """
-    story = sorted({1, *changes, last})
-    if len(story) <= count:
-        return story
-    chosen = np.linspace(0, len(story) - 1, count).round().astype(int)
-    return [story[index] for index in chosen]
+def spread(values: Sequence[int], count: int) -> list[int]:
+    """At most `count` of the values, evenly spread, the first and the last among them."""
+    places = np.linspace(0, len(values) - 1, min(count, len(values))).round().astype(int)
+    return [values[place] for place in places]

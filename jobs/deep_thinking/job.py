@@ -1,26 +1,222 @@
 """Deep thinking: networks that solve harder problems than they were trained on by thinking longer.
 
-A recurrent network learns a task on small instances with a limited number of iterations. Afterwards it is given larger
-instances and more iterations: with recall of the inputs and the progressive loss its answers get better and stay so;
-without them they collapse ("overthinking").
+A recurrent network learns a task on small instances within a few iterations. Afterwards it is given larger instances
+and more iterations: with recall of the inputs and the progressive loss its answers get better and stay; without them
+they collapse when it thinks on ("overthinking").
 
 Sources: Schwarzschild et al. 2021, "Can You Learn an Algorithm?"; Bansal et al. 2022, "End-to-end Algorithm Synthesis
 with Recurrent Networks: Logical Extrapolation Without Overthinking".
 """
 
+from collections.abc import Sequence
 from typing import Any, Self
 
 import torch
 from pydantic import Field, JsonValue, model_validator
-from torch import nn
 
 from jobs.common.params import StudyParams
 from jobs.deep_thinking import figures
-from jobs.deep_thinking.evaluation import EvaluationParams, Evaluation, evaluate, stability, thoughts_of_one
-from jobs.deep_thinking.networks import ARCHITECTURES, network
+from jobs.deep_thinking.evaluation import (
+    LOOK_AHEAD,
+    Evaluation,
+    EvaluationParams,
+    TestSize,
+    answers_of_one,
+    evaluate,
+)
+from jobs.deep_thinking.networks import ARCHITECTURES, Thinker, network
 from jobs.deep_thinking.problems import problem
 from jobs.deep_thinking.problems.base import Problem
 from jobs.deep_thinking.training import TrainingParams, train
 from service.errors import InputError
 from service.models import CardDraft, TensorSpec
 from service.run import Run, Trial
+
+
+class ProblemParams(StudyParams):
+    """The problem that the network is to solve."""
+
+    name: str = Field("prefix_sums", description="prefix_sums, mazes, or an import path mypackage.module:build")
+    options: dict[str, JsonValue] = Field({}, description="the problem's own options, e.g. {scale: 1} for mazes")
+
+    def build(self) -> Problem:
+        """InputError if there is no such problem or it refuses its options."""
+        return problem(self.name, **self.options)
+
+
+class ModelParams(StudyParams):
+    """The network."""
+
+    name: str = Field(
+        "dt_net_1d",
+        description="dt_net_1d, dt_net_2d, feed_forward_1d, feed_forward_2d, or an import path mypackage.module:build, "
+        "which is called with channels and its options",
+    )
+    width: int = Field(48, ge=2, le=4096, description="channels of the features; built-in networks only")
+    recall: bool = Field(True, description="show the inputs again at every iteration; built-in networks only")
+    group_norm: bool = Field(False, description="normalise after each convolution; built-in networks only")
+    options: dict[str, JsonValue] = Field({}, description="keyword arguments of a network of your own")
+
+    def arguments(self, channels: int, iterations: int) -> dict[str, Any]:
+        """What the architecture is called with. iterations: how deep a feed-forward network is."""
+        if self.name not in ARCHITECTURES:
+            return {"channels": channels, **self.options}
+        built_in = {"channels": channels, "width": self.width, "recall": self.recall, "group_norm": self.group_norm}
+        return built_in | ({"max_iterations": iterations} if self.name.startswith("feed_forward") else {})
+
+
+class Params(StudyParams):
+    """One network, trained on one problem and tested beyond what it was trained on."""
+
+    problem: ProblemParams = Field(ProblemParams(), description="the problem to solve")
+    model: ModelParams = Field(ModelParams(), description="the network that solves it")
+    training: TrainingParams = Field(TrainingParams(), description="what it learns from, and how")
+    evaluation: EvaluationParams = Field(description="what it is tested on")
+    publish_as: str = Field("", description="name in the model store; default: made of the problem and the network")
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        """The problem has these sizes, and the network can read it. A dry run without data, on torch's meta device."""
+        try:
+            solved = self.problem.build()
+            shown = (self.evaluation.show,) if self.evaluation.show else ()
+            for size in (self.training.size, *(each.size for each in (*self.evaluation.sizes, *shown))):
+                solved.check_size(size)
+            if self.model.name in ARCHITECTURES:
+                with torch.device("meta"):
+                    _check_fit(self.build_network(solved), solved, self.training.size, self.model.name)
+        except InputError as error:
+            raise ValueError(str(error)) from error
+        return self
+
+    def build_network(self, solved: Problem) -> Thinker:
+        """The network with fresh weights from torch's global generator."""
+        return network(self.model.name, **self.model.arguments(solved.channels, self.training.iterations))
+
+    @property
+    def model_name(self) -> str:
+        """Under which name the trained network is published."""
+        kind = "feed-forward" if self.model.name.startswith("feed_forward") else ""
+        parts = [self.problem.name.rpartition(":")[2], kind]
+        parts += ["recall" if self.model.recall else "" if kind else "plain", "progressive" * (self.training.alpha > 0)]
+        return self.publish_as or "-".join(part for part in parts if part).replace("_", "-").lower()
+
+
+def run(params: Params, run: Run) -> None:
+    """Train, then test on larger instances with more iterations."""
+    solved = params.problem.build()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(run.seed_for("weights"))
+        net = params.build_network(solved)
+    _check_fit(net, solved, params.training.size, params.model.name)
+    data = train(net, solved, params.training, run)
+
+    m = params.training.iterations
+    seen = evaluate(net, solved, data.validation, params.training.size, LOOK_AHEAD * m, m, params.evaluation)
+    run.log(step=data.steps, val_stability=seen.stability)
+
+    evaluations = []
+    for test in params.evaluation.sizes:
+        instances = solved.sample(test.size, test.instances, run.seed_for("test", test.size))
+        evaluations.append(evaluate(net, solved, instances, test.size, test.iterations, m, params.evaluation))
+        tested = evaluations[-1]
+        named = {"at_trained": tested.at_trained, "peak": tested.peak, "last": tested.last}
+        run.log(step=data.steps, **{f"{name}_{test.size}": value for name, value in named.items()})
+    run.table("results", [each.summary() for each in evaluations], title="Accuracy on every size")
+    run.table("accuracy", _curves(evaluations), title="Accuracy after every iteration")
+    if params.evaluation.show is not None:
+        show_solving(net, solved, params.evaluation.show, run)
+    run.save_model(params.model_name, net, _card(params, solved, run.metrics))
+
+
+def summarize(trials: Sequence[Trial], run: Run) -> None:
+    """Accuracy against iterations for every difficulty, one panel a variant; and every trial's numbers in one table."""
+    finished = [trial for trial in trials if trial.status == "finished"]
+    if not finished:
+        return
+    params: Params = finished[0].params
+    variants: dict[str, list[figures.Line]] = {trial.variant or trial.params.model_name: [] for trial in finished}
+    rows: list[dict[str, Any]] = []
+    for trial in finished:
+        best = trial.best or len(finished) == 1
+        variants[trial.variant or trial.params.model_name] += _lines(trial.table("accuracy"), best)
+        told = {name: trial.metrics[name] for name in ("val_accuracy", "val_stability")}
+        rows += [{"trial": trial.label, "best": best, **told, **row} for row in trial.table("results")]
+    run.figure(
+        "accuracy",
+        figures.accuracy_against_iterations(
+            [figures.Panel(title.replace("_", " "), lines) for title, lines in variants.items()],
+            params.training.iterations,
+            params.training.size,
+            params.problem.build().sizes,
+        ),
+        title="Accuracy against iterations; bold: the trial that did best in validation at the training size",
+    )
+    run.table("results", rows, title="Every trial on every size")
+
+
+def show_solving(net: Thinker, solved: Problem, test: TestSize, run: Run) -> None:
+    """Draw one instance being solved: a strip of a few iterations, and an animation."""
+    inputs, _ = solved.sample(test.size, 1, run.seed_for("show", test.size))
+    answers = answers_of_one(net, solved, inputs, test.iterations)
+    drawn = {iteration: solved.picture(inputs[0], answer) for iteration, answer in answers.items()}
+    told = figures.spread(list(drawn), 6)
+    run.figure(
+        "solving",
+        figures.strip([drawn[each] for each in told], [f"iteration {each}" for each in told]),
+        title=f"One instance of size {test.size}, thought by thought",
+    )
+    frames = [figures.frame(solved.picture(inputs[0], None), "before thinking")]
+    frames += [figures.frame(drawn[each], f"iteration {each}") for each in figures.spread(list(drawn), 80)]
+    run.animation("solving", [*frames, *frames[-1:] * 10], 0.15, title=f"Solving an instance of size {test.size}")
+
+
+def _check_fit(net: Thinker, solved: Problem, size: int, name: str) -> None:
+    """InputError, one sentence, unless the network answers an instance with two logits a position."""
+    inputs, targets = solved.sample(size, 1, 0)
+    expected = (1, 2, *targets.shape[1:])
+    try:
+        with torch.no_grad():
+            logits, _ = net.eval()(inputs.to(next(net.parameters()).device), 1)
+        shape = tuple(logits.shape)
+    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+        problem_said = f"{solved.name} ({solved.dimensions}-D, {solved.channels} channels)"
+        raise InputError(f"network {name!r} does not fit {problem_said}: {str(error).splitlines()[0]}") from error
+    if shape != expected:
+        raise InputError(f"network {name!r} answers {solved.name} with logits of shape {shape}, not {expected}")
+
+
+def _curves(evaluations: Sequence[Evaluation]) -> list[dict[str, Any]]:
+    return [
+        {"size": each.size, "iteration": index + 1, "accuracy": float(now), "accuracy_by_confidence": float(confident)}
+        for each in evaluations
+        for index, (now, confident) in enumerate(zip(each.accuracy, each.accuracy_by_confidence, strict=True))
+    ]
+
+
+def _lines(rows: Sequence[dict[str, Any]], best: bool) -> list[figures.Line]:
+    """The curves in a trial's table, one for each size."""
+    by_size: dict[int, list[float]] = {}
+    for row in rows:
+        by_size.setdefault(row["size"], []).append(row["accuracy"])
+    return [figures.Line(size, accuracy, best) for size, accuracy in by_size.items()]
+
+
+def _card(params: Params, solved: Problem, metrics: dict[str, float]) -> CardDraft:
+    space = (-1,) * solved.dimensions
+    name = params.model.name
+    return CardDraft(
+        architecture=name if ":" in name else f"jobs.deep_thinking.networks:{name}",
+        arguments=params.model.arguments(solved.channels, params.training.iterations),
+        study="deep_thinking",
+        inputs=(TensorSpec(name="input", datatype="FP32", shape=(-1, solved.channels, *space)),),
+        outputs=(TensorSpec(name="prediction", datatype="INT64", shape=(-1, *space)),),
+        settings={
+            "problem": params.problem.model_dump(mode="json"),
+            "trained_iterations": params.training.iterations,
+            "trained_size": params.training.size,
+        },
+        metrics=metrics,
+        description=f"{params.model_name}: trained on {params.training.size} {solved.sizes} "
+        f"with at most {params.training.iterations} iterations",
+    )

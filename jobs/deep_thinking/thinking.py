@@ -30,7 +30,8 @@ class Thought:
 def think(network: Thinker, problem: Problem, inputs: Tensor, iterations: int, *, first: int = 1) -> Iterator[Thought]:
     """Think about a batch and yield the answers after iterations `first` to `iterations`.
 
-    Whoever stops iterating stops the thinking. inputs: (batch, channels, *space). Iterations before `first` are not read out, which saves the head's work.
+    Whoever stops iterating stops the thinking. inputs: (batch, channels, *space). Iterations before `first` are not
+    read out, which saves the head's work.
     """
     counted = problem.counted(inputs)
     positions = counted.flatten(1).sum(1).clamp(min=1)

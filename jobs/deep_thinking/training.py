@@ -6,7 +6,7 @@ with it.
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -15,7 +15,8 @@ from torch.nn import functional
 
 from jobs.common.params import StudyParams
 from jobs.common.training import OptimizerParams, moments, restore_moments, set_rate
-from jobs.deep_thinking.data import FixedSet, FreshBatches, Instances
+from jobs.deep_thinking.data import Data, FixedSet, FreshBatches, Instances, batches
+from jobs.deep_thinking.networks import Thinker
 from jobs.deep_thinking.problems.base import Problem
 from service.errors import RunFailedError
 from service.run import Run
@@ -51,7 +52,7 @@ def draw(iterations: int, seed: int) -> Draw:
     return Draw(skipped, int(torch.randint(1, iterations - skipped + 1, (), generator=generator)))
 
 
-def progressive_logits(network: nn.Module, inputs: Tensor, drawn: Draw) -> Tensor:
+def progressive_logits(network: Thinker, inputs: Tensor, drawn: Draw) -> Tensor:
     """The answer after n + k iterations, of which only the last k have a gradient.
 
     After skipped iterations the projection of the inputs gets no gradient, as in the released code.
@@ -82,7 +83,7 @@ def exact(logits: Tensor, targets: Tensor, counted: Tensor) -> Tensor:
 
 
 def loss(
-    network: nn.Module, problem: Problem, inputs: Tensor, targets: Tensor, iterations: int, alpha: float, drawn: Draw
+    network: Thinker, problem: Problem, inputs: Tensor, targets: Tensor, iterations: int, alpha: float, drawn: Draw
 ) -> tuple[Tensor, Tensor]:
     """(1 - alpha) L_max + alpha L_prog (Bansal et al. 2022, algorithm 1), and which instances were answered exactly.
 
@@ -101,7 +102,7 @@ def loss(
     return total, exact(answered.detach(), targets, counted)
 
 
-def groups(network: nn.Module, params: TrainingParams) -> list[tuple[float, list[nn.Parameter]]]:
+def groups(network: Thinker, params: TrainingParams) -> list[tuple[float, list[nn.Parameter]]]:
     """Parameters and the scale of their learning rate: the recurrent block's is 1/m if throttled.
 
     Recurrent parameters are those with "recur" in their name, so a feed-forward network is never throttled.
@@ -139,21 +140,21 @@ class Best:
     accuracy: float = -1.0
     weights: dict[str, Tensor] = field(default_factory=dict)
 
-    def offer(self, accuracy: float, network: nn.Module) -> None:
+    def offer(self, accuracy: float, network: Thinker) -> None:
         if accuracy > self.accuracy:
             self.accuracy = accuracy
             self.weights = {name: value.detach().clone() for name, value in network.state_dict().items()}
 
 
-def train(network: nn.Module, problem: Problem, params: TrainingParams, run: Run) -> Instances:
+def train(network: Thinker, problem: Problem, params: TrainingParams, run: Run) -> Data:
     """Train a network in place. Goes on from the run's checkpoint if there is one, to the same weights bit for bit.
 
     Logs `train_loss`, `train_accuracy` (both since the last report), `val_loss` and `val_accuracy` (both after exactly
-    m iterations). Returns the validation instances. RunFailedError if the loss stops being finite.
+    m iterations). Returns the data it used. RunFailedError if the loss stops being finite.
     """
     data = params.data.open(problem, params.size, params.batch, run)
     run.expect(data.steps)
-    network.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster on CPUs
+    network.train().to(memory_format=torch.channels_last)  # faster on CPUs
     optimizer = params.optimizer.build(groups(network, params))
     best, first = Best(), 0
     if (saved := run.restore()) is not None:
@@ -174,7 +175,7 @@ def train(network: nn.Module, problem: Problem, params: TrainingParams, run: Run
                 hint="a lower learning_rate, a clip or a longer warm_up keeps it finite",
             )
         optimizer.zero_grad()
-        value.backward()
+        value.backward()  # type: ignore[no-untyped-call]
         if params.optimizer.clip is not None:
             nn.utils.clip_grad_norm_(network.parameters(), params.optimizer.clip)
         optimizer.step()
@@ -191,16 +192,16 @@ def train(network: nn.Module, problem: Problem, params: TrainingParams, run: Run
             sums = Sums()
     if best.weights:
         network.load_state_dict(best.weights)
-    network.eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    return data.validation
+    network.eval()
+    return data
 
 
 @torch.inference_mode()
-def validate(network: nn.Module, problem: Problem, instances: Instances, params: TrainingParams) -> tuple[float, float]:
+def validate(network: Thinker, problem: Problem, instances: Instances, params: TrainingParams) -> tuple[float, float]:
     """Loss in nats and the share answered exactly, both after m iterations, on held-out instances."""
     losses, right = 0.0, 0
     network.eval()
-    for inputs, targets in zip(*(part.split(params.validation_batch) for part in instances), strict=True):
+    for inputs, targets in batches(instances, params.validation_batch):
         counted = problem.counted(inputs)
         logits, _ = network(inputs, params.iterations)
         losses += cross_entropy(logits, targets, counted).item() * len(inputs)

@@ -66,7 +66,7 @@ def reached(open_: np.ndarray, starts: np.ndarray) -> np.ndarray:
 def paths(open_: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
     """The pixels of a shortest way, both ends included; of a perfect maze the only way.
 
-    open_: bool (count, height, width). starts, ends: int (count, 2). Returns bool like `open_`, empty if there is no way.
+    open_: bool (count, height, width). starts, ends: int (count, 2). Returns bool like `open_`; empty if no way.
     """
     distance = reached(open_, starts)
     count, height, width = open_.shape

@@ -13,7 +13,10 @@ def fake_apt(folder: Path, monkeypatch: pytest.MonkeyPatch, holds: str) -> None:
     """An apt-get that builds a real package with one file, in place of downloading it."""
     script = f"""#!/bin/sh
 mkdir -p tree/DEBIAN "tree/{holds}"
-printf 'Package: %s\\nVersion: 1\\nArchitecture: all\\nMaintainer: x <x@example.org>\\nDescription: x\\n' "$2" > tree/DEBIAN/control
+{{
+  echo "Package: $2"; echo "Version: 1"; echo "Architecture: all"
+  echo "Maintainer: x <x@example.org>"; echo "Description: x"
+}} > tree/DEBIAN/control
 echo data > "tree/{holds}/file"
 dpkg-deb --build --root-owner-group tree "$2_1_all.deb" && rm -r tree
 """
