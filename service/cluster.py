@@ -1,5 +1,6 @@
 """Connect to Ray: an embedded one on this machine, or the cluster that an address names."""
 
+import logging
 import os
 import socket
 import sys
@@ -45,12 +46,16 @@ def connect(address: str | None = None, cpus: int | None = None) -> Iterator[Non
             os.environ.setdefault("RAY_AUTH_MODE", "token")  # nobody else on this machine may use our Ray
             _import_path_for_workers()
             ray.init(
-                address="local", num_cpus=cpus, include_dashboard=False, log_to_driver=True, logging_level="warning"
+                address="local",
+                num_cpus=cpus,
+                include_dashboard=False,
+                log_to_driver=True,
+                logging_level=logging.WARNING,
             )
             _protect_token()
         else:
             probe(address)
-            ray.init(address=address, log_to_driver=True, logging_level="warning")
+            ray.init(address=address, log_to_driver=True, logging_level=logging.WARNING)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         raise ClusterError(f"cannot connect to Ray at {address!r}: {_first_line(error)}") from error
     try:
@@ -78,7 +83,8 @@ def probe(address: str) -> None:
 def check_feasible(resources: Resources) -> None:
     """ClusterError if no node of the cluster could ever hold one trial: Ray would wait for ever without a word."""
     asked = {"CPU": resources.cpus, "GPU": resources.gpus, "memory": (resources.memory_gb or 0) * 2**30}
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    alive = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    nodes = [node["Resources"] for node in alive]
     if any(all(node.get(name, 0) >= amount for name, amount in asked.items()) for node in nodes):
         return
     best = {name: max((node.get(name, 0) for node in nodes), default=0) for name in asked}

@@ -53,8 +53,9 @@ def trials(spec: JobSpec) -> list[TrialPlan]:
         drawn = {field: _draw(space, spec.seed, field, sample) for field, space in sweep.random.items()}
         varied = {**dict(point), **drawn}
         overrides = {**fixed, **varied}
-        label = " ".join([variant] * (variant is not None) + [f"{_short(k)}={_value(v)}" for k, v in varied.items()])
-        label = label or f"trial {index}"
+        words = [variant] if variant is not None else []
+        words += [f"{_short(field)}={_value(value)}" for field, value in varied.items()]
+        label = " ".join(words) or f"trial {index}"
         slug = re.sub(r"[^a-z0-9.]+", "-", label.lower()).strip("-.")[:48]
         plans.append(TrialPlan(f"{index:03d}-{slug}", label, variant, overrides, single.with_overrides(overrides)))
     return plans

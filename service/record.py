@@ -4,7 +4,7 @@ What is true of a run is what these files say. A run whose record says `running`
 its driver: its status is shown as `lost`, and `assay resume` goes on from what is there.
 """
 
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -12,6 +12,7 @@ from service.errors import StoreError
 from service.store import Folder
 
 RunStatus = Literal["running", "finished", "partial", "failed", "cancelled", "lost"]
+Record = TypeVar("Record", bound=BaseModel)
 TrialStatus = Literal["finished", "stopped", "failed"]
 
 
@@ -86,7 +87,7 @@ def read_trial(folder: Folder) -> TrialRecord | None:
     return _read(folder, "trial.json", TrialRecord) if folder.exists("trial.json") else None
 
 
-def _read(folder: Folder, name: str, model: type[Any]) -> Any:
+def _read(folder: Folder, name: str, model: type[Record]) -> Record:
     try:
         return model.model_validate_json(folder.read(name))
     except ValidationError as error:

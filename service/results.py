@@ -50,11 +50,7 @@ def view(each: TrialPlan, ended: TrialRecord, folder: Folder, best: dict[str, st
 
 def write_metrics(plans: list[TrialPlan], folder: Folder) -> None:
     """metrics.parquet of the whole run: the rows of every trial, under its id, in the order of the plan."""
-    rows = [
-        {"trial": each.id, **row}  # type: ignore[dict-item]
-        for each in plans
-        for row in read_rows(folder / "trials" / each.id)
-    ]
+    rows = [{"trial": each.id, **row} for each in plans for row in read_rows(folder / "trials" / each.id)]
     if rows:
         folder.write_table(METRICS, table_of(rows))
 

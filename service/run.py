@@ -9,7 +9,7 @@ import io
 import os
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -223,7 +223,7 @@ def read_rows(folder: Folder) -> list[Row]:
     return [{name: value for name, value in row.items() if value is not None} for row in rows]
 
 
-def table_of(rows: list[Row]) -> pa.Table:
+def table_of(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     """Rows as a table. A row need not have every metric: what it lacks is null."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
     return pa.table({name: [row.get(name) for row in rows] for name in columns})

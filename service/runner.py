@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from service import catalog, cluster, logs, page, plan, record, results, serial, spec, sweep, trial, yaml_text
 from service.errors import RunNotFoundError, SpecError
@@ -160,7 +161,7 @@ def _finish(
     artefacts = [*summary.artefacts.values(), *results.trial_artefacts(ends)]
     manifest = [artefact.model_dump() for artefact in artefacts]
     folder.write_json("manifest.json", manifest)
-    verdict = {"status": "finished", "artefacts": tuple(artefacts), "models": tuple(published)}
+    verdict: dict[str, Any] = {"status": "finished", "artefacts": tuple(artefacts), "models": tuple(published)}
     if failed:
         first = failed[0]
         sentence = f"{len(failed)} of {len(plans)} trials failed, first {first.label!r}: {results.message(first)}"

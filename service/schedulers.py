@@ -12,11 +12,11 @@ from service.spec import Asha, JobSpec, Threshold
 from service.store import Folder
 
 
-class StopBelowBound(FIFOScheduler):  # type: ignore[misc]
+class StopBelowBound(FIFOScheduler):
     """Stop a trial whose metric has not reached its bound at the first report at or after a step."""
 
     def __init__(self, rule: Threshold) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.rule = rule
         self.judged: set[str] = set()
 
@@ -29,11 +29,11 @@ class StopBelowBound(FIFOScheduler):  # type: ignore[misc]
         return TrialScheduler.CONTINUE if reached else TrialScheduler.STOP
 
 
-class ByVariant(FIFOScheduler):  # type: ignore[misc]
+class ByVariant(FIFOScheduler):
     """One ASHA for each variant: a variant that learns slowly is not stopped because another one learns fast."""
 
     def __init__(self, rule: Asha, metric: str, mode: str, plans: list[TrialPlan]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.plans = plans
         self.schedulers = {
             variant: ASHAScheduler(
@@ -72,7 +72,7 @@ def scheduler_for(spec: JobSpec, plans: list[TrialPlan]) -> TrialScheduler:
     if isinstance(rule, Asha):
         assert spec.sweep is not None and spec.sweep.metric is not None
         return ByVariant(rule, spec.sweep.metric, spec.sweep.mode, plans)
-    return FIFOScheduler()
+    return FIFOScheduler()  # type: ignore[no-untyped-call]
 
 
 @dataclass(frozen=True)

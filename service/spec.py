@@ -4,26 +4,16 @@
 job's own `Params`, so an unknown or misspelt field is an error that names the nearest right one.
 """
 
-import json
-import math
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, SerializeAsAny, field_validator, model_validator
 
 from service import catalog, yaml_text
-from service.errors import SpecError, nearest
-
-Json = Any  # a value that JSON can hold
-Model = TypeVar("Model", bound=BaseModel)
-
-
-class Section(BaseModel):
-    """One part of a spec: unknown fields, loose types and non-finite numbers are refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+from service.errors import SpecError
+from service.validation import Json, Section, kind_of, validate
 
 
 class Uniform(Section):
@@ -187,7 +177,7 @@ def load(path: str, overrides: list[str] | None = None) -> JobSpec:
     try:
         tree = yaml_text.parse(text)
         if not isinstance(tree, dict):
-            raise SpecError(f"a spec is a mapping of fields, this is {_kind(tree)}")
+            raise SpecError(f"a spec is a mapping of fields, this is {kind_of(tree)}")
         for override in overrides or []:
             assign(tree, *parse_override(override))
         return build(tree)
@@ -210,86 +200,3 @@ def build(tree: dict[str, Json]) -> JobSpec:
     # `params` is validated above by its own model, so here it only has to be carried along
     spec = validate(JobSpec, tree, "")
     return spec.model_copy(update={"params": params})
-
-
-def validate(model: type[Model], value: Json, where: str) -> Model:
-    """Plain values -> `model`, strictly. Raises SpecError about the first thing wrong, in one sentence."""
-    try:
-        # strict JSON mode: lists become tuples and ints may stand for floats, but "3" never becomes 3
-        return model.model_validate_json(json.dumps(value))
-    except ValidationError as error:
-        raise _explain(error, model, value, where) from error
-    except (TypeError, ValueError) as error:
-        raise SpecError(f"{where or 'spec'}: {error}") from error
-
-
-def _explain(error: ValidationError, model: type[BaseModel], value: Json, where: str) -> SpecError:
-    # a union reports each of its branches: the deepest complaint is about the branch that the user meant
-    first = max(error.errors(include_url=False), key=lambda e: (e["type"] == "extra_forbidden", len(e["loc"])))
-    path = _plain_path(value, first["loc"])
-    dotted = ".".join([where] * bool(where) + [str(part) for part in path]) or "spec"
-    given = first.get("input")
-    match first["type"]:
-        case "extra_forbidden":
-            known = _fields_at(model, first["loc"][:-1])
-            return SpecError(f"{dotted}: unknown field", hint=nearest(str(path[-1]), known))
-        case "missing":
-            return SpecError(f"{dotted}: missing")
-        case "value_error":
-            return SpecError(f"{dotted}: {first['ctx']['error']}")
-        case "finite_number":
-            return SpecError(f"{dotted}: must be a finite number")
-        case "bool_type":
-            return SpecError(f"{dotted}: must be true or false, not {given!r}")
-    message = first["msg"][0].lower() + first["msg"][1:]
-    shown = repr(given) if not isinstance(given, dict | list) else _kind(given)
-    return SpecError(f"{dotted}: {shown[:80]} is not allowed: {message}")
-
-
-def _plain_path(value: Json, loc: tuple[int | str, ...]) -> list[int | str]:
-    """The location without the names that pydantic adds for branches of unions."""
-    path: list[int | str] = []
-    for depth, part in enumerate(loc):
-        last = depth == len(loc) - 1
-        if isinstance(value, dict) and part in value:
-            value = value[str(part)]
-        elif isinstance(value, list) and isinstance(part, int) and part < len(value):
-            value = value[part]
-        elif not (last and isinstance(value, dict)) or not isinstance(part, str):
-            continue
-        path.append(part)
-    return path
-
-
-def _fields_at(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
-    """The names of the fields that the model has at a location."""
-    found: list[type[BaseModel]] = [model]
-    for part in loc:
-        inner: list[type[BaseModel]] = []
-        for candidate in found:
-            if isinstance(part, str) and part in candidate.model_fields:
-                inner += models_in(candidate.model_fields[part].annotation)
-            else:
-                inner.append(candidate)
-        found = inner
-    return sorted({name for candidate in found for name in candidate.model_fields})
-
-
-def models_in(annotation: Any) -> list[type[BaseModel]]:
-    """Every pydantic model named in a type such as `tuple[Grid, ...] | None`."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    inner = getattr(annotation, "__args__", ())
-    return [model for part in inner for model in models_in(part)]
-
-
-def _kind(value: Json) -> str:
-    if value is None:
-        return "empty"
-    if isinstance(value, dict):
-        return "a group of fields"
-    if isinstance(value, list):
-        return "a list"
-    if isinstance(value, float) and not math.isfinite(value):
-        return "not finite"
-    return repr(value)

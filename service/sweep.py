@@ -85,7 +85,7 @@ def _trainable(plans: list[TrialPlan], run_uri: str, watched: list[str]) -> Any:
     return trial
 
 
-class _StopWhen(tune.Stopper):  # type: ignore[misc]
+class _StopWhen(tune.Stopper):
     def __init__(self, stop: threading.Event) -> None:
         self.stop = stop
 
@@ -99,7 +99,7 @@ class _StopWhen(tune.Stopper):  # type: ignore[misc]
         return {}  # Tune pickles its own state aside; the event belongs to this process
 
 
-class _Watch(tune.Callback):  # type: ignore[misc]
+class _Watch(tune.Callback):
     """Follows the trials from the driver: live progress, and the end of those that cannot write it themselves."""
 
     def __init__(self, plans: list[TrialPlan], folder: Folder, progress: Progress, stop: threading.Event) -> None:
@@ -111,7 +111,7 @@ class _Watch(tune.Callback):  # type: ignore[misc]
         return {}
 
     def _plan(self, trial: TuneTrial) -> TrialPlan:
-        return self.plans[trial.config["plan"]]
+        return self.plans[int(trial.config["plan"])]
 
     def on_trial_start(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         plan = self._plan(trial)

@@ -29,7 +29,7 @@ class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        event = self.peek_event()
+        event = self.peek_event()  # type: ignore[no-untyped-call]
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
             raise SpecError(
                 f"line {event.start_mark.line + 1}: anchors and aliases are not allowed; write the value out"
@@ -47,13 +47,23 @@ class _Loader(yaml.SafeLoader):
             seen[key.value] = line
         return {str(key.value): self.construct_object(value, deep=True) for key, value in node.value}
 
-    def construct_yaml_map(self, node: yaml.MappingNode) -> dict[Any, Any]:
-        return self.construct_mapping(node)
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes the texts that `_Loader` would read as something else."""
+
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
+
+
+def _decimal(loader: _Loader, node: yaml.ScalarNode) -> int:
+    """PyYAML reads 010 as octal."""
+    return int(node.value)
 
 
 for _tag, (_pattern, _first) in _SCALARS.items():
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), _first)
-_Loader.add_constructor("tag:yaml.org,2002:map", _Loader.construct_yaml_map)
+    for _kind in (_Loader, _Dumper):
+        _kind.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), _first)
+_Loader.add_constructor("tag:yaml.org,2002:int", _decimal)
+_Loader.add_constructor("tag:yaml.org,2002:map", _Loader.construct_mapping)
 
 
 def parse(text: str | bytes) -> Any:
@@ -76,4 +86,4 @@ def parse(text: str | bytes) -> Any:
 
 def dump(value: Any) -> str:
     """Plain values as YAML, keys in the order given."""
-    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=110)
+    return str(yaml.dump(value, Dumper=_Dumper, sort_keys=False, width=110))
