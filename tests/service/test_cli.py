@@ -30,7 +30,11 @@ def test_run_show_compare_logs(walk: Path, tmp_path: Path) -> None:
     store = str(tmp_path / "store")
     first = assay("run", str(walk), "--serial", "--id", "one", "seed=1")
     assert first.returncode == 0, first.stderr
-    assert "finished: 1 of 1 trials" in first.stdout and "one/report.html" in first.stdout and "assay show one" in first.stdout
+    assert (
+        "finished: 1 of 1 trials" in first.stdout
+        and "one/report.html" in first.stdout
+        and "assay show one" in first.stdout
+    )
     second = assay("run", str(walk), "--serial", "--id", "two", "seed=2", "--json")
     assert json.loads(second.stdout)["status"] == "finished"
 
@@ -98,7 +102,7 @@ def test_check_and_jobs_need_nothing(walk: Path, capsys: pytest.CaptureFixture[s
     assert main(["check", str(walk)]) == 0
     assert "is valid: job tests.service.walk, 1 trial(s), each on 1 CPU" in capsys.readouterr().out
     assert main(["check", str(walk), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["trials"] == 1
+    assert json.loads(capsys.readouterr().out)["trials"] == ["tests-service-walk"]
     assert main(["jobs", "tests.service.walk"]) == 0
     out = capsys.readouterr().out
     assert "params.pace.steps: int = 10, > 0, ≤ 100000\n    steps of the walk" in out
