@@ -43,7 +43,6 @@ def connect(address: str | None = None, cpus: int | None = None) -> Iterator[Non
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     try:
         if address == "local":
-            os.environ.setdefault("RAY_AUTH_MODE", "token")  # nobody else on this machine may use our Ray
             _import_path_for_workers()
             ray.init(
                 address="local",

@@ -1,12 +1,9 @@
 """What all tests share: one small local Ray for the session, and stores of their own."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from jobs.common.params import StudyParams
 from jobs.deep_thinking.problems.base import Problem
+from jobs.deep_thinking.problems.cache import cached_sample
 from service.errors import InputError
 from service.run import Run
 
@@ -63,7 +64,7 @@ class FixedSet(StudyParams):
 class _Fresh:
     def __init__(self, params: FreshBatches, problem: Problem, size: int, batch: int, run: Run) -> None:
         self.steps = self.ticks = params.steps
-        self.validation = problem.sample(size, params.validation, run.seed_for("validation"))
+        self.validation = cached_sample(problem, size, params.validation, run.seed_for("validation"), run.cache)
         self._problem, self._size, self._batch, self._run = problem, size, batch, run
 
     def tick(self, step: int) -> int:
@@ -75,7 +76,7 @@ class _Fresh:
 
 class _Fixed:
     def __init__(self, params: FixedSet, problem: Problem, size: int, batch: int, run: Run) -> None:
-        inputs, targets = problem.sample(size, params.instances, run.seed_for("data"))
+        inputs, targets = cached_sample(problem, size, params.instances, run.seed_for("data"), run.cache)
         held_out = max(1, round(params.instances * params.held_out))
         order = permutation(params.instances, run.seed_for("split"))
         trained, validated = order[held_out:], order[:held_out]

@@ -27,6 +27,7 @@ from jobs.deep_thinking.evaluation import (
 from jobs.deep_thinking.networks import ARCHITECTURES, Thinker, network
 from jobs.deep_thinking.problems import problem
 from jobs.deep_thinking.problems.base import Problem
+from jobs.deep_thinking.problems.cache import cached_sample
 from jobs.deep_thinking.training import TrainingParams, train
 from service.errors import InputError
 from service.models import CardDraft, TensorSpec
@@ -117,7 +118,7 @@ def run(params: Params, run: Run) -> None:
 
     evaluations = []
     for test in params.evaluation.sizes:
-        instances = solved.sample(test.size, test.instances, run.seed_for("test", test.size))
+        instances = cached_sample(solved, test.size, test.instances, run.seed_for("test", test.size), run.cache)
         evaluations.append(evaluate(net, solved, instances, test.size, test.iterations, m, params.evaluation))
         tested = evaluations[-1]
         named = {"at_trained": tested.at_trained, "peak": tested.peak, "last": tested.last}

@@ -64,7 +64,7 @@ def progressive_logits(network: Thinker, inputs: Tensor, drawn: Draw) -> Tensor:
             features = network.start(inputs)
             for iteration in range(drawn.skipped):
                 features = network.step(features, inputs, iteration)
-    logits, _ = network(inputs, drawn.counted, features, drawn.skipped)
+    logits: Tensor = network(inputs, drawn.counted, features, drawn.skipped)[0]
     return logits
 
 

@@ -1,7 +1,7 @@
-"""What the service costs around a training loop: the handle, the log, the checkpoints and Ray Tune, against the bare loop.
+"""What the service costs around a training loop: handle, log, checkpoints and Ray Tune, against the bare loop.
 
-The same loop runs bare in this process, then as a serial trial, then as a trial under Ray Tune, three times in turn; the
-ratio of the medians is printed. What a trial costs once, whatever its length, is printed as seconds.
+The same loop runs bare in this process, then as a serial trial, then as a trial under Ray Tune, three times in turn;
+the ratio of the medians is printed. What a trial costs once, whatever its length, is printed as seconds.
 """
 
 import tempfile

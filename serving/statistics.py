@@ -1,0 +1,122 @@
+"""What was served: counts, times and batch sizes of each model, in the shape of Triton's statistics extension.
+
+The same numbers go to Ray's metrics, where Prometheus finds them added up over all replicas; the endpoint answers for
+its own replica.
+"""
+
+import time
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import Any
+
+from ray.serve import metrics
+
+from serving.batching import Executed
+
+BATCH_SIZES = [1.0, 2, 4, 8, 16, 32, 64, 128, 256]
+MILLISECONDS = [1.0, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 60_000]
+NO_MODEL = "-"  # requests for models that do not exist share one label, so that strangers cannot make labels
+
+Key = tuple[str, int]  # name, version
+
+
+@dataclass
+class Total:
+    """How often, and how long in all."""
+
+    count: int = 0
+    seconds: float = 0.0
+
+    def add(self, seconds: float, count: int = 1) -> None:
+        self.count += count
+        self.seconds += seconds
+
+    def tree(self) -> dict[str, int]:
+        return {"count": self.count, "ns": round(self.seconds * 1e9)}
+
+
+@dataclass
+class OfModel:
+    """Since the replica started."""
+
+    inputs: int = 0  # rows that were answered
+    last: float = 0.0  # wall clock
+    success: Total = field(default_factory=Total)  # requests
+    fail: Total = field(default_factory=Total)
+    queue: Total = field(default_factory=Total)
+    by_size: defaultdict[int, Total] = field(default_factory=lambda: defaultdict(Total))  # executions by rows
+    streams: int = 0  # running now
+    streamed: int = 0  # answers sent on streams
+
+
+class Statistics:
+    """Lives on one event loop."""
+
+    def __init__(self) -> None:
+        self._models: defaultdict[Key, OfModel] = defaultdict(OfModel)
+        self._requests = metrics.Counter(
+            "assay_requests",
+            "Requests by model and HTTP status.",
+            ("model", "status"),  # type: ignore[arg-type]  # annotated there as a tuple of one
+        )
+        self._latency = metrics.Histogram(
+            "assay_latency_ms", "Time from request to answer.", MILLISECONDS, tag_keys=("model",)
+        )
+        self._batch_sizes = metrics.Histogram(
+            "assay_batch_size", "Inputs computed together.", BATCH_SIZES, tag_keys=("model",)
+        )
+
+    def executed(self, batch: Executed) -> None:
+        """A batch was computed."""
+        card = batch.endpoint.card
+        of_model = self._models[card.name, card.version]
+        of_model.inputs += batch.rows
+        of_model.last = time.time()
+        of_model.by_size[batch.rows].add(batch.took)
+        for waited in batch.waited:
+            of_model.queue.add(waited)
+        self._batch_sizes.observe(batch.rows, tags={"model": card.name})
+
+    def answered(self, key: Key | None, status: int, seconds: float) -> None:
+        """A request was answered; key is None if it never came to a model."""
+        name = key[0] if key else NO_MODEL
+        self._requests.inc(tags={"model": name, "status": str(status)})
+        self._latency.observe(seconds * 1000, tags={"model": name})
+        if key:
+            of_model = self._models[key]
+            (of_model.success if status < 400 else of_model.fail).add(seconds)
+
+    def of(self, key: Key) -> OfModel:
+        return self._models[key]
+
+    def tree(self, name: str | None = None, version: int | None = None) -> dict[str, Any]:
+        """Of all models, of one, or of one version of it."""
+        wanted = [
+            (key, of_model)
+            for key, of_model in sorted(self._models.items())
+            if name in (None, key[0]) and version in (None, key[1])
+        ]
+        return {"model_stats": [_tree(key, of_model) for key, of_model in wanted]}
+
+
+def _tree(key: Key, of_model: OfModel) -> dict[str, Any]:
+    infer = Total()
+    for total in of_model.by_size.values():
+        infer.add(total.seconds, total.count)
+    return {
+        "name": key[0],
+        "version": str(key[1]),
+        "last_inference": round(of_model.last * 1000),
+        "inference_count": of_model.inputs,
+        "execution_count": infer.count,
+        "inference_stats": {
+            "success": of_model.success.tree(),
+            "fail": of_model.fail.tree(),
+            "queue": of_model.queue.tree(),
+            "compute_infer": infer.tree(),
+        },
+        "batch_stats": [
+            {"batch_size": size, "compute_infer": total.tree()} for size, total in sorted(of_model.by_size.items())
+        ],
+        "stream_stats": {"running": of_model.streams, "answers": of_model.streamed},
+    }

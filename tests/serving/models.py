@@ -1,0 +1,54 @@
+"""Small models with random weights, published into a store."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from jobs.deep_thinking.networks import ARCHITECTURES
+from service.models import CardDraft, ModelCard, TensorSpec, publish
+from service.store import Folder
+
+FIELDS = {  # architecture -> channels, dimensions, problem, its options
+    "dt_net_1d": (1, 1, "prefix_sums", {}),
+    "feed_forward_1d": (1, 1, "prefix_sums", {}),
+    "dt_net_2d": (3, 2, "mazes", {"scale": 1}),
+}
+
+
+def draft(architecture: str = "dt_net_1d", width: int = 8, trained: int = 5, **changes: Any) -> CardDraft:
+    """The card of a small network, as a job would write it."""
+    channels, dimensions, problem, options = FIELDS[architecture]
+    arguments = {"channels": channels, "width": width, **changes.pop("arguments", {})}
+    fields: dict[str, Any] = {
+        "architecture": f"jobs.deep_thinking.networks:{architecture}",
+        "arguments": arguments,
+        "study": "deep_thinking",
+        "inputs": (TensorSpec(name="input", datatype="FP32", shape=(-1, channels, *[-1] * dimensions)),),
+        "outputs": (),
+        "settings": {"problem": {"name": problem, "options": options}, "trained_iterations": trained},
+        "metrics": {"val_accuracy": 0.5},
+        "description": "random weights",
+    }
+    return CardDraft(**{**fields, **changes})
+
+
+def network(architecture: str = "dt_net_1d", width: int = 8, seed: int = 0, **arguments: Any) -> nn.Module:
+    """The network of such a card."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        channels = FIELDS[architecture][0]
+        return ARCHITECTURES[architecture](channels=channels, width=width, **arguments).eval()
+
+
+def put(
+    store: Folder, name: str, architecture: str = "dt_net_1d", width: int = 8, seed: int = 0, **changes: Any
+) -> ModelCard:
+    """Publish the next version of a model."""
+    net = network(architecture, width, seed, **changes.get("arguments", {}))
+    return publish(store, name, net.state_dict(), draft(architecture, width, **changes))
+
+
+def bits(count: int, length: int, seed: int = 0) -> Tensor:
+    """Inputs of prefix sums: (count, 1, length), -0.5 or 0.5."""
+    return torch.randint(0, 2, (count, 1, length), generator=torch.Generator().manual_seed(seed)) - 0.5
