@@ -242,7 +242,7 @@ def runs(store: str, as_json: bool) -> None:
 @_store_option
 @_json_option
 def show(run_name: str, store: str, as_json: bool) -> None:
-    """One run, by its id, its beginning or end, or `last`: its state, its trials and its files."""
+    """One run: its state, its trials and its files. RUN is an id, its beginning or end, `last`, or `last~1`."""
     folder = history.run_folder(open_store(store), run_name)
     state, trials = history.load(folder), history.trials(folder)
     if as_json:

@@ -1,5 +1,6 @@
 """Runs that are in a store: list them, find one, compare several."""
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,10 +20,13 @@ class Difference:
 
 
 def run_folder(store: Folder, name: str) -> Folder:
-    """The folder of a run, by its id, an unambiguous beginning or end of it, or `last`."""
+    """The folder of a run, by its id, an unambiguous beginning or end of it, `last`, or `last~1` for the one before."""
     known = (store / "runs").names()
-    if name == "last" and known:
-        return store / "runs" / known[-1]
+    if counted := re.fullmatch(r"last(?:~(\d{1,6}))?", name):
+        back = int(counted[1] or 0)
+        if back < len(known):
+            return store / "runs" / known[-1 - back]
+        raise RunNotFoundError(f"no run {name!r} in {store.uri}: it has {len(known)}")
     matching = [id for id in known if id == name] or [id for id in known if id.startswith(name) or id.endswith(name)]
     if len(matching) == 1:
         return store / "runs" / matching[0]

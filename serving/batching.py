@@ -8,7 +8,7 @@ none but its own kind; and a request that fails in company is tried alone, so it
 
 import asyncio
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Hashable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -50,8 +50,16 @@ class Batcher:
     def __init__(self, max_rows: int, parallel: int, report: Callable[[Executed], None]) -> None:
         self._max_rows, self._parallel, self._report = max_rows, parallel, report
         self._waiting: dict[Hashable, deque[Item]] = {}  # the kinds in the order in which their turn comes
-        self._running: dict[Hashable, asyncio.Task[None]] = {}
+        self._running: dict[Hashable, list[Item]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()  # a loop holds its tasks by weak references only
         self._threads = ThreadPoolExecutor(parallel, thread_name_prefix="compute")
+
+    @property
+    def running(self) -> Counter[tuple[str, int]]:
+        """How many batches of each model, by name and version, are being computed."""
+        return Counter(
+            (batch[0].endpoint.card.name, batch[0].endpoint.card.version) for batch in self._running.values()
+        )
 
     def add(self, items: Iterable[Item]) -> None:
         """Queue requests; their answers arrive in their futures."""
@@ -64,7 +72,10 @@ class Batcher:
             if len(self._running) == self._parallel:
                 return
             if kind not in self._running and (batch := self._take(kind)):
-                self._running[kind] = asyncio.get_running_loop().create_task(self._run(kind, batch))
+                self._running[kind] = batch
+                task = asyncio.get_running_loop().create_task(self._run(kind, batch))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
 
     def _take(self, kind: Hashable) -> list[Item]:
         queue = self._waiting.pop(kind)

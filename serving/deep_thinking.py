@@ -11,6 +11,7 @@ An answer holds the prediction, its confidence, the iteration that it comes from
 problem finds it right: confidence is not correctness.
 """
 
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
 from jobs.deep_thinking.networks import Thinker
-from jobs.deep_thinking.problems import PROBLEMS, base, problem
+from jobs.deep_thinking.problems import base, problem
 from jobs.deep_thinking.thinking import MostConfident, Thought, Unchanged, think
 from service.errors import AssayError, BusyError, InputError, ModelError, nearest
 from service.models import ModelCard, TensorSpec
@@ -268,8 +269,8 @@ class Guarded:
 
 def _problem(named: ProblemOfCard, trusted: tuple[str, ...]) -> base.Problem:
     """The problem of a card, which a stranger may have written: an import path needs a package that is trusted."""
-    package = named.name.split(".")[0]
-    if named.name not in PROBLEMS and package not in trusted:
+    package = re.split("[.:]", named.name)[0]
+    if ":" in named.name and package not in trusted:
         raise ModelError(f"the problem {named.name!r} is outside Assay", f"add {package!r} to models.trusted to use it")
     return problem(named.name, **named.options)
 

@@ -91,7 +91,7 @@ class Server:
                 await self._shelf.check()
                 return _json({"ready": True})
             case "GET", ["v2", "models", "stats"]:
-                return _json(self._statistics.tree())
+                return _json(self._statistics.tree(self._batcher.running))
             case "POST", ["v2", "repository", "index"]:
                 return await self._index(call)
             case _, ["v2", "models", name, "versions", version, *action]:
@@ -110,7 +110,7 @@ class Server:
             case "GET", ["stats"]:
                 card = await self._shelf.card(name, version)
                 self._statistics.of((card.name, card.version))
-                return _json(self._statistics.tree(name, version))
+                return _json(self._statistics.tree(self._batcher.running, name, version))
             case "POST", ["infer"]:
                 return await self._infer(call, name, version)
             case "POST", ["infer_stream"]:

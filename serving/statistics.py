@@ -5,7 +5,7 @@ its own replica.
 """
 
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,8 +45,8 @@ class OfModel:
     fail: Total = field(default_factory=Total)
     queue: Total = field(default_factory=Total)
     by_size: defaultdict[int, Total] = field(default_factory=lambda: defaultdict(Total))  # executions by rows
-    streams: int = 0  # running now
     streamed: int = 0  # answers sent on streams
+    streams: int = 0  # open now
 
 
 class Statistics:
@@ -89,17 +89,17 @@ class Statistics:
     def of(self, key: Key) -> OfModel:
         return self._models[key]
 
-    def tree(self, name: str | None = None, version: int | None = None) -> dict[str, Any]:
-        """Of all models, of one, or of one version of it."""
+    def tree(self, running: Counter[Key], name: str | None = None, version: int | None = None) -> dict[str, Any]:
+        """Of all models, of one, or of one version of it. running: batches being computed now."""
         wanted = [
             (key, of_model)
             for key, of_model in sorted(self._models.items())
             if name in (None, key[0]) and version in (None, key[1])
         ]
-        return {"model_stats": [_tree(key, of_model) for key, of_model in wanted]}
+        return {"model_stats": [_tree(key, of_model, running[key]) for key, of_model in wanted]}
 
 
-def _tree(key: Key, of_model: OfModel) -> dict[str, Any]:
+def _tree(key: Key, of_model: OfModel, batches: int) -> dict[str, Any]:
     infer = Total()
     for total in of_model.by_size.values():
         infer.add(total.seconds, total.count)
@@ -118,5 +118,6 @@ def _tree(key: Key, of_model: OfModel) -> dict[str, Any]:
         "batch_stats": [
             {"batch_size": size, "compute_infer": total.tree()} for size, total in sorted(of_model.by_size.items())
         ],
-        "stream_stats": {"running": of_model.streams, "answers": of_model.streamed},
+        "streamed": of_model.streamed,
+        "running": {"batches": batches, "streams": of_model.streams},
     }

@@ -20,7 +20,7 @@ from jobs.deep_thinking.thinking import MostConfident, Unchanged, think
 LOOK_AHEAD = 4  # stability is measured from m to this many times m iterations
 
 
-class TestSize(StudyParams):
+class Difficulty(StudyParams):
     """One difficulty."""
 
     size: int = Field(ge=1, description="size of the instances, in the units of the problem")
@@ -31,7 +31,7 @@ class TestSize(StudyParams):
 class EvaluationParams(StudyParams):
     """What the trained network is tested on."""
 
-    sizes: tuple[TestSize, ...] = Field(min_length=1, description="difficulties, usually beyond the training size")
+    sizes: tuple[Difficulty, ...] = Field(min_length=1, description="difficulties, usually beyond the training size")
     batch: int = Field(100, ge=1, le=100_000, description="instances thought about at once: bounds the memory")
     patience: int = Field(5, ge=1, le=1000, description="the exit rule `unchanged` waits for so many same answers")
     settle: int | None = Field(
@@ -40,7 +40,7 @@ class EvaluationParams(StudyParams):
         description="leave off a batch when no answer has changed (a cycle of two aside) for so many iterations, and "
         "take the rest as unchanged; none: compute every iteration",
     )
-    show: TestSize | None = Field(None, description="draw one instance of this size being solved; none: draw none")
+    show: Difficulty | None = Field(None, description="draw one instance of this size being solved; none: draw none")
 
 
 @dataclass(frozen=True)

@@ -24,16 +24,15 @@ class Line:
 
 @dataclass(frozen=True)
 class Panel:
-    """One network, or several trials of one variant."""
+    """One network, or several trials of one variant, trained with at most `trained_iterations`."""
 
     title: str
-    lines: Sequence[Line]
+    trained_iterations: int
+    lines: list[Line]
 
 
-def accuracy_against_iterations(
-    variants: Sequence[Panel], trained_iterations: int, trained_size: int, unit: str
-) -> Figure:
-    """One panel a variant, one colour a size, the grey band where the network was trained.
+def accuracy_against_iterations(variants: Sequence[Panel], trained_size: int, unit: str) -> Figure:
+    """One panel a variant, one colour a size, a grey band over the iterations of training.
 
     The chosen trial is bold, the others thin. unit: what sizes count, e.g. "bits".
     Source: Bansal et al. 2022, figures 4 and 5.
@@ -44,7 +43,7 @@ def accuracy_against_iterations(
     with house_style():
         figure, axes = panels(-(-len(variants) // columns), columns, sharex=True, sharey=True)
         for each, panel in zip(axes, variants, strict=False):
-            training_band(each, trained_iterations)
+            training_band(each, panel.trained_iterations)
             for line in panel.lines:
                 iterations = np.arange(1, len(line.accuracy) + 1)
                 width, strength = (2.0, 1.0) if line.bold else (0.7, 0.45)
@@ -59,7 +58,7 @@ def accuracy_against_iterations(
         for size, colour in colours.items():
             label = f"{size} {unit}" + (" (trained on)" if size == trained_size else "")
             axes[0].plot([], [], color=colour, lw=2, label=label)
-        axes[0].fill_between([], [], color=BAND, label=f"iterations in training (1 to {trained_iterations})")
+        axes[0].fill_between([], [], color=BAND, label="iterations in training")
         figure.legend(loc="outside lower center", ncols=min(len(sizes) + 1, 4))
     return figure
 

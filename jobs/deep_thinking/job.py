@@ -18,13 +18,13 @@ from jobs.common.params import StudyParams
 from jobs.deep_thinking import figures
 from jobs.deep_thinking.evaluation import (
     LOOK_AHEAD,
+    Difficulty,
     Evaluation,
     EvaluationParams,
-    TestSize,
     answers_of_one,
     evaluate,
 )
-from jobs.deep_thinking.networks import ARCHITECTURES, Thinker, network
+from jobs.deep_thinking.networks import Thinker, network
 from jobs.deep_thinking.problems import problem
 from jobs.deep_thinking.problems.base import Problem
 from jobs.deep_thinking.problems.cache import cached_sample
@@ -58,9 +58,13 @@ class ModelParams(StudyParams):
     group_norm: bool = Field(False, description="normalise after each convolution; built-in networks only")
     options: dict[str, JsonValue] = Field({}, description="keyword arguments of a network of your own")
 
+    @property
+    def built_in(self) -> bool:
+        return ":" not in self.name
+
     def arguments(self, channels: int, iterations: int) -> dict[str, Any]:
         """What the architecture is called with. iterations: how deep a feed-forward network is."""
-        if self.name not in ARCHITECTURES:
+        if not self.built_in:
             return {"channels": channels, **self.options}
         built_in = {"channels": channels, "width": self.width, "recall": self.recall, "group_norm": self.group_norm}
         return built_in | ({"max_iterations": iterations} if self.name.startswith("feed_forward") else {})
@@ -77,16 +81,18 @@ class Params(StudyParams):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        """The problem has these sizes, and the network can read it. A dry run without data, on torch's meta device."""
+        """The problem has these sizes, and the network can read it."""
         try:
             solved = self.problem.build()
             shown = (self.evaluation.show,) if self.evaluation.show else ()
             for size in (self.training.size, *(each.size for each in (*self.evaluation.sizes, *shown))):
                 solved.check_size(size)
-            if self.model.name in ARCHITECTURES:
-                with torch.device("meta"):
+            if self.model.built_in:
+                with torch.device("meta"):  # shapes alone: the widest network takes no time and no memory
                     _check_fit(self.build_network(solved), solved, self.training.size, self.model.name)
-        except InputError as error:
+            else:
+                self.build_network(solved)  # whether it reads the problem is seen when the run starts
+        except (InputError, TypeError) as error:
             raise ValueError(str(error)) from error
         return self
 
@@ -97,10 +103,12 @@ class Params(StudyParams):
     @property
     def model_name(self) -> str:
         """Under which name the trained network is published."""
-        kind = "feed-forward" if self.model.name.startswith("feed_forward") else ""
-        parts = [self.problem.name.rpartition(":")[2], kind]
-        parts += ["recall" if self.model.recall else "" if kind else "plain", "progressive" * (self.training.alpha > 0)]
-        return self.publish_as or "-".join(part for part in parts if part).replace("_", "-").lower()
+        recall = "recall" if self.model.recall else "plain"
+        kind = recall if self.model.built_in else self.model.name.rpartition(":")[2]
+        feed_forward = "feed-forward-" * self.model.name.startswith("feed_forward")
+        progressive = "-progressive" * (self.training.alpha > 0)
+        name = f"{self.problem.name.rpartition(':')[2]}-{feed_forward}{kind}{progressive}"
+        return self.publish_as or name.replace("_", "-").lower()
 
 
 def run(params: Params, run: Run) -> None:
@@ -135,28 +143,25 @@ def summarize(trials: Sequence[Trial], run: Run) -> None:
     finished = [trial for trial in trials if trial.status == "finished"]
     if not finished:
         return
-    params: Params = finished[0].params
-    variants: dict[str, list[figures.Line]] = {trial.variant or trial.params.model_name: [] for trial in finished}
+    panels: dict[str, figures.Panel] = {}
     rows: list[dict[str, Any]] = []
     for trial in finished:
+        params: Params = trial.params
         best = trial.best or len(finished) == 1
-        variants[trial.variant or trial.params.model_name] += _lines(trial.table("accuracy"), best)
+        title = (trial.variant or params.model_name).replace("_", " ")
+        panel = panels.setdefault(title, figures.Panel(title, params.training.iterations, []))
+        panel.lines.extend(_lines(trial.table("accuracy"), best))
         told = {name: trial.metrics[name] for name in ("val_accuracy", "val_stability")}
         rows += [{"trial": trial.label, "best": best, **told, **row} for row in trial.table("results")]
     run.figure(
         "accuracy",
-        figures.accuracy_against_iterations(
-            [figures.Panel(title.replace("_", " "), lines) for title, lines in variants.items()],
-            params.training.iterations,
-            params.training.size,
-            params.problem.build().sizes,
-        ),
+        figures.accuracy_against_iterations(list(panels.values()), params.training.size, params.problem.build().sizes),
         title="Accuracy against iterations; bold: the trial that did best in validation at the training size",
     )
     run.table("results", rows, title="Every trial on every size")
 
 
-def show_solving(net: Thinker, solved: Problem, test: TestSize, run: Run) -> None:
+def show_solving(net: Thinker, solved: Problem, test: Difficulty, run: Run) -> None:
     """Draw one instance being solved: a strip of a few iterations, and an animation."""
     inputs, _ = solved.sample(test.size, 1, run.seed_for("show", test.size))
     answers = answers_of_one(net, solved, inputs, test.iterations)
@@ -207,7 +212,7 @@ def _card(params: Params, solved: Problem, metrics: dict[str, float]) -> CardDra
     space = (-1,) * solved.dimensions
     name = params.model.name
     return CardDraft(
-        architecture=name if ":" in name else f"jobs.deep_thinking.networks:{name}",
+        architecture=f"jobs.deep_thinking.networks:{name}" if params.model.built_in else name,
         arguments=params.model.arguments(solved.channels, params.training.iterations),
         study="deep_thinking",
         inputs=(TensorSpec(name="input", datatype="FP32", shape=(-1, solved.channels, *space)),),

@@ -46,7 +46,8 @@ def test_run_show_compare_logs(walk: Path, tmp_path: Path) -> None:
     compared = json.loads(assay("compare", "one", "two", "--store", store, "--json").stdout)
     assert compared["spec"] == {"seed": [1, 2]}
     assert len(set(compared["metrics"]["height"])) == 2
-    assert "seed" in assay("compare", "one", "two", "--store", store).stdout
+    assert "seed" in assay("compare", "last~1", "last", "--store", store).stdout
+    assert "it has 2" in assay("show", "last~2", "--store", store).stderr
     assert "trial 000 finished" in assay("logs", "one", "--store", store).stdout
     (newest, older) = json.loads(assay("models", "--store", store, "--json").stdout)[::-1]
     assert (newest["model"], older["model"]) == ("walk/2", "walk/1")

@@ -1,0 +1,60 @@
+"""One Serve application for all tests of this folder that speak HTTP."""
+
+import os
+import socket
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+import tritonclient.http as triton
+from ray import serve
+
+from service.store import Folder, open_store
+from serving import app
+from serving.settings import Batching, Http, Limits, Logging, Models, ServeSettings
+from tests.serving.models import put
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+SETTINGS = ServeSettings(
+    http=Http(port=free_port()),
+    batching=Batching(wait_ms=30, parallel=2),
+    models=Models(loaded=3, refresh_seconds=0),
+    limits=Limits(body_mb=4, streams=2),
+    logging=Logging(level="ERROR"),
+)
+# the processes of Serve inherit it from the session's Ray, which starts after this file is read
+os.environ.update(app.environment(SETTINGS, tempfile.gettempdir()))
+
+
+@dataclass(frozen=True)
+class Served:
+    """A running application. address: host:port. store: where its models are."""
+
+    address: str
+    store: Folder
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.address}"
+
+    def client(self, concurrency: int = 1) -> triton.InferenceServerClient:
+        return triton.InferenceServerClient(self.address, concurrency=concurrency, network_timeout=60)
+
+
+@pytest.fixture(scope="module")
+def served(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    store = open_store(str(tmp_path_factory.mktemp("serve") / "store"))
+    put(store, "sums", seed=0)
+    put(store, "sums", seed=1, width=16)
+    put(store, "mazes", "dt_net_2d")
+    put(store, "walk", study="walk")
+    app.start(SETTINGS, store.uri)
+    yield Served(f"{SETTINGS.http.host}:{SETTINGS.http.port}", store)
+    serve.shutdown()
