@@ -195,7 +195,7 @@ def _card(folder: Folder, name: str, version: int) -> ModelCard:
         raise ModelError(f"{place} has no card")
     try:
         card = ModelCard.model_validate(json.loads((folder / str(version)).read(CARD)))
-    except (ValidationError, ValueError) as error:
+    except (ValidationError, ValueError, RecursionError) as error:
         reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
         raise ModelError(f"{place}: its card is damaged: {reason}") from error
     if (card.name, card.version) != (name, version):

@@ -30,6 +30,8 @@ def open_store(uri: str) -> "Folder":
 
     The folder need not exist yet: the first write makes it. Raises StoreError if the URI is not understood.
     """
+    if re.match(r"[a-z][a-z0-9+]*:/(?!/)", uri):
+        raise StoreError(f"store: {uri!r} is neither a folder nor a URI", hint="a URI has two slashes after the colon")
     if "://" not in uri:
         return Folder(fs.LocalFileSystem(), str(Path(uri).expanduser().absolute()), "")
     try:

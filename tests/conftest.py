@@ -1,5 +1,7 @@
-"""What all tests share: one small local Ray for the session, and stores of their own."""
+"""What all tests share: one small local Ray for the session, and stores of their own, local and on S3."""
 
+import os
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,3 +21,37 @@ def ray_session() -> Iterator[None]:
 def store_uri(tmp_path: Path) -> str:
     """A fresh local store."""
     return str(tmp_path / "store")
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """An object store that speaks S3, on a port of this machine. Its address."""
+    from moto.server import ThreadedMotoServer
+
+    before = dict(os.environ)
+    os.environ.update(AWS_ACCESS_KEY_ID="testing", AWS_SECRET_ACCESS_KEY="testing", AWS_DEFAULT_REGION="us-east-1")
+    server = ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"{host}:{port}"
+    server.stop()
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.fixture
+def s3_uri(s3_server: str) -> str:
+    """A fresh store on S3."""
+    from pyarrow import fs
+
+    bucket = f"assay-{uuid.uuid4().hex[:8]}"
+    query = f"endpoint_override={s3_server}&scheme=http&allow_bucket_creation=true"
+    fs.FileSystem.from_uri(f"s3://{bucket}?{query}")[0].create_dir(bucket)
+    return f"s3://{bucket}/store?{query}"
+
+
+@pytest.fixture(params=["local", "s3"])
+def any_store_uri(request: pytest.FixtureRequest) -> str:
+    """A fresh store on each of the two file systems."""
+    uri: str = request.getfixturevalue("store_uri" if request.param == "local" else "s3_uri")
+    return uri

@@ -35,7 +35,7 @@ class WarmUp(StudyParams):
 class StepDecay(StudyParams):
     """Divide the learning rate at given ticks."""
 
-    kind: Literal["step"] = "step"
+    kind: Literal["step"] = Field("step", description="divide the rate at given ticks")
     milestones: tuple[int, ...] = Field((), description="ticks (epochs, else steps) from which the rate is decayed")
     factor: float = Field(0.1, gt=0, le=1, description="what the rate is multiplied with at each milestone")
 
@@ -47,7 +47,7 @@ class StepDecay(StudyParams):
 class CosineDecay(StudyParams):
     """Half a cosine wave from the full learning rate down to zero (Loshchilov & Hutter 2017, equation 5)."""
 
-    kind: Literal["cosine"] = "cosine"
+    kind: Literal["cosine"] = Field("cosine", description="half a cosine wave down to zero")
 
     def at(self, tick: int, ticks: int) -> float:
         """What the learning rate is multiplied with, in [0, 1]. ticks: how many there are in all."""

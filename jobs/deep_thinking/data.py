@@ -39,7 +39,7 @@ class Data(Protocol):
 class FreshBatches(StudyParams):
     """Every batch is made anew: nothing can be learnt by heart."""
 
-    kind: Literal["fresh"] = "fresh"
+    kind: Literal["fresh"] = Field("fresh", description="every batch is made anew")
     steps: int = Field(1000, ge=1, le=10_000_000, description="optimisation steps")
     validation: int = Field(500, ge=1, le=1_000_000, description="instances of the training size for validation")
 
@@ -51,7 +51,7 @@ class FreshBatches(StudyParams):
 class FixedSet(StudyParams):
     """A set made once, shuffled in every epoch. A part is held out for validation; a short last batch is left out."""
 
-    kind: Literal["fixed"] = "fixed"
+    kind: Literal["fixed"] = Field("fixed", description="a set made once, gone through again and again")
     instances: int = Field(10_000, ge=2, le=10_000_000, description="instances in the set, validation included")
     epochs: int = Field(150, ge=1, le=1_000_000, description="how often training goes through its part of the set")
     held_out: float = Field(0.2, gt=0, lt=1, description="share of the set that is held out for validation")

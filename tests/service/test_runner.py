@@ -53,8 +53,8 @@ def serial(tmp_path: Path) -> dict[str, Any]:
     return results(folder_of(job_spec, state))
 
 
-def test_a_run_leaves_a_whole_folder(store_uri: str) -> None:
-    job_spec = walk(store_uri, sweep=SWEEP)
+def test_a_run_leaves_a_whole_folder(any_store_uri: str) -> None:
+    job_spec = walk(any_store_uri, sweep=SWEEP)
     state = runner.start(job_spec, Execution(serial=True))
     folder = folder_of(job_spec, state)
     assert (state.status, state.trials, state.trials_done) == ("finished", 6, 6)
@@ -65,7 +65,7 @@ def test_a_run_leaves_a_whole_folder(store_uri: str) -> None:
     assert all(folder.size(each["path"]) == each["bytes"] for each in manifest)
     page = folder.read("report.html").decode()
     assert "data:image/png;base64," in page and "http://" not in page.replace("http://www.w3.org", "")
-    (card,) = models.list_models(open_store(store_uri))
+    (card,) = models.list_models(open_store(any_store_uri))
     heights = {each.id: each.metrics["height"] for each in history.trials(folder)}
     assert card.metrics["height"] == max(heights.values())
     assert state.best == {"": max(heights, key=lambda id: heights[id])}
