@@ -17,7 +17,7 @@ from service.errors import AssayError, RunCancelledError, RunFailedError, RunPar
 from service.printing import print_json, print_rows, print_verdict
 from service.record import RunRecord
 from service.runner import Execution
-from service.store import Folder, open_store
+from service.store import open_store
 
 DEFAULT_STORE = "assay-store"
 
@@ -112,7 +112,7 @@ def resume(run_name: str, store: str, as_json: bool, **how: Any) -> None:
     """Go on with a run that was killed or cancelled, or try its failed trials again."""
     opened = open_store(store)
     folder = history.run_folder(opened, run_name)
-    trials, run_id = history.load(folder, watch=False).trials, _id(folder)
+    trials, run_id = history.load(folder, watch=False).trials, folder.name
     _execute(run_id, store, trials, as_json, lambda execution: runner.resume(opened, run_id, execution), **how)
 
 
@@ -274,7 +274,7 @@ def compare(run_names: tuple[str, ...], store: str, as_json: bool) -> None:
     """What differs between the specs of runs, and the metrics of their best trials side by side."""
     folders = [history.run_folder(open_store(store), name) for name in run_names]
     fields, metrics = history.compare(folders)
-    names = [_id(folder) for folder in folders]
+    names = [folder.name for folder in folders]
     if as_json:
         sides = {"spec": fields, "metrics": metrics}
         print_json({"runs": names, **{side: {d.name: d.values for d in found} for side, found in sides.items()}})
@@ -330,7 +330,3 @@ def show_models(model: str | None, store: str, as_json: bool) -> None:
         for card in models.list_models(opened)
     ]
     print_json(rows) if as_json else print_rows(rows)
-
-
-def _id(folder: Folder) -> str:
-    return folder.uri.rpartition("/")[2]

@@ -39,7 +39,7 @@ class RunLock:
             holder = holder_of(self.folder)
             if holder and alive(self.folder):
                 raise RunLockedError(
-                    f"run {self.folder.uri.rpartition('/')[2]} is being worked on by process {holder['pid']} "
+                    f"run {self.folder.name} is being worked on by process {holder['pid']} "
                     f"on {holder['host']} since {holder['since']}",
                     hint="wait for it, or `assay cancel` it first",
                 )

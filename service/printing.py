@@ -44,8 +44,8 @@ def print_verdict(state: RunRecord, folder: Folder, next_steps: list[str]) -> No
     )
     counts = f"{state.trials_done} of {state.trials} trials, {duration(state.seconds)}"
     out.print(f"[{style}]{state.status}[/{style}]: {counts}", highlight=False)
-    lines = [("report", f"{folder.uri}/report.html")] if folder.exists("report.html") else []
-    lines += [("figure", f"{folder.uri}/{each.path}") for each in state.artefacts if each.path.startswith("figures/")]
+    lines = [("report", folder.uri_of("report.html"))] if folder.exists("report.html") else []
+    lines += [("figure", folder.uri_of(each.path)) for each in state.artefacts if each.path.startswith("figures/")]
     lines += [("model", name) for name in state.models]
     lines += [("next", command) for command in next_steps]
     for name, value in lines:

@@ -91,7 +91,7 @@ def _read(folder: Folder, name: str, model: type[Record]) -> Record:
     try:
         return model.model_validate_json(folder.read(name))
     except ValidationError as error:
-        raise StoreError(f"{folder.uri}/{name} is damaged: {error.errors()[0]['msg']}") from error
+        raise StoreError(f"{folder.uri_of(name)} is damaged: {error.errors()[0]['msg']}") from error
 
 
 def write(folder: Folder, name: str, record: BaseModel) -> None:

@@ -89,7 +89,7 @@ def _ray(job_spec: JobSpec, how: Execution) -> Iterator[None]:
 def _drive(job_spec: JobSpec, plans: list[TrialPlan], store: Folder, folder: Folder, how: Execution) -> RunRecord:
     stop = Stop()
     began = time.monotonic()
-    run_id = folder.uri.rpartition("/")[2]
+    run_id = folder.name
     earlier = record.read_run(folder) if folder.exists("run.json") else None
     state = RunRecord(
         id=run_id,

@@ -67,9 +67,17 @@ class Folder:
 
     def __truediv__(self, name: str) -> "Folder":
         """A folder below this one."""
-        parts = _safe(name)
+        return Folder(self.fs, self._at(name), self.uri_of(name))
+
+    @property
+    def name(self) -> str:
+        """The last part of the path."""
+        return self.path.rpartition("/")[2]
+
+    def uri_of(self, name: str) -> str:
+        """Where a file below is, as a user or another program names it."""
         base, question, query = self.uri.partition("?")
-        return Folder(self.fs, f"{self.path}/{parts}", f"{base.rstrip('/')}/{parts}{question}{query}")
+        return f"{base.rstrip('/')}/{_safe(name)}{question}{query}"
 
     def _at(self, name: str) -> str:
         return f"{self.path}/{_safe(name)}"
@@ -80,7 +88,7 @@ class Folder:
         try:
             yield
         except (OSError, pa.ArrowException) as error:
-            place = f"{self.uri}/{name}" if name else self.uri
+            place = self.uri_of(name) if name else self.uri
             raise StoreError(f"cannot {what} {place}: {_reason(error)}") from error
 
     def read(self, name: str) -> bytes:
@@ -180,7 +188,7 @@ class Folder:
         try:
             return json.loads(self.read(name))
         except ValueError as error:
-            raise StoreError(f"{self.uri}/{name} is damaged: not JSON") from error
+            raise StoreError(f"{self.uri_of(name)} is damaged: not JSON") from error
 
     def write_json(self, name: str, value: Any) -> None:
         self.write(name, json.dumps(value, indent=2, allow_nan=False).encode())
@@ -189,7 +197,7 @@ class Folder:
         try:
             return pyarrow.parquet.read_table(io.BytesIO(self.read(name)))
         except (pa.ArrowException, OSError) as error:
-            raise StoreError(f"{self.uri}/{name} is damaged: not a parquet table") from error
+            raise StoreError(f"{self.uri_of(name)} is damaged: not a parquet table") from error
 
     def write_table(self, name: str, table: pa.Table) -> None:
         data = io.BytesIO()

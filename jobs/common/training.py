@@ -15,6 +15,16 @@ from torch import Tensor, nn
 from jobs.common.params import StudyParams
 
 
+def device() -> torch.device:
+    """Where networks are trained: the GPU that this process was given, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def device_of(network: nn.Module) -> torch.device:
+    """Where the network's weights are."""
+    return next(network.parameters()).device
+
+
 class WarmUp(StudyParams):
     """Small learning rates at the start of training."""
 
@@ -102,6 +112,6 @@ def restore_moments(optimizer: torch.optim.Optimizer, saved: list[dict[str, Tens
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for parameter, remembered in zip(parameters, saved, strict=bool(saved)):
         optimizer.state[parameter] = {
-            name: torch.empty_like(parameter).copy_(value) if value.shape == parameter.shape else value.clone()
+            name: torch.empty_like(parameter).copy_(value) if value.shape == parameter.shape else value.to(parameter.device, copy=True)
             for name, value in remembered.items()
         }

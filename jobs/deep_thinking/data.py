@@ -106,8 +106,8 @@ def permutation(count: int, seed: int) -> Tensor:
     return torch.randperm(count, generator=torch.Generator().manual_seed(seed))
 
 
-def batches(instances: Instances, batch: int) -> Iterator[Instances]:
-    """The instances in order, at most `batch` at a time."""
+def batches(instances: Instances, batch: int, device: torch.device) -> Iterator[Instances]:
+    """The instances in order, at most `batch` at a time, on the device."""
     inputs, targets = instances
     for first in range(0, len(inputs), batch):
-        yield inputs[first : first + batch], targets[first : first + batch]
+        yield inputs[first : first + batch].to(device), targets[first : first + batch].to(device)

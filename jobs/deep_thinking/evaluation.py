@@ -12,6 +12,7 @@ from pydantic import Field
 from torch import Tensor
 
 from jobs.common.params import StudyParams
+from jobs.common.training import device_of
 from jobs.deep_thinking.data import Instances, batches
 from jobs.deep_thinking.networks import Thinker
 from jobs.deep_thinking.problems.base import Problem
@@ -134,10 +135,10 @@ def evaluate(
     right = torch.zeros(iterations, dtype=torch.int64)
     right_by_confidence = torch.zeros(iterations, dtype=torch.int64)
     totals = dict.fromkeys(("confident", "settled_right", "settled", "agreed", "finite"), 0)
-    for inputs, targets in batches(instances, params.batch):
+    for inputs, targets in batches(instances, params.batch, device_of(network)):
         confident, unchanged, steady = MostConfident(), Unchanged(params.patience), Unchanged(params.settle or 1)
         recent: list[int] = []
-        confident_right = torch.zeros(len(inputs), dtype=torch.bool)
+        confident_right = torch.zeros(len(inputs), dtype=torch.bool, device=inputs.device)
         for thought in think(network, problem, inputs, iterations):
             now_right = _same(thought.prediction, targets)
             better = confident.see(thought)
@@ -189,7 +190,8 @@ def answers_of_one(network: Thinker, problem: Problem, inputs: Tensor, iteration
     longest = getattr(network, "max_iterations", None)
     answers: dict[int, Tensor] = {}
     newest: Tensor | None = None
-    for thought in think(network, problem, inputs, iterations if longest is None else min(iterations, longest)):
+    iterations = iterations if longest is None else min(iterations, longest)
+    for thought in think(network, problem, inputs.to(device_of(network)), iterations):
         if newest is None or not torch.equal(thought.prediction[0], newest):
             newest = answers[thought.iteration] = thought.prediction[0]
     answers[thought.iteration] = thought.prediction[0]

@@ -15,6 +15,7 @@ import torch
 from pydantic import Field, JsonValue, model_validator
 
 from jobs.common.params import StudyParams
+from jobs.common.training import device, device_of
 from jobs.deep_thinking import figures
 from jobs.deep_thinking.evaluation import (
     LOOK_AHEAD,
@@ -116,7 +117,7 @@ def run(params: Params, run: Run) -> None:
     solved = params.problem.build()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(run.seed_for("weights"))
-        net = params.build_network(solved)
+        net = params.build_network(solved).to(device())
     _check_fit(net, solved, params.training.size, params.model.name)
     data = train(net, solved, params.training, run)
 
@@ -183,7 +184,7 @@ def _check_fit(net: Thinker, solved: Problem, size: int, name: str) -> None:
     expected = (1, 2, *targets.shape[1:])
     try:
         with torch.no_grad():
-            logits, _ = net.eval()(inputs.to(next(net.parameters()).device), 1)
+            logits, _ = net.eval()(inputs.to(device_of(net)), 1)
         shape = tuple(logits.shape)
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
         problem_said = f"{solved.name} ({solved.dimensions}-D, {solved.channels} channels)"

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from jobs.common.params import StudyParams
-from jobs.common.training import OptimizerParams, moments, restore_moments, set_rate
+from jobs.common.training import OptimizerParams, device_of, moments, restore_moments, set_rate
 from jobs.deep_thinking.data import Data, FixedSet, FreshBatches, Instances, batches
 from jobs.deep_thinking.networks import Thinker
 from jobs.deep_thinking.problems.base import Problem
@@ -162,10 +162,10 @@ def train(network: Thinker, problem: Problem, params: TrainingParams, run: Run) 
         network.load_state_dict(saved["network"])
         restore_moments(optimizer, saved["moments"])
 
-    sums = Sums()
+    device, sums = device_of(network), Sums()
     for step in range(first, data.steps):
         set_rate(optimizer, params.optimizer.rate(data.tick(step), data.ticks))
-        inputs, targets = data.batch(step)
+        inputs, targets = (tensor.to(device) for tensor in data.batch(step))
         drawn = draw(params.iterations, run.seed_for("iterations", step))
         value, right = loss(network, problem, inputs, targets, params.iterations, params.alpha, drawn)
         sums.add(value.item(), right)
@@ -201,7 +201,7 @@ def validate(network: Thinker, problem: Problem, instances: Instances, params: T
     """Loss in nats and the share answered exactly, both after m iterations, on held-out instances."""
     losses, right = 0.0, 0
     network.eval()
-    for inputs, targets in batches(instances, params.validation_batch):
+    for inputs, targets in batches(instances, params.validation_batch, device_of(network)):
         counted = problem.counted(inputs)
         logits, _ = network(inputs, params.iterations)
         losses += cross_entropy(logits, targets, counted).item() * len(inputs)

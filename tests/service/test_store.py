@@ -43,9 +43,9 @@ def test_json_and_tables(store: Folder) -> None:
     table = pa.table({"step": [1, 2], "loss": [0.5, None]})
     store.write_table("x.parquet", table)
     assert store.read_table("x.parquet") == table
-    with pytest.raises(StoreError, match=r"x\.parquet is damaged: not JSON"):
+    with pytest.raises(StoreError, match=r"x\.parquet\S* is damaged: not JSON"):
         store.read_json("x.parquet")
-    with pytest.raises(StoreError, match=r"x\.json is damaged: not a parquet table"):
+    with pytest.raises(StoreError, match=r"x\.json\S* is damaged: not a parquet table"):
         store.read_table("x.json")
 
 
@@ -72,10 +72,10 @@ def test_another_process_opens_the_same_folder(store: Folder) -> None:
 
 
 def test_errors_are_one_sentence(store: Folder) -> None:
-    with pytest.raises(StoreError, match="cannot read .*absent: ") as caught:
+    with pytest.raises(StoreError, match=r"cannot read \S*absent\S*: ") as caught:
         store.read("absent")
     assert "\n" not in str(caught.value)
-    with pytest.raises(StoreError, match="cannot look for .*absent: no such file"):
+    with pytest.raises(StoreError, match=r"cannot look for \S*absent\S*: no such file"):
         store.size("absent")
 
 

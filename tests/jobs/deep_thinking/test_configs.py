@@ -1,0 +1,49 @@
+"""The specs with the papers' settings, run in miniature: fewer instances, epochs and channels, everything else as it is."""
+
+from pathlib import Path
+
+import pytest
+
+from service import history, runner, spec
+from service.runner import Execution
+from service.store import open_store
+
+CONFIGS = Path(__file__).parents[3] / "configs" / "deep_thinking"
+
+
+@pytest.mark.parametrize(
+    ("name", "size"), [("prefix_sums_paper", 32), ("mazes_paper", 9), ("prefix_sums_small", 16), ("mazes_small", 7)]
+)
+def test_every_variant_of_a_spec_runs(name: str, size: int, store_uri: str) -> None:
+    loaded = spec.load(CONFIGS / f"{name}.yaml")
+    data = (
+        ["params.training.data.steps=2"]
+        if loaded.tree()["params"]["training"]["data"]["kind"] == "fresh"
+        else ["params.training.data.instances=10", "params.training.data.epochs=1"]
+    )
+    variants = loaded.tree()["sweep"]["variants"]
+    small = [
+        *data,
+        "params.model.width=8",
+        "params.training.batch=4",
+        f"params.evaluation.sizes=[{{size: {size}, iterations: 40, instances: 4}}]",
+        f"params.evaluation.show={{size: {size}, iterations: 12}}",
+        "sweep.grid.seed=[0]",
+        "resources.gpus=0",
+        f"store={store_uri}",
+        *(f"sweep.variants.{each}={{{', '.join(fields)}}}" for each, fields in _short(variants).items()),
+    ]
+    state = runner.start(spec.load(CONFIGS / f"{name}.yaml", small), Execution(serial=True))
+    assert state.status == "finished", state.failure
+    assert state.trials == len(variants)
+    folder = open_store(store_uri) / "runs" / state.id
+    assert {each.status for each in history.trials(folder)} == {"finished"}
+    assert folder.exists("figures/accuracy.png")
+
+
+def _short(variants: dict[str, dict[str, object]]) -> dict[str, list[str]]:
+    """The variants, without what makes one of them train for longer."""
+    return {
+        name: [f"{field}: {value}" for field, value in fields.items() if not field.endswith("epochs")]
+        for name, fields in variants.items()
+    }
