@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import click
 from rich.console import Console
 
-from service import catalog, history, lock, logs, models, plan, progress, runner, spec
+from service import catalog, describe, history, lock, logs, models, plan, progress, runner, spec
 from service.errors import AssayError, RunCancelledError, RunFailedError, RunPartialError, nearest
 from service.printing import print_json, print_rows, print_verdict
 from service.record import RunRecord
@@ -205,14 +205,14 @@ def jobs(job_name: str | None, as_json: bool) -> None:
         print_json(rows) if as_json else print_rows(rows)
         return
     job = catalog.load(job_name)
-    parameters = [vars(parameter) for parameter in catalog.parameters(job.params)]
+    parameters = list(describe.fields(job.params, "params."))
     if as_json:
-        print_json({"job": job.name, "about": job.about, "parameters": parameters})
+        print_json({"job": job.name, "about": job.about, "parameters": [vars(each) for each in parameters]})
         return
-    print(job.about, end="\n\n")
-    for row in parameters:
-        bounds = f", {row['bounds']}" if row["bounds"] else ""
-        print(f"{row['name']}: {row['type']} = {row['default']}{bounds}\n    {row['description']}")
+    print(f"{job.about}\n")
+    print(*parameters, sep="\n")
+    print("\nBesides `job` and these, every spec has:\n")
+    print(*(each for each in describe.fields(spec.JobSpec) if each.name not in ("job", "params")), sep="\n")
 
 
 @assay.command()

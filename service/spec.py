@@ -38,7 +38,7 @@ Distribution = Uniform | LogUniform | RandInt | Choice
 class Threshold(Section):
     """Stop a trial that has not reached a bound by a given step. It judges each trial alone: deterministic."""
 
-    kind: Literal["threshold"]
+    kind: Literal["threshold"] = Field(description="stop what has not reached a bound in time")
     metric: str = Field(description="the metric to look at")
     at_step: int = Field(gt=0, description="the first report at or after this step is judged")
     at_least: float | None = Field(None, description="the trial goes on if the metric is at least this")
@@ -57,7 +57,7 @@ class Asha(Section):
     Which trials it stops depends on the order in which they report, hence on the number of workers.
     """
 
-    kind: Literal["asha"]
+    kind: Literal["asha"] = Field(description="stop what is worse than most others so far")
     grace_steps: int = Field(gt=0, description="no trial is stopped before this step")
     max_steps: int = Field(gt=0, description="the step at which a trial is done")
     reduction: float = Field(3.0, gt=1, description="at each rung 1 of so many trials goes on")
@@ -70,10 +70,18 @@ class Sweep(Section):
     """Many trials from one spec: every variant x every point of the grid x `samples` random draws."""
 
     variants: dict[str, dict[str, Json]] = Field(
-        {}, description="named sets of overrides; figures and the choice of the best treat each variant by itself"
+        {},
+        description="name -> overrides, e.g. {wide: {params.x.width: 64}}; figures and the choice of the best treat "
+        "each variant by itself",
     )
-    grid: dict[str, tuple[Json, ...]] = Field({}, description="field -> values; all combinations are run")
-    random: dict[str, Distribution] = Field({}, description="field -> distribution to draw from")
+    grid: dict[str, tuple[Json, ...]] = Field(
+        {}, description="field -> values, e.g. {seed: [0, 1], params.x.y: [3, 4]}; all combinations are run"
+    )
+    random: dict[str, Distribution] = Field(
+        {},
+        description="field -> {uniform: [low, high]}, {loguniform: [low, high]}, {randint: [low, high]} (high "
+        "excluded) or {choice: [value, …]}",
+    )
     samples: int = Field(1, ge=1, le=10_000, description="draws for each variant and grid point")
     metric: str | None = Field(None, description="what makes one trial better than another")
     mode: Literal["max", "min"] = Field("max", description="whether more or less of the metric is better")

@@ -112,6 +112,8 @@ def restore_moments(optimizer: torch.optim.Optimizer, saved: list[dict[str, Tens
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for parameter, remembered in zip(parameters, saved, strict=bool(saved)):
         optimizer.state[parameter] = {
-            name: torch.empty_like(parameter).copy_(value) if value.shape == parameter.shape else value.to(parameter.device, copy=True)
+            name: torch.empty_like(parameter).copy_(value)
+            if value.shape == parameter.shape
+            else value.to(parameter.device, copy=True)
             for name, value in remembered.items()
         }

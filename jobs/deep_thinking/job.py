@@ -4,6 +4,14 @@ A recurrent network learns a task on small instances within a few iterations. Af
 and more iterations: with recall of the inputs and the progressive loss its answers get better and stay; without them
 they collapse when it thinks on ("overthinking").
 
+Metrics, for `sweep.metric` and schedulers (accuracies are shares of instances with every position right):
+    train_loss, train_accuracy, val_loss, val_accuracy    at every report; val: held-out instances of the training size
+    val_stability                                         at the end: mean accuracy from m to 4m iterations on these
+    at_trained_S, peak_S, last_S                          at the end, for each size S that is tested: accuracy after m
+                                                          iterations, at the best iteration and at the last
+
+Specs to begin with: configs/quickstart.yaml and configs/deep_thinking/.
+
 Sources: Schwarzschild et al. 2021, "Can You Learn an Algorithm?"; Bansal et al. 2022, "End-to-end Algorithm Synthesis
 with Recurrent Networks: Logical Extrapolation Without Overthinking".
 """

@@ -1,4 +1,4 @@
-"""The specs with the papers' settings, run in miniature: fewer instances, epochs and channels, everything else as it is."""
+"""The specs of the study in miniature: fewer instances, epochs and channels, everything else as it is."""
 
 from pathlib import Path
 
