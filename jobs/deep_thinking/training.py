@@ -154,7 +154,7 @@ def train(network: Thinker, problem: Problem, params: TrainingParams, run: Run) 
     """
     data = params.data.open(problem, params.size, params.batch, run)
     run.expect(data.steps)
-    network.train().to(memory_format=torch.channels_last)  # faster on CPUs
+    network.train()
     optimizer = params.optimizer.build(groups(network, params))
     best, first = Best(), 0
     if (saved := run.restore()) is not None:

@@ -1,0 +1,176 @@
+"""What a request costs: `assay serve`, by Serve's own proxy and by HAProxy, against FastAPI and the bare model.
+
+All answer the same request with the same model: 16 strings of 32 bits, 15 iterations of thought, in JSON. For each
+server in turn: latency with one client and with 16 at once (p50 and p99), requests per second, and the CPU time of all
+its processes per request. Ratios are against FastAPI and uvicorn.
+"""
+
+import asyncio
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median, quantiles
+
+import torch
+
+from service import models
+from service.store import open_store
+from tests.serving.models import bits, put
+
+MODEL, ROWS, LENGTH, ITERATIONS = "bench", 16, 32, 15
+REQUESTS, AT_ONCE = 600, 16
+TICK = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """alone, together: latencies in ms with one client and with 16. rate: requests/s with 16. cpu: ms per request."""
+
+    alone: Sequence[float]
+    together: Sequence[float]
+    rate: float
+    cpu: float
+
+
+def request(path: str) -> bytes:
+    inputs = bits(ROWS, LENGTH)
+    tensor = {"name": "input", "datatype": "FP32", "shape": list(inputs.shape), "data": inputs.flatten().tolist()}
+    body = json.dumps({"inputs": [tensor], "parameters": {"iterations": ITERATIONS}}).encode()
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    return head.encode() + body
+
+
+async def client(port: int, message: bytes, count: int) -> list[float]:
+    """Send a request again and again over one connection. Returns latencies in ms."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    taken = []
+    for _ in range(count):
+        began = time.perf_counter()
+        writer.write(message)
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200"), head
+        fields = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:-2])
+        await reader.readexactly(int(fields[b"content-length"]))
+        taken.append(1000 * (time.perf_counter() - began))
+    writer.close()
+    return taken
+
+
+async def load(port: int, message: bytes, clients: int, count: int) -> list[float]:
+    done = await asyncio.gather(*[client(port, message, count // clients) for _ in range(clients)])
+    return [each for taken in done for each in taken]
+
+
+def cpu_seconds(root: int) -> float:
+    """CPU time of a process and all its descendants that are alive."""
+    parents: dict[int, tuple[int, float]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue  # it has just ended
+        parents[int(stat.parent.name)] = int(fields[1]), (int(fields[11]) + int(fields[12])) / TICK
+    family, found = {root}, 0
+    while len(family) > found:
+        found = len(family)
+        family |= {pid for pid, (parent, _) in parents.items() if parent in family}
+    return sum(parents[pid][1] for pid in family if pid in parents)
+
+
+def measure(command: Sequence[str], port: int) -> Measured:
+    """Start a server, wait until it answers, put load on it, end it."""
+    message = request(f"/v2/models/{MODEL}/infer")
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_for(port, message, server)
+        asyncio.run(load(port, message, AT_ONCE, REQUESTS // 3))  # warm up
+        alone = asyncio.run(load(port, message, 1, REQUESTS // 3))
+        before, began = cpu_seconds(server.pid), time.perf_counter()
+        together = asyncio.run(load(port, message, AT_ONCE, REQUESTS))
+        took, spent = time.perf_counter() - began, cpu_seconds(server.pid) - before
+    finally:
+        server.terminate()
+        server.wait(60)
+    return Measured(alone, together, len(together) / took, 1000 * spent / len(together))
+
+
+def wait_for(port: int, message: bytes, server: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 120
+    while True:
+        try:
+            asyncio.run(load(port, message, 1, 1))
+            return
+        except (OSError, AssertionError, asyncio.IncompleteReadError):
+            assert server.poll() is None and time.monotonic() < deadline, "the server does not start"
+            time.sleep(0.3)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def bare(store: str) -> float:
+    """ms of the model alone, per request."""
+    torch.set_num_threads(1)
+    opened = open_store(store)
+    network, inputs = models.load(opened, models.find(opened, MODEL)), bits(ROWS, LENGTH)
+    taken = []
+    with torch.inference_mode():
+        for _ in range(REQUESTS // 3):
+            began = time.perf_counter()
+            network(inputs, ITERATIONS)
+            taken.append(1000 * (time.perf_counter() - began))
+    return median(taken)
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as store:
+        put(open_store(store), MODEL, width=48)
+        alone = bare(store)
+        print(f"{'the model alone, in this process':38} p50 {alone:.1f} ms")
+        ports = [free_port() for _ in range(3)]
+        commands = {
+            "FastAPI + uvicorn": [sys.executable, "-m", "tests.benchmarks._plain_server", store, MODEL, str(ports[0])],
+            "assay serve": _serve(store, "serve.yaml", ports[1]),
+            "assay serve, HAProxy": _serve(store, "serve.fast.yaml", ports[2]),
+        }
+        baseline: Measured | None = None
+        for (name, command), port in zip(commands.items(), ports, strict=True):
+            found = measure(command, port)
+            baseline = baseline or found
+            _tell(name, found, baseline, alone)
+
+
+def _serve(store: str, config: str, port: int) -> list[str]:
+    options = ["--store", store, "--config", f"configs/{config}", "--port", str(port)]
+    return [sys.executable, "-m", "service", "serve", *options]
+
+
+def _tell(name: str, found: Measured, baseline: Measured, bare_ms: float) -> None:
+    for label, latencies, of_baseline in (
+        (f"{name}: one client", found.alone, baseline.alone),
+        (f"{name}: {AT_ONCE} clients", found.together, baseline.together),
+    ):
+        p50, p99 = median(latencies), quantiles(latencies, n=100)[98]
+        against = p50 / median(of_baseline), p99 / quantiles(of_baseline, n=100)[98]
+        print(
+            f"{label:38} p50 {p50:6.1f} ms ({against[0]:.2f} of FastAPI's, {p50 / bare_ms:.1f} times the bare model)  "
+            f"p99 {p99:6.1f} ms ({against[1]:.2f})"
+        )
+    print(
+        f"{'':38} {found.rate:.0f} requests/s ({found.rate / baseline.rate:.2f} of FastAPI's), "
+        f"{found.cpu:.1f} CPU-ms per request ({found.cpu / baseline.cpu:.2f})"
+    )
+
+
+if __name__ == "__main__":
+    main()
