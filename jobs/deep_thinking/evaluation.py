@@ -41,7 +41,11 @@ class EvaluationParams(StudyParams):
         description="leave off a batch when no answer has changed (a cycle of two aside) for so many iterations, and "
         "take the rest as unchanged; none: compute every iteration",
     )
-    show: Difficulty | None = Field(None, description="draw one instance of this size being solved; none: draw none")
+    show: Difficulty | None = Field(
+        None,
+        description="draw an instance of this size being solved: of so many the first that the network solves; none: "
+        "draw none",
+    )
 
 
 @dataclass(frozen=True)
@@ -180,6 +184,20 @@ def evaluate(
 def _same(answers: Tensor, targets: Tensor) -> Tensor:
     """Which instances are answered exactly: bool (batch,). Both are 0 at positions that do not count."""
     return (answers == targets).flatten(1).all(1)
+
+
+def first_solved(network: Thinker, problem: Problem, inputs: Tensor, iterations: int) -> int | None:
+    """Which of the instances is the first whose last answer the verifier finds right; None if none is.
+
+    inputs: (count, channels, *space).
+    """
+    longest = getattr(network, "max_iterations", None)
+    iterations = iterations if longest is None else min(iterations, longest)
+    for index, instance in enumerate(inputs.to(device_of(network)).split(1)):
+        (last,) = think(network, problem, instance, iterations, first=iterations)
+        if bool(problem.verify(instance, last.prediction)):
+            return index
+    return None
 
 
 def answers_of_one(network: Thinker, problem: Problem, inputs: Tensor, iterations: int) -> dict[int, Tensor]:

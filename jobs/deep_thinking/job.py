@@ -32,6 +32,7 @@ from jobs.deep_thinking.evaluation import (
     EvaluationParams,
     answers_of_one,
     evaluate,
+    first_solved,
 )
 from jobs.deep_thinking.networks import Thinker, network
 from jobs.deep_thinking.problems import problem
@@ -171,19 +172,22 @@ def summarize(trials: Sequence[Trial], run: Run) -> None:
 
 
 def show_solving(net: Thinker, solved: Problem, test: Difficulty, run: Run) -> None:
-    """Draw one instance being solved: a strip of a few iterations, and an animation."""
-    inputs, _ = solved.sample(test.size, 1, run.seed_for("show", test.size))
+    """Draw an instance being solved, or failed at if all are: a strip of a few iterations, and an animation."""
+    inputs, _ = solved.sample(test.size, test.instances, run.seed_for("show", test.size))
+    chosen = first_solved(net, solved, inputs, test.iterations)
+    inputs = inputs[chosen or 0].unsqueeze(0)
+    verdict = "not solved, nor is any other" if chosen is None else "solved"
     answers = answers_of_one(net, solved, inputs, test.iterations)
     drawn = {iteration: solved.picture(inputs[0], answer) for iteration, answer in answers.items()}
     told = figures.spread(list(drawn), 6)
     run.figure(
         "solving",
         figures.strip([drawn[each] for each in told], [f"iteration {each}" for each in told]),
-        title=f"One instance of size {test.size}, thought by thought",
+        title=f"One instance of size {test.size}, thought by thought: {verdict}",
     )
     frames = [figures.frame(solved.picture(inputs[0], None), "before thinking")]
     frames += [figures.frame(drawn[each], f"iteration {each}") for each in figures.spread(list(drawn), 80)]
-    run.animation("solving", [*frames, *frames[-1:] * 10], 0.15, title=f"Solving an instance of size {test.size}")
+    run.animation("solving", [*frames, *frames[-1:] * 10], 0.15, title=f"An instance of size {test.size}: {verdict}")
 
 
 def _check_fit(net: Thinker, solved: Problem, size: int, name: str) -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from jobs.deep_thinking.evaluation import Difficulty, EvaluationParams, answers_of_one, evaluate
+from jobs.deep_thinking.evaluation import Difficulty, EvaluationParams, answers_of_one, evaluate, first_solved
 from jobs.deep_thinking.networks import network
 from jobs.deep_thinking.problems import problem
 from jobs.deep_thinking.thinking import think
@@ -111,6 +111,23 @@ def test_features_that_overflow_are_reported_and_keep_the_last_answer():
     measured = evaluate(net, prefix_sums, prefix_sums.sample(SIZE, 5, 0), SIZE, 60, 3, params())
     assert measured.finite == 0.0
     assert np.isfinite(measured.accuracy).all()
+
+
+def test_the_instance_that_is_shown_is_the_first_that_is_solved_at_the_end():
+    prefix_sums = problem("prefix_sums")
+    inputs, _ = prefix_sums.sample(SIZE, 8, 0)
+
+    class SolvesSome(Scripted):
+        """Right about strings that begin with a one, at the third iteration."""
+
+        def step(self, features: Tensor, inputs: Tensor, iteration: int) -> Tensor:
+            self.script = [0.0, 0.0, float(inputs[0, 0, 0] > 0)]
+            return super().step(features, inputs, iteration)
+
+    with_a_one = int((inputs[:, 0, 0] > 0).nonzero()[0])
+    assert with_a_one > 0
+    assert first_solved(SolvesSome([]), prefix_sums, inputs, 3) == with_a_one
+    assert first_solved(SolvesSome([]), prefix_sums, inputs, 2) is None
 
 
 def test_the_story_of_one_instance_has_every_change():
