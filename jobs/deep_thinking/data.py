@@ -10,10 +10,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from jobs.common.batches import Epochs, permutation
 from jobs.common.params import StudyParams
 from jobs.deep_thinking.problems.base import Problem
 from jobs.deep_thinking.problems.cache import cached_sample
-from service.errors import InputError
 from service.run import Run
 
 Instances = tuple[Tensor, Tensor]  # inputs (count, channels, *space), targets (count, *space)
@@ -80,30 +80,18 @@ class _Fixed:
         held_out = max(1, round(params.instances * params.held_out))
         order = permutation(params.instances, run.seed_for("split"))
         trained, validated = order[held_out:], order[:held_out]
-        if len(trained) < batch:
-            raise InputError(f"a training set of {len(trained)} instances does not fill one batch of {batch}")
         self.validation = inputs[validated], targets[validated]
         self._inputs, self._targets = inputs[trained], targets[trained]
-        self._batch, self._run = batch, run
-        self._per_epoch = len(trained) // batch
-        self._order: tuple[int, Tensor] = (-1, torch.empty(0, dtype=torch.int64))
+        self._epochs = Epochs(len(trained), batch, lambda epoch: run.seed_for("order", epoch))
         self.ticks = params.epochs
-        self.steps = params.epochs * self._per_epoch
+        self.steps = params.epochs * self._epochs.steps
 
     def tick(self, step: int) -> int:
-        return step // self._per_epoch
+        return step // self._epochs.steps
 
     def batch(self, step: int) -> Instances:
-        epoch, index = divmod(step, self._per_epoch)
-        if self._order[0] != epoch:
-            self._order = epoch, permutation(len(self._inputs), self._run.seed_for("order", epoch))
-        chosen = self._order[1][index * self._batch : (index + 1) * self._batch]
+        chosen = self._epochs.indices(step)
         return self._inputs[chosen], self._targets[chosen]
-
-
-def permutation(count: int, seed: int) -> Tensor:
-    """The integers 0..count-1 in an order that depends on the seed alone. Returns int64 (count,)."""
-    return torch.randperm(count, generator=torch.Generator().manual_seed(seed))
 
 
 def batches(instances: Instances, batch: int, device: torch.device) -> Iterator[Instances]:

@@ -12,6 +12,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from jobs.common.datasets.base import default_folder
+
 
 @dataclass(frozen=True)
 class DebianPackage:
@@ -28,11 +30,6 @@ PACKAGES = (
     DebianPackage("openttd-openmsx", "usr/share/games/openttd/baseset/openmsx", "31 pieces of music as MIDI"),
     DebianPackage("timgm6mb-soundfont", "usr/share/sounds/sf2", "instruments that make the MIDI audible"),
 )
-
-
-def default_folder() -> Path:
-    """Where the data are: ASSAY_DATA, else `.data` below the current folder."""
-    return Path(os.environ.get("ASSAY_DATA", ".data"))
 
 
 def fetch(package: DebianPackage, folder: Path) -> str | None:
