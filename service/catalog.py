@@ -5,6 +5,10 @@ A job is a folder of `jobs/` with a `job.py`, or any importable module of the us
     class Params(BaseModel)                       every field described
     def run(params: Params, run: Run) -> None     one trial
     def summarize(trials: list[Trial], run: Run) -> None      optional: the results over all trials
+    FAN_OUT = True                                optional: nearly all of its work is done by `run.map`
+
+A trial of a job with the mark FAN_OUT occupies no core: each task of cells occupies the spec's `resources`, anywhere
+in the cluster. Without the mark `run.map` computes the cells inside the trial, one after another.
 """
 
 import importlib
@@ -27,6 +31,7 @@ class Job:
     params: type[BaseModel]
     run: Callable[[Any, Any], None]
     summarize: Callable[[Any, Any], None] | None
+    fan_out: bool
     about: str  # the module's docstring
 
 
@@ -52,4 +57,5 @@ def load(name: str) -> Job:
     params, run = getattr(module, "Params", None), getattr(module, "run", None)
     if not (isinstance(params, type) and issubclass(params, BaseModel) and callable(run)):
         raise InputError(f"job: module {path!r} needs a pydantic class `Params` and a function `run(params, run)`")
-    return Job(name, params, run, getattr(module, "summarize", None), inspect.getdoc(module) or "")
+    summarize, fan_out = getattr(module, "summarize", None), bool(getattr(module, "FAN_OUT", False))
+    return Job(name, params, run, summarize, fan_out, inspect.getdoc(module) or "")

@@ -18,10 +18,10 @@ from service.errors import StoreError
 _TREE = "assay.tree"
 
 
-def encode(state: Any) -> bytes:
-    """State -> bytes. TypeError names the place of a value that cannot be kept."""
+def encode(state: Any, where: str = "state") -> bytes:
+    """State -> bytes. TypeError names the place of a value that cannot be kept, as seen from `where`."""
     tensors: dict[str, torch.Tensor] = {}
-    tree = _pack(state, tensors, "state")
+    tree = _pack(state, tensors, where)
     return safetensors.torch.save(tensors, metadata={_TREE: json.dumps(tree)})
 
 
@@ -44,9 +44,12 @@ def _pack(value: Any, tensors: dict[str, torch.Tensor], where: str) -> Any:
             return ["i", str(value)]
         case float():
             return value if math.isfinite(value) else ["f", str(value)]
+        case np.generic():
+            return _pack(value.item(), tensors, where)
         case torch.Tensor() | np.ndarray():
             name = str(len(tensors))
-            tensor = torch.from_numpy(value) if isinstance(value, np.ndarray) else value
+            # torch takes no array that is read-only or runs backwards: those are copied
+            tensor = torch.from_numpy(np.require(value, None, ["C", "W"])) if isinstance(value, np.ndarray) else value
             # cloned: safetensors refuses tensors that share memory, as tied weights do
             tensors[name] = tensor.detach().cpu().clone().contiguous()
             return ["a" if isinstance(value, np.ndarray) else "t", name]

@@ -1,6 +1,6 @@
 """The command line. Each command calls one function of the service and prints what it returned.
 
-Exit codes: 0 done, 1 the run failed, 2 bad input or store, 3 some trials failed, 130 cancelled.
+Exit codes: 0 done, 1 the run failed, 2 bad input or store, 3 some trials or cells failed, 130 cancelled.
 """
 
 import importlib
@@ -141,7 +141,7 @@ def _execute(
     message = state.failure.message if state.failure else state.status
     match state.status:
         case "partial":
-            raise RunPartialError(message, hint="`assay resume` tries the failed trials again")
+            raise RunPartialError(message, hint="`assay resume` tries what failed again")
         case "cancelled":
             raise RunCancelledError(message)
         case "failed":
@@ -172,7 +172,8 @@ def check(spec_file: str, overrides: tuple[str, ...], as_json: bool) -> None:
         labels = [each.label for each in plans]
         print_json({"trials": labels, "store": store.uri, "seconds_of_last_run": earlier, "spec": job_spec.tree()})
         return
-    each = f"{resources.cpus:g} CPU" + (f" and {resources.gpus:g} GPU" if resources.gpus else "")
+    each = f"{resources.workers} workers of " if resources.workers > 1 else ""
+    each += f"{resources.cpus:g} CPU" + (f" and {resources.gpus:g} GPU" if resources.gpus else "")
     print(f"{spec_file} is valid: job {job_spec.job}, {len(plans)} trial(s), each on {each}, store {store.uri}")
     for trial in plans[:20]:
         print(f"  {trial.label}")
@@ -315,14 +316,14 @@ def show_models(model: str | None, store: str, as_json: bool) -> None:
     """The trained models of a store, or the card of one."""
     opened = open_store(store)
     if model is not None:
-        name, _, version = model.partition("/")
-        card = models.find(opened, name, int(version) if version.isdigit() else None)
+        card = models.find(opened, *models.parse_reference(model))
         print_json(card.model_dump(mode="json"))
         return
     rows = [
         {
             "model": f"{card.name}/{card.version}",
             "study": card.study,
+            "task": card.task,
             "parameters": card.parameters,
             "run": card.run or "",
             "about": card.description,

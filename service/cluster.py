@@ -80,19 +80,40 @@ def probe(address: str) -> None:
 
 
 def check_feasible(resources: Resources) -> None:
-    """ClusterError if no node of the cluster could ever hold one trial: Ray would wait for ever without a word."""
-    asked = {"CPU": resources.cpus, "GPU": resources.gpus, "memory": (resources.memory_gb or 0) * 2**30}
-    alive = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-    nodes = [node["Resources"] for node in alive]
-    if any(all(node.get(name, 0) >= amount for name, amount in asked.items()) for node in nodes):
-        return
+    """ClusterError if the cluster could never hold one trial: Ray would wait for ever without a word."""
+    asked = amounts(resources)
+    nodes = _nodes()
     best = {name: max((node.get(name, 0) for node in nodes), default=0) for name in asked}
+    found = room(resources)
+    if found >= resources.workers:
+        return
+    if resources.workers > 1 and found > 0:
+        raise ClusterError(
+            f"resources.workers: a trial asks for {resources.workers}; the cluster has room for {found} of that size"
+        )
     lacking = next((name for name, amount in asked.items() if amount > best[name]), "CPU")
     unit = {"CPU": "cpus", "GPU": "gpus", "memory": "memory_gb"}[lacking]
     scale = 2**30 if lacking == "memory" else 1
     raise ClusterError(
         f"resources.{unit}: a trial asks for {asked[lacking] / scale:g}; the largest node has {best[lacking] / scale:g}"
     )
+
+
+def amounts(resources: Resources) -> dict[str, float]:
+    """What one worker of a trial reserves, in Ray's names and units. What it does not need is left out."""
+    named = {"CPU": resources.cpus, "GPU": resources.gpus, "memory": (resources.memory_gb or 0) * 2**30}
+    return {name: amount for name, amount in named.items() if amount > 0}
+
+
+def room(resources: Resources) -> int:
+    """How many workers of this size the nodes hold now, were they empty. A worker is never split between nodes."""
+    asked = amounts(resources)
+    return sum(min(int(node.get(name, 0) / amount + 1e-9) for name, amount in asked.items()) for node in _nodes())
+
+
+def _nodes() -> list[dict[str, float]]:
+    """The resources of every node that is alive."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
 
 
 def _import_path_for_workers() -> None:

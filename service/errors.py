@@ -16,7 +16,7 @@ what to do, the exit code of the command line and the status of the HTTP endpoin
     ├── ClusterError                      2    503   Ray is out of reach or cannot give what is asked
     ├── BusyError                         2    503   no room in the queue now
     ├── RunFailedError                    1    500   the run ended without a result
-    │   └── RunPartialError               3    500   some trials failed; the others have their results
+    │   └── RunPartialError               3    500   some trials or cells failed; the rest has its results
     └── RunCancelledError               130    499   stopped on request; `assay resume` goes on from here
 """
 

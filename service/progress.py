@@ -11,6 +11,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from service.fanout import CellProgress
 from service.plan import TrialPlan
 from service.run import Row
 
@@ -25,6 +26,7 @@ class Progress(Protocol):
 
     def started(self, plan: TrialPlan) -> None: ...
     def reported(self, plan: TrialPlan, row: Row, total_steps: int | None) -> None: ...
+    def mapped(self, plan: TrialPlan, cells: CellProgress) -> None: ...
     def ended(self, plan: TrialPlan, status: str) -> None: ...
 
 
@@ -37,6 +39,9 @@ class Silent:
     def reported(self, plan: TrialPlan, row: Row, total_steps: int | None) -> None:
         pass
 
+    def mapped(self, plan: TrialPlan, cells: CellProgress) -> None:
+        pass
+
     def ended(self, plan: TrialPlan, status: str) -> None:
         pass
 
@@ -46,6 +51,7 @@ class _TrialState:
     status: str = "running"
     row: Row = field(default_factory=dict)
     total_steps: int | None = None
+    cells: CellProgress | None = None  # of the map that is going on
     began: float = field(default_factory=time.monotonic)
     ended: float | None = None
     first_step: float | None = None  # reached at the first report since `began`: a resumed trial does not begin at 0
@@ -57,20 +63,28 @@ class _TrialState:
 
     @property
     def share(self) -> float | None:
+        if self.cells:
+            return (self.cells.done + self.cells.failed) / max(self.cells.total, 1)
         return min(self.row.get("step", 0) / self.total_steps, 1.0) if self.total_steps else None
 
     @property
     def seconds_left(self) -> float | None:
         """From the pace since the first report; None before the second."""
+        if self.cells:
+            return self.cells.seconds_left
         if self.total_steps is None or self.first_step is None or self.row["step"] <= self.first_step:
             return None
         pace = (time.monotonic() - self.first_at) / (self.row["step"] - self.first_step)
         return max(self.total_steps - self.row["step"], 0) * pace
 
     def take(self, row: Row, total_steps: int | None) -> None:
-        self.row, self.total_steps = {**self.row, **row}, total_steps
+        self.row, self.total_steps, self.cells = {**self.row, **row}, total_steps, None
         if self.first_step is None:
             self.first_step, self.first_at = row["step"], time.monotonic()
+
+    @property
+    def newest(self) -> str:
+        return str(self.cells) if self.cells else metrics_text(self.row)
 
 
 class Lines:
@@ -94,19 +108,26 @@ class Lines:
         self._say(f"{plan.label}: started")
 
     def reported(self, plan: TrialPlan, row: Row, total_steps: int | None) -> None:
+        self.trials[plan.id].take(row, total_steps)
+        self._going_on(plan)
+
+    def mapped(self, plan: TrialPlan, cells: CellProgress) -> None:
+        self.trials[plan.id].cells = cells
+        self._going_on(plan)
+
+    def _going_on(self, plan: TrialPlan) -> None:
         state = self.trials[plan.id]
-        state.take(row, total_steps)
         if time.monotonic() - self._last_line[plan.id] >= PLAIN_SECONDS:
             self._last_line[plan.id] = time.monotonic()
             left = f", {duration(state.seconds_left)} left" if state.seconds_left is not None else ""
-            self._say(f"{plan.label}: {metrics_text(state.row)}{left}")
+            self._say(f"{plan.label}: {state.newest}{left}")
 
     def ended(self, plan: TrialPlan, status: str) -> None:
         state = self.trials[plan.id]
         state.status, state.ended = status, time.monotonic()
         self.done += 1
         log.info("trial %s %s after %.1f s: %s", plan.id, status, state.seconds, metrics_text(state.row))
-        took, newest = duration(state.seconds), metrics_text(state.row)
+        took, newest = duration(state.seconds), state.newest
         self._say(f"[{self.done}/{self.total}] {plan.label}: {status} after {took} ({newest})")
 
     def _say(self, text: str) -> None:
@@ -146,7 +167,7 @@ class LiveTable(Lines):
             if state.status == "running" and state.share is not None:
                 bar = ProgressBar(total=1.0, completed=state.share, width=20)
             left = duration(state.seconds_left) if state.status == "running" and state.seconds_left is not None else ""
-            table.add_row(self._labels[id], bar, duration(state.seconds), left, metrics_text(state.row))
+            table.add_row(self._labels[id], bar, duration(state.seconds), left, state.newest)
         table.caption = f"{self.done} of {self.total} trials done"
         return table
 

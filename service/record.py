@@ -4,16 +4,17 @@ What is true of a run is what these files say. A run whose record says `running`
 its driver: its status is shown as `lost`, and `assay resume` goes on from what is there.
 """
 
+import traceback
 from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from service.errors import StoreError
+from service.errors import AssayError, InputError, StoreError
 from service.store import Folder
 
 RunStatus = Literal["running", "finished", "partial", "failed", "cancelled", "lost"]
 Record = TypeVar("Record", bound=BaseModel)
-TrialStatus = Literal["finished", "stopped", "failed"]
+TrialStatus = Literal["finished", "partial", "stopped", "failed"]  # partial: some of its cells have no result
 
 
 class Failure(BaseModel):
@@ -26,13 +27,20 @@ class Failure(BaseModel):
     traceback: str = ""
 
 
+def describe(error: BaseException) -> Failure:
+    """An exception as a record: an AssayError speaks for itself, others are named by their type."""
+    message = str(error) if isinstance(error, AssayError) else f"{type(error).__name__}: {error}"
+    cause: Literal["user_error", "error"] = "user_error" if isinstance(error, InputError) else "error"
+    return Failure(cause=cause, message=message, traceback="".join(traceback.format_exception(error)))
+
+
 class Artefact(BaseModel):
     """One file of a run: where it is, what it is, and its fingerprint."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     path: str
-    kind: Literal["table", "figure", "image", "animation", "array", "model"]
+    kind: Literal["table", "figure", "image", "animation", "array", "page", "file", "model"]
     title: str
     bytes: int
     sha256: str

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
+from urllib.parse import quote
 
 import jinja2
 
 VERDICTS = {
     "finished": "All trials ended as they should.",
-    "partial": "Some trials failed; the others have their results.",
+    "partial": "Some trials or cells failed; the rest has its results.",
     "failed": "The run failed.",
     "cancelled": "The run was stopped and can be resumed.",
     "running": "The run is going on.",
@@ -32,6 +33,8 @@ class ReportPage:
     """title, MIME type, content"""
     tables: Sequence[tuple[str, Sequence[str], Sequence[Sequence[Any]]]]
     """title, columns, rows"""
+    links: Sequence[tuple[str, str, str]]
+    """title, path relative to the page, format and size"""
     trials: Sequence[tuple[str, str, bool, str, dict[str, float]]]
     """label, status, whether it is the best of its variant, how long it took, the value last logged of each metric"""
     errors: Sequence[tuple[str, str, str]]
@@ -40,12 +43,13 @@ class ReportPage:
 
 
 def render(page: ReportPage) -> bytes:
-    """The page as HTML: styles and pictures inside, no script, nothing loaded from anywhere."""
+    """The page as HTML: styles and pictures inside, no script, nothing loaded from anywhere; links to files beside it."""
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["value"] = value_text
     environment.filters["data_uri"] = _data_uri
+    environment.filters["relative_url"] = _relative_url
     template = environment.from_string((resources.files("service") / "report.html").read_text(encoding="utf-8"))
     metrics = list(dict.fromkeys(name for trial in page.trials for name in trial[4]))
     return template.render(page=page, verdict=VERDICTS.get(page.status, ""), metrics=metrics).encode()
@@ -64,3 +68,8 @@ def value_text(value: Any) -> str:
 
 def _data_uri(content: bytes, mime: str) -> str:
     return f"data:{mime};base64,{base64.b64encode(content).decode()}"
+
+
+def _relative_url(path: str) -> str:
+    """A path below the page as a link: with the dot, no name is taken for a scheme."""
+    return f"./{quote(path)}"

@@ -16,7 +16,7 @@ def best_of_variants(job_spec: JobSpec, plans: list[TrialPlan], ends: dict[str, 
     best: dict[str, TrialRecord] = {}
     for each in plans:
         ended = ends.get(each.id)
-        if ended is None or ended.status != "finished":
+        if ended is None or ended.status not in ("finished", "partial"):
             continue
         variant = each.variant or ""
         if variant not in best or _better(job_spec, ended, best[variant]):

@@ -9,7 +9,7 @@ import io
 import os
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -20,8 +20,11 @@ import pyarrow.parquet
 from PIL import Image
 from pydantic import BaseModel
 
-from service import checkpoint
-from service.models import CardDraft
+from service import checkpoint, fanout, models
+from service.cells import CellStore, key_of
+from service.errors import StoreError
+from service.fanout import Executor, FailedCells, InProcess
+from service.models import CardDraft, ModelCard
 from service.provenance import derive_seed
 from service.record import Artefact, TrialStatus
 from service.store import Folder
@@ -53,12 +56,23 @@ def nowhere(index: int, row: Row, total_steps: int | None) -> None:
 class Run:
     """Logging, checkpoints, artefacts, models and seeds of one trial (or of the whole run, for `summarize`)."""
 
-    def __init__(self, folder: Folder, seed: int, report: Report = nowhere) -> None:
+    def __init__(
+        self,
+        folder: Folder,
+        seed: int,
+        report: Report = nowhere,
+        executor: Executor | None = None,
+        store: Folder | None = None,
+    ) -> None:
+        """folder: the trial's own. store: where models are loaded from."""
         self.folder = folder
         self.seed = seed
         self.rows: list[Row] = []
         self.artefacts: dict[str, Artefact] = {}
+        self.failed_cells: list[FailedCells] = []
         self._report = report
+        self._executor = executor or InProcess()
+        self._store = store
         self._total_steps: int | None = None
         self._started = time.monotonic()
 
@@ -103,6 +117,43 @@ class Run:
             self._report(index, row, self._total_steps)
         return dict(saved["state"])
 
+    # ---- fan-out --------------------------------------------------------------------------------------------------
+
+    def map(
+        self, fn: Callable[[Any, Any], Any], cells: Sequence[Any], shared: Any = None, name: str | None = None
+    ) -> list[Any]:
+        """Compute fn(cell, shared) for every cell, on all workers there are. Results in the order of the cells.
+
+        fn: a function at the top level of a module. It takes what is random from a seed in the cell.
+        cells: numbers, text, bools, None, lists and dicts of them; fn gets them as JSON gives them back (a tuple as a
+        list). shared: anything that can be pickled. Its arrays and tensors reach every worker once and are only to be
+        read; a torch module in it is each worker's own and may be overwritten, if no cell relies on what the one
+        before it left.
+        A result is a number, text, bool, None, array, tensor (on the CPU), or dicts and lists of them. Each is kept
+        when it arrives: after a kill only what is missing is computed, as long as name, fn, the cell and the content
+        of shared are the same. A cell that raises twice has the result None; the run then ends as `partial`, and a
+        resume tries it again. InputError raised by a cell ends the map.
+        """
+        work = fanout.prepare(name, fn, shared)
+        store = CellStore(self.folder / "cells" / work.name / key_of(work.path, work.shared.digest)[:16])
+        results, failed = fanout.map_cells(work, cells, store, self._executor)
+        if failed:
+            self.failed_cells.append(failed)
+        return results
+
+    # ---- models ---------------------------------------------------------------------------------------------------
+
+    def load_model(self, reference: str, trusted: tuple[str, ...] = ()) -> tuple["nn.Module", ModelCard]:
+        """A model of the store and its card, in evaluation mode, on the CPU.
+
+        reference: NAME, the newest version, or NAME/VERSION. trusted: see `service.models.load`. ModelNotFoundError
+        names the nearest that exists; ModelError says what is wrong with its files; StoreError if there is no store.
+        """
+        if self._store is None:
+            raise StoreError(f"model {reference!r}: this handle knows no model store")
+        card = models.find(self._store, *models.parse_reference(reference))
+        return models.load(self._store, card, trusted), card
+
     # ---- artefacts ------------------------------------------------------------------------------------------------
 
     def table(self, name: str, rows: Sequence[dict[str, Any]], title: str = "") -> None:
@@ -138,6 +189,14 @@ class Run:
         data = io.BytesIO()
         np.save(data, values, allow_pickle=False)
         self._keep("array", f"tables/{name}.npy", data.getvalue(), title)
+
+    def html(self, name: str, text: str, title: str = "") -> None:
+        """A page of its own, such as an interactive figure; the report links to it. text: a whole HTML document."""
+        self._keep("page", f"pages/{name}.html", text.encode(), title)
+
+    def file(self, name: str, content: bytes, title: str = "") -> None:
+        """A file in a format of other programs; the report links to it. name: with its ending, e.g. "surface.vtp"."""
+        self._keep("file", f"files/{name}", content, title)
 
     def save_model(self, name: str, module: "nn.Module", draft: CardDraft) -> None:
         """Stage a trained model. When the run ends, of all trials that saved this name the best one's is published."""

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from service import catalog, cluster, logs, page, plan, record, results, serial, spec, sweep, trial, yaml_text
+from service import catalog, cluster, logs, page, plan, record, results, serial, spec, sweep, yaml_text
 from service.errors import RunNotFoundError, SpecError
 from service.lock import RunLock
 from service.plan import TrialPlan
@@ -54,35 +54,41 @@ def start(job_spec: JobSpec, how: Execution, run_id: str | None = None) -> RunRe
     run_id = run_id or new_run_id(job_spec.title)
     if not RUN_ID.fullmatch(run_id):
         raise SpecError(f"run id {run_id!r}: use up to 63 lower-case letters, digits and dashes")
-    plans = plan.trials(job_spec)
     store = open_store(job_spec.store)
+    plans = _plans(job_spec, store)
     store.check()
     folder = runs_of(store) / run_id
-    with _ray(job_spec, how):
+    with _ray(plans, how):
         if not folder.create("spec.yaml", yaml_text.dump(job_spec.tree()).encode()):
             raise SpecError(f"run id {run_id!r} is in use", hint=f"`assay resume {run_id}` goes on with it")
         return _drive(job_spec, plans, store, folder, how)
 
 
 def resume(store: Folder, run_id: str, how: Execution) -> RunRecord:
-    """Go on with a run: ended trials are kept, failed ones tried again, the others go on from their checkpoints."""
+    """Go on with a run: ended trials are kept, what failed is tried again, the rest goes on from where it was."""
     folder = runs_of(store) / run_id
     if not folder.exists("spec.yaml"):
         raise RunNotFoundError(f"no run {run_id!r} in {store.uri}")
     job_spec = spec.build(yaml_text.parse(folder.read("spec.yaml")))
-    plans = plan.trials(job_spec)
-    with _ray(job_spec, how):
+    plans = _plans(job_spec, store)
+    with _ray(plans, how):
         return _drive(job_spec, plans, store, folder, how)
 
 
+def _plans(job_spec: JobSpec, store: Folder) -> list[TrialPlan]:
+    """The trials, with the store as it is named from anywhere: a worker may run in another folder, or on another node."""
+    return plan.trials(job_spec.model_copy(update={"store": store.uri}))
+
+
 @contextmanager
-def _ray(job_spec: JobSpec, how: Execution) -> Iterator[None]:
-    """Ray, able to hold a trial; nothing for a serial run."""
+def _ray(plans: list[TrialPlan], how: Execution) -> Iterator[None]:
+    """Ray, able to hold every trial; nothing for a serial run."""
     if how.serial:
         yield
         return
     with cluster.connect(how.address, how.cpus):
-        cluster.check_feasible(job_spec.resources)
+        for resources in {each.spec.resources for each in plans}:
+            cluster.check_feasible(resources)
         yield
 
 
@@ -117,7 +123,7 @@ def _drive(job_spec: JobSpec, plans: list[TrialPlan], store: Folder, folder: Fol
                 (serial if how.serial else sweep).run_trials(job_spec, plans, todo, folder, how.progress, stop.event)
             state = _finish(job_spec, plans, store, folder, state, stop)
         except Exception as error:
-            state = state.model_copy(update={"status": "failed", "failure": trial.describe(error)})
+            state = state.model_copy(update={"status": "failed", "failure": record.describe(error)})
         seconds = state.seconds + time.monotonic() - began
         state = state.model_copy(update={"seconds": seconds, "updated": _now()})
         record.write(folder, "run.json", state)
@@ -126,11 +132,11 @@ def _drive(job_spec: JobSpec, plans: list[TrialPlan], store: Folder, folder: Fol
 
 
 def _outstanding(plans: list[TrialPlan], folder: Folder) -> list[TrialPlan]:
-    """The trials still to be run. The record of a failed one is removed: it gets another chance."""
+    """The trials still to be run. The record of one that failed, or lacks cells, is removed: another chance."""
     todo = []
     for each in plans:
         ended = record.read_trial(folder / "trials" / each.id)
-        if ended is None or ended.status == "failed":
+        if ended is None or ended.status in ("failed", "partial"):
             (folder / "trials" / each.id).delete("trial.json")
             todo.append(each)
     return todo
@@ -165,6 +171,13 @@ def _finish(
     if failed:
         first = failed[0]
         sentence = f"{len(failed)} of {len(plans)} trials failed, first {first.label!r}: {results.message(first)}"
+        cause = first.failure.cause if first.failure else "error"
+        verdict |= {"status": "partial", "failure": Failure(cause=cause, message=sentence)}
+    elif lacking := [ended for ended in ends.values() if ended.status == "partial"]:
+        first = lacking[0]
+        sentence = results.message(first)
+        if len(plans) > 1:
+            sentence = f"{len(lacking)} of {len(plans)} trials lack cells, first {first.label!r}: {sentence}"
         cause = first.failure.cause if first.failure else "error"
         verdict |= {"status": "partial", "failure": Failure(cause=cause, message=sentence)}
     return state.model_copy(update=verdict)

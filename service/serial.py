@@ -6,6 +6,7 @@ from typing import Any
 
 from ray.tune.schedulers import TrialScheduler
 
+from service.fanout import CellProgress, InProcess
 from service.plan import TrialPlan
 from service.progress import Progress
 from service.run import Row
@@ -55,11 +56,16 @@ def run_trials(
                 record_from_driver(plan, folder / "trials" / plan.id, "stopped", rows, seconds, None)
                 raise TrialStoppedError
 
+        def tell(cells: CellProgress, plan: TrialPlan = plan) -> None:
+            progress.mapped(plan, cells)
+            if stop.is_set():
+                raise TrialStoppedError
+
         scheduler.on_trial_add(None, trial)
         progress.started(plan)
         try:
-            ended = execute(plan, folder / "trials" / plan.id, report)
-            if rows and ended.status == "finished":
+            ended = execute(plan, folder / "trials" / plan.id, report, InProcess(tell, plan.spec.limits.max_failures))
+            if rows and ended.status != "failed":
                 scheduler.on_trial_complete(None, trial, rows[-1])
             progress.ended(plan, ended.status)
         except TrialStoppedError:

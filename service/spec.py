@@ -99,12 +99,25 @@ class Sweep(Section):
 
 
 class Resources(Section):
-    """What one trial occupies while it runs."""
+    """What one trial occupies while it runs: `workers` times all the rest. If it fans out: a task of cells."""
 
-    cpus: float = Field(1, gt=0, le=1024, description="CPU cores per trial")
-    gpus: float = Field(0, ge=0, le=64, description="GPUs per trial; fractions share one")
-    memory_gb: float | None = Field(None, gt=0, description="memory per trial in GiB, for placement")
+    workers: int = Field(
+        1,
+        ge=1,
+        le=1024,
+        description="processes that train one trial together, each with these cpus and gpus; a batch is split among "
+        "them",
+    )
+    cpus: float = Field(1, gt=0, le=1024, description="CPU cores per worker")
+    gpus: float = Field(0, ge=0, le=64, description="GPUs per worker; fractions share one")
+    memory_gb: float | None = Field(None, gt=0, description="memory per worker in GiB, for placement")
     threads: int = Field(1, ge=1, le=256, description="threads of the numerics; results depend on it, so it is fixed")
+
+    @model_validator(mode="after")
+    def _whole_gpus(self) -> Self:
+        if self.workers > 1 and self.gpus % 1:
+            raise ValueError(f"gpus is {self.gpus:g} with {self.workers} workers: NCCL joins whole GPUs only")
+        return self
 
 
 class Limits(Section):
@@ -112,7 +125,11 @@ class Limits(Section):
 
     max_seconds: float | None = Field(None, gt=0, description="stop the run, resumable, after so many seconds")
     max_failures: int = Field(
-        2, ge=0, le=100, description="how often a trial whose worker or node died is started again"
+        2,
+        ge=0,
+        le=100,
+        description="how often a trial, or a task of cells, whose worker or node died is started again; a cell "
+        "that raises is tried a second time, unless this is 0",
     )
     max_concurrent: int | None = Field(None, ge=1, description="trials at the same time; none: as many as fit")
 

@@ -6,14 +6,18 @@ of the store, so a run can go on after its driver, its head node or the whole cl
 
 import threading
 import time
+from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
 
-from service import record
+from service import catalog, cluster, data_parallel, record
+from service.fanout import CellProgress, Executor, InProcess
 from service.plan import TrialPlan
 from service.progress import Progress
+from service.ray_tasks import RayTasks
 from service.record import Failure, TrialRecord, TrialStatus
 from service.run import Row
 from service.schedulers import replay, scheduler_for
@@ -22,6 +26,8 @@ from service.store import Folder, open_store
 from service.trial import execute, record_from_driver
 
 TUNE_FOLDER = "tune"
+FAN_OUT_BYTES = 512 << 20  # reserved for a trial that only hands out cells: about what its process is large
+SAVE_SECONDS = 5.0  # that such a trial is given to write what has arrived, when the run stops
 
 
 def run_trials(
@@ -35,25 +41,33 @@ def run_trials(
     """Run the trials in `todo`, of all the `plans` of the run, until all have ended or `stop` is set. Needs Ray."""
     scheduler: Any = scheduler_for(spec, plans)
     replay(scheduler, plans, todo, folder)
-    resources = {"CPU": spec.resources.cpus, "GPU": spec.resources.gpus}
-    if spec.resources.memory_gb:
-        resources["memory"] = spec.resources.memory_gb * 2**30
     (folder / TUNE_FOLDER).delete()
+    watched, most = _watched(spec), spec.limits.max_concurrent
+    shared = any(plan.spec.resources.workers > 1 for plan in plans)  # by several processes, at least one of the trials
+    if shared:
+        line = data_parallel.open_line()
+        trainable = data_parallel.trainable(plans, folder.uri, watched, line)
+        watch = _Watch(plans, folder, progress, stop, release=line.close.remote)
+        most = most or data_parallel.most_at_once(todo)
+    else:
+        trainable = _trainable(plans, folder.uri, watched)
+        watch = _Watch(plans, folder, progress, stop)
     tuner = tune.Tuner(
-        tune.with_resources(_trainable(plans, folder.uri, _watched(spec)), tune.PlacementGroupFactory([resources])),
+        trainable,
         param_space={"plan": tune.grid_search([plans.index(plan) for plan in todo])},
         tune_config=tune.TuneConfig(
             scheduler=scheduler,
-            max_concurrent_trials=spec.limits.max_concurrent,
-            reuse_actors=True,  # seconds a trial: a job rebuilds all it needs and reseeds from its key
+            max_concurrent_trials=most,
+            reuse_actors=not shared,  # seconds a trial: a job rebuilds all it needs and reseeds from its key
         ),
         run_config=tune.RunConfig(
             name=TUNE_FOLDER,
             storage_path=folder.path,
             storage_filesystem=folder.fs,
-            stop=_StopWhen(stop),
+            stop=_StopWhen(watch),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # the store has the checkpoints
             failure_config=tune.FailureConfig(max_failures=spec.limits.max_failures),
-            callbacks=[_Watch(plans, folder, progress, stop)],
+            callbacks=[watch],
             verbose=0,
         ),
     )
@@ -79,21 +93,40 @@ def _trainable(plans: list[TrialPlan], run_uri: str, watched: list[str]) -> Any:
             seen = {name: row[name] for name in watched if name in row}
             tune.report({"step": row["step"], **seen, "row": row, "index": index, "total_steps": total_steps})
 
-        # a failure of the job itself is recorded there and does not raise: Tune retries lost workers only
-        execute(plan, open_store(run_uri) / "trials" / plan.id, report)
+        def tell(cells: CellProgress) -> None:
+            tune.report({"cells": asdict(cells)})
 
-    return trial
+        resources, max_failures = plan.spec.resources, plan.spec.limits.max_failures
+        executor: Executor = InProcess(tell, max_failures)
+        if catalog.load(plan.spec.job).fan_out:
+            executor = RayTasks(resources, max_failures, tell)
+        # a failure of the job itself is recorded there and does not raise: Tune retries lost workers only
+        execute(plan, open_store(run_uri) / "trials" / plan.id, report, executor)
+
+    return tune.with_resources(trial, lambda config: _placement(plans[config["plan"]].spec))
+
+
+def _placement(spec: JobSpec) -> tune.PlacementGroupFactory:
+    """What a trial occupies. One that fans out occupies no core, or on a single one its cells would wait for ever."""
+    fan_out = catalog.load(spec.job).fan_out
+    return tune.PlacementGroupFactory([{"memory": FAN_OUT_BYTES} if fan_out else cluster.amounts(spec.resources)])
 
 
 class _StopWhen(tune.Stopper):
-    def __init__(self, stop: threading.Event) -> None:
-        self.stop = stop
+    """Stops a trial at its next report. One that maps cells has written all results right before it reports."""
+
+    def __init__(self, watch: "_Watch") -> None:
+        self.watch = watch
+        self.asked_at: float | None = None
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        return self.stop.is_set()
+        return self.watch.stop.is_set()
 
     def stop_all(self) -> bool:
-        return self.stop.is_set()
+        if not self.watch.stop.is_set():
+            return False
+        self.asked_at = self.asked_at or time.monotonic()
+        return not self.watch.mapping or time.monotonic() - self.asked_at > SAVE_SECONDS
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune pickles its own state aside; the event belongs to this process
@@ -102,10 +135,19 @@ class _StopWhen(tune.Stopper):
 class _Watch(tune.Callback):
     """Follows the trials from the driver: live progress, and the end of those that cannot write it themselves."""
 
-    def __init__(self, plans: list[TrialPlan], folder: Folder, progress: Progress, stop: threading.Event) -> None:
+    def __init__(
+        self,
+        plans: list[TrialPlan],
+        folder: Folder,
+        progress: Progress,
+        stop: threading.Event,
+        release: Callable[[str], object] = lambda trial: None,
+    ) -> None:
         self.plans, self.folder, self.progress, self.stop = plans, folder, progress, stop
+        self.release = release  # frees what a trial whose process may be gone has reserved elsewhere
         self.rows: dict[str, list[Row]] = {}
         self.started_at: dict[str, float] = {}
+        self.mapping: set[str] = set()  # trials that are in the middle of a map
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
@@ -116,32 +158,42 @@ class _Watch(tune.Callback):
     def on_trial_start(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         plan = self._plan(trial)
         self.rows[plan.id] = []
+        self.mapping.discard(plan.id)
         self.started_at[plan.id] = time.monotonic()
         self.progress.started(plan)
 
     def on_trial_result(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, result: dict[str, Any], **info: Any
     ) -> None:
+        plan = self._plan(trial)
+        if "cells" in result:
+            cells = CellProgress(**result["cells"])
+            going_on = cells.done + cells.failed < cells.total
+            (self.mapping.add if going_on else self.mapping.discard)(plan.id)
+            self.progress.mapped(plan, cells)
         if "row" in result:
-            plan = self._plan(trial)
             self.rows[plan.id][result["index"] :] = [result["row"]]
             self.progress.reported(plan, result["row"], result["total_steps"])
 
     def on_trial_complete(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         plan = self._plan(trial)
+        self.mapping.discard(plan.id)
         folder = self.folder / "trials" / plan.id
         ended = record.read_trial(folder)
         if ended is None and not self.stop.is_set():
             ended = self._record(plan, "stopped", None)
+        self.release(plan.id)
         self.progress.ended(plan, ended.status if ended else "interrupted")
 
     def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         plan = self._plan(trial)
+        self.mapping.discard(plan.id)
         failure = Failure(
             cause="worker_lost",
             message=f"its worker died, also when started again (limits.max_failures: {plan.spec.limits.max_failures})",
             traceback=str(trial.get_error() or ""),
         )
+        self.release(plan.id)
         self._record(plan, "failed", failure)
         self.progress.ended(plan, "failed")
 

@@ -1,37 +1,64 @@
 """One trial from start to finish, the same in this process and in a worker of Ray."""
 
 import os
-import traceback
 
 import torch
 
 from service import catalog, record
-from service.errors import AssayError, InputError
+from service.fanout import Executor
 from service.plan import TrialPlan
-from service.record import Failure, TrialRecord, TrialStatus
+from service.record import Failure, TrialRecord, TrialStatus, describe
 from service.run import CHECKPOINT, METRICS, Report, Row, Run, table_of
-from service.store import Folder
+from service.store import Folder, open_store
 
 
-def execute(plan: TrialPlan, folder: Folder, report: Report) -> TrialRecord:
+def execute(plan: TrialPlan, folder: Folder, report: Report, executor: Executor) -> TrialRecord:
     """Run the job's code for one trial and record how it ended.
 
-    folder: the trial's own. An exception of the job becomes a record with status `failed`: the other trials go on.
-    A stop by the scheduler or by the user passes through as a BaseException, after the rows have been written.
+    folder: the trial's own. executor: where the cells of `run.map` are computed.
+    An exception of the job becomes a record with status `failed`: the other trials go on. A stop by the scheduler or by
+    the user passes through as a BaseException, after the rows have been written.
     """
-    job = catalog.load(plan.spec.job)
-    set_threads(plan.spec.resources.threads)
-    run = Run(folder, plan.spec.seed, report)
+    run = Run(folder, plan.spec.seed, report, executor, open_store(plan.spec.store))
+    failure = None
     try:
-        job.run(plan.spec.params, run)
-        ended = _ended(plan, run, None)
+        perform(plan, run)
     except Exception as error:
-        ended = _ended(plan, run, describe(error))
+        failure = describe(error)
     finally:
         run.flush()
-    record.write(folder, "trial.json", ended)
+    return conclude(plan, run, failure)
+
+
+def perform(plan: TrialPlan, run: Run) -> None:
+    """The job's own code for one trial."""
+    job = catalog.load(plan.spec.job)
+    set_threads(plan.spec.resources.threads)
+    job.run(plan.spec.params, run)
+
+
+def conclude(plan: TrialPlan, run: Run, failure: Failure | None) -> TrialRecord:
+    """Record the end of a trial in its folder. It is `partial` if it has an end, but not all of its cells."""
+    status: TrialStatus = "failed" if failure else "finished"
+    if run.failed_cells:
+        lacking = "; ".join(map(str, run.failed_cells))
+        if failure:
+            failure = failure.model_copy(update={"message": f"{failure.message}; before that {lacking}"})
+        else:
+            status = "partial"
+            failure = run.failed_cells[0].failure.model_copy(update={"message": lacking})
+    ended = TrialRecord(
+        id=plan.id,
+        label=plan.label,
+        status=status,
+        seconds=run.seconds,
+        metrics=run.metrics,
+        artefacts=tuple(run.artefacts.values()),
+        failure=failure,
+    )
+    record.write(run.folder, "trial.json", ended)
     if ended.status == "finished":
-        folder.delete(CHECKPOINT)  # the results are in place: nothing will go on from it
+        run.folder.delete(CHECKPOINT)  # the results are in place: nothing will go on from it
     return ended
 
 
@@ -58,22 +85,3 @@ def set_threads(threads: int) -> None:
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what CUDA asks for deterministic matrix products
-
-
-def _ended(plan: TrialPlan, run: Run, failure: Failure | None) -> TrialRecord:
-    return TrialRecord(
-        id=plan.id,
-        label=plan.label,
-        status="failed" if failure else "finished",
-        seconds=run.seconds,
-        metrics=run.metrics,
-        artefacts=tuple(run.artefacts.values()),
-        failure=failure,
-    )
-
-
-def describe(error: BaseException) -> Failure:
-    """An exception as a record: an AssayError speaks for itself, others are named by their type."""
-    message = str(error) if isinstance(error, AssayError) else f"{type(error).__name__}: {error}"
-    cause = "user_error" if isinstance(error, InputError) else "error"
-    return Failure(cause=cause, message=message, traceback="".join(traceback.format_exception(error)))

@@ -5,6 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
+from service.fanout import CellProgress
 from service.plan import TrialPlan
 from service.progress import Lines, LiveTable, duration
 from tests.service.test_plan import plans as plans_of
@@ -33,6 +34,25 @@ def test_plain_lines(plans: list[TrialPlan], monkeypatch: pytest.MonkeyPatch) ->
         "seed=1: step 30, height 10, 10 s left",
     ]
     assert last.startswith("[1/2] seed=1: finished after ") and last.endswith(" (step 30, height 10)")
+
+
+def test_a_map_of_cells(plans: list[TrialPlan], monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    lines, terminal = io.StringIO(), io.StringIO()
+    with LiveTable(Console(file=terminal, force_terminal=True, width=100), total=2) as table:
+        for each in (table, plain := Lines(Console(file=lines), total=2)):
+            each.started(plans[0])
+        now[0] = 10.0
+        for each in (table, plain):
+            each.mapped(plans[0], CellProgress("surface", 1200, 2601, 3, 120.0, 11.65))
+    assert lines.getvalue().splitlines()[-1] == "seed=1: surface 1,200/2,601 cells, 120/s, 3 failed, 12 s left"
+    for shown in ("seed=1", "surface 1,200/2,601 cells, 120/s", "12 s"):
+        assert shown in terminal.getvalue()
+    plain.reported(plans[0], {"step": 1, "height": 2.0}, None)
+    plain.ended(plans[0], "partial")
+    last = lines.getvalue().splitlines()[-1]
+    assert "seed=1: partial after" in last and last.endswith("(step 1, height 2)")
 
 
 def test_a_table_on_a_terminal(plans: list[TrialPlan]) -> None:

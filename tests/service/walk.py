@@ -65,6 +65,7 @@ def run(params: Params, run: Run) -> None:
         architecture="tests.service.walk:linear",
         arguments={"size": params.sizes[0]},
         study="walk",
+        task="walking",
         inputs=(TensorSpec(name="input", datatype="FP32", shape=(-1, params.sizes[0])),),
         outputs=(TensorSpec(name="output", datatype="FP32", shape=(-1, 1)),),
         settings={},
