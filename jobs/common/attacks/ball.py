@@ -1,0 +1,92 @@
+"""The threat model: the ball around each clean image, random points in it, and directions of steepest ascent."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from jobs.common.attacks.projections import TINY, broadcast, project_l1, project_l2, project_linf
+from service.errors import InputError
+
+Norm = Literal["Linf", "L2", "L1"]
+
+
+@dataclass(frozen=True)
+class Ball:
+    """Every image within `epsilon` of the clean one in a norm, with pixels in [0, 1].
+
+    InputError: an unknown norm, or an epsilon that is not above 0, not finite or beyond the box.
+    """
+
+    norm: Norm
+    epsilon: float
+
+    def __post_init__(self) -> None:
+        if self.norm not in get_args(Norm):
+            raise InputError(f"norm is {self.norm!r}, but must be one of {', '.join(get_args(Norm))}")
+        if not (math.isfinite(self.epsilon) and self.epsilon > 0):
+            raise InputError(f"epsilon is {self.epsilon}, but must be above 0")
+        if self.norm == "Linf" and self.epsilon > 1:
+            raise InputError(
+                f"epsilon is {self.epsilon:g}, but pixels are in [0, 1] and no two differ by more than 1",
+                hint=f"epsilon is in the units of the pixels: {self.epsilon:g} of 255 is {self.epsilon / 255:.3g}",
+            )
+
+    def project(self, points: Tensor, centres: Tensor) -> Tensor:
+        """Points in the ball around the centres and in the box [0, 1]; those inside stay, up to rounding."""
+        project = {"Linf": project_linf, "L2": project_l2, "L1": project_l1}[self.norm]
+        return project(points, centres, self.epsilon)
+
+    def norms(self, differences: Tensor) -> Tensor:
+        """The norm of each difference: (batch, ...) -> (batch,)."""
+        order = {"Linf": math.inf, "L2": 2.0, "L1": 1.0}[self.norm]
+        norms: Tensor = torch.linalg.vector_norm(differences.flatten(1), ord=order, dim=1)
+        return norms
+
+    def holds(self, differences: Tensor) -> Tensor:
+        """Which differences are short enough, up to float32 rounding: (batch, ...) -> bool (batch,)."""
+        return self.norms(differences) <= self.longest
+
+    @property
+    def longest(self) -> float:
+        """Epsilon and what float32 rounding may add to it."""
+        return self.epsilon + 1e-5 * max(1.0, self.epsilon)
+
+
+def random_in_ball(images: Tensor, ball: Ball, generator: torch.Generator) -> Tensor:
+    """A point for each image, uniform in the ball, then clipped to the box. images: (batch, ...) in [0, 1].
+
+    L2: a Gaussian direction times U^(1/n). L1: n of n + 1 exponential variates over the sum of all, with random signs
+    (the simplex of Dirichlet(1, ..., 1); the last variate is what is left of epsilon).
+    """
+    if ball.norm == "Linf":
+        differences = torch.empty_like(images).uniform_(-ball.epsilon, ball.epsilon, generator=generator)
+    elif ball.norm == "L2":
+        directions = torch.empty_like(images).normal_(generator=generator)
+        radii = images.new_empty(len(images)).uniform_(generator=generator) ** (1 / math.prod(images.shape[1:]))
+        differences = directions * broadcast(ball.epsilon * radii / ball.norms(directions).clamp(min=TINY), images)
+    else:
+        lengths = torch.empty_like(images).exponential_(generator=generator)
+        left = images.new_empty(len(images)).exponential_(generator=generator)
+        signs = torch.empty_like(images).uniform_(-1, 1, generator=generator).sign()
+        differences = signs * lengths * broadcast(ball.epsilon / (ball.norms(lengths) + left), images)
+    return (images + differences).clamp_(0, 1)
+
+
+def ascent_direction(gradient: Tensor, norm: Norm, share: float = 0.01) -> Tensor:
+    """The step of length 1 in a norm that follows the gradient: (batch, ...), the same shape; 0 where the gradient is.
+
+    share: of the coordinates that an L1 step moves, all by the same: those of the largest gradients, at least one.
+    Sources: Linf Goodfellow et al. 2015; L2 Madry et al. 2018; L1 Tramèr & Boneh 2019 (SLIDE), section 4.
+    """
+    if norm == "Linf":
+        return gradient.sign()
+    flat = gradient.flatten(1)
+    if norm == "L2":
+        return gradient / broadcast(torch.linalg.vector_norm(flat, dim=1) + TINY, gradient)
+    count = max(1, round(share * flat.shape[1]))
+    largest = flat.abs().topk(count, dim=1).indices
+    signs = flat.gather(1, largest).sign() / count
+    return torch.zeros_like(flat).scatter_(1, largest, signs).view_as(gradient)

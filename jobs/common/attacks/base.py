@@ -1,0 +1,230 @@
+"""The interface of all attacks: what is attacked, within which ball, what counts as success, what comes out.
+
+    result = PGD(steps=20).run(model, images, labels, Ball("Linf", 8 / 255), seed=0)
+    result.broken        # which samples the attack broke
+    result.adversarials  # the images that broke them
+
+An attack is a frozen set of parameters with one method, `attack(search, generator)`. It asks the `Search` for logits
+and gradients, hands every candidate back to it, and goes on with the samples that still stand: a broken one leaves the
+batch at once. The search keeps the books: what broke whom, and how many queries and gradients were spent on whom.
+"""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from jobs.common.attacks import checks
+from jobs.common.attacks.ball import Ball, Norm
+from jobs.common.params import StudyParams
+
+__all__ = ["Attack", "Ball", "Cost", "Goal", "Loss", "Model", "Norm", "Result", "Search", "kept"]
+
+Model = Callable[[Tensor], Tensor]  # images (batch, channels, height, width) in [0, 1] -> logits (batch, classes)
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What is wanted of each sample: any class but its label, or (targeted) one class.
+
+    labels, targets: int64 (batch,).
+    """
+
+    labels: Tensor
+    targets: Tensor | None = None
+
+    def reached(self, logits: Tensor) -> Tensor:
+        """Which samples are where the attack wants them: (batch, classes) -> bool (batch,)."""
+        predictions = logits.argmax(1)
+        return predictions != self.labels if self.targets is None else predictions == self.targets
+
+    def __getitem__(self, rows: Tensor) -> "Goal":
+        return Goal(self.labels[rows], None if self.targets is None else self.targets[rows])
+
+
+Loss = Callable[[Tensor, Goal], Tensor]  # logits (batch, classes), goal -> (batch,): the larger, the nearer to the goal
+
+
+@dataclass(frozen=True)
+class Result:
+    """What an attack did to each sample of a batch."""
+
+    adversarials: Tensor
+    """(batch, channels, height, width): what broke it; of one that stands the attack's last candidate"""
+    broken: Tensor
+    """bool (batch,)"""
+    distances: Tensor
+    """(batch,): norm of adversarial - image"""
+    minimum_distances: Tensor
+    """(batch,): the least norm known to break it, beyond epsilon too if a minimum-norm attack looked there; or inf"""
+    queries: Tensor
+    """int64 (batch,): forward passes"""
+    gradients: Tensor
+    """int64 (batch,): backward passes"""
+    warnings: tuple[str, ...] = ()
+    """why the result may flatter the model, one sentence each"""
+
+
+class Search:
+    """The books of one attack, or of several in turn, on one batch.
+
+    rows: int64 (k,), places in the whole batch; points: (k, channels, height, width), their candidates, which must lie
+    in the ball and in the box. A sample that is at its goal from the start is broken at distance 0. InputError: the
+    model gives anything but finite logits (batch, classes), or labels or targets are not among the classes.
+    """
+
+    def __init__(self, model: Model, images: Tensor, goal: Goal, ball: Ball) -> None:
+        self.model, self.images, self.goal, self.ball = model, images, goal, ball
+        self.warnings: list[str] = []
+        self.queries = torch.zeros(len(images), dtype=torch.int64, device=images.device)
+        self.gradients = torch.zeros_like(self.queries)
+        self.clean_logits = self.logits(torch.arange(len(images), device=images.device), images)
+        checks.check_logits(self.clean_logits, goal.labels, goal.targets)
+        self.adversarials = images.clone()
+        self.broken = goal.reached(self.clean_logits)
+        self.minimum_distances = torch.where(self.broken, 0.0, torch.inf).to(images.dtype)
+        self._gradients_checked = False
+
+    @property
+    def standing(self) -> Tensor:
+        """The rows that are not broken."""
+        return (~self.broken).nonzero().squeeze(1)
+
+    def logits(self, rows: Tensor, points: Tensor) -> Tensor:
+        """(k, classes). Counts one query for each row."""
+        self.queries.index_add_(0, rows, torch.ones_like(rows))
+        with torch.no_grad():
+            return self.model(points)
+
+    def gradient(
+        self, rows: Tensor, points: Tensor, loss: Loss, aim: Goal | None = None, passes: int = 1
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits (k, classes), losses (k,) and the gradient of the losses by the points. Counts both kinds of work.
+
+        aim: what the loss is about; default the goal of the search. passes: a randomised model's gradient and loss are
+        averaged over so many; the logits are those of the last.
+        """
+        aim = self.goal[rows] if aim is None else aim
+        points = points.detach().requires_grad_()
+        logits, losses, gradient = _backward(self.model, points, loss, aim)
+        if passes > 1:
+            for _ in range(passes - 1):
+                logits, more_losses, more_gradient = _backward(self.model, points, loss, aim)
+                losses, gradient = losses + more_losses, gradient + more_gradient
+            losses, gradient = losses / passes, gradient / passes
+        work = torch.full_like(rows, passes)
+        self.queries.index_add_(0, rows, work)
+        self.gradients.index_add_(0, rows, work)
+        if not self._gradients_checked:
+            self._gradients_checked = True
+            self.warnings += checks.zero_gradients(gradient)
+        return logits, losses, gradient
+
+    def record(self, rows: Tensor, points: Tensor, logits: Tensor) -> Tensor:
+        """Keep the candidates, and note which samples they break: bool (k,). A broken one keeps what broke it first.
+
+        The rows must be distinct.
+        """
+        now = self.goal[rows].reached(logits)
+        rows, points, hits = kept(~self.broken[rows], rows, points, now)
+        self.keep(rows, points)
+        self.broken[rows[hits]] = True
+        return now
+
+    def keep(self, rows: Tensor, points: Tensor) -> None:
+        """Keep candidates that broke nothing, of samples that still stand."""
+        self.adversarials.index_copy_(0, rows, points.detach())
+
+    def record_minimum(self, rows: Tensor, points: Tensor) -> None:
+        """Note points that are known to be at the goal, in the ball or not. Those in the ball break their samples.
+
+        For attacks that look for the smallest perturbation. The rows must be distinct.
+        """
+        norms = self.ball.norms(points - self.images[rows])
+        self.minimum_distances[rows] = torch.minimum(self.minimum_distances[rows], norms)
+        breaks = (norms <= self.ball.longest) & ~self.broken[rows]
+        self.adversarials[rows[breaks]] = points[breaks]
+        self.broken[rows[breaks]] = True
+
+    def result(self) -> Result:
+        distances = self.ball.norms(self.adversarials - self.images)
+        minimum = torch.where(self.broken, torch.minimum(distances, self.minimum_distances), self.minimum_distances)
+        return Result(
+            self.adversarials, self.broken, distances, minimum, self.queries, self.gradients, tuple(self.warnings)
+        )
+
+
+class Cost(NamedTuple):
+    """Passes through the model for one sample."""
+
+    forward: int
+    backward: int
+
+    def times(self, count: int) -> "Cost":
+        return Cost(self.forward * count, self.backward * count)
+
+
+class Attack(StudyParams):
+    """The parameters of an attack, and the attack. Its children say their `kind` and `attack`."""
+
+    norms: ClassVar[tuple[Norm, ...]] = ("Linf", "L2", "L1")
+    """the balls it knows"""
+
+    kind: str = Field(description="the name of the attack")
+
+    def run(
+        self,
+        model: Model,
+        images: Tensor,
+        labels: Tensor,
+        ball: Ball,
+        seed: int = 0,
+        targets: Tensor | None = None,
+    ) -> Result:
+        """Attack a batch. The same arguments give the same result.
+
+        model: in evaluation mode. images: float (batch, channels, height, width) in [0, 1]; labels, targets: int64
+        (batch,). targets: the class that each sample is to be taken for; None: any but its label. Raises InputError,
+        one sentence, about the first thing that is wrong with them.
+        """
+        checks.check_batch(images, labels, targets)
+        checks.check_ball(self.kind, self.norms, ball, images)
+        checks.check_evaluation_mode(model)
+        search = Search(model, images, Goal(labels, targets), ball)
+        checks.check_classes(self.kind, search.clean_logits.shape[1], self.fewest_classes(targets is not None))
+        self.attack(search, torch.Generator(images.device).manual_seed(seed))
+        return search.result()
+
+    def fewest_classes(self, targeted: bool) -> int:
+        """How many classes a model must have at least."""
+        return 2
+
+    @abstractmethod
+    def cost(self, norm: Norm, classes: int, targeted: bool) -> Cost:
+        """What a sample that stands to the end costs, and no sample exceeds, beside the pass over its clean image.
+
+        classes: of the model. targeted: each sample has a target of its own.
+        """
+
+    @abstractmethod
+    def attack(self, search: Search, generator: torch.Generator) -> None:
+        """Try to break what stands. Everything random comes from the generator."""
+
+
+def kept(keep: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
+    """The rows of each state that are kept; the states themselves if all are. keep: bool (k,)."""
+    return states if bool(keep.all()) else tuple(state[keep] for state in states)
+
+
+def _backward(model: Model, points: Tensor, loss: Loss, aim: Goal) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits, losses and the gradient of the sum of the losses, all detached."""
+    with torch.enable_grad():
+        logits = model(points)
+        losses = loss(logits, aim)
+        # summed: averaging would scale the gradient by the batch, and underflow in half precision
+        (gradient,) = torch.autograd.grad(losses.sum(), points)
+    return logits.detach(), losses.detach(), gradient

@@ -1,0 +1,200 @@
+"""What can be wrong with a model or with data before an attack begins, and what makes its result doubtful afterwards.
+
+`check_...` raise InputError, one sentence. The others return warnings, one sentence each: the flags of AutoAttack
+(Croce & Hein 2020) for models whose robustness an attack overstates.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from jobs.common.attacks.ball import Ball, Norm
+from service.errors import InputError
+
+SAME_LOGITS = 1e-4
+"""distance of normalised logits from which a model is called randomised"""
+PROBABILITY = 1e-5
+"""how near to 1 the sum of probabilities is"""
+PASSES = 5
+"""in which a randomised model is told from one that is not"""
+SQUARE_GAIN = 0.002
+"""robust accuracy that Square may take after gradient attacks"""
+
+
+def check_ball(attack: str, norms: tuple[Norm, ...], ball: Ball, images: Tensor) -> None:
+    """The attack knows the norm, and epsilon is not beyond the diameter of the box."""
+    if ball.norm not in norms:
+        raise InputError(f"norm is {ball.norm}, but {attack} knows {' and '.join(norms)} only")
+    pixels = images[0].numel() if len(images) else 0
+    diameter = {"Linf": 1.0, "L2": pixels**0.5, "L1": float(pixels)}[ball.norm]
+    if pixels and ball.epsilon > diameter:
+        raise InputError(
+            f"epsilon is {ball.epsilon:g}, but no two images of {pixels} pixels in [0, 1] are further apart in "
+            f"{ball.norm} than {diameter:g}",
+            hint=f"epsilon is in the units of the pixels: {ball.epsilon:g} of 255 is {ball.epsilon / 255:.3g}",
+        )
+
+
+def check_batch(images: Tensor, labels: Tensor, targets: Tensor | None) -> None:
+    """Images are a batch of finite floats in [0, 1], labels and targets one class number each, and differ."""
+    if images.dim() != 4:
+        raise InputError(
+            f"images have shape {tuple(images.shape)}, but a batch is (batch, channels, height, width)",
+            hint="images.unsqueeze(0) makes a batch of one image" if images.dim() == 3 else None,
+        )
+    if not images.numel():
+        raise InputError(f"images have shape {tuple(images.shape)}, which holds no pixel")
+    if not images.is_floating_point():
+        raise InputError(
+            f"images are {_name(images.dtype)}, but pixels are floating-point numbers in [0, 1]", hint="divide by 255"
+        )
+    if not bool(images.isfinite().all()):
+        raise InputError("images hold NaN or infinite pixels, but pixels are in [0, 1]")
+    least, most = float(images.amin()), float(images.amax())
+    if least < 0 or most > 1:
+        hint = "normalisation belongs inside the model" if least < 0 else "divide by 255"
+        raise InputError(f"pixels are in [{least:g}, {most:g}], but must be in [0, 1]", hint=hint)
+    _check_classes_of("labels", labels, len(images))
+    if targets is not None:
+        _check_classes_of("targets", targets, len(images))
+        if bool((targets == labels).any()):
+            row = int((targets == labels).nonzero()[0])
+            raise InputError(f"targets[{row}] is {int(targets[row])}, the label itself, but must be another class")
+
+
+def check_evaluation_mode(model: Callable[[Tensor], Tensor]) -> None:
+    """No part of a module is in training mode, where batches change the statistics and dropout is random."""
+    if isinstance(model, nn.Module):
+        for name, part in model.named_modules():
+            if part.training:
+                where = f"its part {name!r}" if name else "it"
+                raise InputError(
+                    f"the model must be in evaluation mode, but {where} is in training mode", "model.eval()"
+                )
+
+
+def check_logits(logits: Any, labels: Tensor, targets: Tensor | None) -> None:
+    """The model gave finite logits (batch, classes), not probabilities; labels and targets are among the classes."""
+    if not isinstance(logits, Tensor):
+        raise InputError(f"the model returns {type(logits).__name__}, but must return a tensor of logits")
+    if logits.dim() != 2 or len(logits) != len(labels) or logits.shape[1] < 2:
+        raise InputError(
+            f"the model returns shape {tuple(logits.shape)}, but must return logits ({len(labels)}, classes) "
+            "of at least 2 classes"
+        )
+    if not bool(logits.isfinite().all()):
+        row = int((~logits.isfinite()).any(1).nonzero()[0])
+        raise InputError(f"the model returns NaN or infinite logits for images[{row}], but logits must be finite")
+    sums = logits.sum(1)
+    probable = (logits > -PROBABILITY) & (logits < 1 + PROBABILITY)
+    if bool(((sums - 1).abs() < PROBABILITY).all() & probable.all()):
+        raise InputError(
+            "the model returns probabilities, but must return logits: the softmax flattens the gradients",
+            hint="drop the softmax, or return the logarithm of the probabilities",
+        )
+    for name, classes in (("labels", labels), ("targets", targets)):
+        if classes is not None and bool((classes >= logits.shape[1]).any()):
+            row = int((classes >= logits.shape[1]).nonzero()[0])
+            raise InputError(
+                f"{name}[{row}] is {int(classes[row])}, but the model has classes 0 to {logits.shape[1] - 1}"
+            )
+
+
+def check_classes(attack: str, classes: int, fewest: int) -> None:
+    """The model has as many classes as the attack compares."""
+    if classes < fewest:
+        raise InputError(
+            f"the model has {classes} classes, but {attack} with these options needs at least {fewest}",
+            hint="the margin loss needs 2",
+        )
+
+
+def zero_gradients(gradient: Tensor) -> list[str]:
+    """Samples whose gradient is exactly zero, which no gradient attack can move. gradient: (batch, ...)."""
+    zero = int((gradient.flatten(1) == 0).all(1).sum())
+    if not zero:
+        return []
+    return [
+        f"the gradient of {zero} of {len(gradient)} samples is zero, so gradients may be masked: "
+        "run Square, which needs none, and a loss of logits (margin or dlr)"
+    ]
+
+
+def randomised(model: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor, passes: int = PASSES) -> list[str]:
+    """A model that answers the same images differently in some of so many passes."""
+    with torch.no_grad():
+        logits = [model(images) for _ in range(passes)]
+    correct = {int((each.argmax(1) == labels).sum()) for each in logits}
+    units = torch.stack([nn.functional.normalize(each, dim=1) for each in logits])  # (passes, batch, classes)
+    apart = torch.cdist(units.transpose(0, 1), units.transpose(0, 1), compute_mode="donot_use_mm_for_euclid_dist")
+    if len(correct) == 1 and float(apart.amax()) <= SAME_LOGITS:
+        return []
+    return [
+        "the model answers the same images differently each time, so single gradients mislead: "
+        "run the rand version of AutoAttack, or average gradients over several passes"
+    ]
+
+
+def gradients_inside(model: Callable[[Tensor], Tensor], images: Tensor) -> list[str]:
+    """A model that optimises while it answers (a dynamic defence): it calls autograd in its forward pass."""
+    with _AutogradCalls() as calls:
+        model(images)
+    if not calls.count:
+        return []
+    return [
+        "the model computes gradients inside its forward pass (a dynamic defence), "
+        "so these attacks may be too weak: run one that is adapted to it"
+    ]
+
+
+def square_after_gradients(before: float, after: float) -> list[str]:
+    """Square, without gradients, broke what gradient attacks had not. before, after: robust accuracies in [0, 1]."""
+    if before - after <= SQUARE_GAIN:
+        return []
+    return [
+        f"Square lowered the robust accuracy from {before:.1%} to {after:.1%} after gradient attacks, so gradients may "
+        "be masked: run Square with more queries and restarts, and an attack that is adapted to the model"
+    ]
+
+
+def few_classes(classes: int, targets: int) -> list[str]:
+    """Targeted attacks that find fewer classes than they aim at."""
+    if classes > targets:
+        return []
+    return [f"the model has {classes} classes: targeted attacks aim at {classes - 1} classes instead of {targets}"]
+
+
+class _AutogradCalls(TorchFunctionMode):
+    """Counts what asks autograd for gradients while it is entered, in this thread."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        self.count += function in (torch.autograd.grad, torch.autograd.backward, Tensor.backward)
+        return function(*args, **(kwargs or {}))
+
+
+def _check_classes_of(name: str, classes: Tensor, batch: int) -> None:
+    """One int64 class number a sample, from 0."""
+    if classes.shape != (batch,):
+        one_hot = classes.dim() == 2 and len(classes) == batch
+        raise InputError(
+            f"{name} have shape {tuple(classes.shape)}, but must be one class number for each of {batch} images",
+            hint=f"one-hot rows become class numbers by {name}.argmax(1)" if one_hot else None,
+        )
+    if classes.dtype != torch.int64:
+        raise InputError(f"{name} are {_name(classes.dtype)}, but class numbers are int64", hint=f"{name}.long()")
+    if bool((classes < 0).any()):
+        row = int((classes < 0).nonzero()[0])
+        raise InputError(f"{name}[{row}] is {int(classes[row])}, but classes are counted from 0")
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

@@ -1,0 +1,88 @@
+"""Projected gradient ascent, from one step (FGSM) to many with restarts.
+
+Sources: Goodfellow et al. 2015 (one step), Madry et al. 2018 (many); the steps in L1: Tramèr & Boneh 2019, SLIDE.
+"""
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from jobs.common.attacks.ball import Ball, Norm, ascent_direction, random_in_ball
+from jobs.common.attacks.base import Attack, Cost, Search, kept
+from jobs.common.attacks.losses import LOSSES, LossName, fewest_classes
+
+
+class FGSM(Attack):
+    """One step of the length of epsilon, without a random start."""
+
+    kind: Literal["fgsm"] = Field("fgsm", description="one step of the length of epsilon")
+    loss: LossName = Field("cross_entropy", description="what is maximised")
+
+    def fewest_classes(self, targeted: bool) -> int:
+        return fewest_classes(self.loss, targeted)
+
+    def cost(self, norm: Norm, classes: int, targeted: bool) -> Cost:
+        return Cost(forward=2, backward=1)
+
+    def attack(self, search: Search, generator: torch.Generator) -> None:
+        rows = search.standing
+        if not len(rows):
+            return
+        images = search.images[rows]
+        _, _, gradient = search.gradient(rows, images, LOSSES[self.loss])
+        points = step(images, gradient, search.ball, 1.0, images)
+        search.record(rows, points, search.logits(rows, points))
+
+
+class PGD(Attack):
+    """Many steps up the loss, each projected back. A restart is given to the samples that still stand."""
+
+    kind: Literal["pgd"] = Field("pgd", description="many projected steps up the loss, with restarts")
+    steps: int = Field(20, ge=1, le=100_000, description="steps of each start")
+    step_size: float | None = Field(
+        None, gt=0, le=2, description="length of a step in units of epsilon; none: 2.5 / steps, at most 2"
+    )
+    restarts: int = Field(1, ge=1, le=1000, description="starts, each from another random point")
+    random_start: bool = Field(True, description="begin at a random point of the ball, not at the image")
+    loss: LossName = Field("cross_entropy", description="what is maximised")
+
+    def fewest_classes(self, targeted: bool) -> int:
+        return fewest_classes(self.loss, targeted)
+
+    def cost(self, norm: Norm, classes: int, targeted: bool) -> Cost:
+        return Cost(forward=self.steps + 1, backward=self.steps).times(self.restarts)
+
+    def attack(self, search: Search, generator: torch.Generator) -> None:
+        for _ in range(self.restarts):
+            self._start(search, generator)
+
+    def _start(self, search: Search, generator: torch.Generator) -> None:
+        rows = search.standing
+        if not len(rows):
+            return
+        images, aim = search.images[rows], search.goal[rows]
+        points = random_in_ball(images, search.ball, generator) if self.random_start else images
+        size = min(2.5 / self.steps, 2) if self.step_size is None else self.step_size
+        for _ in range(self.steps):
+            logits, _, gradient = search.gradient(rows, points, LOSSES[self.loss], aim)
+            hits = aim.reached(logits)
+            if bool(hits.any()):
+                search.record(rows[hits], points[hits], logits[hits])
+                rows, images, points, gradient = kept(~hits, rows, images, points, gradient)
+                aim = search.goal[rows]
+            if not len(rows):
+                return
+            points = step(points, gradient, search.ball, size, images)
+        search.record(rows, points, search.logits(rows, points))
+
+
+def step(points: Tensor, gradient: Tensor, ball: Ball, size: float, images: Tensor) -> Tensor:
+    """A step up the loss and back into ball and box. size: in units of epsilon.
+
+    An L1 step goes to the pixels that the box lets move: a few steep ones on its faces would use up every step.
+    """
+    if ball.norm == "L1":
+        gradient = gradient.masked_fill(torch.where(gradient > 0, points >= 1, points <= 0), 0)
+    return ball.project(torch.add(points, ascent_direction(gradient, ball.norm), alpha=size * ball.epsilon), images)

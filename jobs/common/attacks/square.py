@@ -1,0 +1,70 @@
+"""Square: random search without gradients, which changes one square window at a time and keeps what helps.
+
+Source: Andriushchenko et al. 2020, algorithms 1 to 3, and the code released with AutoAttack for what is not in them.
+"""
+
+from bisect import bisect_left
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+
+from jobs.common.attacks.ball import Norm
+from jobs.common.attacks.base import Attack, Cost, Search, kept
+from jobs.common.attacks.losses import margin
+from jobs.common.attacks.square_windows import Bumps, Stripes
+
+HALVED_AFTER = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
+"""the windows, of a search of 10,000, after which the area of the next ones is halved"""
+
+
+class Square(Attack):
+    """Random windows, each kept if it raises the margin of the goal; a sample stops when it breaks.
+
+    The samples of a batch share the places of the windows. The schedule of their areas and the start of each norm are
+    those of AutoAttack's code.
+    """
+
+    norms: ClassVar[tuple[Norm, ...]] = ("Linf", "L2")
+
+    kind: Literal["square"] = Field("square", description="random windows, without gradients")
+    queries: int = Field(5000, ge=1, le=1_000_000, description="windows tried after each start, one query each")
+    p_init: float = Field(0.8, gt=0, le=1, description="share of the image that the first windows cover")
+    restarts: int = Field(1, ge=1, le=1000, description="starts, each from other random stripes or tiles")
+    rescale: bool = Field(False, description="windows shrink in proportion to the queries, not as if they were 10,000")
+
+    def cost(self, norm: Norm, classes: int, targeted: bool) -> Cost:
+        return Cost(forward=self.queries + 1, backward=0).times(self.restarts)
+
+    def attack(self, search: Search, generator: torch.Generator) -> None:
+        for _ in range(self.restarts):
+            self._start(search, generator)
+
+    def _start(self, search: Search, generator: torch.Generator) -> None:
+        rows = search.standing
+        if not len(rows):
+            return
+        changes: type[Stripes | Bumps] = Stripes if search.ball.norm == "Linf" else Bumps
+        state = changes(search.images[rows], search.ball.epsilon, self.areas(), generator)
+        aim, logits = search.goal[rows], search.logits(rows, state.points)
+        best, hits = margin(logits, aim), search.record(rows, state.points, logits)
+        for number in range(self.queries):
+            if bool(hits.any()):
+                rows, best = kept(~hits, rows, best)
+                if not len(rows):
+                    return
+                aim = search.goal[rows]
+                state.keep(~hits)
+            logits = search.logits(rows, state.propose(number))
+            margins, hits = margin(logits, aim), aim.reached(logits)
+            better = (margins > best) | hits
+            best = torch.where(better, margins, best)
+            state.accept(better)
+            if bool(hits.any()):
+                search.record(rows[hits], state.points[hits], logits[hits])
+        search.keep(rows[~hits], state.points[~hits])
+
+    def areas(self) -> list[float]:
+        """The share of the image that each window covers."""
+        places = [int(number / self.queries * 10_000) if self.rescale else number for number in range(self.queries)]
+        return [self.p_init / 2 ** bisect_left(HALVED_AFTER, place) for place in places]

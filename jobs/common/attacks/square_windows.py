@@ -1,0 +1,168 @@
+"""The windows of the Square attack: how it begins, and what it tries next, in each norm.
+
+Both kinds hold `points` (batch, channels, height, width), the best known of each sample. `propose` gives candidates
+that differ in one window, `accept` keeps those that are better, `keep` drops samples that are done.
+
+Random numbers are drawn in the order of AutoAttack's code, so that the same stream gives the same search.
+"""
+
+import math
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from jobs.common.attacks.projections import TINY, broadcast
+
+TILES = 5
+"""tiles along the height of the image where the search in L2 begins"""
+SMALLEST_BUMP = 3
+
+
+class Stripes:
+    """L-infinity: vertical stripes to begin with, then windows in which each channel goes to one face of the ball.
+
+    areas: the share of the image that each window covers. A window begins in rows 0 to height - side - 1, so that the
+    last row and column are in none but windows as large as the image; so in the released code.
+    """
+
+    def __init__(self, images: Tensor, epsilon: float, areas: list[float], generator: torch.Generator) -> None:
+        batch, channels, height, width = images.shape
+        self.lower, self.upper = (images - epsilon).clamp_(min=0), (images + epsilon).clamp_(max=1)
+        up = _random(generator, batch, channels, 1, width) > 0.5
+        self.points = torch.where(up, self.upper, self.lower)
+
+        self.sides = [min(max(round(math.sqrt(area * height * width)), 1), height, width) for area in areas]
+        draws = _random(generator, len(areas), 2 + channels)
+        room = torch.tensor([(height - side, width - side) for side in self.sides], device=draws.device)
+        self.corners = (draws[:, :2] * room).long().tolist()
+        self.up = (draws[:, 2:] > 0.5).view(-1, channels, 1, 1)
+
+    def propose(self, number: int) -> Tensor:
+        """The points themselves, changed until `accept`."""
+        (row, column), side = self.corners[number], self.sides[number]
+        place = (..., slice(row, row + side), slice(column, column + side))
+        self.window = self.points[place]
+        self.before = self.window.clone()
+        self.window.copy_(torch.where(self.up[number], self.upper[place], self.lower[place]))
+        return self.points
+
+    def accept(self, better: Tensor) -> None:
+        """better: bool (batch,)."""
+        self.window.copy_(torch.where(broadcast(better, self.window), self.window, self.before))
+
+    def keep(self, keep: Tensor) -> None:
+        """keep: bool (batch,)."""
+        self.points, self.lower, self.upper = self.points[keep], self.lower[keep], self.upper[keep]
+
+
+class Bumps:
+    """L2: tiles of bumps to begin with; then the perturbation of one window moves into another, on top of a new bump.
+
+    areas: the share of the image that each window covers. The side of a window is odd and at least 3 where it fits.
+    """
+
+    def __init__(self, images: Tensor, epsilon: float, areas: list[float], generator: torch.Generator) -> None:
+        self.images, self.epsilon, self.generator = images, epsilon, generator
+        height, width = images.shape[2:]
+        sides = [max(round(math.sqrt(area * height * width)), SMALLEST_BUMP) for area in areas]
+        self.sides = [min(side + (side % 2 == 0), height, width) for side in sides]
+        self.points = self._at(self._tiles())
+        self.differences = self.points - images
+        self.norms = _norms(self.differences)
+
+    def _tiles(self) -> Tensor:
+        """A bump of a random sign in each tile, channel and image. A tile is as wide as it is high."""
+        batch, channels, height, width = self.images.shape
+        side = max(height // TILES, 1)
+        first = max((height - side * TILES) // 2, 0)
+        differences = torch.zeros_like(self.images)
+        for row in range(first, first + height // side * side, side):
+            for column in range(first, first + width // side * side, side):
+                shape = bump(side, bool(_random(self.generator, 1) > 0.5)).to(self.images)
+                signs = (2 * _random(self.generator, batch, channels, 1, 1) - 1).sign()
+                tile = differences[..., row : row + side, column : column + side]  # cut off at the faces
+                tile += shape[: tile.shape[2], : tile.shape[3]] * signs
+        return differences
+
+    def _at(self, differences: Tensor) -> Tensor:
+        """The points at distance epsilon in these directions, clipped to the box."""
+        scales = self.epsilon / (_norms(differences) + TINY)
+        return torch.addcmul(self.images, differences, scales).clamp_(0, 1)
+
+    def propose(self, number: int) -> Tensor:
+        """Candidates: (batch, channels, height, width)."""
+        batch, channels, height, width = self.images.shape
+        side = self.sides[number]
+        draws = _random(self.generator, 5 + batch * channels)
+        room = torch.tensor([height - side, width - side] * 2, device=draws.device)
+        row, column, other_row, other_column = (draws[:4] * room).long().tolist()
+        signs = (2 * draws[5:] - 1).sign().view(batch, channels, 1, 1)
+        place = (..., slice(row, row + side), slice(column, column + side))
+        other = (..., slice(other_row, other_row + side), slice(other_column, other_column + side))
+        shared_rows = slice(max(row, other_row), min(row, other_row) + side)  # empty where the windows lie apart
+        shared = (..., shared_rows, slice(max(column, other_column), min(column, other_column) + side))
+        energies = [_energies(self.differences[window]) for window in (place, other, shared)]
+        freed = (energies[0] + energies[1] - energies[2]).clamp(min=0)  # (batch, channels, 1, 1)
+        unspent = (self.epsilon**2 - self.norms.square()).clamp(min=0) / channels
+
+        shape = bump(side, bool(draws[4] > 0.5)).to(self.images)
+        change = shape * signs + self.differences[place] / (energies[0].sqrt() + TINY)
+        change *= (unspent + freed).sqrt() / (_energies(change).sqrt() + TINY)
+        differences = self.differences.clone()
+        differences[other] = 0
+        differences[place] = change
+        self.candidates = self._at(differences)
+        return self.candidates
+
+    def accept(self, better: Tensor) -> None:
+        """better: bool (batch,)."""
+        rows = better.nonzero().squeeze(1)
+        if len(rows):
+            points = self.candidates[rows]
+            differences = points - self.images[rows]
+            self.points[rows], self.differences[rows] = points, differences
+            self.norms[rows] = _norms(differences)
+
+    def keep(self, keep: Tensor) -> None:
+        """keep: bool (batch,)."""
+        states = (self.images, self.points, self.differences, self.norms)
+        self.images, self.points, self.differences, self.norms = (state[keep] for state in states)
+
+
+@cache
+def bump(side: int, transposed: bool) -> Tensor:
+    """A positive and a negative half, each a pyramid, of norm 1 together: (side, side). transposed: left and right.
+
+    A pyramid is a pile of squares around one centre, the k-th from the top of height 1 / k^2. Source: section 3.3.
+    """
+    halves = torch.cat([_pyramid(side // 2, side), -_pyramid(side - side // 2, side)])
+    halves /= torch.linalg.vector_norm(halves)
+    return halves.T if transposed else halves
+
+
+def _pyramid(height: int, width: int) -> Tensor:
+    """(height, width), of norm 1."""
+    rings = max(height, width) // 2 + 1
+    heights = (torch.arange(1, rings + 1) ** -2.0).flip(0).cumsum(0).flip(0)  # of the place at each distance
+    distances = torch.maximum(
+        (torch.arange(height) - height // 2).abs().unsqueeze(1), (torch.arange(width) - width // 2).abs()
+    )
+    pyramid = heights[distances]
+    pyramid /= torch.linalg.vector_norm(pyramid)
+    return pyramid
+
+
+def _random(generator: torch.Generator, *shape: int) -> Tensor:
+    """Uniform in [0, 1)."""
+    return torch.rand(shape, generator=generator, device=generator.device)
+
+
+def _norms(differences: Tensor) -> Tensor:
+    """(batch, channels, height, width) -> (batch, 1, 1, 1)."""
+    return broadcast(differences.square().flatten(1).sum(1).sqrt(), differences)
+
+
+def _energies(differences: Tensor) -> Tensor:
+    """The square of the norm of each channel: (batch, channels, height, width) -> (batch, channels, 1, 1)."""
+    return differences.square().sum((2, 3), keepdim=True)

@@ -1,0 +1,193 @@
+"""Attacks per second against the libraries that people use, at equal strength on the same network and images.
+
+    PGD-20        random start, 20 steps of epsilon / 4
+    APGD-100      cross entropy, one start
+    Square-1000   1,000 windows
+    AutoAttack    the standard ensemble, Square with 5,000 windows
+
+All in L-infinity, in one batch, on one thread. The images are classified correctly and half of them are robust: a PGD
+of 100 steps with 5 restarts does not break them. The libraries take turns; the ratio of the medians is printed, and how
+many samples each left standing. Where a library has no attack of that strength, or is not installed, it is said to be
+absent: foolbox has PGD alone, and the AutoAttack of adversarial-robustness-toolbox consists of other attacks.
+"""
+
+import logging
+import time
+import warnings
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from jobs.common.attacks.apgd import APGD
+from jobs.common.attacks.autoattack import AutoAttack
+from jobs.common.attacks.base import Attack, Ball
+from jobs.common.attacks.pgd import PGD
+from jobs.common.attacks.square import Square
+from jobs.common.classifiers import classifier
+from jobs.common.datasets import DataParams
+
+EPSILON = 4 / 255
+HALF = 50  # samples that are robust, and as many that are not
+ROUNDS = {"PGD-20": 5, "APGD-100": 3, "Square-1000": 3, "AutoAttack": 1}
+TRAINING_STEPS, TRAINING_BATCH = 250, 64
+
+Run = Callable[[Tensor, Tensor], Tensor]  # images, labels -> adversarial images
+
+
+def trained() -> nn.Module:
+    """A colour network, trained against FGSM with a random start (Wong et al. 2020)."""
+    torch.manual_seed(0)
+    net = classifier("colour_net")
+    data = DataParams(name="photo_patches").load("train")
+    optimizer = torch.optim.AdamW(net.parameters(), 2e-3)
+    for _ in range(TRAINING_STEPS):
+        rows = torch.randint(len(data), (TRAINING_BATCH,))
+        images, labels = data.images(rows), data.labels[rows]
+        noise = ((torch.rand(images.shape) * 2 - 1) * EPSILON).requires_grad_()
+        (slope,) = torch.autograd.grad(functional.cross_entropy(net(images + noise), labels), noise)
+        noise = (noise.detach() + 1.25 * EPSILON * slope.sign()).clamp(-EPSILON, EPSILON)
+        loss = functional.cross_entropy(net((images + noise).clamp(0, 1)), labels)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    return net.eval().requires_grad_(False)
+
+
+def half_robust(net: nn.Module) -> tuple[Tensor, Tensor]:
+    """As many images that a strong PGD breaks as such that it does not, in turn."""
+    data = DataParams(name="photo_patches").load("test")
+    images, labels = data.images(torch.arange(500)), data.labels[:500]
+    right = net(images).argmax(1) == labels
+    broken = PGD(steps=100, restarts=5).run(net, images, labels, Ball("Linf", EPSILON)).broken
+    robust, weak = (~broken).nonzero().squeeze(1), (broken & right).nonzero().squeeze(1)
+    half = min(HALF, len(robust), len(weak))
+    rows = torch.stack([robust[:half], weak[:half]], dim=1).flatten()
+    return images[rows], labels[rows]
+
+
+def ours(net: nn.Module) -> dict[str, Run]:
+    attacks: dict[str, Attack] = {
+        "PGD-20": PGD(steps=20, step_size=0.25),
+        "APGD-100": APGD(),
+        "Square-1000": Square(queries=1000),
+        "AutoAttack": AutoAttack(),
+    }
+    ball = Ball("Linf", EPSILON)
+
+    def run(attack: Attack) -> Run:
+        return lambda images, labels: attack.run(net, images, labels, ball).adversarials
+
+    return {name: run(attack) for name, attack in attacks.items()}
+
+
+def pyautoattack(net: nn.Module) -> dict[str, Run]:
+    from pyautoattack import AutoAttack as Released
+    from pyautoattack.autopgd_base import APGDAttack
+    from pyautoattack.square import SquareAttack
+
+    apgd = APGDAttack(net, n_iter=100, eps=EPSILON, device="cpu")
+    square = SquareAttack(net, n_queries=1000, eps=EPSILON, resc_schedule=False, device="cpu")
+    whole = Released(net, eps=EPSILON, seed=0)
+    return {
+        "APGD-100": apgd.perturb,
+        "Square-1000": square.perturb,
+        "AutoAttack": lambda images, labels: whole.run_standard_evaluation(images, labels)[0],
+    }
+
+
+def torchattacks(net: nn.Module) -> dict[str, Run]:
+    import torchattacks as library
+
+    def square(queries: int) -> Run:
+        return library.Square(net, eps=EPSILON, n_queries=queries, resc_schedule=False)
+
+    apgd = library.APGD(net, eps=EPSILON, steps=100)
+    apgd_t = library.APGDT(net, eps=EPSILON, steps=100)
+    fab_t = library.FAB(net, eps=EPSILON, steps=100, multi_targeted=True)
+    return {
+        "PGD-20": library.PGD(net, eps=EPSILON, alpha=EPSILON / 4, steps=20),
+        "APGD-100": apgd,
+        "Square-1000": square(1000),
+        "AutoAttack": library.MultiAttack([apgd, apgd_t, fab_t, square(5000)]),
+    }
+
+
+def foolbox(net: nn.Module) -> dict[str, Run]:
+    import foolbox as library
+
+    model = library.PyTorchModel(net, bounds=(0, 1))
+    pgd = library.attacks.LinfPGD(rel_stepsize=0.25, steps=20)
+    return {"PGD-20": lambda images, labels: pgd(model, images, labels, epsilons=EPSILON)[1]}
+
+
+def adversarial_robustness_toolbox(net: nn.Module) -> dict[str, Run]:
+    from art.attacks import evasion
+    from art.estimators.classification import PyTorchClassifier
+
+    model = PyTorchClassifier(net, nn.CrossEntropyLoss(), (3, 32, 32), 10, clip_values=(0, 1), device_type="cpu")
+    common = {"eps": EPSILON, "batch_size": 2 * HALF, "verbose": False}
+    pgd = evasion.ProjectedGradientDescentPyTorch(model, eps_step=EPSILON / 4, max_iter=20, num_random_init=1, **common)
+    apgd = evasion.AutoProjectedGradientDescent(
+        model, eps_step=2 * EPSILON, max_iter=100, nb_random_init=1, loss_type="cross_entropy", **common
+    )
+    square = evasion.SquareAttack(model, max_iter=1000, **common)
+
+    def run(attack: Any) -> Run:
+        return lambda images, labels: torch.from_numpy(attack.generate(images.numpy(), labels.numpy()))
+
+    return {"PGD-20": run(pgd), "APGD-100": run(apgd), "Square-1000": run(square)}
+
+
+LIBRARIES = (ours, pyautoattack, torchattacks, foolbox, adversarial_robustness_toolbox)
+
+
+def quietly(run: Run, images: Tensor, labels: Tensor) -> tuple[float, Tensor]:
+    """Seconds and what came out, without what the library has to say."""
+    with redirect_stdout(StringIO()), redirect_stderr(StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        began = time.perf_counter()
+        adversarials = run(images.clone(), labels.clone())
+        return time.perf_counter() - began, adversarials
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    logging.disable(logging.WARNING)
+    net = trained()
+    images, labels = half_robust(net)
+    runs: dict[str, dict[str, Run]] = {}
+    for library in LIBRARIES:
+        try:
+            runs[library.__name__] = library(net)
+        except ImportError as error:
+            print(f"{library.__name__} is absent: {error}")
+    for attack, rounds in ROUNDS.items():
+        having = {name: attacks[attack] for name, attacks in runs.items() if attack in attacks}
+        seconds: dict[str, list[float]] = {name: [] for name in having}
+        standing: dict[str, int] = {}
+        for round_ in range(rounds + (rounds > 1)):
+            for name, run in having.items():
+                torch.manual_seed(round_)
+                spent, adversarials = quietly(run, images, labels)
+                standing[name] = int((net(adversarials).argmax(1) == labels).sum())
+                if round_ or rounds == 1:  # the first warms up
+                    seconds[name].append(spent)
+        for name, each in seconds.items():
+            ratio = median(each) / median(seconds["ours"])  # how many times as fast ours is
+            print(
+                f"{attack:11} {name:31} {len(images) / median(each):8.2f} images/s, ours {ratio:5.2f} times; "
+                f"{standing[name]} of {len(images)} stand",
+                flush=True,
+            )
+        for name in [library.__name__ for library in LIBRARIES if library.__name__ not in having]:
+            print(f"{attack:11} {name:31} absent")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""AutoAttack: the released code sample by sample, few classes, targets, what makes it doubtful."""
+
+import pytest
+import torch
+from pyautoattack import AutoAttack as Released
+from torch import Tensor, nn
+
+from jobs.common.attacks.autoattack import AutoAttack
+from jobs.common.attacks.base import Ball
+from jobs.common.attacks.evaluation import Evaluation, evaluate
+from tests.jobs.common.attacks.networks import predictions, random_images, small_net
+from tests.jobs.common.attacks.trained import Trained, digits_net, fast_mnist
+
+
+def released(net: nn.Module, images: Tensor, labels: Tensor, ball: Ball, version: str, queries: int) -> Tensor:
+    """Which samples stand after the released code."""
+    attack = Released(net, norm=ball.norm, eps=ball.epsilon, seed=0, version=version)  # type: ignore[arg-type]
+    attack.square.n_queries = queries
+    with torch.random.fork_rng():
+        found, _ = attack.run_standard_evaluation(images, labels)
+    return predictions(net, found) == labels
+
+
+def compare(
+    net: Trained, count: int, norm: str, epsilon: float, version: str = "standard", queries: int = 300
+) -> Evaluation:
+    model, images, labels = net[0], net[1][:count], net[2][:count]
+    ball = Ball(norm, epsilon)  # type: ignore[arg-type]
+    attack = AutoAttack(version=version, queries=queries)  # type: ignore[arg-type]
+    found = evaluate(model, images, labels, ball, attack)
+    robust = torch.tensor(found.progress.robust)
+    assert 0.15 * count < robust.sum() < 0.85 * count, "about half is robust"
+    assert ball.holds(found.adversarials - images).all()
+    assert found.adversarials.min() >= 0 and found.adversarials.max() <= 1
+    assert ((predictions(model, found.adversarials) == labels) == robust).all()
+    expected = released(model, images, labels, ball, version, queries)
+    if norm == "L1":
+        assert robust.sum() <= expected.sum() + 1
+    else:
+        assert (robust != expected).sum() <= 1, "sample by sample"
+    return found
+
+
+@pytest.mark.parametrize(("norm", "epsilon"), [("Linf", 0.14), ("L2", 0.65), ("L1", 1.2)])
+def test_the_released_code_on_small_digits(norm: str, epsilon: float) -> None:
+    compare(digits_net(), 50, norm, epsilon)
+
+
+@pytest.mark.parametrize(("norm", "epsilon"), [("Linf", 0.1), ("L2", 1.5)])
+def test_the_released_code_on_larger_digits(norm: str, epsilon: float) -> None:
+    compare(fast_mnist(), 20, norm, epsilon, queries=200)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("version", ["standard", "plus"])
+@pytest.mark.parametrize(("norm", "epsilon"), [("Linf", 0.14), ("L2", 0.65)])
+def test_the_released_code_at_length(norm: str, epsilon: float, version: str) -> None:
+    compare(digits_net(), 300, norm, epsilon, version, queries=5000)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 4, 8])
+@pytest.mark.parametrize("version", ["standard", "plus", "rand"])
+def test_few_classes(classes: int, version: str) -> None:
+    model, images = small_net(classes=classes, gain=5), random_images(12, 1, 12, 12)
+    labels = predictions(model, images)
+    attack = AutoAttack(version=version, queries=30)  # type: ignore[arg-type]
+    found = attack.run(model, images, labels, Ball("Linf", 0.005))
+    components = attack.components("Linf", classes)
+    losses = {name: getattr(each, "loss", "") for name, each in components.items()}
+    if version != "rand":
+        assert f"aim at {classes - 1} classes instead of 9" in " ".join(found.warnings)
+        assert losses["apgd_t"] == ("dlr" if classes >= 4 else "margin")
+    if version != "standard":
+        assert losses["apgd_dlr"] == ("dlr" if classes >= 3 else "margin")
+    assert (predictions(model, found.adversarials) != labels).tolist() == found.broken.tolist()
+    towards = attack.run(model, images, labels, Ball("Linf", 0.3), targets=(labels + 1) % classes)
+    assert (predictions(model, towards.adversarials) == (labels + 1) % classes)[towards.broken].all()
+
+
+def test_components() -> None:
+    """The order, and what each norm and version changes."""
+    standard = AutoAttack().components("Linf", 10)
+    assert list(standard) == ["apgd_ce", "apgd_t", "fab_t", "square"]
+    assert standard["square"].queries == 5000  # type: ignore[attr-defined]
+    plus = AutoAttack(version="plus").components("L2", 10)
+    assert list(plus) == ["apgd_ce", "apgd_dlr", "fab", "square", "apgd_t", "fab_t"]
+    assert [getattr(each, "restarts", 1) for each in plus.values()] == [5, 5, 5, 1, 1, 1]
+    l1 = AutoAttack().components("L1", 10)
+    assert l1["apgd_ce"].restarts == 5 and l1["apgd_t"].targets == 5  # type: ignore[attr-defined]
+    assert l1["apgd_ce"].large_epsilon and l1["apgd_t"].large_epsilon  # type: ignore[attr-defined]
+    rand = AutoAttack(version="rand").components("Linf", 10)
+    assert [each.passes for each in rand.values()] == [20, 20]  # type: ignore[attr-defined]
+
+
+def test_doubts() -> None:
+    """A random model, one that optimises while it answers, and one whose gradients are zero, are told."""
+    images = random_images(6, 1, 12, 12)
+    net = small_net()
+    labels, ball = predictions(net, images), Ball("Linf", 0.001)
+    attack = AutoAttack(queries=5)
+
+    class Noisy(nn.Module):
+        def forward(self, points: Tensor) -> Tensor:
+            return net(points) + torch.randn(len(points), 10) * 0.01  # type: ignore[no-any-return]
+
+    class Dynamic(nn.Module):
+        def forward(self, points: Tensor) -> Tensor:
+            with torch.enable_grad():
+                moved = points.detach().requires_grad_()
+                (slope,) = torch.autograd.grad(net(moved).sum(), moved)
+            return net(points) + 0 * slope.sum()  # type: ignore[no-any-return]
+
+    class Masked(nn.Module):
+        def forward(self, points: Tensor) -> Tensor:
+            return net((points * 4).round() / 4)  # type: ignore[no-any-return]
+
+    for model, word in ((Noisy(), "differently each time"), (Dynamic(), "dynamic"), (Masked(), "zero")):
+        with torch.random.fork_rng():
+            found = attack.run(model.eval(), images, predictions(model, images), ball)
+        assert word in " ".join(found.warnings), found.warnings
+    assert attack.run(net, images, labels, ball).warnings == ()

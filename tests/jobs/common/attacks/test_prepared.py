@@ -1,0 +1,67 @@
+"""Prepared models: the same logits and gradients, fewer layers, and models that are better left alone."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from jobs.common.attacks.prepared import prepared
+from jobs.common.classifiers import classifier
+from tests.jobs.common.attacks.networks import random_images
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"), [("resnet20", (3, 32, 32)), ("preactivation_resnet18", (3, 16, 16)), ("digits_net", (1, 8, 8))]
+)
+def test_the_same_within_rounding(name: str, shape: tuple[int, int, int]) -> None:
+    images = random_images(6, *shape)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = classifier(name, channels=shape[0])
+        model(random_images(20, *shape))  # statistics that are not 0 and 1
+    model.eval()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    ready = prepared(model, images[:2])
+    assert isinstance(ready, nn.Module) and ready is not model
+    norms = [sum(isinstance(part, nn.BatchNorm2d) for part in each.modules()) for each in (ready, model)]
+    assert norms[0] < norms[1]
+    results = []
+    for each in (ready, model):
+        points = images.clone().requires_grad_()
+        logits = each(points)
+        (gradient,) = torch.autograd.grad(logits[:, 0].sum(), points)
+        assert gradient.is_contiguous()
+        results.append((logits.detach(), gradient))
+    torch.testing.assert_close(results[0], results[1], rtol=1e-3, atol=1e-4)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+def test_a_convolution_that_is_used_twice_stays() -> None:
+    class Shared(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.convolution, self.norm = nn.Conv2d(1, 1, 3, padding=1), nn.BatchNorm2d(1)
+
+        def forward(self, images: Tensor) -> Tensor:
+            once = self.convolution(images)
+            return (self.norm(once) + self.convolution(once)).flatten(1)  # type: ignore[no-any-return]
+
+    class Branched(Shared):
+        def forward(self, images: Tensor) -> Tensor:
+            once = self.convolution(images)
+            return (self.norm(once) + once).flatten(1)  # type: ignore[no-any-return]
+
+    for kind in (Shared, Branched):
+        model = kind()
+        model(random_images(8, 1, 6, 6) * 3)
+        model.eval()
+        images = random_images(4, 1, 6, 6)
+        torch.testing.assert_close(prepared(model, images)(images), model(images))
+
+
+def test_what_is_no_module_or_cannot_be_copied_is_used_as_it_is() -> None:
+    images = random_images(2, 1, 4, 4)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 3)).eval()
+    model.extra = model[1].weight * 2  # type: ignore[assignment]
+    assert prepared(model, images) is model
+    function = model.forward
+    assert prepared(function, images) is function

@@ -1,0 +1,135 @@
+"""Square: the released code sample by sample, its books, its windows, and images of every shape."""
+
+import pytest
+import torch
+from pyautoattack.square import SquareAttack
+from torch import Tensor
+
+from jobs.common.attacks.base import Ball
+from jobs.common.attacks.square import Square
+from jobs.common.attacks.square_windows import Stripes, bump
+from tests.jobs.common.attacks.linear import LinearDigits
+from tests.jobs.common.attacks.networks import predictions, random_images, small_net
+
+
+@pytest.mark.parametrize("shape", [(1, 9, 16), (3, 17, 14), (1, 8, 8)])
+@pytest.mark.parametrize(("norm", "epsilon"), [("Linf", 0.05), ("L2", 0.3)])
+@pytest.mark.parametrize("rescale", [False, True])
+def test_the_released_code_sample_by_sample(shape: tuple[int, ...], norm: str, epsilon: float, rescale: bool) -> None:
+    """With the same random stream the same samples break, by the same images.
+
+    In float64: in L2 a window that holds nothing but rounding errors is scaled up to the length of epsilon.
+    """
+    model, images = small_net(shape[0], gain=5).double(), random_images(16, *shape).double()
+    labels = predictions(model, images)
+    labels[0] = (labels[0] + 1) % 10  # one that is wrong from the start
+    reference = SquareAttack(model, norm=norm, n_queries=150, eps=epsilon, seed=3, n_restarts=2, resc_schedule=rescale)
+    with torch.random.fork_rng():
+        expected = reference.perturb(images, labels)
+    attack = Square(queries=150, restarts=2, rescale=rescale)
+    found = attack.run(model, images, labels, Ball(norm, epsilon), seed=3)  # type: ignore[arg-type]
+    assert found.broken.tolist() == (predictions(model, expected) != labels).tolist()
+    rows = found.broken
+    torch.testing.assert_close(found.adversarials[rows], expected[rows], rtol=0, atol=1e-6 if norm == "Linf" else 1e-4)
+    assert rows.sum() >= 2
+
+
+@pytest.mark.parametrize("side", [3, 4, 5, 8, 13])
+def test_bumps_of_the_released_code(side: int) -> None:
+    reference = SquareAttack(None, norm="L2", eps=1.0)
+    reference.device = torch.device("cpu")
+    with torch.random.fork_rng():
+        for seed in range(6):
+            torch.manual_seed(seed)
+            transposed = bool(torch.rand(1) > 0.5)
+            torch.manual_seed(seed)
+            torch.testing.assert_close(bump(side, transposed), reference.eta(side))
+
+
+@pytest.mark.parametrize("norm", ["Linf", "L2"])
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 7, 20), (2, 19, 6), (1, 3, 3), (1, 1, 1), (3, 30, 2)])
+def test_every_query_is_in_ball_and_box(norm: str, shape: tuple[int, ...]) -> None:
+    net, images = small_net(shape[0]), random_images(6, *shape).round(decimals=1)
+    ball = Ball(norm, 0.3)  # type: ignore[arg-type]
+    asked: list[Tensor] = []
+
+    def model(points: Tensor) -> Tensor:
+        asked.append(points.clone())
+        return net(points)
+
+    labels = predictions(net, images)
+    found = Square(queries=60).run(model, images, labels, ball)
+    for points in asked:
+        assert points.amin() >= 0 and points.amax() <= 1
+        if len(points) == len(images):
+            assert ball.holds(points - images).all()
+    assert ball.holds(found.adversarials - images).all()
+    assert sum(map(len, asked)) == int(found.queries.sum())
+
+
+def test_the_books_are_exact(digits: LinearDigits) -> None:
+    """Wrong from the start: one query. One that stands: the clean one, the start, and one for each window."""
+    found = Square(queries=40).run(digits.model, digits.images, digits.labels, Ball("Linf", 0.05))
+    wrong = predictions(digits.model, digits.images) != digits.labels
+    assert (found.queries[wrong] == 1).all() and (found.distances[wrong] == 0).all()
+    assert (found.queries[~found.broken] == 42).all()
+    late = found.broken & ~wrong
+    assert ((found.queries[late] >= 2) & (found.queries[late] <= 42)).all()
+    assert not found.gradients.any()
+    assert (predictions(digits.model, found.adversarials)[found.broken] != digits.labels[found.broken]).all()
+
+
+@pytest.mark.parametrize(("norm", "epsilon"), [("Linf", 0.05), ("L2", 0.4)])
+def test_never_below_the_exact_robust_accuracy(norm: str, epsilon: float, digits: LinearDigits) -> None:
+    ball = Ball(norm, epsilon)  # type: ignore[arg-type]
+    found = Square(queries=400).run(digits.model, digits.images, digits.labels, ball)
+    certain = digits.robust(norm, epsilon)
+    assert not (found.broken & certain).any(), "an attack broke what cannot be broken"
+    assert found.broken.sum() > (predictions(digits.model, digits.images) != digits.labels).sum()
+
+
+def test_margins_never_fall_and_restarts_only_help(digits: LinearDigits) -> None:
+    ball = Ball("Linf", 0.05)
+    one, more = (
+        Square(queries=20, restarts=restarts).run(digits.model, digits.images, digits.labels, ball)
+        for restarts in (1, 4)
+    )
+    assert (more.broken | ~one.broken).all() and more.broken.sum() > one.broken.sum()
+    short, long = (
+        Square(queries=queries).run(digits.model, digits.images, digits.labels, Ball("Linf", 0.02))
+        for queries in (5, 50)
+    )
+    standing = ~long.broken
+    logits = digits.model(
+        torch.stack([short.adversarials[standing], long.adversarials[standing]]).flatten(0, 1)
+    ).detach()
+    label = digits.labels[standing].repeat(2)[:, None]
+    margins = (logits.scatter(1, label, -torch.inf).amax(1) - logits.gather(1, label)[:, 0]).view(2, -1)
+    assert (margins[1] >= margins[0] - 1e-5).all() and (margins[1] > margins[0]).any()
+
+
+def test_targets_are_met() -> None:
+    model, images = small_net(gain=20), random_images(20, 1, 12, 12)
+    labels = predictions(model, images)
+    targets = model(images).detach().topk(2).indices[:, 1]
+    found = Square(queries=200).run(model, images, labels, Ball("Linf", 0.3), targets=targets)
+    assert found.broken.sum() >= 3
+    assert (predictions(model, found.adversarials)[found.broken] == targets[found.broken]).all()
+
+
+def test_the_schedule_of_the_sheet() -> None:
+    """Halved after 10, 50, 200, ... windows; in proportion to 10,000 if rescaled."""
+    areas = Square(queries=8002).areas()
+    for first, halvings in ((0, 0), (10, 0), (11, 1), (50, 1), (51, 2), (201, 3), (501, 4), (1001, 5), (2001, 6)):
+        assert areas[first] == 0.8 / 2**halvings
+    assert areas[8000] == 0.8 / 256 and areas[8001] == 0.8 / 512
+    rescaled = Square(queries=100, rescale=True).areas()
+    assert rescaled[0] == 0.8 and rescaled[1] == 0.8 / 4 and rescaled[99] == 0.8 / 512
+
+
+def test_the_last_row_is_in_no_small_window() -> None:
+    """So in the released code."""
+    images = torch.full((1, 1, 6, 6), 0.5)
+    state = Stripes(images, 0.1, [0.1] * 300, torch.Generator().manual_seed(0))
+    covered = {(row + state.sides[0], column + state.sides[0]) for row, column in state.corners}
+    assert max(row for row, _ in covered) == 5 and max(column for _, column in covered) == 5
