@@ -24,6 +24,7 @@ from service.errors import ModelError, ModelNotFoundError, SpecError, nearest
 from service.store import Folder
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+VERSION = re.compile(r"[1-9][0-9]{0,8}")
 WEIGHTS, CARD = "model.safetensors", "card.json"
 MAX_HEADER = 64 << 20
 TRIES = 100  # other publishers of the same name that may come first
@@ -46,7 +47,8 @@ class CardDraft(_Part):
 
     architecture: str = Field(description="module:name of what builds the network")
     arguments: dict[str, Any] = Field(description="keywords for the architecture, as JSON")
-    study: str = Field(description="the study that it belongs to, which decides how it is served")
+    study: str = Field(description="the study that made it")
+    task: str = Field(description="what it does, which decides how it is served: thinking, classification, …")
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     settings: dict[str, Any] = Field(description="what the study needs to use it, as JSON")
@@ -108,6 +110,14 @@ def list_models(store: Folder) -> list[ModelCard]:
             except ModelError:
                 continue  # `find` says what is wrong with it
     return cards
+
+
+def parse_reference(text: str) -> tuple[str, int | None]:
+    """NAME -> (name, None), NAME/VERSION -> (name, version). SpecError if the version is not a number from 1 on."""
+    name, slash, version = text.partition("/")
+    if slash and not VERSION.fullmatch(version):
+        raise SpecError(f"model {text!r}: {version!r} is not a version", hint="write NAME or NAME/VERSION, as in net/3")
+    return name, int(version) if slash else None
 
 
 def find(store: Folder, name: str, version: int | None = None) -> ModelCard:
@@ -204,7 +214,7 @@ def _card(folder: Folder, name: str, version: int) -> ModelCard:
 
 
 def _versions(folder: Folder) -> list[int]:
-    return sorted(int(name) for name in folder.names() if re.fullmatch(r"[1-9][0-9]{0,8}", name))
+    return sorted(int(name) for name in folder.names() if VERSION.fullmatch(name))
 
 
 def _named(card: ModelCard) -> str:

@@ -9,7 +9,9 @@ import socket
 import tempfile
 import threading
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+import ray
 from ray import serve as ray_serve
 
 from service import models
@@ -17,7 +19,9 @@ from service.cluster import connect
 from service.errors import ClusterError
 from service.models import ModelCard
 from service.store import open_store
+from serving import attack_server
 from serving import settings as settings_of
+from serving.attack_server import AttackServer
 from serving.edge import BODY_LIMIT
 from serving.server import Server
 from serving.settings import ServeSettings
@@ -27,17 +31,27 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def build(settings: ServeSettings, store_uri: str) -> ray_serve.Application:
-    """The application: one deployment from HTTP to the models of the store."""
+    """The application: one deployment from HTTP to the models of the store, and behind it one that attacks them."""
+    attacks = None
+    if settings.attacks.enabled:
+        of_attacks = settings.of_attacks()
+        attacks = _deployment(attack_server.NAME, AttackServer, of_attacks).bind(of_attacks, store_uri)
+    return _deployment("models", Server, settings).bind(settings, store_uri, attacks)
+
+
+def _deployment(name: str, replica: type, settings: ServeSettings) -> ray_serve.Deployment:
     replicas, queue = settings.replicas, settings.queue
-    scaled = {"num_replicas": replicas.min} if replicas.min == replicas.max else {"autoscaling_config": {
-        "min_replicas": replicas.min,
-        "max_replicas": replicas.max,
-        "target_ongoing_requests": replicas.target_ongoing,
-        "upscale_delay_s": replicas.upscale_seconds,
-        "downscale_delay_s": replicas.downscale_seconds,
-    }}  # fmt: skip
-    deployment = ray_serve.deployment(
-        name="models",
+    scaled: dict[str, Any] = {"num_replicas": replicas.min}
+    if replicas.min < replicas.max:
+        scaled = {"autoscaling_config": {
+            "min_replicas": replicas.min,
+            "max_replicas": replicas.max,
+            "target_ongoing_requests": replicas.target_ongoing,
+            "upscale_delay_s": replicas.upscale_seconds,
+            "downscale_delay_s": replicas.downscale_seconds,
+        }}  # fmt: skip
+    deployment: ray_serve.Deployment = ray_serve.deployment(
+        name=name,
         ray_actor_options={"num_cpus": replicas.cpus, "num_gpus": replicas.gpus},
         max_ongoing_requests=queue.ongoing,
         max_queued_requests=queue.waiting,
@@ -49,8 +63,21 @@ def build(settings: ServeSettings, store_uri: str) -> ray_serve.Application:
         max_constructor_retry_count=3,
         logging_config={"log_level": settings.logging.level, "enable_access_log": settings.logging.access},
         **scaled,
-    )(Server)
-    return deployment.bind(settings, store_uri)
+    )(replica)
+    return deployment
+
+
+def lacking(settings: ServeSettings, cluster: Mapping[str, float]) -> str | None:
+    """What the cluster has too little of to start, in one sentence: Serve would wait for it without a word.
+
+    cluster: its resources, by Ray's names.
+    """
+    parts = [settings.replicas, *([settings.attacks.replicas] if settings.attacks.enabled else [])]
+    for name, unit, each in (("CPU", "CPU cores", "cpus"), ("GPU", "GPUs", "gpus")):
+        needed = sum(part.min * float(getattr(part, each)) for part in parts)
+        if needed > (there := cluster.get(name, 0)):
+            return f"the endpoints need {needed:g} {unit}, and Ray has {there:g}"
+    return None
 
 
 def environment(settings: ServeSettings, folder: str) -> Mapping[str, str]:
@@ -112,6 +139,13 @@ def serve(store: str, config: str | None = None, host: str | None = None, port: 
     with tempfile.TemporaryDirectory(prefix="assay-") as sockets:
         os.environ.update(environment(settings, sockets))
         with connect():
+            cluster = ray.cluster_resources()  # type: ignore[no-untyped-call]
+            if few := lacking(settings, cluster):
+                if here:
+                    raise ClusterError(
+                        few, "lower the cpus of replicas and attacks.replicas, or set attacks.enabled: false"
+                    )
+                print(f"{few}: waiting for the cluster to grow", flush=True)
             start(settings, models_of.uri)
             stopped = threading.Event()
             for signum in (signal.SIGINT, signal.SIGTERM):
@@ -147,6 +181,8 @@ def greeting(settings: ServeSettings, cards: Sequence[ModelCard]) -> str:
 
 def _example(url: str, card: ModelCard) -> str:
     path = f"{url}/v2/models/{card.name}"
+    if card.task == "classification":
+        return f"curl -s '{path}/infer?outputs=prediction' --data-binary @photo.png -H 'Content-Type: image/png'"
     if len(card.inputs) != 1 or card.inputs[0].datatype != "FP32" or len(card.inputs[0].shape) != 3:
         return f"curl -s {path}"
     spec = card.inputs[0]

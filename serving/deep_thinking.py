@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Any, Protocol, cast
+from typing import Any, ClassVar, Protocol, cast
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ from jobs.deep_thinking.thinking import MostConfident, Thought, Unchanged, think
 from service.errors import AssayError, BusyError, InputError, ModelError, nearest
 from service.models import ModelCard, TensorSpec
 from serving.endpoint import Abandoned, Answer, Stopped, Work
+from serving.images import ImageInput
 from serving.macs import CountMacs
 from serving.protocol import Scalar, check_parameters
 from serving.settings import ServeSettings
@@ -99,6 +100,9 @@ EXITS = ("confidence", "unchanged")
 
 class DeepThinking:
     """A loaded model. Raises ModelError if the network does not fit the problem that its card names."""
+
+    actions: ClassVar[tuple[str, ...]] = ("infer", "infer_stream")
+    image: ImageInput | None = None
 
     def __init__(self, card: ModelCard, network: nn.Module, settings: ServeSettings) -> None:
         self.card = card

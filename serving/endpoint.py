@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from service.models import ModelCard, TensorSpec
+from serving.images import ImageInput
 from serving.protocol import Scalar
 from serving.tensors import Array
 
@@ -33,13 +34,28 @@ class Work:
     def rows(self) -> int:
         return len(self.inputs)
 
+    @property
+    def parameters(self) -> Mapping[str, Scalar]:
+        """What goes with the answer beside its outputs."""
+        return {"warning": self.warning} if self.warning else {}
+
 
 class Endpoint(Protocol):
-    """A loaded model. `prepare` is cheap; `compute` and `stream` are called in threads of their own."""
+    """A loaded model. `prepare` is cheap; `compute` is called in threads of its own.
 
+    actions: what is offered behind the model's path, "infer" at least. image: how an uploaded image becomes the input;
+    None: images are not taken.
+    """
+
+    actions: ClassVar[tuple[str, ...]]
     card: ModelCard
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    image: ImageInput | None
+
+    @staticmethod
+    def outputs_of(card: ModelCard) -> tuple[TensorSpec, ...]:
+        """What a model with such a card will answer, before it is loaded."""
 
     def prepare(self, inputs: Mapping[str, Array], parameters: Mapping[str, Scalar]) -> Work:
         """The work that a request asks for. InputError if it does not fit the model or goes beyond the limits."""
@@ -47,5 +63,9 @@ class Endpoint(Protocol):
     def compute(self, works: Sequence[Work], stopped: Stopped) -> list[Answer]:
         """Answers of works with one key, in their order. Raises Abandoned soon after `stopped()` becomes true."""
 
+
+class Streaming(Endpoint, Protocol):
+    """A model whose actions hold "infer_stream"."""
+
     def stream(self, work: Work) -> Iterator[tuple[str, Answer]]:
-        """(event, answer) pairs as they come; the last is what `compute` would answer."""
+        """(event, answer) pairs as they come, in a thread of its own; the last is what `compute` would answer."""

@@ -133,15 +133,18 @@ def check_fits(inputs: Mapping[str, Array], specs: Iterable[TensorSpec]) -> None
 
 
 def encode_infer(
-    card: ModelCard, request: InferRequest, outputs: Mapping[str, Array], warning: str = ""
+    card: ModelCard, request: InferRequest, outputs: Mapping[str, Array], parameters: Mapping[str, Scalar]
 ) -> tuple[bytes, int | None]:
-    """The body of an answer, and the length of its JSON part if binary tensors follow it."""
+    """The body of an answer, and the length of its JSON part if binary tensors follow it.
+
+    parameters: what else there is to say.
+    """
     described, tail = _describe_outputs(request, outputs)
     message: Json = {"model_name": card.name, "model_version": str(card.version)}
     if request.id:
         message["id"] = request.id
-    if warning:
-        message["parameters"] = {"warning": warning}
+    if parameters:
+        message["parameters"] = dict(parameters)
     message["outputs"] = described
     head = json.dumps(message, separators=(",", ":"), allow_nan=False).encode()
     return b"".join([head, *tail]), len(head) if any("parameters" in each for each in described) else None
@@ -156,16 +159,22 @@ def check_wanted(request: InferRequest, known: Iterable[str]) -> None:
 
 
 def describe_model(
-    card: ModelCard, versions: Iterable[int], inputs: Iterable[TensorSpec], outputs: Iterable[TensorSpec]
+    card: ModelCard, versions: Iterable[int], outputs: Iterable[TensorSpec], actions: Iterable[str]
 ) -> Json:
-    """The metadata of a model."""
+    """The metadata of a model. actions: what it offers behind its path."""
     return {
         "name": card.name,
         "versions": [str(version) for version in versions],
-        "platform": f"assay_{card.study}",
-        "inputs": [_describe(spec) for spec in inputs],
+        "platform": f"assay_{card.task}",
+        "inputs": [_describe(spec) for spec in card.inputs],
         "outputs": [_describe(spec) for spec in outputs],
-        "parameters": {"version": str(card.version), "description": card.description, "metrics": card.metrics},
+        "parameters": {
+            "version": str(card.version),
+            "description": card.description,
+            "metrics": card.metrics,
+            "settings": card.settings,
+            "actions": list(actions),
+        },
     }
 
 

@@ -5,9 +5,10 @@
     GET  /v2/models/stats                         counts, times, batch sizes
     POST /v2/repository/index                     every model of the store
     GET  /v2/models/{name}[/versions/{version}]   [/ready | /stats]
-    POST /v2/models/{name}[/versions/{version}]   /infer | /infer_stream
+    POST /v2/models/{name}[/versions/{version}]   /infer | /infer_stream | /attack
 
-All of it is the Open Inference Protocol v2, but for infer_stream: server-sent events with an answer each.
+All of it is the Open Inference Protocol v2, but for infer_stream: server-sent events with an answer each; attack: which
+another deployment answers; and images that are uploaded instead of tensors.
 """
 
 import asyncio
@@ -18,10 +19,12 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version as version_of
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from ray import serve
+from ray.serve.exceptions import BackPressureError
+from ray.serve.handle import DeploymentHandle
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from torch import nn
@@ -29,10 +32,13 @@ from torch import nn
 from service.errors import AssayError, BusyError, InputError, ModelNotFoundError, TooLargeError, nearest
 from service.models import ModelCard
 from service.store import open_store
-from serving import deep_thinking, protocol
+from serving import protocol
+from serving.attack_server import INTERNAL, Reply
 from serving.batching import Batcher, Item
 from serving.edge import error_body
-from serving.endpoint import Answer, Endpoint, Work
+from serving.endpoint import Answer, Endpoint, Streaming, Work
+from serving.kinds import ACTIONS, KINDS, check_offered, kind_of
+from serving.message import Message
 from serving.protocol import InferRequest
 from serving.settings import ServeSettings
 from serving.shelf import Shelf
@@ -41,20 +47,22 @@ from serving.statistics import Key, Statistics
 logger = logging.getLogger("ray.serve")
 T = TypeVar("T")
 
-KINDS = {"deep_thinking": deep_thinking.DeepThinking}  # the study of a model -> how it is served
 EXTENSIONS = ["binary_tensor_data", "model_repository", "statistics"]
-INTERNAL = "internal error; the log of the replica says more"
 CLIENT_LEFT = 499
 INLINE_BYTES = 8 << 10  # a larger body is parsed in a thread, so that others are answered meanwhile
 
 
 class Server:
-    """A replica. Its constructor opens the store; models are loaded when they are asked for."""
+    """A replica. Its constructor opens the store; models are loaded when they are asked for.
 
-    def __init__(self, settings: ServeSettings, store_uri: str) -> None:
+    attacks: the deployment that attacks; None: attacks are switched off.
+    """
+
+    def __init__(self, settings: ServeSettings, store_uri: str, attacks: DeploymentHandle[Any] | None) -> None:
         torch.set_num_threads(settings.replicas.threads)  # Ray reuses workers, whatever they were set to before
         self._settings = settings
-        self._shelf = Shelf(open_store(store_uri), settings.models, self._serve)
+        self._attacks = attacks
+        self._shelf: Shelf[Endpoint] = Shelf(open_store(store_uri), settings.models, self._serve)
         self._statistics = Statistics()
         self._batcher = Batcher(settings.batching.max_rows, settings.batching.parallel, self._statistics.executed)
         self._streams = 0
@@ -62,20 +70,20 @@ class Server:
         self._gather.set_batch_wait_timeout_s(settings.batching.wait_seconds)  # type: ignore[attr-defined]
 
     def _serve(self, card: ModelCard, network: nn.Module) -> Endpoint:
-        return KINDS[card.study](card, network, self._settings)
+        return kind_of(card)(card, network, self._settings)
 
     # ---- HTTP -----------------------------------------------------------------------------------------------------
 
     async def __call__(self, request: Request) -> Response:
         started = time.perf_counter()
-        call = Call(request)
+        call = Call(request, self._settings.queue.retry_after_seconds)
         try:
             response = await self._route(call)
         except AssayError as error:
-            response = self._failure(str(error), error.http_status)
+            response = _failure(str(error), error.http_status, call.retry_after)
         except Exception:
             logger.exception("request failed: %s %s", request.method, request.scope["path"])
-            response = self._failure(INTERNAL, 500)
+            response = _failure(INTERNAL, 500, call.retry_after)
         if call.counted:
             self._statistics.answered(call.model, response.status_code, time.perf_counter() - started)
         return response
@@ -115,7 +123,9 @@ class Server:
                 return await self._infer(call, name, version)
             case "POST", ["infer_stream"]:
                 return await self._infer_stream(call, name, version)
-        known = ["infer", "infer_stream", "ready", "stats"]
+            case "POST", ["attack"]:
+                return await self._attack(call, name, version)
+        known = [*ACTIONS, "ready", "stats"]
         if not action or action[0] in known:
             raise NoSuchPath(f"{call.request.method} is not offered at {call.request.scope['path']}")
         raise NoSuchPath(f"a model has no {'/'.join(action)!r}", nearest(action[0], known))
@@ -125,56 +135,59 @@ class Server:
         loaded = {(card.name, card.version) for card in self._shelf.loaded}
         entries: list[dict[str, Any]] = []
         for card in await self._shelf.cards():
-            served = card.study in KINDS
+            served = card.task in KINDS
             if asked.get("ready") and not served:
                 continue
             entry = {"name": card.name, "version": str(card.version), "state": "READY" if served else "UNAVAILABLE"}
-            entry["reason"] = "" if served else _no_kind(card)
+            entry["reason"] = "" if served else f"nothing serves the task {card.task!r}"
             entries.append({**entry, "loaded": (card.name, card.version) in loaded})
         return _json(entries)
 
     async def _metadata(self, name: str, version: int | None) -> Response:
         card = await self._served(name, version)
         versions = await self._shelf.versions(name)
-        return _json(protocol.describe_model(card, versions, card.inputs, KINDS[card.study].outputs_of(card)))
+        kind = kind_of(card)
+        return _json(protocol.describe_model(card, versions, kind.outputs_of(card), kind.actions))
 
     # ---- inference ------------------------------------------------------------------------------------------------
 
     async def _infer(self, call: "Call", name: str, version: int | None) -> Response:
-        endpoint, infer, work = await self._accept(call, name, version)
+        endpoint, infer, work = await self._accept(call, name, version, "infer")
         answer = await self._batched(endpoint, work)
-        body, header = protocol.encode_infer(endpoint.card, infer, answer, work.warning)
+        body, header = protocol.encode_infer(endpoint.card, infer, answer, work.parameters)
         if header is None:
             return Response(body, media_type="application/json")
         return Response(body, headers={protocol.HEADER_LENGTH: str(header)}, media_type="application/octet-stream")
 
     async def _infer_stream(self, call: "Call", name: str, version: int | None) -> Response:
-        endpoint, infer, work = await self._accept(call, name, version)
+        endpoint, infer, work = await self._accept(call, name, version, "infer_stream")
         if infer.all_binary or any(wanted.binary for wanted in infer.wanted or ()):
             raise InputError("a streamed answer is JSON; ask for binary outputs at infer")
         if self._streams >= self._settings.limits.streams:
             raise BusyError(f"{self._streams} streamed answers are under way; no more are taken now")
         call.counted = False  # it is when the stream ends
-        events = self._events(endpoint, infer, work)
+        events = self._events(cast(Streaming, endpoint), infer, work)
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return StreamingResponse(events, headers=headers, media_type="text/event-stream")
 
-    async def _accept(self, call: "Call", name: str, version: int | None) -> tuple[Endpoint, InferRequest, Work]:
+    async def _accept(
+        self, call: "Call", name: str, version: int | None, action: str
+    ) -> tuple[Endpoint, InferRequest, Work]:
         """From HTTP to work that only has to be computed, or the error that the client is to see."""
         call.counted = True
         card = await self._served(name, version)
+        check_offered(card, action)
         call.model = card.name, card.version
-        body = await self._body(call.request)
-        endpoint = await self._endpoint(name, version)
-        header = call.request.headers.get(protocol.HEADER_LENGTH)
+        message = Message.of(call.request, await self._body(call.request))
+        endpoint = await self._shelf.endpoint(name, version)
 
         def parse() -> tuple[InferRequest, Work]:
-            infer = protocol.parse_infer(body, header)
+            infer = message.parse(endpoint)
             protocol.check_fits(infer.inputs, endpoint.inputs)
             protocol.check_wanted(infer, (spec.name for spec in endpoint.outputs))
             return infer, endpoint.prepare(infer.inputs, infer.parameters)
 
-        infer, work = parse() if len(body) <= INLINE_BYTES else await asyncio.to_thread(parse)
+        infer, work = parse() if len(message.body) <= INLINE_BYTES else await asyncio.to_thread(parse)
         return endpoint, infer, work
 
     async def _batched(self, endpoint: Endpoint, work: Work) -> Answer:
@@ -191,7 +204,7 @@ class Server:
         self._batcher.add(items)
         return [None] * len(items)
 
-    async def _events(self, endpoint: Endpoint, infer: InferRequest, work: Work) -> AsyncIterator[bytes]:
+    async def _events(self, endpoint: Streaming, infer: InferRequest, work: Work) -> AsyncIterator[bytes]:
         """Server-sent events. The next answer is computed when the client has taken the last; never if it left."""
         card = endpoint.card
         of_model = self._statistics.of((card.name, card.version))
@@ -201,7 +214,7 @@ class Server:
         try:
             async with contextlib.aclosing(_in_thread(endpoint.stream(work))) as answers:
                 async for event, answer in answers:
-                    body, _ = protocol.encode_infer(card, infer, answer, work.warning)
+                    body, _ = protocol.encode_infer(card, infer, answer, work.parameters)
                     of_model.streamed += 1
                     yield b"event: %s\ndata: %s\n\n" % (event.encode(), body)
             status = 200
@@ -216,6 +229,32 @@ class Server:
             self._streams -= 1
             of_model.streams -= 1
             self._statistics.answered((card.name, card.version), status, time.perf_counter() - started)
+
+    # ---- attacks --------------------------------------------------------------------------------------------------
+
+    async def _attack(self, call: "Call", name: str, version: int | None) -> Response:
+        """Handed on as it is. When the client leaves, Serve cancels this, and with it the call that waits."""
+        card = await self._served(name, version)
+        check_offered(card, "attack")
+        if self._attacks is None:
+            raise NoSuchPath("attacks are switched off here", "attacks.enabled in the settings of the server")
+        call.retry_after = self._settings.attacks.queue.retry_after_seconds
+        message = Message.of(call.request, await self._body(call.request))
+        of_model = self._statistics.of((card.name, card.version))
+        reply = Reply(500, b"")
+        of_model.attacks += 1
+        try:
+            reply = await self._attacks.attack.remote(card.name, card.version, message)
+        except BackPressureError:
+            reply = Reply(503, error_body("too many attacks wait; no more are taken now"))
+        except asyncio.CancelledError:
+            reply = Reply(CLIENT_LEFT, b"")
+            raise
+        finally:
+            of_model.attacks -= 1
+            self._statistics.attacked((card.name, card.version), reply)
+        headers = {**reply.headers, **_retry(reply.status, call.retry_after)}
+        return Response(reply.body, reply.status, headers, reply.media_type)
 
     # ---- the parts of a request -------------------------------------------------------------------------------------
 
@@ -235,24 +274,18 @@ class Server:
 
     async def _served(self, name: str, version: int | None) -> ModelCard:
         card = await self._shelf.card(name, version)
-        if card.study not in KINDS:
-            raise ModelNotFoundError(_no_kind(card))
+        kind_of(card)
         return card
-
-    async def _endpoint(self, name: str, version: int | None) -> Endpoint:
-        await self._served(name, version)
-        return await self._shelf.endpoint(name, version)
-
-    def _failure(self, message: str, status: int) -> Response:
-        headers = {"Retry-After": f"{self._settings.queue.retry_after_seconds:.0f}"} if status == 503 else None
-        return Response(error_body(message), status, headers, "application/json")
 
 
 class Call:
-    """A request, and what the statistics are to know of it. counted: it asks for inference."""
+    """A request, and what the statistics are to know of it. counted: it asks for inference.
 
-    def __init__(self, request: Request) -> None:
-        self.request = request
+    retry_after: seconds after which it may be sent again, should there be no room.
+    """
+
+    def __init__(self, request: Request, retry_after: float) -> None:
+        self.request, self.retry_after = request, retry_after
         self.counted = False
         self.model: Key | None = None
 
@@ -265,14 +298,18 @@ def _json(value: Any) -> Response:
     return Response(json.dumps(value), media_type="application/json")
 
 
+def _failure(message: str, status: int, retry_after: float) -> Response:
+    return Response(error_body(message), status, _retry(status, retry_after), "application/json")
+
+
+def _retry(status: int, seconds: float) -> dict[str, str]:
+    return {"Retry-After": f"{seconds:.0f}"} if status == 503 else {}
+
+
 def _version(name: str, text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 10):
         raise ModelNotFoundError(f"model {name!r} has no version {text!r}", hint="versions are whole numbers")
     return int(text)
-
-
-def _no_kind(card: ModelCard) -> str:
-    return f"model {card.name!r} comes from the study {card.study!r}, which has no endpoint"
 
 
 async def _in_thread(values: Iterator[T]) -> AsyncGenerator[T, None]:

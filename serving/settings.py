@@ -93,10 +93,24 @@ class Limits(Section):
     seconds: float = Field(120, gt=0, description="its time of computation")
     streams: int = Field(4, ge=1, le=1000, description="streamed answers at a replica at once")
     stream_values: int = Field(50_000_000, ge=1, description="numbers in one streamed answer: positions x iterations")
+    pixels: int = Field(25_000_000, ge=1, description="pixels of an uploaded image, before it is resized")
 
     @property
     def body_bytes(self) -> int:
         return int(self.body_mb * 2**20)
+
+
+class Attacks(Section):
+    """Attacks on the models, in processes of their own so that inference does not wait, and what one may ask for."""
+
+    enabled: bool = Field(True, description="whether attacks are offered")
+    replicas: Replicas = Field(Replicas(target_ongoing=2), description="processes that attack; as above")
+    queue: Queue = Field(Queue(ongoing=8, waiting=8, retry_after_seconds=5), description="as above")
+    parallel: int = Field(1, ge=1, le=64, description="attacks computed at a replica at the same time")
+    rows: int = Field(64, ge=1, le=4096, description="images in one attack")
+    passes: int = Field(20_000, ge=1, description="forward and backward passes for each image")
+    gmacs: float = Field(10_000, gt=0, description="its work: 10^9 multiplications, images x passes x those of a pass")
+    seconds: float = Field(240, gt=0, description="its time of computation")
 
 
 class Logging(Section):
@@ -114,6 +128,7 @@ class ServeSettings(Section):
     batching: Batching = Field(Batching(), description="requests computed together")
     models: Models = Field(Models(), description="models in memory")
     limits: Limits = Field(Limits(), description="what one request may ask for")
+    attacks: Attacks = Field(Attacks(), description="attacks on the models")
     logging: Logging = Field(Logging(), description="what is logged")
 
     @model_validator(mode="after")
@@ -123,6 +138,10 @@ class ServeSettings(Section):
                 f"queue.ongoing is {self.queue.ongoing}: {self.limits.streams} streams would leave no room for others"
             )
         return self
+
+    def of_attacks(self) -> Self:
+        """The same settings as a replica that attacks sees them: its own size and queue."""
+        return self.model_copy(update={"replicas": self.attacks.replicas, "queue": self.attacks.queue})
 
     def listening(self, host: str | None, port: int | None) -> Self:
         """The same settings with another address; None leaves what is."""

@@ -8,6 +8,7 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from typing import Generic, TypeVar
 
 from torch import nn
 
@@ -18,19 +19,19 @@ from service.store import Folder
 from serving.endpoint import Endpoint
 from serving.settings import Models
 
-Serve = Callable[[ModelCard, nn.Module], Endpoint]
+Loaded = TypeVar("Loaded", bound=Endpoint)
 Key = tuple[str, int, str]  # name, version, sha256: a store may have been emptied and filled again
 CARDS = 1024  # cards remembered
 
 
-class Shelf:
+class Shelf(Generic[Loaded]):
     """Lives on one event loop; reads the store in threads. serve: makes the endpoint of a loaded model."""
 
-    def __init__(self, store: Folder, settings: Models, serve: Serve) -> None:
+    def __init__(self, store: Folder, settings: Models, serve: Callable[[ModelCard, nn.Module], Loaded]) -> None:
         self._store, self._settings, self._serve = store, settings, serve
         self._cards: OrderedDict[tuple[str, int | None], tuple[float, ModelCard]] = OrderedDict()
-        self._loaded: OrderedDict[Key, Endpoint] = OrderedDict()  # the latest used last
-        self._loading: dict[Key, asyncio.Task[Endpoint]] = {}
+        self._loaded: OrderedDict[Key, Loaded] = OrderedDict()  # the latest used last
+        self._loading: dict[Key, asyncio.Task[Loaded]] = {}
         self._one_at_a_time = asyncio.Lock()  # so that memory holds one model more than allowed at most
 
     @property
@@ -68,7 +69,7 @@ class Shelf:
             self._cards.popitem(last=False)
         return card
 
-    async def endpoint(self, name: str, version: int | None = None) -> Endpoint:
+    async def endpoint(self, name: str, version: int | None = None) -> Loaded:
         """A model ready to compute, loaded once however many ask for it. ModelError says why it cannot be."""
         card = await self.card(name, version)
         key = card.name, card.version, card.sha256
@@ -81,7 +82,7 @@ class Shelf:
             task.add_done_callback(lambda done: self._loading.pop(key))
         return await asyncio.shield(task)  # whoever asked first may leave; others wait too
 
-    async def _load(self, key: Key, card: ModelCard) -> Endpoint:
+    async def _load(self, key: Key, card: ModelCard) -> Loaded:
         allowed = self._settings.loaded_mb * 2**20
         if card.bytes > allowed:
             raise ModelError(
@@ -95,5 +96,5 @@ class Shelf:
                 self._loaded.popitem(last=False)  # what is being computed with it keeps it alive until it is done
         return endpoint
 
-    def _read(self, card: ModelCard) -> Endpoint:
+    def _read(self, card: ModelCard) -> Loaded:
         return self._serve(card, models.load(self._store, card, self._settings.trusted))

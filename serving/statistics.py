@@ -11,6 +11,7 @@ from typing import Any
 
 from ray.serve import metrics
 
+from serving.attack_server import Reply
 from serving.batching import Executed
 
 BATCH_SIZES = [1.0, 2, 4, 8, 16, 32, 64, 128, 256]
@@ -47,6 +48,11 @@ class OfModel:
     by_size: defaultdict[int, Total] = field(default_factory=lambda: defaultdict(Total))  # executions by rows
     streamed: int = 0  # answers sent on streams
     streams: int = 0  # open now
+    attacks: int = 0  # under way now
+    attack_success: Total = field(default_factory=Total)  # attacks that were answered, and the time that they computed
+    attack_fail: Total = field(default_factory=Total)
+    queries: int = 0  # passes forward that attacks took, of all images
+    gradients: int = 0  # passes backward
 
 
 class Statistics:
@@ -64,6 +70,18 @@ class Statistics:
         )
         self._batch_sizes = metrics.Histogram(
             "assay_batch_size", "Inputs computed together.", BATCH_SIZES, tag_keys=("model",)
+        )
+
+        self._attacks = metrics.Counter(
+            "assay_attacks",
+            "Attacks by model and HTTP status.",
+            ("model", "status"),  # type: ignore[arg-type]
+        )
+        self._attack_seconds = metrics.Counter("assay_attack_seconds", "Time of computation.", ("model",))
+        self._attack_passes = metrics.Counter(
+            "assay_attack_passes",
+            "Passes of images through a model.",
+            ("model", "direction"),  # type: ignore[arg-type]
         )
 
     def executed(self, batch: Executed) -> None:
@@ -85,6 +103,20 @@ class Statistics:
         if key:
             of_model = self._models[key]
             (of_model.success if status < 400 else of_model.fail).add(seconds)
+
+    def attacked(self, key: Key, reply: Reply) -> None:
+        """A request for an attack was answered, or its client left."""
+        of_model, spent = self._models[key], reply.spent
+        (of_model.attack_success if reply.status < 400 else of_model.attack_fail).add(spent.seconds)
+        of_model.queries += spent.queries
+        of_model.gradients += spent.gradients
+        model = {"model": key[0]}
+        self._attacks.inc(tags={**model, "status": str(reply.status)})
+        if reply.status < 400:  # a counter takes no zero
+            self._attack_seconds.inc(spent.seconds, tags=model)
+            self._attack_passes.inc(spent.queries, tags={**model, "direction": "forward"})
+            if spent.gradients:
+                self._attack_passes.inc(spent.gradients, tags={**model, "direction": "backward"})
 
     def of(self, key: Key) -> OfModel:
         return self._models[key]
@@ -119,5 +151,11 @@ def _tree(key: Key, of_model: OfModel, batches: int) -> dict[str, Any]:
             {"batch_size": size, "compute_infer": total.tree()} for size, total in sorted(of_model.by_size.items())
         ],
         "streamed": of_model.streamed,
-        "running": {"batches": batches, "streams": of_model.streams},
+        "attack_stats": {
+            "success": of_model.attack_success.tree(),
+            "fail": of_model.attack_fail.tree(),
+            "queries": of_model.queries,
+            "gradients": of_model.gradients,
+        },
+        "running": {"batches": batches, "streams": of_model.streams, "attacks": of_model.attacks},
     }

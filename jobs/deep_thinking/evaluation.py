@@ -193,7 +193,8 @@ def first_solved(network: Thinker, problem: Problem, inputs: Tensor, iterations:
     """
     longest = getattr(network, "max_iterations", None)
     iterations = iterations if longest is None else min(iterations, longest)
-    for index, instance in enumerate(inputs.to(device_of(network)).split(1)):
+    for index in range(len(inputs)):
+        instance = inputs[index : index + 1].to(device_of(network))
         (last,) = think(network, problem, instance, iterations, first=iterations)
         if bool(problem.verify(instance, last.prediction)):
             return index

@@ -228,6 +228,7 @@ def _card(params: Params, solved: Problem, metrics: dict[str, float]) -> CardDra
         architecture=f"jobs.deep_thinking.networks:{name}" if params.model.built_in else name,
         arguments=params.model.arguments(solved.channels, params.training.iterations),
         study="deep_thinking",
+        task="thinking",
         inputs=(TensorSpec(name="input", datatype="FP32", shape=(-1, solved.channels, *space)),),
         outputs=(TensorSpec(name="prediction", datatype="INT64", shape=(-1, *space)),),
         settings={

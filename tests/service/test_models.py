@@ -20,6 +20,7 @@ DRAFT = CardDraft(
     architecture="tests.service.walk:linear",
     arguments={"size": 3},
     study="walk",
+    task="walking",
     inputs=(),
     outputs=(),
     settings={},

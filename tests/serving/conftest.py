@@ -12,8 +12,8 @@ from ray import serve
 
 from service.store import Folder, open_store
 from serving import app
-from serving.settings import Batching, Http, Limits, Logging, Models, ServeSettings
-from tests.serving.models import put
+from serving.settings import Attacks, Batching, Http, Limits, Logging, Models, Queue, ServeSettings
+from tests.serving.models import put, put_classifier
 
 
 def free_port() -> int:
@@ -26,7 +26,8 @@ SETTINGS = ServeSettings(
     http=Http(port=free_port()),
     batching=Batching(wait_ms=30, parallel=2),
     models=Models(loaded=3, refresh_seconds=0),
-    limits=Limits(body_mb=4, streams=2),
+    limits=Limits(body_mb=4, streams=2, pixels=100_000),
+    attacks=Attacks(queue=Queue(ongoing=2, waiting=1, retry_after_seconds=3), passes=200_000, seconds=60, rows=40),
     logging=Logging(level="ERROR"),
 )
 # the processes of Serve inherit it from the session's Ray, which starts after this file is read
@@ -48,13 +49,15 @@ class Served:
         return triton.InferenceServerClient(self.address, concurrency=concurrency, network_timeout=60)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def served(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     store = open_store(str(tmp_path_factory.mktemp("serve") / "store"))
     put(store, "sums", seed=0)
     put(store, "sums", seed=1, width=16)
     put(store, "mazes", "dt_net_2d")
-    put(store, "walk", study="walk")
+    put(store, "walk", task="walking")
+    put_classifier(store, "digits")
+    put_classifier(store, "photos", channels=3, side=-1)
     app.start(SETTINGS, store.uri)
     yield Served(f"{SETTINGS.http.host}:{SETTINGS.http.port}", store)
     serve.shutdown()

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from jobs.common.classifiers import classifier
 from jobs.deep_thinking.networks import ARCHITECTURES
 from service.models import CardDraft, ModelCard, TensorSpec, publish
 from service.store import Folder
@@ -24,6 +25,7 @@ def draft(architecture: str = "dt_net_1d", width: int = 8, trained: int = 5, **c
         "architecture": f"jobs.deep_thinking.networks:{architecture}",
         "arguments": arguments,
         "study": "deep_thinking",
+        "task": "thinking",
         "inputs": (TensorSpec(name="input", datatype="FP32", shape=(-1, channels, *[-1] * dimensions)),),
         "outputs": (),
         "settings": {"problem": {"name": problem, "options": options}, "trained_iterations": trained},
@@ -52,3 +54,46 @@ def put(
 def bits(count: int, length: int, seed: int = 0) -> Tensor:
     """Inputs of prefix sums: (count, 1, length), -0.5 or 0.5."""
     return torch.randint(0, 2, (count, 1, length), generator=torch.Generator().manual_seed(seed)) - 0.5
+
+
+DIGITS = tuple(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"])
+
+
+def classifier_draft(channels: int = 1, side: int = 8, classes: tuple[str, ...] = DIGITS, **changes: Any) -> CardDraft:
+    """The card of a small image classifier. side: -1 takes images of any size."""
+    fields: dict[str, Any] = {
+        "architecture": "jobs.common.classifiers:digits_net",
+        "arguments": {"classes": len(classes), "channels": channels},
+        "study": "free_training",
+        "task": "classification",
+        "inputs": (TensorSpec(name="images", datatype="FP32", shape=(-1, channels, side, side)),),
+        "outputs": (TensorSpec(name="logits", datatype="FP32", shape=(-1, len(classes))),),
+        "settings": {"classes": list(classes), "norm": "Linf", "epsilon": 0.1},
+        "metrics": {"clean_accuracy": 0.5},
+        "description": "random weights",
+    }
+    return CardDraft(**{**fields, **changes})
+
+
+def classifier_network(channels: int = 1, classes: int = len(DIGITS), seed: int = 0) -> nn.Module:
+    """The network of such a card. Its classes are about equally common."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = classifier("digits_net", classes=classes, channels=channels).eval()
+    last = network.get_submodule("network.11")
+    assert isinstance(last, nn.Linear)
+    with torch.no_grad():
+        last.bias -= network(pixels(100, channels)).mean(0)
+        last.weight *= 30
+        last.bias *= 30
+    return network
+
+
+def put_classifier(store: Folder, name: str, channels: int = 1, **changes: Any) -> ModelCard:
+    """Publish the next version of a classifier."""
+    return publish(store, name, classifier_network(channels).state_dict(), classifier_draft(channels, **changes))
+
+
+def pixels(count: int, channels: int = 1, side: int = 8, seed: int = 0) -> Tensor:
+    """Images (count, channels, side, side) of noise in [0, 1]."""
+    return torch.rand(count, channels, side, side, generator=torch.Generator().manual_seed(seed))

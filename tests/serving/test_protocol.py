@@ -18,8 +18,8 @@ from serving.protocol import HEADER_LENGTH, InferRequest, Wanted
 
 SPEC = TensorSpec(name="input", datatype="FP32", shape=(-1, 1, -1))
 CARD = ModelCard(
-    architecture="", arguments={}, study="deep_thinking", inputs=(SPEC,), outputs=(), settings={}, metrics={},
-    description="", name="m", version=3, created="", parameters=0, bytes=0, sha256="", run=None,
+    architecture="", arguments={}, study="deep_thinking", task="thinking", inputs=(SPEC,), outputs=(), settings={},
+    metrics={}, description="", name="m", version=3, created="", parameters=0, bytes=0, sha256="", run=None,
 )  # fmt: skip
 BITS = np.array([[[-0.5, 0.5, 0.5]]], np.float32)
 
@@ -68,7 +68,7 @@ def test_tritonclient_reads_an_answer(binary: list[bool], batch: int) -> None:
         "verified": np.arange(batch) % 2 == 0,
     }
     wanted = tuple(Wanted(name, flag) for name, flag in zip(outputs, binary, strict=True))
-    body, length = protocol.encode_infer(CARD, InferRequest("id", {}, {}, wanted, False), outputs)
+    body, length = protocol.encode_infer(CARD, InferRequest("id", {}, {}, wanted, False), outputs, {})
     result = triton.InferenceServerClient.parse_response_body(body, header_length=length)
     for name, array in outputs.items():
         np.testing.assert_array_equal(result.as_numpy(name), array)
@@ -78,9 +78,11 @@ def test_tritonclient_reads_an_answer(binary: list[bool], batch: int) -> None:
 
 def test_outputs_come_in_the_order_and_number_asked_for() -> None:
     outputs = {"a": np.zeros(1, np.int64), "b": np.ones(1, np.int64)}
-    body, length = protocol.encode_infer(CARD, InferRequest("", {}, {}, (Wanted("b", False),), True), outputs)
+    body, length = protocol.encode_infer(
+        CARD, InferRequest("", {}, {}, (Wanted("b", False),), True), outputs, {"warning": "w"}
+    )
     assert length is None and [each["name"] for each in json.loads(body)["outputs"]] == ["b"]
-    assert "id" not in json.loads(body)
+    assert "id" not in json.loads(body) and json.loads(body)["parameters"] == {"warning": "w"}
 
 
 def message(**changes: Any) -> dict[str, Any]:

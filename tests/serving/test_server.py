@@ -63,7 +63,7 @@ def test_which_models_are_ready(served: Served) -> None:
     client = served.client()
     assert client.is_model_ready("sums") and client.is_model_ready("sums", "1")
     assert not client.is_model_ready("sums", "3") and not client.is_model_ready("smus")
-    assert not client.is_model_ready("walk"), "its study has no endpoint"
+    assert not client.is_model_ready("walk"), "nothing serves its task"
     states = {(each["name"], each["version"]): each["state"] for each in client.get_model_repository_index()}
     ready = {("mazes", "1"): "READY", ("sums", "1"): "READY", ("sums", "2"): "READY"}
     assert ready.items() <= states.items() and states["walk", "1"] == "UNAVAILABLE"
@@ -78,7 +78,7 @@ def test_unknown_models_versions_and_paths(served: Served) -> None:
         client.infer("sums", tensor(array), model_version="9")
     with refused(404, "no version 'x'"):
         client.get_model_metadata("sums", "x")
-    with refused(404, "comes from the study 'walk', which has no endpoint"):
+    with refused(404, "is for the task 'walking', which has no endpoint"):
         client.infer("walk", tensor(array))
     for path in ("/", "/v2/", "/v2/models", "/v2/models/sums/inferr", "/v2/models/../../etc/passwd", "/v1/models/sums"):
         answer = httpx.get(served.url + path)

@@ -17,18 +17,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 from torchvision.datasets import ImageFolder
-from torchvision.transforms import functional
 
 from jobs.common.datasets.base import Source, Split
+from jobs.common.images import centre, decode
 from service.errors import InputError
 
 FOLDERS = {"train": ("train",), "test": ("val", "test")}
-FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP")
-MOST_PIXELS = 64_000_000  # of one image: more is a decompression bomb
-LONGEST = 50  # times the shorter side: a longer image would be a bomb when its shorter side is resized
 MARGIN = 256 / 224  # the shorter side that an image is resized to before its centre is cut out, in units of the centre
 AREAS, RATIOS = (0.08, 1.0), (3 / 4, 4 / 3)  # of a random part: share of the image's area, width by height
 TRIES = 10
@@ -73,10 +70,10 @@ class Folder:
         return torch.stack(images) if images else torch.empty(0, *self.shape)
 
     def _image(self, file: Path, draws: Tensor | None) -> Tensor:
-        image = decode(file)
+        image = decode(file, f"image {str(file)!r}")
         size = self._size
         if draws is None:
-            cut = functional.center_crop(functional.resize(image, [round(MARGIN * size)]), [size])
+            cut = centre(image, size, size, MARGIN)
         else:
             cut = image.resize((size, size), Image.Resampling.BILINEAR, part(image.size, draws.tolist()))
         return torch.from_numpy(np.array(cut)).permute(2, 0, 1).float() / 255
@@ -97,32 +94,6 @@ def _open(name: str, split: Split, source: Source) -> Folder:
         raise InputError(f"{name} needs root, the folder that holds train/<class>/ and val/<class>/")
     folders = [source.folder / folder for folder in FOLDERS[split]]
     return Folder(name, next((folder for folder in folders if folder.is_dir()), folders[0]), source.image_size)
-
-
-def decode(file: Path) -> Image.Image:
-    """An image as it is to be seen: RGB, turned as its EXIF data say, on white where it is transparent.
-
-    InputError, naming the file, if it cannot be read or has too many pixels.
-    """
-    try:
-        with Image.open(file, formats=FORMATS) as image:
-            if math.prod(image.size) > MOST_PIXELS:
-                raise ValueError(f"it has {math.prod(image.size):,} pixels, at most {MOST_PIXELS:,} are allowed")
-            if max(image.size) > LONGEST * min(image.size):
-                size = f"{image.width}x{image.height}"
-                raise ValueError(f"it is {size}, at most {LONGEST} times as long in one direction is allowed")
-            return _rgb(ImageOps.exif_transpose(image))
-    except Exception as error:  # damaged files make the decoders raise almost anything
-        raise InputError(f"image {str(file)!r} cannot be read: {error}") from error
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16 bits of grey, which `convert` would clip to 8
-        return Image.fromarray((np.array(image) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    return image.convert("RGB")
 
 
 def part(size: tuple[int, int], draws: Sequence[Sequence[float]]) -> Box:

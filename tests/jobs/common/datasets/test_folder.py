@@ -13,8 +13,9 @@ from PIL import Image
 from torchvision.transforms import functional
 
 from jobs.common.datasets import DataParams
-from jobs.common.datasets.folder import TRIES, decode, part
+from jobs.common.datasets.folder import TRIES, part
 from jobs.common.datasets.photo_patches import photograph
+from jobs.common.images import decode
 from service.errors import InputError
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
@@ -28,7 +29,7 @@ def halves(width: int = 60, height: int = 40) -> Image.Image:
 
 
 def corners(file: Path) -> list[tuple[int, ...]]:
-    image = decode(file)
+    image = decode(file, str(file))
     assert image.mode == "RGB"
     pixels = np.array(image)
     return [tuple(int(value) for value in pixels[row, column]) for row in (0, -1) for column in (0, -1)]
@@ -38,7 +39,7 @@ def test_an_image_is_turned_as_its_exif_data_say(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # the left is to be on top
     halves().save(tmp_path / "turned.png", exif=exif)
-    assert decode(tmp_path / "turned.png").size == (40, 60)
+    assert decode(tmp_path / "turned.png", "image").size == (40, 60)
     assert corners(tmp_path / "turned.png") == [RED, RED, BLUE, BLUE]
 
 

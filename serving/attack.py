@@ -1,0 +1,223 @@
+"""One attack on a classifier, from a request to its answer.
+
+Inputs: "images"; optional "labels" INT64 (rows,), by default what the model takes the images for, and "targets" INT64
+(rows,), the class that each image is to be taken for. An uploaded image has parameters `label` and `target` instead.
+Parameters:
+
+    epsilon   radius of the ball, in the units of the pixels; the only one that is needed
+    norm      "Linf" (default), "L2" or "L1"
+    attack    default "pgd"; the other parameters are those of the attack: steps, restarts, loss, ...
+    seed      default 0
+
+Outputs, beside the adversarials: predictions before and after, whether each image was broken, whether it stays so when
+its pixels are rounded to 8 bits as in a PNG, the norm of its perturbation, the least norm known to break it (-1: none),
+and the passes forward (queries) and backward (gradients) that it took.
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from jobs.common.attacks import ATTACKS, Attack, Ball, Goal, Norm, checks
+from jobs.common.attacks.prepared import prepared
+from service.errors import BusyError, InputError, nearest
+from service.models import TensorSpec
+from service.validation import validate
+from serving.classification import IMAGES, Classification, check_pixels
+from serving.endpoint import Abandoned, Answer, Stopped
+from serving.protocol import InferRequest, Scalar, check_fits, check_parameters
+from serving.settings import Attacks
+from serving.tensors import Array
+
+LABELS, TARGETS = "labels", "targets"
+OF_UPLOAD = {"label": LABELS, "target": TARGETS}  # parameter -> the input that it stands for
+COMMON = ("attack", "epsilon", "norm", "seed")
+DEFAULT, DEFAULT_NORM = "pgd", "Linf"
+MOST_SEED = 2**63 - 1
+OUTPUTS = (
+    "adversarials",
+    "prediction",
+    "adversarial_prediction",
+    "broken",
+    "rounded_broken",
+    "distance",
+    "minimum_distance",
+    "queries",
+    "gradients",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class AttackWork:
+    """An attack that was validated against its model and only has to be computed.
+
+    images: (rows, channels, height, width). labels, targets: int64 (rows,).
+    """
+
+    attack: Attack
+    ball: Ball
+    seed: int
+    images: Tensor
+    labels: Tensor | None
+    targets: Tensor | None
+
+    def described(self) -> Mapping[str, Scalar]:
+        """All parameters, those that were left out too."""
+        own = self.attack.model_dump(exclude={"kind"}, exclude_none=True)
+        return {
+            "attack": self.attack.kind,
+            "norm": self.ball.norm,
+            "epsilon": self.ball.epsilon,
+            "seed": self.seed,
+            **own,
+        }
+
+
+# ---- before the attack ---------------------------------------------------------------------------------------------
+
+
+def prepare(model: Classification, request: InferRequest, uploaded: bool, limits: Attacks) -> AttackWork:
+    """Check everything that can be known before the model is asked. InputError, one sentence."""
+    parameters = dict(request.parameters)
+    inputs = dict(request.inputs)
+    if uploaded:
+        for name, stands_for in OF_UPLOAD.items():
+            if name in parameters:
+                inputs[stands_for] = np.array([_whole(name, parameters.pop(name), MOST_SEED)])
+    _check_inputs(model, inputs)
+    attack, ball = _attack(parameters), _ball(parameters)
+    seed = _whole("seed", parameters.get("seed", 0), MOST_SEED)
+    tensors = {
+        name: torch.tensor(array) for name, array in inputs.items()
+    }  # copies: an array may be a view of the body
+    work = AttackWork(attack, ball, seed, tensors[IMAGES], tensors.get(LABELS), tensors.get(TARGETS))
+    checks.check_ball(attack.kind, attack.norms, ball, work.images)
+    checks.check_classes(attack.kind, len(model.classes), attack.fewest_classes(work.targets is not None))
+    _check_budget(model, work, limits)
+    return work
+
+
+def _check_inputs(model: Classification, inputs: Mapping[str, Array]) -> None:
+    optional = [TensorSpec(name=name, datatype="INT64", shape=(-1,)) for name in (LABELS, TARGETS)]
+    known = [IMAGES, LABELS, TARGETS]
+    for name in inputs:
+        if name not in known:
+            raise InputError(f"unknown input {name!r}", nearest(name, known))
+    check_fits(inputs, [*model.inputs, *(spec for spec in optional if spec.name in inputs)])
+    check_pixels(inputs[IMAGES])
+    for name in (LABELS, TARGETS):
+        classes = inputs.get(name)
+        if classes is None:
+            continue
+        if len(classes) != len(inputs[IMAGES]):
+            raise InputError(f"input {name!r}: {len(classes)} classes for {len(inputs[IMAGES])} images")
+        if wrong := [int(each) for each in classes if not 0 <= each < len(model.classes)]:
+            raise InputError(f"input {name!r}: {wrong[0]} is not a class; they are 0 to {len(model.classes) - 1}")
+
+
+def _attack(parameters: Mapping[str, Scalar]) -> Attack:
+    kind = parameters.get("attack", DEFAULT)
+    if kind not in ATTACKS:
+        raise InputError(f"parameter 'attack': unknown attack {kind!r}", nearest(str(kind), ATTACKS))
+    found = ATTACKS[str(kind)]
+    check_parameters(parameters, (*COMMON, *(name for name in found.model_fields if name != "kind")))
+    own: dict[str, Any] = {name: value for name, value in parameters.items() if name not in COMMON}
+    return validate(found, own, "parameters")
+
+
+def _ball(parameters: Mapping[str, Scalar]) -> Ball:
+    norm, epsilon = parameters.get("norm", DEFAULT_NORM), parameters.get("epsilon")
+    norms: tuple[Norm, ...] = get_args(Norm)
+    if epsilon is None:
+        raise InputError("parameter 'epsilon' is missing", "in the units of the pixels: 8 of 255 is 0.0314")
+    if isinstance(epsilon, bool | str):
+        raise InputError(f"parameter 'epsilon': {epsilon!r} is not a number", "8/255 is 0.0314")
+    for known in norms:
+        if norm == known:
+            return Ball(known, float(epsilon))
+    raise InputError(f"parameter 'norm': unknown norm {norm!r}", nearest(str(norm), norms))
+
+
+def _check_budget(model: Classification, work: AttackWork, limits: Attacks) -> None:
+    rows = len(work.images)
+    if rows > limits.rows:
+        raise InputError(f"input {IMAGES!r}: {rows} rows; at most {limits.rows} are attacked at once (attacks.rows)")
+    cost = work.attack.cost(work.ball.norm, len(model.classes), work.targets is not None)
+    passes = cost.forward + cost.backward
+    if passes > limits.passes:
+        raise InputError(
+            f"attack {work.attack.kind!r} takes up to {passes:,} passes through the model for each image; "
+            f"{limits.passes:,} are allowed (attacks.passes)",
+            "ask for fewer steps, restarts or queries",
+        )
+    gmacs = passes * model.gmacs(work.images.shape)  # a pass back to the pixels takes as many as one forward
+    if gmacs > limits.gmacs:
+        raise InputError(
+            f"{rows} images x {passes:,} passes take up to {gmacs:,.0f} billion multiplications; "
+            f"{limits.gmacs:,.0f} are allowed (attacks.gmacs)",
+            "send fewer images, or ask for fewer steps, restarts or queries",
+        )
+
+
+def _whole(name: str, value: Scalar, most: int) -> int:
+    if type(value) is not int or not 0 <= value <= most:
+        raise InputError(f"parameter {name!r}: {value!r} is not allowed; whole numbers from 0 on are")
+    return value
+
+
+# ---- in a thread ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """What came out. warnings: why it may flatter the model."""
+
+    answer: Answer
+    warnings: tuple[str, ...]
+
+
+def compute(model: Classification, work: AttackWork, limits: Attacks, stopped: Stopped) -> Attacked:
+    """Attack. Raises Abandoned at the first pass after `stopped()` becomes true, BusyError when it takes too long."""
+    deadline = time.monotonic() + limits.seconds
+
+    def check() -> None:
+        if stopped():
+            raise Abandoned
+        if time.monotonic() > deadline:
+            raise BusyError(
+                f"the attack was not done within {limits.seconds:g} s (attacks.seconds)",
+                "send fewer images, or ask for fewer steps, restarts or queries",
+            )
+
+    check()
+    images = work.images.to(model.device)
+    network = prepared(model.network, images[:2])
+
+    def guarded(points: Tensor) -> Tensor:
+        check()
+        logits: Tensor = network(points)
+        return logits
+
+    before = model.logits(images).argmax(1)
+    labels = before if work.labels is None else work.labels.to(model.device)
+    targets = None if work.targets is None else work.targets.to(model.device)
+    result = work.attack.run(guarded, images, labels, work.ball, work.seed, targets)
+    rounded = (result.adversarials * 255).round() / 255
+    minimum = result.minimum_distances.cpu()
+    answer = {
+        "adversarials": result.adversarials.cpu().numpy(),
+        "prediction": before.cpu().numpy(),
+        "adversarial_prediction": model.logits(result.adversarials).argmax(1).cpu().numpy(),
+        "broken": result.broken.cpu().numpy(),
+        "rounded_broken": Goal(labels, targets).reached(model.logits(rounded)).cpu().numpy(),
+        "distance": result.distances.cpu().numpy(),
+        "minimum_distance": torch.where(minimum.isfinite(), minimum, -1.0).numpy(),
+        "queries": result.queries.cpu().numpy(),
+        "gradients": result.gradients.cpu().numpy(),
+    }
+    return Attacked(answer, result.warnings)

@@ -1,0 +1,111 @@
+"""What attacks cost those who only want to infer: latency while attacks run, as a ratio to that of an idle server.
+
+`assay serve` with a ResNet-20. Inference asks for one image of 32x32 at a time; attacks are PGD with 20 steps on 16
+images, two clients that ask for one after another. Idle and attacked rounds take turns, so that what else the machine
+does falls on both.
+"""
+
+import asyncio
+import contextlib
+import json
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from statistics import median, quantiles
+from typing import Any
+
+import httpx
+import torch
+
+from jobs.common.classifiers import classifier
+from service.models import CardDraft, TensorSpec, publish
+from service.store import open_store
+from tests.benchmarks.serving import AT_ONCE, _serve, client, free_port, load, wait_for
+
+MODEL, CLASSES = "bench", 10
+ROUNDS, REQUESTS, ATTACKERS = 3, 240, 2
+
+
+def message(action: str, rows: int, **parameters: Any) -> bytes:
+    images = torch.rand(rows, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    tensor = {"name": "images", "datatype": "FP32", "shape": list(images.shape), "data": images.flatten().tolist()}
+    wanted = [{"name": "prediction"}]
+    body = json.dumps({"inputs": [tensor], "parameters": parameters, "outputs": wanted}).encode()
+    path = f"/v2/models/{MODEL}/{action}"
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    return head.encode() + body
+
+
+INFER = message("infer", 1)
+ATTACK = message("attack", 16, epsilon=1e-6, steps=20)  # so small that no image leaves the attack early
+
+
+async def attacked(port: int, clients: int) -> list[float]:
+    """Latencies in ms of inference while others attack. They leave at the end, and with them their attacks."""
+    attackers = [asyncio.create_task(client(port, ATTACK, 10**9)) for _ in range(ATTACKERS)]
+    await asyncio.sleep(1)
+    latencies = await load(port, INFER, clients, REQUESTS)
+    for attacker in attackers:
+        assert not attacker.done(), "an attack was refused"
+        attacker.cancel()
+    for attacker in attackers:
+        with contextlib.suppress(asyncio.CancelledError):
+            await attacker
+    await asyncio.sleep(1)
+    return latencies
+
+
+def rounds(port: int, clients: int) -> tuple[list[float], list[float]]:
+    """Latencies of an idle and of an attacked server."""
+    idle: list[float] = []
+    busy: list[float] = []
+    for _ in range(ROUNDS):
+        idle += asyncio.run(load(port, INFER, clients, REQUESTS))
+        busy += asyncio.run(attacked(port, clients))
+    return idle, busy
+
+
+def tell(name: str, idle: Sequence[float], busy: Sequence[float]) -> None:
+    (p50, p99), (busy_p50, busy_p99) = ((median(each), quantiles(each, n=100)[98]) for each in (idle, busy))
+    print(f"{name:38} idle                p50 {p50:6.1f} ms         p99 {p99:6.1f} ms")
+    print(
+        f"{'':38} while attacks run   p50 {busy_p50:6.1f} ms ({busy_p50 / p50:.2f})  "
+        f"p99 {busy_p99:6.1f} ms ({busy_p99 / p99:.2f})"
+    )
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as store:
+        _publish(store)
+        for name, config in (("assay serve", "serve.yaml"), ("assay serve, HAProxy", "serve.fast.yaml")):
+            port = free_port()
+            server = subprocess.Popen(_serve(store, config, port), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            try:
+                wait_for(port, INFER, server)
+                wait_for(port, ATTACK, server)
+                for clients in (1, AT_ONCE):
+                    tell(f"{name}: {clients} client{'s' * (clients > 1)}", *rounds(port, clients))
+                spent = httpx.get(f"http://127.0.0.1:{port}/v2/models/{MODEL}/stats").json()["model_stats"][0]
+                print(f"{'':38} {spent['attack_stats']['gradients']:,} gradients went into attacks that were finished")
+            finally:
+                server.terminate()
+                server.wait(60)
+
+
+def _publish(store: str) -> None:
+    draft = CardDraft(
+        architecture="jobs.common.classifiers:resnet20",
+        arguments={"classes": CLASSES},
+        study="free_training",
+        task="classification",
+        inputs=(TensorSpec(name="images", datatype="FP32", shape=(-1, 3, 32, 32)),),
+        outputs=(TensorSpec(name="logits", datatype="FP32", shape=(-1, CLASSES)),),
+        settings={"classes": [str(number) for number in range(CLASSES)]},
+        metrics={},
+        description="random weights",
+    )
+    publish(open_store(store), MODEL, classifier("resnet20", classes=CLASSES).eval().state_dict(), draft)
+
+
+if __name__ == "__main__":
+    main()

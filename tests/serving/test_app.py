@@ -1,0 +1,40 @@
+"""The application before it runs: whether the machine can hold it, and what the user is told to try."""
+
+import json
+import shlex
+
+import numpy as np
+import pytest
+
+from serving.app import build, greeting, lacking
+from serving.settings import Attacks, Replicas, ServeSettings
+from tests.serving.test_classification import card_of
+from tests.serving.test_deep_thinking import card_of as thinking_card
+
+
+def test_too_few_cores_are_told_at_the_start() -> None:
+    assert lacking(ServeSettings(), {"CPU": 2.0}) is None
+    assert lacking(ServeSettings(), {"CPU": 1.0}) == "the endpoints need 2 CPU cores, and Ray has 1"
+    assert lacking(ServeSettings(attacks=Attacks(enabled=False)), {"CPU": 1.0}) is None
+    graphics = ServeSettings(attacks=Attacks(replicas=Replicas(gpus=0.5, min=2, max=2)))
+    assert lacking(graphics, {"CPU": 8.0}) == "the endpoints need 1 GPUs, and Ray has 0"
+    assert lacking(graphics, {"CPU": 8.0, "GPU": 1.0}) is None
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_attacks_have_a_deployment_of_their_own(enabled: bool) -> None:
+    settings = ServeSettings(attacks=Attacks(enabled=enabled, replicas=Replicas(cpus=3, threads=3)))
+    application = build(settings, "store")
+    attacks = application._bound_deployment.init_args[2]
+    assert (attacks is not None) == enabled
+    if attacks is not None:
+        deployment = attacks._bound_deployment
+        assert deployment.ray_actor_options["num_cpus"] == 3 and deployment.max_ongoing_requests == 8
+        assert deployment.init_args[0].replicas.threads == 3
+
+
+def test_the_command_to_try_fits_the_model() -> None:
+    thinking, classifier = (greeting(ServeSettings(), [card]) for card in (thinking_card(), card_of()))
+    body = json.loads(shlex.split(thinking.splitlines()[2])[-1])
+    assert np.prod(body["inputs"][0]["shape"]) == len(body["inputs"][0]["data"])
+    assert "image/png" in shlex.split(classifier.splitlines()[2])[-1]
