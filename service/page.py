@@ -43,6 +43,9 @@ def render_run(folder: Folder, state: RunRecord, job_spec: JobSpec) -> bytes:
                 if each.kind in ("figure", "image", "animation")
             ],
             tables=[_table(folder, each, labels) for each in shown if each.kind == "table"],
+            links=[
+                (_title(each, labels), each.path, _file_facts(each)) for each in shown if each.kind in ("page", "file")
+            ],
             trials=[
                 (each.label, each.status, each.id in best, progress.duration(each.seconds), each.metrics)
                 for each in ends
@@ -72,3 +75,8 @@ def _table(folder: Folder, artefact: Artefact, labels: dict[str, str]) -> tuple[
         title += f", the first {SHOWN_ROWS} of {len(table):,} rows"
     rows = [list(row.values()) for row in table.slice(0, SHOWN_ROWS).to_pylist()]
     return title, table.column_names, rows
+
+
+def _file_facts(artefact: Artefact) -> str:
+    """Format and size of a file, e.g. "vtp, 158,180 bytes"."""
+    return f"{artefact.path.rpartition('.')[2]}, {artefact.bytes:,} bytes"

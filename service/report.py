@@ -43,7 +43,7 @@ class ReportPage:
 
 
 def render(page: ReportPage) -> bytes:
-    """The page as HTML: styles and pictures inside, no script, nothing loaded from anywhere; links to files beside it."""
+    """The page as HTML: styles and pictures inside, no script, nothing loaded; links lead to files beside it."""
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )

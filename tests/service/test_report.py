@@ -1,8 +1,12 @@
 """The report: one file that needs nothing else and that no label can break."""
 
 from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote
 
+from service import runner, spec
 from service.report import ReportPage, render, value_text
+from service.runner import Execution
 
 HOSTILE = "<script>alert('x')</script>\"&"
 
@@ -34,6 +38,7 @@ def page(**changes: object) -> ReportPage:
         "facts": [("job", HOSTILE)],
         "figures": [(HOSTILE, "image/png", b"\x89PNG")],
         "tables": [(HOSTILE, [HOSTILE, "n"], [[HOSTILE, 0.123456], [None, True]])],
+        "links": [(HOSTILE, f"javascript:{HOSTILE}", HOSTILE)],
         "trials": [
             (HOSTILE, "finished", True, "3 s", {"height": 1 / 3, HOSTILE: 2.0}),
             ("b", "failed", False, "1 s", {}),
@@ -47,18 +52,40 @@ def page(**changes: object) -> ReportPage:
 def test_nothing_is_loaded_and_nothing_is_run() -> None:
     tags = Tags(render(page()).decode())
     assert "script" not in tags.tags and "iframe" not in tags.tags
-    assert tags.loads and all(each.startswith(("data:image/png;base64,", "#")) for each in tags.loads)
-    assert tags.text.count(HOSTILE) >= 10, "labels are shown as they are"
+    picture, link = tags.loads
+    assert picture.startswith("data:image/png;base64,")
+    assert link.startswith("./javascript%3A%3Cscript%3E"), "a link leads to a file below the page, whatever its name"
+    assert tags.text.count(HOSTILE) >= 12, "labels are shown as they are"
+
+
+def test_pages_and_files_lie_beside_the_report_and_are_linked(store_uri: str) -> None:
+    """Those of the summary and of the best trial; they are not put into it."""
+    job_spec = spec.build({"job": "tests.service.pages", "store": store_uri})
+    state = runner.start(job_spec, Execution(serial=True))
+    assert state.status == "finished", state.failure
+    folder = Path(store_uri) / "runs" / state.id
+    tags = Tags((folder / "report.html").read_text())
+    linked = [folder / unquote(each) for each in tags.loads]
+    contents = {each.name: each.read_bytes() for each in linked}
+    assert contents == {
+        "all.h5": bytes(2_000_000),
+        "turn it.html": "<!doctype html><title>ä</title>".encode(),
+        "surface.vtp": b"<VTKFile/>",
+    }
+    assert "Everything h5, 2,000,000 bytes" in tags.text and "A surface <to turn>" in tags.text
+    assert "surface" in tags.text and "vtp, 10 bytes" in tags.text
+    kinds = {each.path.rpartition("/")[2]: (each.kind, each.bytes) for each in state.artefacts}
+    assert kinds["turn it.html"] == ("page", 32) and kinds["all.h5"] == ("file", 2_000_000)
 
 
 def test_the_numbers_are_there() -> None:
     text = Tags(render(page()).decode()).text
-    for shown in ("0.3333", "0.1235", "finished", "failed", "Some trials failed"):
+    for shown in ("0.3333", "0.1235", "finished", "failed", "Some trials or cells failed"):
         assert shown in text
 
 
 def test_a_run_that_has_nothing_yet() -> None:
-    empty = page(figures=[], tables=[], trials=[], errors=[], facts=[], provenance={}, status="running")
+    empty = page(figures=[], tables=[], links=[], trials=[], errors=[], facts=[], provenance={}, status="running")
     assert b"going on" in render(empty)
 
 
