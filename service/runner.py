@@ -76,7 +76,7 @@ def resume(store: Folder, run_id: str, how: Execution) -> RunRecord:
 
 
 def _plans(job_spec: JobSpec, store: Folder) -> list[TrialPlan]:
-    """The trials, with the store as it is named from anywhere: a worker may run in another folder, or on another node."""
+    """The trials, with the store named so that a worker finds it in whatever folder, on whatever node it runs."""
     return plan.trials(job_spec.model_copy(update={"store": store.uri}))
 
 

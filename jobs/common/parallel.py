@@ -117,7 +117,8 @@ class SyncedBatchNorm(_BatchNorm):
 
         here = wide.new_full((1,), inputs.numel() // self.num_features)
         summed = total(torch.cat([wide.sum(others), here]))  # (channels + 1,): one message for both
-        mean, count = summed[:-1] / summed[-1], summed[-1]
+        count = summed[-1].detach()  # cut out of what has a gradient; running statistics must have none
+        mean = summed[:-1] / count
         centred = wide - mean.view(shape)
         variance = total(centred.square().sum(others)) / count  # (channels,), biased
         self._track(mean.detach(), variance.detach() * count / (count - 1))

@@ -64,6 +64,17 @@ class CosineDecay(StudyParams):
         return 0.5 * (1 + math.cos(math.pi * tick / ticks))
 
 
+class LinearDecay(StudyParams):
+    """A straight line from the full learning rate down to zero. After a linear warm-up: the triangle of Smith 2017."""
+
+    kind: Literal["linear"] = Field("linear", description="a straight line down to zero")
+    start: int = Field(0, ge=0, description="tick at which the rate begins to fall")
+
+    def at(self, tick: int, ticks: int) -> float:
+        """What the learning rate is multiplied with, in [0, 1]. ticks: how many there are in all."""
+        return 1.0 if tick <= self.start else (ticks - tick) / (ticks - self.start)
+
+
 class OptimizerParams(StudyParams):
     """How the weights are moved."""
 
@@ -71,9 +82,12 @@ class OptimizerParams(StudyParams):
     learning_rate: float = Field(1e-3, gt=0, le=10, description="the full learning rate")
     weight_decay: float = Field(2e-4, ge=0, le=1, description="L2 penalty (adam, sgd) or decoupled decay (adamw)")
     momentum: float = Field(0.9, ge=0, lt=1, description="momentum of sgd; unused by adam and adamw")
+    nesterov: bool = Field(False, description="sgd looks ahead along its momentum; unused by adam and adamw")
     clip: float | None = Field(None, gt=0, description="bound on the 2-norm of the whole gradient; none: no bound")
     warm_up: WarmUp = Field(WarmUp(), description="small learning rates at the start")
-    decay: StepDecay | CosineDecay = Field(StepDecay(), discriminator="kind", description="how the rate falls")
+    decay: StepDecay | CosineDecay | LinearDecay = Field(
+        StepDecay(), discriminator="kind", description="how the rate falls"
+    )
 
     def rate(self, tick: int, ticks: int) -> float:
         """The learning rate at a tick of `ticks`."""
@@ -88,8 +102,10 @@ class OptimizerParams(StudyParams):
             case "adamw":
                 return torch.optim.AdamW(groups, self.learning_rate, weight_decay=self.weight_decay, fused=True)
             case "sgd":
-                rule = torch.optim.SGD
-                return rule(groups, self.learning_rate, self.momentum, weight_decay=self.weight_decay, fused=True)
+                options: Any = {"momentum": self.momentum, "nesterov": self.nesterov and self.momentum > 0}
+                return torch.optim.SGD(
+                    groups, self.learning_rate, **options, weight_decay=self.weight_decay, fused=True
+                )
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

@@ -39,6 +39,7 @@ def project_l1(points: Tensor, centres: Tensor, epsilon: float) -> Tensor:
     spent, slope, knot = sums.gather(1, last), slopes.gather(1, last), knots.gather(1, last)
     threshold = (knot - (epsilon - spent) / slope.clamp(min=1)).clamp(min=0)
     moved = torch.minimum((lengths - threshold).clamp(min=0), rooms)
+    moved = moved * (epsilon / moved.sum(1, keepdim=True).clamp(min=epsilon))  # far points: rounding of the threshold
     return (centres + (moved * differences.sign()).view_as(points)).clamp_(0, 1)
 
 

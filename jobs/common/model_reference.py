@@ -1,0 +1,76 @@
+"""A trained network in a spec: by its name in the model store, or by the import path of what builds it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from pydantic import Field, JsonValue, model_validator
+from torch import nn
+
+from jobs.common.imports import resolve
+from jobs.common.params import StudyParams
+from service.errors import InputError
+from service.models import ModelCard, parse_reference
+from service.run import Run
+
+
+@dataclass(frozen=True)
+class ReferredModel:
+    """What a reference stands for. The network is in evaluation mode, on the CPU."""
+
+    name: str
+    """NAME/VERSION in the store, or the import path"""
+    network: nn.Module
+    card: ModelCard | None
+    """None if it is not from the store"""
+
+    def check_task(self, task: str) -> None:
+        """InputError if the card says that the model does something else."""
+        if self.card is not None and self.card.task != task:
+            raise InputError(f"model {self.name!r} is made for {self.card.task}, but {task} is wanted")
+
+
+class ModelReference(StudyParams):
+    """A network that is there already."""
+
+    name: str = Field(
+        min_length=1,
+        description="NAME (its newest version) or NAME/VERSION in the model store, or an import path "
+        "mypackage.module:build, called with the options, which returns a torch module with its weights",
+    )
+    options: dict[str, JsonValue] = Field({}, description="keyword arguments of an import path")
+    trusted: tuple[str, ...] = Field(
+        (), description="packages besides Assay's own whose architectures a model of the store may name"
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if ":" in self.name:
+            return self
+        if self.options:
+            raise ValueError(f"options: the model {self.name!r} of the store has its own, an import path takes some")
+        try:
+            parse_reference(self.name)
+        except InputError as error:
+            raise ValueError(str(error)) from error
+        return self
+
+    def load(self, run: Run) -> ReferredModel:
+        """Find and load it. ModelNotFoundError names the nearest in the store; InputError: the import path is wrong."""
+        if ":" in self.name:
+            return ReferredModel(self.name, self._build(run), None)
+        network, card = run.load_model(self.name, self.trusted)
+        return ReferredModel(f"{card.name}/{card.version}", network, card)
+
+    def _build(self, run: Run) -> nn.Module:
+        build: Callable[..., object] = resolve(self.name, {}, "model")
+        try:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(run.seed_for("model"))  # should it draw weights
+                network = build(**self.options)
+        except TypeError as error:
+            raise InputError(f"model {self.name!r} refuses its options {self.options}: {error}") from error
+        if not isinstance(network, nn.Module):
+            raise InputError(f"model {self.name!r} is a {type(network).__name__}, not a torch module")
+        return network.cpu().eval()

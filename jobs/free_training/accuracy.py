@@ -1,0 +1,62 @@
+"""Accuracy on a set of images, clean and under attack. Several ranks take the batches in turn; all know the result."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from jobs.common import parallel
+from jobs.common.attacks.ball import Ball
+from jobs.common.attacks.base import Attack
+from jobs.common.datasets.base import ImageSet
+from jobs.common.training import device_of
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What an attack did to each image of a set."""
+
+    stands: Tensor
+    """bool (images,): classified correctly, and not broken"""
+    queries: Tensor
+    """int64 (images,): forward passes"""
+    gradients: Tensor
+    """int64 (images,): backward passes"""
+    warnings: tuple[str, ...]
+    """why the attack may flatter the network, of the batches of this rank"""
+
+
+def correct(network: nn.Module, images: ImageSet, batch: int) -> Tensor:
+    """Which images are classified correctly: bool (images,). network: in evaluation mode."""
+    right = torch.zeros(len(images), dtype=torch.int64)
+    for _, rows in _batches(len(images), batch):
+        with torch.no_grad():
+            answers = network(images.images(rows).to(device_of(network))).argmax(1).cpu()
+        right[rows] = (answers == images.labels[rows]).long()
+    return parallel.total(right).bool()
+
+
+def attacked(
+    network: nn.Module, images: ImageSet, attack: Attack, ball: Ball, batch: int, seed: Callable[[int], int]
+) -> Verdict:
+    """Attack a whole set. network: in evaluation mode. seed: of each batch, by its number. InputError: see Attack.run.
+
+    The result depends on the batch, but not on the number of ranks.
+    """
+    books = torch.zeros(3, len(images), dtype=torch.int64)  # stands, queries, gradients
+    warnings: dict[str, None] = {}
+    device = device_of(network)
+    for index, rows in _batches(len(images), batch):
+        result = attack.run(network, images.images(rows).to(device), images.labels[rows].to(device), ball, seed(index))
+        books[:, rows] = torch.stack([(~result.broken).long(), result.queries, result.gradients]).cpu()
+        warnings |= dict.fromkeys(result.warnings)
+    stands, queries, gradients = parallel.total(books)
+    return Verdict(stands.bool(), queries, gradients, tuple(warnings))
+
+
+def _batches(count: int, batch: int) -> Iterator[tuple[int, Tensor]]:
+    """The number and the rows of each batch that is this rank's."""
+    for index, first in enumerate(range(0, count, batch)):
+        if index % parallel.world() == parallel.rank():
+            yield index, torch.arange(first, min(first + batch, count))

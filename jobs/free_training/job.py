@@ -1,0 +1,219 @@
+"""Adversarial training for free: as robust as training on PGD images, for about the price of natural training.
+
+A weight update of K-step PGD training costs K + 1 forward and backward passes. Free-m takes one: the same backward pass
+moves the weights down the loss and the perturbation of the images up. Each minibatch is shown m times in a row, so that
+the perturbation has time to grow, and the perturbation goes on to the next minibatch.
+
+Metrics, for `sweep.metric` and schedulers (accuracies are shares of images in [0, 1]):
+    train_loss, train_accuracy      at every report: on the points that the weights learn from, since the last report
+    val_clean, val_robust           at every report: on training images held out, clean and under PGD
+    gradient_evaluations            at every report: forward and backward passes of a batch, so far
+    train_seconds                   at every report: time of training so far, without validation
+    collapsed_at                    if catastrophic overfitting stopped training: the update at which it was seen
+    clean, robust                   at the end, on test images: robust is what stands after all attacks
+    robust_NAME                     at the end, for each attack of the evaluation, at the epsilon of training
+
+Specs to begin with: configs/free_training/.
+
+Source: Shafahi et al. 2019, "Adversarial Training for Free!". What it is compared with: natural training, K-PGD (Madry
+et al. 2018), FGSM-RS (Wong et al. 2020), TRADES (Zhang et al. 2019).
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, Self
+
+import torch
+from pydantic import Field, model_validator
+
+from jobs.common.attacks import Ball
+from jobs.common.attacks.checks import check_ball
+from jobs.common.classifier_params import ClassifierParams, check_fit
+from jobs.common.classifiers import ARCHITECTURES
+from jobs.common.datasets import DATASETS, DataParams
+from jobs.common.datasets.base import ImageSet
+from jobs.common.imports import resolve
+from jobs.common.params import StudyParams
+from jobs.common.training import device
+from jobs.free_training import figures
+from jobs.free_training.data import TrainingData
+from jobs.free_training.evaluation import EvaluationParams, evaluate
+from jobs.free_training.methods import MethodParams
+from jobs.free_training.methods.free import Free
+from jobs.free_training.threat import ThreatParams
+from jobs.free_training.training import TrainingParams, train
+from service.errors import InputError
+from service.models import CardDraft, TensorSpec
+from service.run import Run, Trial
+
+
+class Params(StudyParams):
+    """One network, trained by one method and attacked afterwards."""
+
+    data: DataParams = Field(DataParams(), description="the images to classify")
+    classifier: ClassifierParams = Field(ClassifierParams(), description="the network")
+    threat: ThreatParams = Field(description="what the network is to withstand")
+    method: MethodParams = Field(Free(), description="how it is trained")
+    training: TrainingParams = Field(TrainingParams(), description="what all methods share")
+    evaluation: EvaluationParams = Field(EvaluationParams(), description="what the trained network is attacked with")
+    publish_as: str = Field("", description="name in the model store; default: made of data, network and method")
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        """What is named exists, and each part knows the threat. Whether network and data fit is seen at the start."""
+        try:
+            resolve(self.data.name, DATASETS, "data set")
+            resolve(self.classifier.name, ARCHITECTURES, "classifier")
+            for epsilon in self.epsilons:
+                Ball(self.threat.norm, epsilon)
+        except InputError as error:
+            raise ValueError(str(error)) from error
+        if self.method.replays > self.training.updates:
+            raise ValueError(
+                f"method.replay: {self.method.replays} is not allowed with {self.training.updates} updates, "
+                "at most as many replays as updates are"
+            )
+        for name, attack in self.evaluation.attacks.items():
+            if self.threat.norm not in attack.norms:
+                known = " and ".join(attack.norms)
+                raise ValueError(f"evaluation.attacks.{name}: {attack.kind} knows {known}, not {self.threat.norm}")
+        return self
+
+    @property
+    def epsilons(self) -> tuple[float, ...]:
+        """All radii that the network is attacked at, ascending."""
+        return tuple(sorted({self.threat.epsilon, *self.evaluation.epsilons}))
+
+    @property
+    def model_name(self) -> str:
+        """Under which name the trained network is published."""
+        data, network = (name.rpartition(":")[2] for name in (self.data.name, self.classifier.name))
+        label = self.method.label.replace(", ", "-").replace(" ", "-")
+        return self.publish_as or f"{data}-{network}-{label}".replace("_", "-").lower()
+
+
+def run(params: Params, run: Run) -> None:
+    """Train, then attack."""
+    images, test = params.data.load("train"), params.data.load("test")
+    ball = params.threat.ball
+    check_ball(params.method.kind, ("Linf", "L2"), ball, images.images(torch.arange(1)))
+    network = params.classifier.build(images, run.seed_for("weights")).to(device())
+    check_fit(network, images, params.classifier.name)
+    plan = params.training
+    data = TrainingData(images, plan.held_out, plan.batch, plan.augmentation, run.seed_for)
+    train(network, data, params.method, ball, plan, run)
+
+    balls = [Ball(ball.norm, epsilon) for epsilon in params.epsilons]
+    found = evaluate(network, test, balls, params.evaluation, partial(run.seed_for, "attack"))
+    robust_to = {f"robust_{name}": accuracy for name, accuracy in found.robust_to(ball).items()}
+    run.log(step=int(run.rows[-1]["step"]), clean=found.clean, robust=found.robust(ball), **robust_to)
+    run.table("attacks", found.rows(), title="Accuracy under each attack at each epsilon, and the work for an image")
+    run.save_model(params.model_name, network, _card(params, test, run.metrics))
+
+
+def summarize(trials: Sequence[Trial], run: Run) -> None:
+    """What every trial reached and what it cost, also against natural and K-PGD training; and both as figures."""
+    finished = [trial for trial in trials if trial.status == "finished"]
+    if not finished:
+        return
+    results = [result(trial) for trial in finished]
+    run.table("results", results, title="Accuracy on test images, and what training cost")
+    if relative := [row for trial in finished for row in against_baselines(trial, finished)]:
+        run.table(
+            "relative",
+            relative,
+            title="Against natural and PGD training: differences of accuracy, ratios of gradients and of time",
+        )
+    labels = _labels(finished)
+    costs = [
+        figures.Cost(
+            labels[trial.id], trial.metrics["gradient_evaluations"], trial.metrics["clean"], trial.metrics["robust"]
+        )
+        for trial in finished
+    ]
+    first: Params = finished[0].params
+    attacks = ", ".join(name.replace("_", "-").upper() for name in first.evaluation.attacks)
+    balls = {f"{trial.params.threat.norm} {trial.params.threat.epsilon:.3g}" for trial in finished}
+    run.figure(
+        "cost",
+        figures.robustness_against_cost(costs, f"{attacks}, {', '.join(sorted(balls))}"),
+        title="Robust accuracy on test images against gradient evaluations in training",
+    )
+    run.figure(
+        "training",
+        figures.accuracy_during_training([_curve(trial, labels[trial.id]) for trial in finished]),
+        title="Accuracy during training on images held out, clean and under PGD",
+    )
+
+
+def result(trial: Trial) -> dict[str, Any]:
+    """A trial's row in the table of results."""
+    params: Params = trial.params
+    told = ("clean", "robust", *(f"robust_{name}" for name in params.evaluation.attacks))
+    return {
+        "trial": trial.label,
+        "method": params.method.label,
+        "norm": params.threat.norm,
+        "epsilon": params.threat.epsilon,
+        **{name: trial.metrics[name] for name in told},
+        "updates": int(trial.history[-1]["step"]),
+        "gradient_evaluations": int(trial.metrics["gradient_evaluations"]),
+        "train_seconds": trial.metrics["train_seconds"],
+    }
+
+
+def against_baselines(trial: Trial, trials: Sequence[Trial]) -> list[dict[str, Any]]:
+    """A trial's rows in the table of comparisons: one for natural and one for each K-PGD training of the sweep.
+
+    A baseline is a trial of the same threat, and of the same seed if there is one.
+    """
+    rows = []
+    alike = [other for other in trials if other.params.threat == trial.params.threat and other.id != trial.id]
+    alike = [other for other in alike if other.seed == trial.seed] or alike
+    for other in alike:
+        if other.params.method.kind in ("natural", "pgd"):
+            rows.append(
+                {
+                    "trial": trial.label,
+                    "against": other.label,
+                    "clean": trial.metrics["clean"] - other.metrics["clean"],
+                    "robust": trial.metrics["robust"] - other.metrics["robust"],
+                    "gradient_evaluations": trial.metrics["gradient_evaluations"]
+                    / other.metrics["gradient_evaluations"],
+                    "train_seconds": trial.metrics["train_seconds"] / other.metrics["train_seconds"],
+                }
+            )
+    return rows
+
+
+def _labels(trials: Sequence[Trial]) -> dict[str, str]:
+    """A name for each trial in figures: its method, with epsilon if the trials differ in that."""
+    differ = len({trial.params.threat for trial in trials}) > 1
+    return {trial.id: trial.params.method.label + f" at {trial.params.threat.epsilon:.3g}" * differ for trial in trials}
+
+
+def _curve(trial: Trial, label: str) -> figures.Curve:
+    rows = [row for row in trial.history if "val_robust" in row]
+    updates, clean, robust = ([row[name] for row in rows] for name in ("step", "val_clean", "val_robust"))
+    return figures.Curve(label, updates, clean, robust)
+
+
+def _card(params: Params, images: ImageSet, metrics: dict[str, float]) -> CardDraft:
+    name = params.classifier.name
+    trained = f"{params.threat.norm} {params.threat.epsilon:.3g}" if params.method.adversarial else "no perturbation"
+    return CardDraft(
+        architecture=params.classifier.architecture,
+        arguments=params.classifier.arguments(images),
+        study="free_training",
+        task="classification",
+        inputs=(TensorSpec(name="images", datatype="FP32", shape=(-1, *images.shape)),),
+        outputs=(TensorSpec(name="logits", datatype="FP32", shape=(-1, len(images.classes))),),
+        settings={
+            "classes": list(images.classes),
+            "norm": params.threat.norm,
+            "epsilon": params.threat.epsilon if params.method.adversarial else 0.0,
+            "method": params.method.model_dump(mode="json"),
+        },
+        metrics=metrics,
+        description=f"{images.name} by {name.rpartition(':')[2]}: {params.method.label} training, {trained}",
+    )

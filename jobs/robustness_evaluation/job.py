@@ -1,0 +1,204 @@
+"""Robustness evaluation: how much of its accuracy a trained classifier keeps under attack.
+
+The images are cut into slices. Each attack at each epsilon on each slice is one cell, computed on any worker; attacks
+do not see what others have broken, so each has a curve of its own, and the worst case counts an image as broken if any
+attack broke it. An attack for the smallest perturbation is run once, at the largest epsilon, and tells the others.
+
+Metrics, for `sweep.metric` (shares of the images in [0, 1]); one row for each epsilon, ascending, so that the values
+logged last are those of the largest:
+    epsilon           the radius of the ball
+    clean             accuracy on the clean images
+    robust            accuracy that is left after all attacks
+    robust_NAME       accuracy that is left after one of them
+
+Specs to begin with: configs/robustness_evaluation/.
+
+Sources: Croce & Hein 2020 (the attacks of AutoAttack, worst case over them); Biggio & Roli 2018 (security curves);
+Carlini et al. 2019, "On Evaluating Adversarial Robustness" (what to check and to report).
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, Self
+
+import torch
+from pydantic import Field, StringConstraints, field_validator, model_validator
+
+from jobs.common.attacks import AttackParams, AutoAttack, Ball, Norm
+from jobs.common.datasets import DATASETS, DataParams
+from jobs.common.datasets.base import ImageSet, Part, Split
+from jobs.common.imports import resolve
+from jobs.common.model_reference import ModelReference
+from jobs.common.params import StudyParams
+from jobs.robustness_evaluation import figures, slices, tables
+from jobs.robustness_evaluation.robustness import Outcome, gathered, minimum_norm, worst_case
+from service.errors import InputError, RunFailedError
+from service.run import Run, Trial
+
+FAN_OUT = True
+
+AttackName = Annotated[str, StringConstraints(pattern="^[a-z][a-z0-9_]{0,31}$")]
+
+
+class Params(StudyParams):
+    """One network, a set of images, and what is tried on them."""
+
+    model: ModelReference = Field(description="the network to attack")
+    data: DataParams = Field(DataParams(), description="the images")
+    split: Split = Field("test", description="which part of the data set")
+    first: int | None = Field(
+        None, ge=1, description="attack only so many images, from the start of the set; none: all"
+    )
+    norm: Norm = Field("Linf", description="how the size of a perturbation is measured")
+    epsilons: tuple[float, ...] = Field(
+        min_length=1, max_length=100, description="radii of the ball, for pixels in [0, 1]: 8 of 255 is 0.03137"
+    )
+    attacks: dict[AttackName, AttackParams] = Field(
+        {"autoattack": AutoAttack()}, min_length=1, description="attacks by a name of your choice"
+    )
+    slice: int = Field(100, ge=1, le=100_000, description="images in a cell, attacked at once; results depend on it")
+    show: int = Field(8, ge=0, le=16, description="images in the picture of adversarial images; 0: no picture")
+
+    @field_validator("epsilons")
+    @classmethod
+    def _radii(cls, epsilons: tuple[float, ...]) -> tuple[float, ...]:
+        """Above 0 and distinct; ascending from here on."""
+        if len(set(epsilons)) < len(epsilons):
+            raise ValueError(f"{list(epsilons)} names an epsilon twice")
+        if min(epsilons) <= 0:
+            raise ValueError(f"{min(epsilons):g} is not allowed, above 0 is")
+        return tuple(sorted(epsilons))
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        """What is named exists, every epsilon is one of the norm, and every attack knows the norm."""
+        try:
+            resolve(self.data.name, DATASETS, "data set")
+            for epsilon in self.epsilons:
+                Ball(self.norm, epsilon)
+        except InputError as error:
+            raise ValueError(str(error)) from error
+        for name, attack in self.attacks.items():
+            if self.norm not in attack.norms:
+                raise ValueError(f"attacks.{name}: {attack.kind} knows {' and '.join(attack.norms)}, not {self.norm}")
+        return self
+
+    def images(self) -> ImageSet:
+        """InputError if there are fewer images than `first` or `slice` ask for."""
+        images = self.data.load(self.split)
+        if self.first is not None:
+            if self.first > len(images):
+                raise InputError(f"first: {self.first} images asked, {self.split} of {images.name} has {len(images)}")
+            images = Part(images, torch.arange(self.first))
+        if self.slice > len(images):
+            raise InputError(f"slice: {self.slice} images in a cell, but there are only {len(images)}")
+        return images
+
+
+def run(params: Params, run: Run) -> None:
+    """Predict the clean images, attack them, and say what is left."""
+    model = params.model.load(run)
+    model.check_task("classification")
+    images = params.images()
+    subject = slices.Subject(model.network, images, params.norm)
+    slices.check(subject, list(params.attacks.values()), params.epsilons)
+    spans = slices.spans(len(images), params.slice)
+
+    clean = run.map(slices.predict, spans, subject, name="clean")
+    if any(each is None for each in clean):
+        raise RunFailedError("some predictions on the clean images failed, without which no attack can be judged")
+    predictions = torch.cat(clean)
+    correct = predictions == images.labels
+
+    searches = list(_searches(params))
+    cells = [_cell(params, run, name, epsilon, span) for name, epsilon in searches for span in spans]
+    found = run.map(slices.attack, cells, subject, name="attacks")
+    results = {search: found[place * len(spans) :][: len(spans)] for place, search in enumerate(searches)}
+
+    def outcome(name: str, epsilon: float) -> Outcome:
+        attack = params.attacks[name]
+        searched = epsilon if (name, epsilon) in results else params.epsilons[-1]
+        ball = Ball(params.norm, searched)
+        whole = gathered(name, attack.kind, ball, correct, spans, results[name, searched])
+        return whole if searched == epsilon else whole.within(epsilon)
+
+    outcomes = {epsilon: [outcome(name, epsilon) for name in params.attacks] for epsilon in params.epsilons}
+    for step, (epsilon, attacked) in enumerate(outcomes.items()):
+        robust = {f"robust_{each.name}": each.accuracy for each in attacked}
+        robust["robust"] = float(worst_case(attacked).double().mean())
+        run.log(step=step, epsilon=epsilon, clean=float(correct.double().mean()), **robust)
+
+    rows = tables.accuracies(correct, outcomes)
+    run.table("accuracy", [{"model": model.name, **row} for row in rows], title="What is left under attack")
+    if warnings := tables.warnings(outcomes):
+        run.table("warnings", warnings, title="Why these numbers may flatter the network")
+    run.figure(
+        "security_curves",
+        figures.security_curves(
+            [_curve(name, name, rows) for name in (*params.attacks, tables.WORST_CASE)], params.norm
+        ),
+        title=f"{model.name} on {len(images)} images of {images.name}; bands: 95 % intervals",
+    )
+    largest = params.epsilons[-1]
+    if examples := _examples(images, {name: results[name, largest][0] for name in params.attacks}, params.show):
+        title = f"Images and what broke them, {params.norm} {largest:.3g}"
+        run.figure("adversarials", figures.adversarial_images(examples), title=title)
+    searching = [name for name, attack in params.attacks.items() if minimum_norm(attack)]
+    if least := tables.distances(correct, outcomes, searching):
+        run.table("distances", least, title="The least perturbations found, of images classified correctly")
+    run.table("images", tables.images(images, predictions, outcomes), title="What became of each image")
+
+
+def summarize(trials: Sequence[Trial], run: Run) -> None:
+    """The worst case of every trial in one figure, and the numbers of all in one table."""
+    numbers = {trial.label: rows for trial in trials if (rows := trial.table("accuracy"))}
+    if len(numbers) < 2:
+        return
+    title = f"{tables.WORST_CASE} over the attacks"
+    norm = " or ".join(sorted({trial.params.norm for trial in trials}))
+    curves = [_curve(label, tables.WORST_CASE, rows) for label, rows in numbers.items()]
+    run.figure("security_curves", figures.security_curves(curves, norm, title), title="Robust accuracy of every trial")
+    rows = [{"trial": label, **row} for label, own in numbers.items() for row in own]
+    run.table("accuracy", rows, title="What is left of every trial under attack")
+
+
+def _searches(params: Params) -> Iterator[tuple[str, float]]:
+    """Attack and epsilon of all that is to be computed."""
+    for epsilon in params.epsilons:
+        for name, attack in params.attacks.items():
+            if epsilon == params.epsilons[-1] or not minimum_norm(attack):
+                yield name, epsilon
+
+
+def _cell(params: Params, run: Run, name: str, epsilon: float, span: slices.Span) -> dict[str, Any]:
+    """What `slices.attack` is to do. The seed does not depend on epsilon: a curve compares like with like."""
+    first, end = span
+    shown = first == 0 and epsilon == params.epsilons[-1]
+    return {
+        "span": [first, end],
+        "attack": params.attacks[name].model_dump(mode="json"),
+        "epsilon": epsilon,
+        "seed": run.seed_for("attack", name, first),
+        "show": params.show if shown else 0,
+    }
+
+
+def _curve(label: str, attack: str, rows: Sequence[dict[str, Any]]) -> figures.Curve:
+    """The security curve of an attack, from the rows of the table; it begins with the clean images."""
+    own = [row for row in rows if row["attack"] in (tables.CLEAN, attack)]
+    epsilons, accuracy, low, high = ([row[name] for row in own] for name in ("epsilon", "accuracy", "low", "high"))
+    return figures.Curve(label, epsilons, accuracy, low, high, bold=label == tables.WORST_CASE)
+
+
+def _examples(images: ImageSet, results: Mapping[str, dict[str, Any] | None], most: int) -> list[figures.Example]:
+    """The first images that an attack broke, each as the first such attack left it.
+
+    results: of the first slice, by the name of the attack; None for a cell that failed.
+    """
+    examples: dict[int, figures.Example] = {}
+    names = dict(enumerate(images.classes))  # the model may have classes that the data do not
+    for name, result in results.items():
+        for row, adversarial, prediction in zip(*result["shown"], strict=True) if result else ():
+            label, seen = (names.get(int(each), str(int(each))) for each in (images.labels[row], prediction))
+            clean = images.images(row.view(1))[0]
+            examples.setdefault(int(row), figures.Example(clean, adversarial, label, seen, name))
+    return [examples[row] for row in sorted(examples)[:most]]

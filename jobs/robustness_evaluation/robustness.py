@@ -1,0 +1,137 @@
+"""What attacks leave of a network's accuracy: per image, per attack and epsilon, and in the worst case over attacks.
+
+An image stands if it is classified correctly and not broken. Cells that failed leave images that no attack saw; those
+count as standing, so that accuracies are upper bounds, which robust accuracy under any attack is anyway.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any
+
+import torch
+from scipy.stats import binomtest
+from torch import Tensor
+
+from jobs.common.attacks import Attack, Ball
+from jobs.common.attacks.carlini_wagner import CarliniWagner
+from jobs.common.attacks.checks import square_after_gradients
+from jobs.common.attacks.fab import FAB
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one attack did to all images at one epsilon."""
+
+    name: str
+    """of the attack"""
+    kind: str
+    ball: Ball
+    seen: Tensor
+    """bool (images,): by the attack; the others are those of cells that failed"""
+    stands: Tensor
+    """bool (images,)"""
+    distances: Tensor
+    """(images,): the least norm known to change the answer; 0 if the answer is wrong already, inf if none is known"""
+    queries: Tensor
+    """int64 (images,): forward passes"""
+    gradients: Tensor
+    """int64 (images,): backward passes"""
+    seconds: float
+    """of all cells together"""
+    warnings: tuple[str, ...] = ()
+    """why the attack may flatter the network, one sentence for each slice that it was found in"""
+
+    @property
+    def accuracy(self) -> float:
+        """The share of images that stand."""
+        return float(self.stands.double().mean())
+
+    def within(self, epsilon: float) -> "Outcome":
+        """The outcome at a smaller epsilon, for an attack that looks for the least norm whatever epsilon is."""
+        ball = Ball(self.ball.norm, epsilon)
+        return replace(self, ball=ball, stands=self.distances > ball.longest)
+
+
+def minimum_norm(attack: Attack) -> bool:
+    """Whether an attack looks for the least norm, so that one search tells the outcome at every epsilon."""
+    return isinstance(attack, CarliniWagner) or (isinstance(attack, FAB) and attack.minimise)
+
+
+def gathered(
+    name: str,
+    kind: str,
+    ball: Ball,
+    correct: Tensor,
+    slices: Sequence[tuple[int, int]],
+    results: Sequence[dict[str, Any] | None],
+) -> Outcome:
+    """The outcome from the results of the slices, None for a cell that failed.
+
+    correct: bool (images,), which are classified correctly. slices: first image of each and the first after it.
+    """
+    count = len(correct)
+    seen, stands = torch.zeros(count, dtype=torch.bool), correct.clone()
+    distances = torch.where(correct, torch.inf, 0.0)
+    queries, gradients = torch.zeros(2, count, dtype=torch.int64)
+    seconds, warnings = 0.0, []
+    for (first, end), result in zip(slices, results, strict=True):
+        if result is None:
+            continue
+        here = slice(first, end)
+        seen[here], stands[here], distances[here] = True, ~result["broken"], result["distances"].float()
+        queries[here], gradients[here] = result["queries"], result["gradients"]
+        seconds += result["seconds"]
+        warnings += result["warnings"]
+    return Outcome(name, kind, ball, seen, stands, distances, queries, gradients, seconds, tuple(warnings))
+
+
+def worst_case(outcomes: Sequence[Outcome]) -> Tensor:
+    """Which images stand after all attacks at one epsilon: bool (images,)."""
+    return torch.stack([each.stands for each in outcomes]).all(0)
+
+
+def interval(stands: Tensor) -> tuple[float, float]:
+    """The 95 % interval of a share, as if the images were drawn at random. stands: bool (images,).
+
+    Source: Wilson 1927, "Probable inference, the law of succession, and statistical inference".
+    """
+    found = binomtest(int(stands.sum()), len(stands)).proportion_ci(CONFIDENCE, method="wilson")
+    return float(found.low), float(found.high)
+
+
+def rises(name: str, epsilons: Sequence[float], stands: Sequence[Tensor]) -> list[str]:
+    """Images broken at one epsilon that stand at the next larger: its ball holds the smaller one, so they cannot.
+
+    epsilons: ascending. stands: bool (images,), for each. One sentence for each pair of epsilons where accuracy rises.
+    """
+    found = []
+    for (smaller, before), (larger, after) in pairwise(zip(epsilons, stands, strict=True)):
+        if (gain := int(after.sum()) - int(before.sum())) > 0:
+            missed = int((after & ~before).sum())
+            found.append(
+                f"{name} leaves {gain} more images standing at epsilon {larger:g} than at {smaller:g}: it misses at "
+                f"least {missed} that can be broken, so it needs more steps or restarts"
+            )
+    return found
+
+
+def square_breaks_more(outcomes: Sequence[Outcome]) -> list[str]:
+    """Gradients may be masked if Square, which needs none, breaks what gradient attacks at the same epsilon do not."""
+    by_gradients = [each for each in outcomes if each.kind != "square"]
+    if not by_gradients or len(by_gradients) == len(outcomes):
+        return []
+    before, after = worst_case(by_gradients), worst_case(outcomes)
+    return square_after_gradients(float(before.double().mean()), float(after.double().mean()))
+
+
+def lacking(outcomes: Sequence[Outcome]) -> list[str]:
+    """What cells that failed leave open, at one epsilon."""
+    return [
+        f"{each.name} did not see {int((~each.seen).sum())} of {len(each.seen)} images, because cells failed: they "
+        "count as standing, so robust accuracy is an upper bound"
+        for each in outcomes
+        if not bool(each.seen.all())
+    ]

@@ -1,0 +1,99 @@
+"""The cells of an evaluation: what the network says of a slice of the images, and what one attack does to it.
+
+A slice is a few images in a row, attacked as one batch. What comes out of a cell depends on the slice, the attack, the
+ball and the seed alone, not on which worker computes it.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from pydantic import TypeAdapter
+from torch import Tensor, nn
+
+from jobs.common.attacks import Attack, AttackParams, Ball, Goal, Norm, Search
+from jobs.common.attacks.checks import check_ball, check_batch, check_classes, check_evaluation_mode
+from jobs.common.datasets.base import ImageSet
+from jobs.common.training import device
+from service.errors import InputError
+
+Span = tuple[int, int]  # the first image of a slice, and the first after it
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What all cells share: the network in evaluation mode, the images, and the norm of the balls around them."""
+
+    network: nn.Module
+    images: ImageSet
+    norm: Norm
+
+
+def spans(count: int, size: int) -> list[Span]:
+    """The slices of so many images. The last one may be shorter."""
+    return [(first, min(first + size, count)) for first in range(0, count, size)]
+
+
+def check(subject: Subject, attacks: Sequence[Attack], epsilons: Sequence[float]) -> None:
+    """InputError, one sentence, about the first thing that is wrong: seen on one image, before hours of attacks."""
+    images, labels = _batch(subject, 0, 1)
+    check_batch(images, labels, None)
+    network = subject.network.to(device())
+    check_evaluation_mode(network)
+    try:
+        logits = Search(network, images, Goal(labels), Ball(subject.norm, epsilons[0])).clean_logits
+    except (RuntimeError, ValueError, IndexError) as error:
+        channels, height, width = subject.images.shape
+        shape = f"{subject.images.name} ({channels} channel{'s' * (channels > 1)} of {height}x{width})"
+        raise InputError(f"the model does not fit {shape}: {str(error).splitlines()[0]}") from error
+    if logits.shape[1] < (known := len(subject.images.classes)):
+        raise InputError(f"the model has {logits.shape[1]} classes, but {subject.images.name} has {known}")
+    for attack in attacks:
+        check_classes(attack.kind, logits.shape[1], attack.fewest_classes(False))
+        for epsilon in epsilons:
+            check_ball(attack.kind, attack.norms, Ball(subject.norm, epsilon), images)
+
+
+def predict(span: Span, subject: Subject) -> Tensor:
+    """The classes that the network gives to the clean images of a slice: int64 (slice,)."""
+    images, _ = _batch(subject, *span)
+    with torch.no_grad():
+        predictions: Tensor = subject.network.to(device())(images).argmax(1)
+    return predictions.cpu()
+
+
+def attack(cell: dict[str, Any], subject: Subject) -> dict[str, Any]:
+    """Attack the images of a slice.
+
+    cell: span; attack, its kind and options; epsilon; seed; show, how many broken images are kept.
+    Returns tensors (slice,): broken, distances (the least norm known to break an image, or inf), queries, gradients;
+    shown, the rows of broken images (k,), their adversarials (k, channels, height, width) and the classes that the
+    network gives to these (k,); seconds and warnings.
+    """
+    began = time.perf_counter()
+    images, labels = _batch(subject, *cell["span"])
+    network = subject.network.to(device())
+    chosen = TypeAdapter(AttackParams).validate_python(cell["attack"])
+    result = chosen.run(network, images, labels, Ball(subject.norm, cell["epsilon"]), cell["seed"])
+    seconds = time.perf_counter() - began
+    # those at distance 0 were misclassified without an attack
+    shown = (result.broken & (result.distances > 0)).nonzero().flatten()[: cell["show"]]
+    adversarials = result.adversarials[shown]
+    with torch.no_grad():
+        predictions = network(adversarials).argmax(1) if len(shown) else shown
+    return {
+        "broken": result.broken.cpu(),
+        "distances": result.minimum_distances.cpu(),
+        "queries": result.queries.cpu(),
+        "gradients": result.gradients.cpu(),
+        "shown": [shown.cpu(), adversarials.cpu(), predictions.cpu()],
+        "seconds": seconds,
+        "warnings": list(result.warnings),
+    }
+
+
+def _batch(subject: Subject, first: int, end: int) -> tuple[Tensor, Tensor]:
+    images = subject.images.images(torch.arange(first, end))
+    return images.to(device()), subject.images.labels[first:end].to(device())

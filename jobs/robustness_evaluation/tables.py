@@ -1,0 +1,114 @@
+"""The tables of an evaluation, as rows, from what each attack did at each epsilon."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from jobs.common.datasets.base import ImageSet
+from jobs.robustness_evaluation.robustness import Outcome, interval, lacking, rises, square_breaks_more, worst_case
+
+CLEAN, WORST_CASE = "no attack", "worst case"  # with a space, so that no attack of a spec has such a name
+
+Outcomes = Mapping[float, Sequence[Outcome]]  # epsilon, ascending -> one for each attack, in one order
+
+
+def accuracies(correct: Tensor, outcomes: Outcomes) -> list[dict[str, Any]]:
+    """Accuracy on the clean images, under each attack at each epsilon, and in the worst case over the attacks.
+
+    correct: bool (images,). queries and gradients are means over the images, seconds the sum over the slices.
+    """
+    rows = [_accuracy(CLEAN, 0.0, correct)]
+    for epsilon, attacked in outcomes.items():
+        for each in attacked:
+            work = {"queries": _mean(each.queries), "gradients": _mean(each.gradients), "seconds": each.seconds}
+            rows.append(_accuracy(each.name, epsilon, each.stands) | work)
+        rows.append(_accuracy(WORST_CASE, epsilon, worst_case(attacked)))
+    return rows
+
+
+def _accuracy(attack: str, epsilon: float, stands: Tensor) -> dict[str, Any]:
+    low, high = interval(stands)
+    row = {"attack": attack, "epsilon": epsilon, "accuracy": _mean(stands), "low": low, "high": high}
+    return {**row, "images": len(stands), "queries": None, "gradients": None, "seconds": None}
+
+
+def warnings(outcomes: Outcomes) -> list[dict[str, Any]]:
+    """Why the numbers may flatter the network. slices: how many an attack's warning was raised in.
+
+    Warnings of one attack that differ in their numbers alone are one row, with the numbers of the first slice.
+    """
+    rows: dict[tuple[str, float | None, str], dict[str, Any]] = {}
+
+    def warn(attack: str, epsilon: float | None, sentence: str, slices: int | None) -> None:
+        key = (attack, epsilon, re.sub(r"\d+", "#", sentence))
+        row = rows.setdefault(key, {"attack": attack, "epsilon": epsilon, "slices": slices and 0, "warning": sentence})
+        row["slices"] = slices and row["slices"] + slices
+
+    for epsilon, attacked in outcomes.items():
+        for each in attacked:
+            for sentence in each.warnings:
+                warn(each.name, epsilon, sentence, 1)
+        for sentence in (*square_breaks_more(attacked), *lacking(attacked)):
+            warn(WORST_CASE, epsilon, sentence, None)
+    curves = {
+        each.name: [attacked[place].stands for attacked in outcomes.values()] for place, each in _attacks(outcomes)
+    }
+    curves[WORST_CASE] = [worst_case(attacked) for attacked in outcomes.values()]
+    for name, stands in curves.items():
+        for sentence in rises(name, list(outcomes), stands):
+            warn(name, None, sentence, None)
+    return list(rows.values())
+
+
+def distances(correct: Tensor, outcomes: Outcomes, names: Sequence[str]) -> list[dict[str, Any]]:
+    """Quartiles of the least perturbations that break images classified correctly, of the attacks that look for them.
+
+    found: the share of these images that one is known for; the quartiles are over all, infinite beyond that share.
+    """
+    rows = []
+    for _, each in _attacks(outcomes):
+        if each.name in names and bool(correct.any()):
+            least = each.distances[correct]
+            quartiles = torch.quantile(least, torch.tensor([0.0, 0.25, 0.5, 0.75]), interpolation="higher").tolist()
+            told = dict(zip(("least", "quarter", "median", "three_quarters"), quartiles, strict=True))
+            rows.append({"attack": each.name, "norm": each.ball.norm, "found": _mean(least.isfinite()), **told})
+    return rows
+
+
+def images(data: ImageSet, predictions: Tensor, outcomes: Outcomes) -> list[dict[str, Any]]:
+    """One row for each image, attack and epsilon. What a cell that failed would have told is absent.
+
+    predictions: int64 (images,), of the clean images. distance: the least norm known to change the answer.
+    """
+    labels, predicted = data.labels.tolist(), predictions.tolist()
+    rows = []
+    for epsilon, attacked in outcomes.items():
+        for each in attacked:
+            columns = (each.seen, ~each.stands, each.distances, each.queries, each.gradients)
+            for index, (seen, broken, distance, queries, gradients) in enumerate(
+                zip(*(column.tolist() for column in columns), strict=True)
+            ):
+                told = {"broken": broken, "distance": distance, "queries": queries, "gradients": gradients}
+                rows.append(
+                    {
+                        "index": index,
+                        "label": labels[index],
+                        "prediction": predicted[index],
+                        "attack": each.name,
+                        "epsilon": epsilon,
+                        **(told if seen else dict.fromkeys(told)),
+                    }
+                )
+    return rows
+
+
+def _attacks(outcomes: Outcomes) -> list[tuple[int, Outcome]]:
+    """The place of each attack, and its outcome at the largest epsilon."""
+    return list(enumerate(outcomes[max(outcomes)]))
+
+
+def _mean(values: Tensor) -> float:
+    return float(values.double().mean())

@@ -1,0 +1,165 @@
+"""The whole study on a tiny scale, and parameters that cannot work."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from jobs.common.attacks import PGD, Ball
+from jobs.free_training.job import Params, run
+from service import models
+from service.checkpoint import decode
+from service.errors import InputError, SpecError
+from service.spec import validate
+from service.store import open_store
+
+OWN = """
+from torch import nn
+
+def build(classes, channels, hidden):
+    return nn.Sequential(nn.Flatten(), nn.Linear(64 * channels, hidden), nn.ReLU(), nn.Linear(hidden, classes))
+
+def wrong(classes, channels):
+    return nn.Sequential(nn.Flatten(), nn.Linear(64 * channels, 3))
+"""
+
+
+def params(**changes: Any) -> Params:
+    tree: Any = {
+        "data": {"train_limit": 100, "test_limit": 24},
+        "threat": {"epsilon": 0.1},
+        "method": {"kind": "free", "replay": 2},
+        "training": {"updates": 6, "batch": 16, "report_every": 3, "held_out": 20},
+        "evaluation": {"batch": 10},
+    }
+    for dotted, value in changes.items():
+        place = tree
+        *parents, last = dotted.split("__")
+        for parent in parents:
+            place = place.setdefault(parent, {})
+        place[last] = value
+    return validate(Params, tree, "params")
+
+
+@pytest.fixture
+def own_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mypackage").mkdir()
+    (tmp_path / "mypackage" / "module.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("mypackage", "mypackage.module"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+
+
+def test_a_trial_leaves_a_table_and_a_model_that_answers_alike(make_run: Any, tmp_path: Path) -> None:
+    attacks = {"fgsm": {"kind": "fgsm"}, "pgd": {"kind": "pgd", "steps": 5}}
+    asked = params(evaluation__attacks=attacks, evaluation__epsilons=[0.02])
+    handle = make_run()
+    run(asked, handle)
+    rows = handle.folder.read_table("tables/attacks.parquet").to_pylist()
+    assert [(row["attack"], row["epsilon"]) for row in rows] == [
+        ("fgsm", 0.02),
+        ("fgsm", 0.1),
+        ("pgd", 0.02),
+        ("pgd", 0.1),
+    ]
+    assert all(row["images"] == 24 and row["robust"] <= row["clean"] == handle.metrics["clean"] for row in rows)
+    at_training = {row["attack"]: row["robust"] for row in rows if row["epsilon"] == 0.1}
+    assert {name: handle.metrics[f"robust_{name}"] for name in attacks} == at_training
+    assert handle.metrics["robust"] <= min(at_training.values())
+
+    staged = decode(handle.folder.read("models/digits-digits-net-free-2.safetensors"))
+    store = open_store(str(tmp_path / "store"))
+    card = models.publish(store, "net", staged["weights"], models.CardDraft(**staged["draft"]))
+    assert card.task == "classification" and card.settings["classes"] == list("0123456789")
+    assert (card.settings["norm"], card.settings["epsilon"]) == ("Linf", 0.1)
+    assert card.inputs[0].shape == (-1, 1, 8, 8)
+    net, test = models.load(store, card), asked.data.load("test")
+    images = test.images(torch.arange(24))
+    assert net(images).shape == (24, 10)
+    assert float((net(images).argmax(1) == test.labels).double().mean()) == handle.metrics["clean"]
+    seeds = [handle.seed_for("attack", "pgd", index) for index in range(3)]
+    stands = [
+        ~PGD(steps=5).run(net, images[rows], test.labels[rows], Ball("Linf", 0.1), seeds[index]).broken
+        for index, rows in enumerate(torch.arange(24).split(10))
+    ]
+    assert float(torch.cat(stands).double().mean()) == pytest.approx(at_training["pgd"])
+
+
+def test_the_same_seed_gives_the_same_numbers(make_run: Any) -> None:
+    handles = [make_run("first"), make_run("second"), make_run("other", seed=1)]
+    for handle in handles:
+        run(params(), handle)
+    first, second, other = (
+        [{name: value for name, value in row.items() if name != "train_seconds"} for row in handle.rows]
+        for handle in handles
+    )
+    assert first == second != other
+
+
+def test_natural_training_is_published_as_trained_for_nothing(make_run: Any) -> None:
+    handle = make_run()
+    run(params(method={"kind": "natural"}), handle)
+    draft = decode(handle.folder.read("models/digits-digits-net-natural.safetensors"))["draft"]
+    assert draft["settings"]["epsilon"] == 0.0 and "no perturbation" in draft["description"]
+
+
+def test_a_network_of_ones_own_in_l2(make_run: Any, own_package: None) -> None:
+    handle = make_run()
+    own = {"name": "mypackage.module:build", "options": {"hidden": 12}}
+    run(params(classifier=own, threat={"norm": "L2", "epsilon": 0.5}), handle)
+    draft = decode(handle.folder.read("models/digits-build-free-2.safetensors"))["draft"]
+    assert draft["architecture"] == "mypackage.module:build"
+    assert draft["arguments"] == {"classes": 10, "channels": 1, "hidden": 12}
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"threat__epsilon": 8}, r"epsilon is 8, .*pixels are in \[0, 1\].*8 of 255 is 0.0314"),
+        ({"threat__epsilon": 0}, "params.threat.epsilon: 0 is not allowed: input should be greater than 0"),
+        ({"threat": {"norm": "L1", "epsilon": 1}}, "params.threat.norm: 'L1' is not allowed"),
+        ({"method__replay": 0}, "params.method.replay: 0 is not allowed: input should be greater than or equal to 1"),
+        ({"method__replay": 7}, "method.replay: 7 is not allowed with 6 updates"),
+        ({"method__step": 2.5}, "params.method.step: 2.5 is not allowed: input should be less than or equal to 2"),
+        ({"method": {"kind": "pgd", "step": 3}}, "params.method.step: 3 is not allowed"),
+        ({"method": {"kind": "fre"}}, "fre"),
+        ({"method__replays": 4}, "replays: unknown field.*did you mean 'replay'"),
+        ({"method__delta": "keep"}, "params.method.delta: 'keep' is not allowed"),
+        ({"data__name": "digit"}, "unknown data set 'digit'.*did you mean 'digits'"),
+        ({"classifier__name": "digit_net"}, "unknown classifier 'digit_net'.*did you mean 'digits_net'"),
+        ({"evaluation__epsilons": [16]}, "epsilon is 16"),
+        ({"evaluation__attacks": {"cw": {"kind": "carlini_wagner"}}}, "evaluation.attacks.cw: .* knows L2, not Linf"),
+        ({"evaluation__attacks": {"PGD 20": {"kind": "pgd"}}}, "evaluation.attacks.PGD 20"),
+        ({"evaluation__attacks": {}}, "params.evaluation.attacks"),
+        ({"training__keep": "worst"}, "params.training.keep"),
+    ],
+    ids=lambda value: json.dumps(value) if isinstance(value, dict) else "",
+)
+def test_parameters_that_cannot_work_are_refused_in_a_sentence(changes: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(SpecError, match=sentence) as refused:
+        params(**changes)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"training__batch": 81}, "a training set of 80 instances does not fill one batch of 81"),
+        ({"training__held_out": 100}, "held_out: 100 of 100 images are not allowed"),
+        ({"threat": {"norm": "L2", "epsilon": 9}}, "epsilon is 9, but no two images of 64 pixels"),
+        ({"classifier": {"name": "resnet18"}}, "mean and std: 3 and 3 values for 1 channels"),
+        ({"classifier": {"name": "fast_mnist"}}, r"'fast_mnist' does not fit digits \(1 channel of 8x8\): "),
+        ({"classifier": {"name": "digits_net", "options": {"depth": 3}}}, "refuses its arguments"),
+        ({"classifier": {"name": "mypackage.module:wrong"}}, r"with logits of shape \(1, 3\), not \(1, 10\)"),
+    ],
+    ids=lambda value: json.dumps(value) if isinstance(value, dict) else "",
+)
+def test_what_only_the_data_tell_is_refused_at_the_start(
+    make_run: Any, own_package: None, changes: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(InputError, match=sentence) as refused:
+        run(params(**changes), make_run())
+    assert "\n" not in str(refused.value)

@@ -1,0 +1,288 @@
+"""The whole evaluation: against exact robustness, with Ray and without, interrupted and resumed, with bad input."""
+
+import json
+from collections import Counter
+from typing import Any
+
+import pytest
+import torch
+
+from jobs.common.classifiers import classifier
+from jobs.robustness_evaluation.job import run
+from service import models, runner, spec
+from service.errors import AssayError, ModelNotFoundError, SpecError
+from service.models import CardDraft
+from service.run import Run
+from service.runner import Execution
+from service.store import Folder, open_store
+from tests.jobs.robustness_evaluation.conftest import HERE, odd, params, tree
+from tests.jobs.robustness_evaluation.subjects import DIGITS
+
+SEARCHING = {"fab": {"kind": "fab", "targets": 4, "steps": 30}}
+
+
+def rows(folder: Folder, table: str) -> list[dict[str, Any]]:
+    return folder.read_table(f"tables/{table}.parquet").to_pylist()
+
+
+def warned(folder: Folder) -> str:
+    return "\n".join(row["warning"] for row in rows(folder, "warnings")) if folder.exists(WARNINGS) else ""
+
+
+WARNINGS = "tables/warnings.parquet"
+
+
+# ---- what comes out -----------------------------------------------------------------------------------------------
+
+
+def test_a_linear_model_keeps_exactly_what_it_can(make_run):
+    handle, epsilons = make_run(), (0.02, 0.05, 0.08)
+    attacks = {"pgd": {"kind": "pgd"}, "apgd_t": {"kind": "apgd_targeted", "steps": 60}, **SEARCHING}
+    run(params(epsilons=[0.08, 0.02, 0.05], attacks=attacks, first=None, slice=250, show=2), handle)
+    accuracy = {(row["attack"], row["epsilon"]): row for row in rows(handle.folder, "accuracy")}
+    exact = {epsilon: DIGITS.robust("Linf", epsilon) for epsilon in epsilons}
+    for epsilon in epsilons:
+        share = float(exact[epsilon].double().mean())
+        assert abs(accuracy["apgd_t", epsilon]["accuracy"] - share) <= 0.002
+        assert abs(accuracy["fab", epsilon]["accuracy"] - share) <= 0.01
+        worst = accuracy["worst case", epsilon]
+        assert share <= worst["accuracy"] <= min(accuracy[name, epsilon]["accuracy"] for name in attacks)
+        assert worst["low"] < worst["accuracy"] < worst["high"]
+    broken = [row for row in rows(handle.folder, "images") if row["broken"]]
+    assert not any(exact[row["epsilon"]][row["index"]] for row in broken), "nothing is broken that cannot be"
+
+    with torch.no_grad():
+        predictions = DIGITS.model(DIGITS.images).argmax(1)
+    clean = accuracy["no attack", 0.0]["accuracy"]
+    assert clean == pytest.approx(float((predictions == DIGITS.labels).double().mean()))
+    images = [row for row in rows(handle.folder, "images") if (row["attack"], row["epsilon"]) == ("pgd", 0.05)]
+    assert [row["label"] for row in images] == DIGITS.labels.tolist()
+    assert [row["prediction"] for row in images] == predictions.tolist()
+    for row in images:
+        wrong = row["label"] != row["prediction"]
+        assert (row["distance"] == 0) == wrong and (row["distance"] <= 0.0501) == row["broken"]
+        assert row["gradients"] <= 20 and (row["queries"] <= 22) and (row["gradients"] == 0) == wrong
+    told = accuracy["pgd", 0.05]
+    assert told["queries"] == pytest.approx(sum(row["queries"] for row in images) / 500)
+    assert told["gradients"] == pytest.approx(sum(row["gradients"] for row in images) / 500)
+    assert [row["epsilon"] for row in handle.rows] == [0.02, 0.05, 0.08]
+    metrics = handle.metrics
+    assert metrics["clean"] == clean and metrics["robust"] == accuracy["worst case", 0.08]["accuracy"]
+    assert metrics["robust_pgd"] == accuracy["pgd", 0.08]["accuracy"]
+    assert handle.folder.exists("figures/security_curves.png") and handle.folder.exists("figures/adversarials.png")
+    assert not handle.folder.exists(WARNINGS), "there is nothing to warn of"
+
+
+def test_a_search_for_the_least_norm_is_made_once_and_tells_all_epsilons(make_run):
+    handle = make_run()
+    run(params(attacks=SEARCHING, epsilons=[0.02, 0.2]), handle)
+    by_epsilon = {epsilon: [] for epsilon in (0.02, 0.2)}
+    for row in rows(handle.folder, "images"):
+        by_epsilon[row["epsilon"]].append(row)
+    assert [row["distance"] for row in by_epsilon[0.02]] == [row["distance"] for row in by_epsilon[0.2]]
+    assert [row["broken"] for row in by_epsilon[0.02]] == [row["distance"] <= 0.02001 for row in by_epsilon[0.02]]
+    assert len({row["cell"] for row in cell_rows(handle)}) == 3, "one for each slice"
+    (least,) = rows(handle.folder, "distances")
+    for index, row in enumerate(by_epsilon[0.2]):  # exact robustness ends below what was found, and not far below
+        distance = row["distance"]
+        if distance:
+            assert not DIGITS.robust("Linf", distance + 1e-4)[index]
+    assert least["found"] == 1.0 and 0 < least["least"] <= least["quarter"] <= least["median"]
+
+
+def cell_rows(handle: Run) -> list[dict[str, Any]]:
+    """The cells of attacks that are kept."""
+    folder = handle.folder / "cells" / "attacks"
+    return [
+        row
+        for content in folder.names()
+        for part in (folder / content).names()
+        for row in (folder / content).read_table(part).to_pylist()
+    ]
+
+
+def test_the_result_of_a_slice_is_its_own(make_run):
+    # another number of images, and attacks beside it: the slices that both have came out alike
+    attacks = {"square": {"kind": "square", "queries": 30}}
+    short, long = make_run("short"), make_run("long")
+    run(params(attacks=attacks, first=40), short)
+    run(params(attacks={"pgd": {"kind": "pgd", "steps": 2}, **attacks}), long)
+    told = [row for row in rows(long.folder, "images") if row["attack"] == "square" and row["index"] < 40]
+    assert rows(short.folder, "images") == told
+
+
+def test_cells_that_fail_leave_an_upper_bound_and_are_tried_again(store_uri, tmp_path):
+    def attacked() -> Counter[str]:
+        return Counter((tmp_path / "attacked").read_text().split())
+
+    tried = spec.build(
+        {
+            "job": "robustness_evaluation",
+            "params": tree(
+                model={"name": f"{HERE}:failing", "options": {"folder": str(tmp_path)}},
+                attacks={"one_step": {"kind": "fgsm"}},
+                epsilons=[0.15],
+            ),
+            "store": store_uri,
+        }
+    )
+    state = runner.start(tried, Execution(serial=True))
+    assert state.status == "partial" and "1 of 3 cells of attacks failed" in state.failure.message
+    folder = open_store(store_uri) / "runs" / state.id / "trials" / "000"
+    sentence = "one_step did not see 20 of 60 images, because cells failed: they count as standing, so"
+    assert sentence in warned(folder) and "upper bound" in warned(folder)
+    unseen = [row["index"] for row in rows(folder, "images") if row["broken"] is None]
+    assert unseen == list(range(20, 40))
+    before, counted = rows(folder, "accuracy")[1], attacked()
+    assert counted == Counter({"0": 1, "20": 2, "40": 1})
+
+    (tmp_path / "mended").touch()
+    assert runner.resume(open_store(store_uri), state.id, Execution(serial=True)).status == "finished"
+    assert attacked() - counted == Counter({"20": 1}), "what was there is not computed again"
+    assert rows(folder, "accuracy")[1]["accuracy"] < before["accuracy"]
+    assert all(row["broken"] is not None for row in rows(folder, "images"))
+
+
+def test_masked_gradients_are_flagged(make_run):
+    handle = make_run()
+    attacks = {"one_step": {"kind": "fgsm"}, "square": {"kind": "square", "queries": 300}}
+    run(params(model=odd("rounded"), attacks=attacks, epsilons=[0.1]), handle)
+    told = {row["attack"]: row for row in rows(handle.folder, "warnings")}
+    assert told["one_step"]["warning"].startswith("the gradient of 19 of 19 samples is zero, so gradients may be mask")
+    assert "run Square" in told["one_step"]["warning"] and told["one_step"]["slices"] == 3
+    assert "Square lowered the robust accuracy" in told["worst case"]["warning"]
+
+
+# ---- models of the store ------------------------------------------------------------------------------------------
+
+
+def publish(store: Folder, name: str, task: str = "classification") -> None:
+    arguments = {"classes": 10, "channels": 1}
+    draft = CardDraft(
+        architecture="jobs.common.classifiers:digits_net",
+        arguments=arguments,
+        study="free_training",
+        task=task,
+        inputs=(),
+        outputs=(),
+        settings={},
+        metrics={},
+        description="untrained",
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        models.publish(store, name, classifier("digits_net", **arguments).state_dict(), draft)
+
+
+def test_ray_equals_serial(tmp_path, monkeypatch, ray_session):
+    # the store is named relative to this folder, in which no worker runs
+    monkeypatch.chdir(tmp_path)
+    publish(open_store("store"), "untrained")
+    attacks = {"pgd": {"kind": "pgd", "steps": 5}, "square": {"kind": "square", "queries": 40}}
+    whole = tree(model={"name": "untrained"}, data={"name": "digits"}, attacks=attacks, epsilons=[0.05, 0.6], first=200)
+    tried = spec.build({"job": "robustness_evaluation", "params": whole | {"slice": 50}, "store": "store"})
+    states = [runner.start(tried, Execution(serial=serial)) for serial in (True, False)]
+    assert [state.status for state in states] == ["finished", "finished"], [state.failure for state in states]
+    folders = [open_store("store") / "runs" / state.id / "trials" / "000" for state in states]
+    for table in ("images", "accuracy"):
+        serial, ray = ([{**row, "seconds": 0} for row in rows(folder, table)] for folder in folders)
+        assert serial == ray
+    assert {row["broken"] for row in rows(folders[0], "images") if row["distance"] != 0} == {True, False}
+
+
+def test_a_model_of_the_store_of_the_run(store_uri):
+    store = open_store(store_uri)
+    publish(store, "untrained")
+    publish(store, "untrained")
+    fields = {"job": "robustness_evaluation", "store": store_uri}
+    for name, evaluated in {"untrained": "untrained/2", "untrained/1": "untrained/1"}.items():
+        state = runner.start(spec.build({**fields, "params": tree(model={"name": name})}), Execution(serial=True))
+        assert state.status == "finished", state.failure
+        folder = store / "runs" / state.id / "trials" / "000"
+        assert {row["model"] for row in rows(folder, "accuracy")} == {evaluated}
+    state = runner.start(spec.build({**fields, "params": tree(model={"name": "untraind"})}), Execution(serial=True))
+    assert state.status == "failed" and "no model 'untraind' (did you mean 'untrained'?)" in state.failure.message
+
+
+def test_a_model_that_is_not_a_classifier(make_run, store_uri):
+    publish(open_store(store_uri), "thinker", task="thinking")
+    with pytest.raises(AssayError, match="model 'thinker/1' is made for thinking, but classification is wanted"):
+        run(params(model={"name": "thinker"}), make_run())
+    with pytest.raises(ModelNotFoundError, match=r"'thinker' has no version 2 \(it has \[1\]\)"):
+        run(params(model={"name": "thinker/2"}), make_run())
+
+
+def test_several_trials_are_drawn_together(store_uri):
+    variants = {"one": {"params.model": {"name": f"{HERE}:linear"}}, "other": {"params.model": odd("as it is")}}
+    fields = {"job": "robustness_evaluation", "store": store_uri, "params": tree(), "sweep": {"variants": variants}}
+    state = runner.start(spec.build(fields), Execution(serial=True))
+    assert state.status == "finished", state.failure
+    folder = open_store(store_uri) / "runs" / state.id
+    assert folder.exists("figures/security_curves.png")
+    assert {row["trial"] for row in rows(folder, "accuracy")} == {"one", "other"}
+
+
+# ---- bad input ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"epsilons": [8]}, r"epsilon is 8, but pixels are in \[0, 1\].*: 8 of 255 is 0.0314\)"),
+        ({"epsilons": [4, 0.1]}, "4 of 255 is 0.0157"),
+        ({"epsilons": [0.1, 0.0]}, "params.epsilons: 0 is not allowed, above 0 is"),
+        ({"epsilons": [0.1, 0.1]}, "params.epsilons: .* names an epsilon twice"),
+        ({"epsilons": []}, "params.epsilons"),
+        ({"epsilons": [float("inf")]}, "params.epsilons"),
+        ({"attacks": {}}, "params.attacks"),
+        ({"attacks": {"cw": {"kind": "carlini_wagner"}}}, "attacks.cw: carlini_wagner knows L2, not Linf"),
+        ({"attacks": {"p": {"kind": "pdg"}}}, "params.attacks.p"),
+        ({"attacks": {"worst case": {"kind": "pgd"}}}, "params.attacks"),
+        ({"attacks": {"p": {"kind": "pgd", "step": 3}}}, "step: unknown field.*did you mean 'steps'"),
+        ({"slice": 0}, "params.slice"),
+        ({"norm": "l2"}, "params.norm"),
+        ({"data": {"name": "digit"}}, "unknown data set 'digit' .*did you mean 'digits'"),
+        ({"model": {"name": "net/latest"}}, r"model 'net/latest': 'latest' is not a version \(write NAME or NAME/VER"),
+        ({"model": {"name": "net", "options": {"width": 3}}}, "options: the model 'net' of the store has its own"),
+        ({"model": {}}, "params.model.name: missing"),
+    ],
+    ids=lambda value: json.dumps(value) if isinstance(value, dict) else "",
+)
+def test_parameters_that_cannot_work_are_refused_in_a_sentence(changes, sentence):
+    with pytest.raises(SpecError, match=sentence) as refused:
+        params(**changes)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"model": odd("probabilities")}, "the model returns probabilities, but must return logits"),
+        ({"model": odd("always in training")}, "the model must be in evaluation mode"),
+        (
+            {"model": odd("five classes")},
+            r"labels\[.*\] is ., but the model has classes 0 to 4|the model has 5 classes, but test_digits has 10",
+        ),
+        ({"model": odd("two answers")}, "the model returns tuple, but must return a tensor of logits"),
+        ({"model": {"name": f"{HERE}:odd", "options": {"width": 3}}}, "refuses its options {'width': 3}: .*width"),
+        ({"model": {"name": f"{HERE}:not_a_module"}}, "subjects:not_a_module' is a str, not a torch module"),
+        ({"model": {"name": f"{HERE}:linaer"}}, "has no 'linaer'"),
+        ({"model": {"name": "nowhere:build"}}, "model 'nowhere:build': cannot import 'nowhere'"),
+        ({"data": {"name": "mnist_5k"}}, r"the model does not fit mnist_5k \(1 channel of 28x28\): .*shapes"),
+        ({"data": {"name": f"{HERE}:bright"}}, r"pixels are in \[0, 1.5\], but must be in \[0, 1\]"),
+        ({"first": 501}, "first: 501 images asked, test of test_digits has 500"),
+        ({"slice": 61}, "slice: 61 images in a cell, but there are only 60"),
+        ({"norm": "L2", "epsilons": [40.0]}, "epsilon is 40, but no two images of 64 pixels .*40 of 255 is 0.157"),
+    ],
+    ids=lambda value: json.dumps(value) if isinstance(value, dict) else "",
+)
+def test_what_does_not_fit_is_refused_in_a_sentence(changes, sentence, make_run):
+    with pytest.raises(AssayError, match=sentence) as refused:
+        run(params(**changes), make_run())
+    assert "\n" not in str(refused.value)
+
+
+def test_an_attack_that_compares_more_classes_than_there_are(make_run):
+    attacks = {"dlr": {"kind": "apgd", "loss": "dlr"}}
+    with pytest.raises(AssayError, match="the model has 2 classes, but apgd with these options needs at least 3"):
+        run(params(model={"name": f"{HERE}:two"}, data={"name": f"{HERE}:halves"}, attacks=attacks), make_run())

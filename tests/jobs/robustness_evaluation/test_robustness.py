@@ -1,0 +1,132 @@
+"""Shares, intervals and flags, against closed forms and outcomes made by hand."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import norm
+
+from jobs.common.attacks import FAB, PGD, AutoAttack, Ball, CarliniWagner
+from jobs.robustness_evaluation import robustness, tables
+from jobs.robustness_evaluation.robustness import Outcome
+from jobs.robustness_evaluation.slices import spans
+
+
+def outcome(
+    name: str, stands: list[int], epsilon: float = 0.1, kind: str = "pgd", warnings: tuple[str, ...] = ()
+) -> Outcome:
+    """What an attack did that saw all images and broke those without a 1."""
+    still = torch.tensor(stands).bool()
+    work = torch.full(still.shape, 7)
+    distances = torch.where(still, torch.inf, epsilon)
+    seen = torch.ones_like(still)
+    return Outcome(name, kind, Ball("Linf", epsilon), seen, still, distances, work, work, 1.0, warnings)
+
+
+@given(st.integers(1, 3000), st.data())
+def test_the_interval_ends_where_the_share_is_just_not_unlikely(count: int, data: st.DataObject) -> None:
+    # Wilson 1927: the ends p solve |share - p| = z sqrt(p (1 - p) / n)
+    standing = data.draw(st.integers(0, count))
+    low, high = robustness.interval(torch.arange(count) < standing)
+    share, z = standing / count, norm.ppf(0.975)
+    assert 0 <= low <= share <= high <= 1
+    for end in (low, high):
+        assert abs(share - end) == pytest.approx(z * math.sqrt(end * (1 - end) / count), abs=1e-7)
+
+
+def test_the_interval_of_fifteen_in_twenty() -> None:
+    # by hand: (0.75 + 1.9207 / 20 -+ 1.96 sqrt(0.75 0.25 / 20 + 1.9207^2 / (1.96 20)^2)) / (1 + 3.8415 / 20)
+    assert robustness.interval(torch.arange(20) < 15) == pytest.approx((0.5313, 0.8881), abs=5e-5)
+
+
+@given(st.integers(1, 500), st.integers(1, 500))
+def test_slices_cover_all_images_once(count: int, size: int) -> None:
+    cut = spans(count, size)
+    assert [index for first, end in cut for index in range(first, end)] == list(range(count))
+    assert all(end - first == size for first, end in cut[:-1]) and 0 < cut[-1][1] - cut[-1][0] <= size
+
+
+def test_the_worst_case_is_what_stands_after_all() -> None:
+    attacked = [outcome("one", [1, 1, 0, 0]), outcome("other", [1, 0, 1, 0])]
+    assert robustness.worst_case(attacked).tolist() == [True, False, False, False]
+    rows = tables.accuracies(torch.tensor([True, True, True, False]), {0.1: attacked})
+    assert [(row["attack"], row["epsilon"], row["accuracy"]) for row in rows] == [
+        ("no attack", 0.0, 0.75),
+        ("one", 0.1, 0.5),
+        ("other", 0.1, 0.5),
+        ("worst case", 0.1, 0.25),
+    ]
+
+
+def test_which_attacks_look_for_the_least_norm() -> None:
+    assert [robustness.minimum_norm(each) for each in (CarliniWagner(), FAB(), FAB(minimise=False))] == [
+        True,
+        True,
+        False,
+    ]
+    assert not robustness.minimum_norm(PGD()) and not robustness.minimum_norm(AutoAttack())
+
+
+def test_cells_that_failed_leave_images_standing() -> None:
+    result = {
+        "broken": torch.tensor([True, False]),
+        "distances": torch.tensor([0.05, 0.3]),
+        "queries": torch.tensor([3, 4]),
+        "gradients": torch.tensor([1, 2]),
+        "seconds": 2.0,
+        "warnings": ["a doubt"],
+    }
+    correct = torch.tensor([True, True, False, True])
+    whole = robustness.gathered("a", "pgd", Ball("Linf", 0.1), correct, [(0, 2), (2, 4)], [result, None])
+    assert whole.seen.tolist() == [True, True, False, False]
+    assert whole.stands.tolist() == [False, True, False, True], "a wrong answer stands in no case"
+    assert whole.distances.tolist() == pytest.approx([0.05, 0.3, 0.0, math.inf])
+    assert (whole.seconds, whole.warnings, whole.queries.tolist()) == (2.0, ("a doubt",), [3, 4, 0, 0])
+    assert whole.within(0.04).stands.tolist() == [True, True, False, True]
+    (sentence,) = robustness.lacking([whole, outcome("b", [1, 1, 1, 1])])
+    assert sentence.startswith("a did not see 2 of 4 images") and sentence.endswith("robust accuracy is an upper bound")
+
+
+def test_more_epsilon_cannot_leave_more_standing() -> None:
+    falling = [torch.tensor(each).bool() for each in ([1, 1, 1], [1, 0, 1], [0, 0, 1])]
+    assert robustness.rises("a", [0.1, 0.2, 0.3], falling) == []
+    rising = [torch.tensor(each).bool() for each in ([0, 0, 1, 1], [1, 1, 0, 1], [1, 0, 0, 0])]
+    assert robustness.rises("a", [0.1, 0.2, 0.3], rising) == [
+        "a leaves 1 more images standing at epsilon 0.2 than at 0.1: it misses at least 2 that can be broken, so it "
+        "needs more steps or restarts"
+    ]
+
+
+def test_square_that_breaks_what_gradients_do_not() -> None:
+    gradients, square = outcome("p", [1] * 9 + [0]), outcome("s", [1] * 8 + [0, 0], kind="square")
+    (sentence,) = robustness.square_breaks_more([gradients, square])
+    assert "from 90.0% to 80.0%" in sentence and "may be masked" in sentence
+    assert robustness.square_breaks_more([square]) == robustness.square_breaks_more([gradients]) == []
+    assert robustness.square_breaks_more([square, outcome("p", [1] * 7 + [0] * 3)]) == []
+
+
+def test_warnings_that_differ_in_numbers_are_one_row() -> None:
+    doubts = ("the gradient of 3 of 20 is zero", "the gradient of 11 of 20 is zero", "it is random")
+    rows = tables.warnings({0.1: [outcome("a", [1, 0], warnings=doubts)], 0.2: [outcome("a", [1, 1], 0.2)]})
+    assert [(row["attack"], row["epsilon"], row["slices"], row["warning"]) for row in rows[:2]] == [
+        ("a", 0.1, 2, "the gradient of 3 of 20 is zero"),
+        ("a", 0.1, 1, "it is random"),
+    ]
+    assert [(row["attack"], row["epsilon"], row["slices"]) for row in rows[2:]] == [
+        ("a", None, None),
+        ("worst case", None, None),
+    ]
+
+
+def test_quartiles_of_distances() -> None:
+    attacked = outcome("cw", [0, 0, 0, 1, 0])
+    distances = torch.tensor([0.1, 0.2, 0.3, math.inf, 0.0])
+    least = Outcome(**{**vars(attacked), "distances": distances})
+    (row,) = tables.distances(torch.tensor([True, True, True, True, False]), {0.1: [least]}, ["cw"])
+    assert row["found"] == 0.75
+    assert [row[name] for name in ("least", "quarter", "median", "three_quarters")] == pytest.approx(
+        [0.1, 0.2, 0.3, math.inf]
+    )
+    assert tables.distances(torch.tensor([False] * 5), {0.1: [least]}, ["cw"]) == []
