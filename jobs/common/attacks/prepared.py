@@ -35,6 +35,7 @@ def prepared(model: Model, images: Tensor) -> Model:
                 _replace(network, place, convolution)
                 _replace(network, next_place, norm)
         ready = ChannelsLast(network) if images.shape[1] > 1 else network
+        ready.train(model.training)  # its new parts begin in training mode
         return ready if _near(ready(images), before) else model
 
 

@@ -24,6 +24,7 @@ def test_the_same_within_rounding(name: str, shape: tuple[int, int, int]) -> Non
     assert isinstance(ready, nn.Module) and ready is not model
     norms = [sum(isinstance(part, nn.BatchNorm2d) for part in each.modules()) for each in (ready, model)]
     assert norms[0] < norms[1]
+    assert not any(part.training for part in ready.modules())
     results = []
     for each in (ready, model):
         points = images.clone().requires_grad_()
