@@ -5,10 +5,12 @@ A job is a folder of `jobs/` with a `job.py`, or any importable module of the us
     class Params(BaseModel)                       every field described
     def run(params: Params, run: Run) -> None     one trial
     def summarize(trials: list[Trial], run: Run) -> None      optional: the results over all trials
+    def estimate(params: Params) -> dict[str, Any]            optional: what a trial costs, for `assay check`
     FAN_OUT = True                                optional: nearly all of its work is done by `run.map`
 
 A trial of a job with the mark FAN_OUT occupies no core: each task of cells occupies the spec's `resources`, anywhere
 in the cluster. Without the mark `run.map` computes the cells inside the trial, one after another.
+An estimate is names and numbers or texts; seconds are names that begin so. It may measure for a second.
 """
 
 import importlib
@@ -31,6 +33,7 @@ class Job:
     params: type[BaseModel]
     run: Callable[[Any, Any], None]
     summarize: Callable[[Any, Any], None] | None
+    estimate: Callable[[Any], dict[str, Any]] | None
     fan_out: bool
     about: str  # the module's docstring
 
@@ -58,4 +61,5 @@ def load(name: str) -> Job:
     if not (isinstance(params, type) and issubclass(params, BaseModel) and callable(run)):
         raise InputError(f"job: module {path!r} needs a pydantic class `Params` and a function `run(params, run)`")
     summarize, fan_out = getattr(module, "summarize", None), bool(getattr(module, "FAN_OUT", False))
-    return Job(name, params, run, summarize, fan_out, inspect.getdoc(module) or "")
+    estimate = getattr(module, "estimate", None)
+    return Job(name, params, run, summarize, estimate, fan_out, inspect.getdoc(module) or "")

@@ -14,12 +14,13 @@ from rich.console import Console
 
 from service import catalog, describe, history, lock, logs, models, plan, progress, runner, spec
 from service.errors import AssayError, RunCancelledError, RunFailedError, RunPartialError, nearest
-from service.printing import print_json, print_rows, print_verdict
+from service.printing import number, print_json, print_rows, print_verdict
 from service.record import RunRecord
 from service.runner import Execution
 from service.store import open_store
 
 DEFAULT_STORE = "assay-store"
+SHOWN = 20  # trials that `assay check` tells of
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -168,17 +169,30 @@ def check(spec_file: str, overrides: tuple[str, ...], as_json: bool) -> None:
     plans = plan.trials(job_spec)
     store, resources = open_store(job_spec.store), job_spec.resources
     earlier = history.seconds_of_same(store, job_spec)
+    estimates = plan.estimates(plans[:SHOWN])
     if as_json:
         labels = [each.label for each in plans]
-        print_json({"trials": labels, "store": store.uri, "seconds_of_last_run": earlier, "spec": job_spec.tree()})
+        costs = {each.label: cost for each, cost in zip(plans, estimates, strict=False)}
+        print_json(
+            {
+                "trials": labels,
+                "estimates": costs,
+                "store": store.uri,
+                "seconds_of_last_run": earlier,
+                "spec": job_spec.tree(),
+            }
+        )
         return
     each = f"{resources.workers} workers of " if resources.workers > 1 else ""
     each += f"{resources.cpus:g} CPU" + (f" and {resources.gpus:g} GPU" if resources.gpus else "")
     print(f"{spec_file} is valid: job {job_spec.job}, {len(plans)} trial(s), each on {each}, store {store.uri}")
-    for trial in plans[:20]:
+    for trial, cost in zip(plans, estimates, strict=False):
         print(f"  {trial.label}")
-    if len(plans) > 20:
-        print(f"  … and {len(plans) - 20} more")
+        for name, value in cost.items():
+            told = progress.duration(value) if name.startswith("seconds") else number(value)
+            print(f"    {name.removeprefix('seconds ')}: {told}")
+    if len(plans) > SHOWN:
+        print(f"  … and {len(plans) - SHOWN} more")
     took = "unknown, this spec has not been run in this store" if earlier is None else progress.duration(earlier)
     print(f"time of the last run: {took}")
 

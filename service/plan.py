@@ -7,11 +7,13 @@ a run on fifty nodes all have the same trials under the same ids.
 import itertools
 import random
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ray import tune
 
+from service import catalog
 from service.errors import SpecError
 from service.provenance import derive_seed
 from service.spec import Choice, Distribution, JobSpec, LogUniform, RandInt, Uniform
@@ -59,6 +61,21 @@ def trials(spec: JobSpec) -> list[TrialPlan]:
         slug = re.sub(r"[^a-z0-9.]+", "-", label.lower()).strip("-.")[:48]
         plans.append(TrialPlan(f"{index:03d}-{slug}", label, variant, overrides, single.with_overrides(overrides)))
     return plans
+
+
+def estimates(plans: Sequence[TrialPlan]) -> list[dict[str, Any]]:
+    """What the job says of the cost of each trial; empty if it says nothing. Trials that differ in the seed alone share
+    an estimate."""
+    known: list[tuple[Any, dict[str, Any]]] = []
+    found = []
+    for each in plans:
+        estimate = catalog.load(each.spec.job).estimate
+        same = [cost for params, cost in known if params == each.spec.params]
+        if not same:
+            known.append((each.spec.params, estimate(each.spec.params) if estimate else {}))
+            same = [known[-1][1]]
+        found.append(same[0])
+    return found
 
 
 def _check_fields(single: JobSpec, spec: JobSpec) -> None:

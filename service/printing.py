@@ -19,6 +19,15 @@ def console() -> Console:
     return Console(file=sys.stdout, width=None if sys.stdout.isatty() else PIPE_WIDTH)
 
 
+def number(value: float | str) -> str:
+    """A number for people: whole ones with commas up to 15 digits, others with three significant digits."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int) and abs(value) < 10**15:
+        return f"{value:,}"
+    return f"{value:,.0f}" if 100 <= abs(value) < 10**6 else f"{value:.3g}"
+
+
 def print_json(value: Any) -> None:
     print(json.dumps(value, indent=2))
 

@@ -4,8 +4,24 @@ Sources: He et al. 2016, section 4.2 (crops of images padded by 4, flips); Shafa
 """
 
 import torch
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
+
+from jobs.common.params import StudyParams
+
+
+class AugmentationParams(StudyParams):
+    """Random changes, drawn once for each minibatch."""
+
+    padding: int = Field(0, ge=0, le=64, description="pixels of black on each side before a crop to the old size")
+    flip: bool = Field(False, description="mirror each image left to right with probability one half")
+
+    def apply(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """images: (batch, channels, height, width), changed or as they are. generator: on the CPU."""
+        if self.padding:
+            images = pad_and_crop(images, self.padding, generator)
+        return flip(images, generator) if self.flip else images
 
 
 def pad_and_crop(images: Tensor, padding: int, generator: torch.Generator) -> Tensor:

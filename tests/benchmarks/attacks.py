@@ -33,7 +33,7 @@ from jobs.common.classifiers import classifier
 from jobs.common.datasets import DataParams
 
 EPSILON = 4 / 255
-HALF = 50  # samples that are robust, and as many that are not
+HALF = 25  # samples that are robust, and as many that are not
 ROUNDS = {"PGD-20": 5, "APGD-100": 3, "Square-1000": 3, "AutoAttack": 1}
 TRAINING_STEPS, TRAINING_BATCH = 250, 64
 

@@ -1,7 +1,9 @@
 """AutoAttack over a whole data set: component after component, in batches, each over what still stands; resumable.
 
-evaluation = evaluate(model, images, labels, Ball("Linf", 8 / 255), keep=lambda progress: ...)
-evaluation.progress.accuracies      # {"clean": 0.91, "apgd_ce": 0.52, ..., "square": 0.49}
+    evaluation = evaluate(model, images, labels, Ball("Linf", 8 / 255), keep=lambda progress: ...)
+    evaluation.progress.accuracies      # {"clean": 0.91, "apgd_ce": 0.52, ..., "square": 0.49}
+
+Stopped early, the last accuracy is an upper bound of the robust accuracy.
 """
 
 import hashlib

@@ -1,0 +1,111 @@
+"""The networks of a landscape: trained here, loaded from the model store, built by the user, or read from a file."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from jobs.common.classifier_params import ClassifierParams, check_fit
+from jobs.common.datasets import DataParams
+from jobs.common.datasets.base import ImageSet, Split
+from jobs.common.model_reference import ModelReference
+from jobs.common.params import StudyParams
+from jobs.common.supervised import SupervisedParams, Training, train
+from jobs.common.training import device
+from jobs.loss_landscape.weights import check_finite, tensors
+from jobs.loss_landscape.weights_file import load_weights
+from service.run import Run
+
+
+class TrainedNetwork(StudyParams):
+    """A classifier that the run trains first, on the training images."""
+
+    kind: Literal["train"] = Field("train", description="train it first")
+    classifier: ClassifierParams = Field(ClassifierParams(), description="the network")
+    training: SupervisedParams = Field(SupervisedParams(), description="how it is trained")
+
+
+class StoredNetwork(ModelReference):
+    """A network of the model store, or one that a function of the user's own returns."""
+
+    kind: Literal["model"] = Field("model", description="one that is there, by name or by import path")
+
+
+class NetworkFile(StudyParams):
+    """A classifier with weights from a file."""
+
+    kind: Literal["file"] = Field("file", description="an architecture, and its weights in a file")
+    classifier: ClassifierParams = Field(ClassifierParams(), description="the network")
+    weights: str = Field(min_length=1, description="path of a safetensors file with the names of the network's state")
+
+
+NetworkParams = Annotated[TrainedNetwork | StoredNetwork | NetworkFile, Field(discriminator="kind")]
+
+
+@dataclass(frozen=True)
+class Found:
+    """A network in evaluation mode, on the CPU."""
+
+    name: str
+    network: nn.Module
+    recorded: Mapping[Split, float] = field(default_factory=dict)
+    """the mean loss on a split, as its card says; empty if nobody said"""
+    path: tuple[dict[str, Tensor], ...] = ()
+    """states of the network along its training"""
+    epochs: tuple[int, ...] = ()
+    """after which these were kept"""
+    trained: bool = False
+
+
+def find(params: Mapping[str, NetworkParams], data: DataParams, like: ImageSet, run: Run) -> dict[str, Found]:
+    """Each network of a landscape, by the role that it plays ("" is the one at the centre).
+
+    Those that are to be trained are trained now, one after another. like: images that each has to take.
+    """
+    images = data.load("train") if any(each.kind == "train" for each in params.values()) else like
+    trainings = {
+        role: Training(
+            f"{role}_" if role else "",
+            each.classifier.build(images, run.seed_for("weights", role)).to(device()),
+            images,
+            each.training,
+        )
+        for role, each in params.items()
+        if isinstance(each, TrainedNetwork)
+    }
+    for role, training in trainings.items():
+        check_fit(training.network, images, role or "network")
+    if trainings:
+        train(list(trainings.values()), run)
+    found = {role: _found(each, trainings.get(role), like, run) for role, each in params.items()}
+    for role, each in found.items():
+        check_fit(each.network, like, each.name)
+        check_finite(tensors(each.network), f"network {role}".strip())
+    return found
+
+
+def _found(params: NetworkParams, training: Training | None, like: ImageSet, run: Run) -> Found:
+    match params:
+        case TrainedNetwork():
+            assert training is not None
+            network = training.network.cpu().eval()
+            return Found(
+                params.classifier.name, network, {}, tuple(training.kept), tuple(training.kept_at), trained=True
+            )
+        case NetworkFile():
+            network = params.classifier.build(like, 0)
+            load_weights(network, Path(params.weights).expanduser())
+            return Found(params.weights, network.eval())
+        case StoredNetwork():
+            model = params.load(run)
+            model.check_task("classification")
+            said = model.card.settings.get("losses", {}) if model.card else {}
+            recorded: dict[Split, float] = {
+                split: float(said[split])
+                for split in ("train", "test")
+                if isinstance(said, dict) and isinstance(said.get(split), int | float)
+            }
+            return Found(model.name, model.network, recorded)

@@ -1,0 +1,161 @@
+"""The loss over a line or a plane, point by point on all workers there are: `run.map` over the points of a grid."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from jobs.loss_landscape.directions import Direction
+from jobs.loss_landscape.evaluation import Evaluator, EvaluatorParams, Scores, plain_scores
+from jobs.loss_landscape.grid import GridParams
+from jobs.loss_landscape.refinement import Index, RefinementParams, interpolate, measure
+from service.run import Run
+
+LOW_LOSS = 0.1  # below which bfloat16 is checked
+CHECKED = 0.01  # of all points, drawn at random, at which it is checked as well
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What all points share. images: float32 (n, channels, height, width), as the network takes them."""
+
+    network: nn.Module
+    axes: Sequence[Direction]
+    images: Tensor
+    labels: Tensor
+    population: int
+    """images in the set that these were drawn from"""
+    params: EvaluatorParams
+
+    @cached_property
+    def evaluator(self) -> Evaluator:
+        """Made once for each worker."""
+        return Evaluator(self.network, self.axes, self.images, self.labels, self.params)
+
+
+def loss_at(cell: dict[str, Any], subject: Subject) -> dict[str, Any]:
+    """A cell of the grid: at, its coordinates; exact, whether it has to be computed in float32.
+
+    deviation: of bfloat16 relative to float32, where both were computed.
+    """
+    evaluator, precision = subject.evaluator, subject.params.precision
+    scores = evaluator.at(cell["at"], precision)
+    deviation = None
+    if precision != "float32" and (cell["exact"] or scores.loss < LOW_LOSS or scores.not_finite):
+        low, scores = scores, evaluator.at(cell["at"])
+        if not (low.censored or scores.censored) and low.not_finite + scores.not_finite == 0 and scores.loss:
+            deviation = abs(low.loss - scores.loss) / abs(scores.loss)
+    return {
+        "loss": scores.loss,
+        "accuracy": scores.accuracy,
+        "error": scores.standard_error(subject.population),
+        "images": len(scores.losses),
+        "not_finite": scores.not_finite,
+        "censored": scores.censored,
+        "deviation": deviation,
+    }
+
+
+@dataclass(frozen=True)
+class Surface:
+    """A surface over a grid. Each array (steps_y, steps_x), or (1, steps) for a line."""
+
+    grid: GridParams
+    loss: np.ndarray
+    """the mean over the images; infinite or NaN where it is, NaN also where the cell failed"""
+    accuracy: np.ndarray
+    """shares in [0, 1]"""
+    error: np.ndarray
+    """the standard error of the loss, as an estimate of that over the whole set"""
+    measured: np.ndarray
+    """bool; elsewhere the surface is interpolated"""
+    censored: np.ndarray
+    """bool: computed on a part of the images, on which the loss is above the bound"""
+    images: np.ndarray
+    """int64: forward passes that the point took, of single images"""
+    not_finite: int
+    """measured points where the loss of an image is NaN or infinite"""
+    deviations: np.ndarray
+    """float64 (checked points,): of bfloat16, relative to float32"""
+
+    @property
+    def x(self) -> np.ndarray:
+        return self.grid.x.coordinates
+
+    @property
+    def y(self) -> np.ndarray | None:
+        return None if self.grid.y is None else self.grid.y.coordinates
+
+
+def compute_surface(subject: Subject, grid: GridParams, refinement: RefinementParams | None, run: Run) -> Surface:
+    """The surface, of all points or of a part of them. A cell that fails leaves a NaN, and the run is partial."""
+    found: dict[Index, dict[str, Any]] = {}
+    stream = torch.Generator().manual_seed(run.seed_for("checked"))
+    drawn = (torch.rand(grid.shape, generator=stream) < CHECKED).numpy()
+
+    def losses_at(points: list[Index]) -> list[float]:
+        cells = []
+        for row, column in points:
+            at = grid.point(row, column)
+            cells.append({"at": at, "exact": bool(drawn[row, column]) or not any(at)})
+        results = run.map(loss_at, cells, shared=subject, name="surface")
+        found.update({point: result for point, result in zip(points, results, strict=True) if result is not None})
+        return [found[point]["loss"] if point in found else float("nan") for point in points]
+
+    loss, measured = measure(grid.shape, refinement, losses_at)
+
+    def gathered(name: str, empty: float) -> np.ndarray:
+        values = np.full(grid.shape, empty)
+        for point, result in found.items():
+            values[point] = result[name]
+        return values
+
+    deviations = [each["deviation"] for each in found.values() if each["deviation"] is not None]
+    return Surface(
+        grid=grid,
+        loss=loss,
+        accuracy=interpolate(gathered("accuracy", np.nan), measured),
+        error=interpolate(gathered("error", np.nan), measured),
+        measured=measured,
+        censored=gathered("censored", 0).astype(bool),
+        images=gathered("images", 0).astype(np.int64),
+        not_finite=sum(each["not_finite"] > 0 for each in found.values()),
+        deviations=np.array(deviations, dtype=np.float64),
+    )
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A network and the whole set, for scores that are not hurried."""
+
+    network: nn.Module
+    weights: Sequence[dict[str, Tensor]]
+    """states of the network"""
+    images: Tensor
+    labels: Tensor
+    loss: str
+
+
+def part_of_scores(cell: list[int], whole: Whole) -> dict[str, float]:
+    """A cell: the sums over images first..last-1 at a state of the network, as it is written, in float32."""
+    state, first, last = cell
+    scores: Scores = plain_scores(
+        whole.network.eval(), whole.weights[state], whole.images[first:last], whole.labels[first:last], whole.loss
+    )
+    return {"loss": float(scores.losses.double().sum()), "right": float(scores.right.sum())}
+
+
+def plain_means(whole: Whole, run: Run, name: str, part: int = 2000) -> list[tuple[float, float]]:
+    """The mean loss and the accuracy at each state; NaN if a cell failed. part: images of a cell."""
+    count = len(whole.labels)
+    starts = range(0, count, part)
+    parts = [[state, first, min(first + part, count)] for state in range(len(whole.weights)) for first in starts]
+    results = run.map(part_of_scores, parts, shared=whole, name=name)
+    sums = np.zeros((len(whole.weights), 2))
+    for (state, _, _), result in zip(parts, results, strict=True):
+        sums[state] += (np.nan, np.nan) if result is None else (result["loss"], result["right"])
+    return [(float(loss), float(right)) for loss, right in sums / count]

@@ -1,0 +1,56 @@
+"""Estimates against the numbers that are known of the paper's surfaces, and `assay check`, which tells them."""
+
+import json
+
+import pytest
+import torch
+
+from jobs.common.classifiers import classifier
+from jobs.loss_landscape.estimation import H100, estimate, gpu_seconds, layer_work
+from jobs.loss_landscape.evaluation import EvaluatorParams
+from jobs.loss_landscape.job import Params
+from service import cli
+from service.validation import validate
+
+
+@pytest.mark.parametrize(("name", "macs"), [("resnet20", 40.8e6), ("resnet56", 125.8e6), ("vgg9", 191.6e6)])
+def test_the_papers_networks_have_the_multiply_adds_that_are_known_of_them(name, macs):
+    work = layer_work(classifier(name, classes=10, channels=3), torch.rand(1, 3, 32, 32))
+    assert sum(layer.macs for layer in work) == pytest.approx(macs, rel=0.01)
+
+
+def test_a_gpu_is_held_up_by_memory_in_thin_layers_and_by_arithmetic_in_thick_ones():
+    """A 3x3 convolution of C channels on 32x32 has 9 C^2 32^2 multiply-adds and moves 2 C 32^2 numbers."""
+    for channels, bound in ((16, 2 * 2 * 16 * 32**2 / 3.35e12), (256, 2 * 9 * 256**2 * 32**2 / 989e12)):
+        layer = torch.nn.Conv2d(channels, channels, 3, padding=1)
+        work = layer_work(layer, torch.rand(1, channels, 32, 32))
+        assert gpu_seconds(work, 1000, H100) == pytest.approx(1000 * bound)
+
+
+def test_data_that_are_not_here_are_counted_where_they_are_known():
+    params = validate(
+        Params,
+        {
+            "data": {"name": "cifar10", "root": "/nowhere"},
+            "network": {"kind": "train", "classifier": {"name": "resnet20"}},
+            "grid": {"x": {"steps": 51}, "y": {"steps": 51}},
+            "evaluation": {"batch": 8},
+        },
+        "params",
+    )
+    told = estimate(params.network, params.data, params.split, params.images, params.grid, EvaluatorParams(batch=8))
+    assert told["cells"] == 2601 and told["images"] == 2601 * 50_000
+    assert told["FLOPs"] == pytest.approx(10.6e15, rel=0.01)
+    elsewhere = params.data.model_copy(update={"name": "imagenet"})
+    told = estimate(params.network, elsewhere, "train", None, params.grid, EvaluatorParams())
+    assert told["images"].startswith("unknown: ")
+
+
+def test_check_tells_the_cost_of_each_trial(capsys):
+    spec, changes = "configs/loss_landscape/small.yaml", ["params.grid.x.steps=7", "params.images=20"]
+    assert cli.main(["check", spec, *changes, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)["estimates"]
+    assert told["shortcuts_38"]["cells"] == 7 * 15 and told["shortcuts_38"]["images"] == 7 * 15 * 20
+    assert told["shortcuts_38"]["seconds here"] > 0
+    assert cli.main(["check", spec, *changes]) == 0
+    assert "  plain_38\n    cells: 105\n    images: 2,100\n" in capsys.readouterr().out

@@ -1,0 +1,213 @@
+"""The whole study on a tiny scale, and parameters and files that cannot work."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+from jobs.common.classifiers import classifier
+from jobs.loss_landscape.job import Params, run, summarize
+from jobs.loss_landscape.surface_files import read_surface
+from jobs.loss_landscape.weights_file import load_weights
+from service import models
+from service.checkpoint import decode
+from service.errors import InputError, SpecError
+from service.run import Run, Trial
+from service.store import open_store
+from service.validation import validate
+
+OPTIMIZER = {"kind": "sgd", "learning_rate": 0.05, "nesterov": True}
+TRAINED = {
+    "kind": "train",
+    "classifier": {"name": "digits_net", "options": {"mean": [0.3], "std": [0.4]}},
+    "training": {"epochs": 2, "batch": 50, "optimizer": OPTIMIZER},
+}
+DATA = {"name": "digits", "train_limit": 200, "test_limit": 60}
+PLANE = {"x": {"steps": 4}, "y": {"low": -0.5, "steps": 3}}
+
+
+def params(**changes: Any) -> Params:
+    return validate(Params, {"data": DATA, "network": TRAINED, "grid": PLANE, **changes}, "params")
+
+
+def test_one_spec_trains_a_network_and_draws_its_surface(make_run, tmp_path):
+    handle = make_run()
+    run(params(images=50, export=["h5", "vtp"], evaluation={"precision": "bfloat16"}), handle)
+    assert handle.metrics["points"] == 12 and handle.metrics["images_per_point"] == 50
+    # the centre is over all the images, as the network is written; as many as there were after training
+    assert handle.metrics["centre_loss"] == pytest.approx(handle.metrics["clean_train_loss"], rel=1e-5)
+    assert not handle.folder.exists("tables/warnings.parquet")
+    folder = handle.folder
+    for path in ("figures/contour.png", "figures/surface.png", "pages/surface.html", "files/surface.vtp"):
+        assert folder.exists(path)
+    loss = read_array(handle, "loss")
+    assert loss.shape == (3, 4)
+    saved = read_surface(folder.read("files/surface.h5"))
+    assert np.array_equal(saved.values["train_loss"], loss) and len(saved.x) == 4
+
+    store = open_store(str(tmp_path / "store"))
+    staged = decode(folder.read("models/digits-digits-net-landscape.safetensors"))
+    card = models.publish(store, "net", staged["weights"], models.CardDraft(**staged["draft"]))
+    again = Run(open_store(str(tmp_path)) / "again", 0, store=store)
+    stored = params(network={"kind": "model", "name": "net"}, images=50)
+    run(stored, again)
+    np.testing.assert_allclose(read_array(again, "loss"), loss, rtol=0.02)  # the same directions, in float32
+    assert card.settings["losses"]["train"] == pytest.approx(again.metrics["centre_loss"], rel=1e-5)
+
+    # directions are used again, for the same model only
+    file = tmp_path / "directions.safetensors"
+    file.write_bytes(again.folder.read("files/directions.safetensors"))
+    third = Run(open_store(str(tmp_path)) / "third", 99, store=store)
+    run(params(network={"kind": "model", "name": "net"}, plane={"kind": "file", "path": str(file)}), third)
+    fourth = Run(open_store(str(tmp_path)) / "fourth", 0, store=store)
+    run(stored.model_copy(update={"images": None}), fourth)
+    assert np.array_equal(read_array(third, "loss"), read_array(fourth, "loss"))
+    with pytest.raises(InputError, match="is stale"):
+        run(params(plane={"kind": "file", "path": str(file)}), make_run("other", seed=5))
+
+    # a network whose loss is not the recorded one
+    warned = Run(open_store(str(tmp_path)) / "warned", 0, store=store)
+    run(stored.model_copy(update={"recorded_loss": 0.001}), warned)
+    (row,) = warned.folder.read_table("tables/warnings.parquet").to_pylist()
+    assert "but 0.001 is recorded" in row["warning"]
+
+
+def test_a_network_in_torchs_own_format_is_loaded_and_gives_the_same(make_run, tmp_path):
+    network = classifier("digits_net", classes=10, channels=1)
+    file = tmp_path / "weights.safetensors"
+    state = network.state_dict()
+    wrapped = {f"module.{name}": tensor for name, tensor in state.items()}
+    for saved in (state, wrapped):
+        safetensors.torch.save_file(saved, file)
+        other = classifier("digits_net", classes=10, channels=1)
+        load_weights(other, file)
+        assert all(torch.equal(tensor, state[name]) for name, tensor in other.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda state: state | {"network.0.weight": torch.full((8, 1, 3, 3), torch.nan)}, "not finite"),
+        (lambda state: state | {"network.0.weight": torch.zeros(9, 1, 3, 3)}, r"\(9, 1, 3, 3\), not \(8, 1, 3, 3\)"),
+        (lambda state: state | {"more": torch.zeros(1)}, "it has 'more' besides"),
+        (lambda state: {name: state[name] for name in list(state)[1:]}, "it lacks 'network.0.weight'"),
+    ],
+)
+def test_weights_of_something_else_are_refused(tmp_path, change, sentence):
+    network = classifier("digits_net", classes=10, channels=1)
+    file = tmp_path / "weights.safetensors"
+    safetensors.torch.save_file(change(network.state_dict()), file)
+    with pytest.raises(InputError, match=sentence):
+        load_weights(network, file)
+
+
+def test_pickled_weights_are_refused_with_what_to_do(tmp_path):
+    network = classifier("digits_net", classes=10, channels=1)
+    torch.save(network.state_dict(), tmp_path / "weights.pt")
+    with pytest.raises(InputError, match="is a pickle.*safetensors.torch.save_file"):
+        load_weights(network, tmp_path / "weights.pt")
+    with pytest.raises(InputError, match="cannot be read: No such file"):
+        load_weights(network, tmp_path / "nothing")
+
+
+def test_a_line_between_two_networks_begins_and_ends_with_them(make_run):
+    handle = make_run()
+    other = json.loads(json.dumps(TRAINED)) | {"training": {"epochs": 1, "batch": 200, "optimizer": OPTIMIZER}}
+    grid = {"x": {"low": 0.0, "high": 1.0, "steps": 3}}
+    run(params(plane={"kind": "models", "x": other}, grid=grid), handle)
+    loss = read_array(handle, "loss")
+    assert loss[0, 0] == pytest.approx(handle.metrics["centre_loss"], rel=1e-4)
+    assert handle.folder.exists("figures/curve.png")
+    assert {"train_loss", "x_train_loss"} <= handle.metrics.keys()
+    # the other one is that which a run of its own seed and role trains: it is not the centre
+    assert loss[0, 2] != pytest.approx(loss[0, 0], rel=1e-3)
+
+
+def test_the_path_of_training_is_drawn_over_its_plane(make_run):
+    handle = make_run()
+    network = {**TRAINED, "training": {**TRAINED["training"], "epochs": 4, "keep_every": 1}}
+    run(params(network=network, plane={"kind": "trajectory"}, curvature={"steps": 2, "images": 20}), handle)
+    rows = handle.folder.read_table("tables/path.parquet").to_pylist()
+    assert [row["epoch"] for row in rows] == [0, 1, 2, 3, 4]
+    assert rows[-1]["x"] == pytest.approx(0, abs=1e-6) and rows[-1]["y"] == pytest.approx(0, abs=1e-6)
+    assert rows[-1]["loss"] == pytest.approx(rows[-1]["loss_in_plane"], rel=1e-4)
+    x, y = read_array(handle, "x"), read_array(handle, "y")
+    assert all(x[0] < row["x"] < x[-1] and y[0] < row["y"] < y[-1] for row in rows)
+    assert handle.folder.exists("figures/trajectory.png") and handle.folder.exists("figures/curvature.png")
+
+
+def test_eigenvectors_of_the_hessian_are_axes(make_run):
+    handle = make_run()
+    run(params(plane={"kind": "eigenvectors", "images": 20}, grid={"x": {"steps": 2}}), handle)
+    told = handle.folder.read_table("tables/about.parquet").to_pylist()[0]
+    assert told["value"].startswith("eigenvectors of the Hessian to ")
+
+
+def test_surfaces_are_shown_side_by_side(make_run):
+    trials = []
+    for name, changes in (
+        ("a", {}),
+        ("b", {"plane": {"kind": "random", "draw": 1}}),
+        ("line", {"grid": {"x": {"steps": 3}}}),
+    ):
+        handle, asked = make_run(name), params(**changes)
+        run(asked, handle)
+        handle.flush()
+        trials.append(
+            Trial(
+                handle.folder,
+                id=name,
+                label=name,
+                variant=name,
+                seed=0,
+                overrides={},
+                params=asked,
+                status="finished",
+                metrics=handle.metrics,
+                best=False,
+            )
+        )
+    whole = make_run("whole")
+    summarize(trials, whole)
+    assert not np.array_equal(trials[0].array("loss"), trials[1].array("loss")), "another draw, another surface"
+    for name in ("contours", "surfaces", "curves"):
+        assert whole.folder.exists(f"figures/{name}.png")
+    assert len(whole.folder.read_table("tables/results.parquet")) == 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"data": {"name": "digit"}}, "unknown data set 'digit'.*did you mean 'digits'"),
+        ({"network": {**TRAINED, "classifier": {"name": "resnet21"}}}, "unknown classifier 'resnet21'"),
+        ({"evaluation": {"loss": "mae"}}, "unknown loss 'mae'"),
+        ({"grid": {"x": {"steps": 1}}}, "params.grid.x.steps"),
+        ({"grid": {"x": {"low": 1.0, "high": -1.0}}}, "params.grid.x.*less than high"),
+        ({"plane": {"kind": "trajectory"}}, "needs a network that is trained here, with training.keep_every"),
+        ({"plane": {"kind": "models", "x": TRAINED}}, "a plane through three networks needs both"),
+        ({"plane": {"kind": "random", "normalisation": "filters"}}, "params.plane.*normalisation"),
+        ({"export": ["vtp"], "grid": {"x": {"steps": 3}}}, "vtp is for surfaces"),
+        ({"images": 1}, "params.images"),
+    ],
+    ids=lambda value: json.dumps(value)[:40] if isinstance(value, dict) else "",
+)
+def test_parameters_that_cannot_work_are_refused_in_a_sentence(changes, sentence):
+    with pytest.raises(SpecError, match=sentence):
+        params(**changes)
+
+
+def test_networks_and_images_that_do_not_fit_are_refused(make_run):
+    with pytest.raises(InputError, match="images: 201 asked, digits has 200"):
+        run(params(images=201), make_run("a"))
+    wide = {**TRAINED, "classifier": {"name": "digits_net", "options": {"classes": 3}}}
+    with pytest.raises(InputError, match=r"logits of shape \(1, 3\), not \(1, 10\)"):
+        run(params(network=wide), make_run("b"))
+
+
+def read_array(handle: Run, name: str) -> np.ndarray:
+    path = Path(handle.folder.path) / "tables" / f"{name}.npy"
+    return np.load(path)
