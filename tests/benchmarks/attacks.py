@@ -62,7 +62,7 @@ def trained() -> nn.Module:
 def half_robust(net: nn.Module) -> tuple[Tensor, Tensor]:
     """As many images that a strong PGD breaks as such that it does not, in turn."""
     data = DataParams(name="photo_patches").load("test")
-    images, labels = data.images(torch.arange(500)), data.labels[:500]
+    images, labels = data.images(torch.arange(1000)), data.labels[:1000]
     right = net(images).argmax(1) == labels
     broken = PGD(steps=100, restarts=5).run(net, images, labels, Ball("Linf", EPSILON)).broken
     robust, weak = (~broken).nonzero().squeeze(1), (broken & right).nonzero().squeeze(1)

@@ -237,7 +237,7 @@ def test_a_cell_is_named_by_its_content(one: Any, other: Any) -> None:
 
 def sorted_repr(value: Any) -> str:
     if isinstance(value, dict):
-        return repr([(key, sorted_repr(value[key])) for key in sorted(value)])
+        return "dict " + repr([(key, sorted_repr(value[key])) for key in sorted(value)])
     return repr(list(map(sorted_repr, value))) if isinstance(value, list) else repr(value)
 
 
