@@ -48,13 +48,21 @@ def request(path: str) -> bytes:
 
 
 async def client(port: int, message: bytes, count: int) -> list[float]:
-    """Send a request again and again over one connection. Returns latencies in ms."""
+    """Send a request again and again over one connection, opened anew where the server has closed it. Latencies in ms.
+
+    HAProxy closes idle connections when it learns of a replica, as soon as it has started.
+    """
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     taken = []
-    for _ in range(count):
+    while len(taken) < count:
         began = time.perf_counter()
         writer.write(message)
-        head = await reader.readuntil(b"\r\n\r\n")
+        try:
+            head = await reader.readuntil(b"\r\n\r\n")
+        except (asyncio.IncompleteReadError, ConnectionError) as error:
+            assert not getattr(error, "partial", b""), "the server closed a connection in the middle of an answer"
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            continue
         assert head.startswith(b"HTTP/1.1 200"), head
         fields = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:-2])
         await reader.readexactly(int(fields[b"content-length"]))
