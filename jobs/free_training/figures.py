@@ -71,8 +71,8 @@ def accuracy_during_training(curves: Sequence[Curve]) -> Figure:
     with house_style():
         figure, axes = panels(1, 2, sharey=True)
         for curve in curves:
-            axes[0].plot(curve.updates, 100 * np.asarray(curve.clean), color=colours[curve.label], lw=1.4)
-            axes[1].plot(curve.updates, 100 * np.asarray(curve.robust), color=colours[curve.label], lw=1.4)
+            axes[0].plot(curve.updates, 100 * np.asarray(curve.clean), color=colours[curve.label], lw=1.4, marker=".")
+            axes[1].plot(curve.updates, 100 * np.asarray(curve.robust), color=colours[curve.label], lw=1.4, marker=".")
         for each, title in zip(axes, ("clean", "robust"), strict=True):
             each.set(title=title, xlabel="weight updates", ylim=(-3, 103))
             each.set_xlim(left=0)
