@@ -1,5 +1,7 @@
 """The command line. Each command calls one function of the service and prints what it returned.
 
+Modules that need torch or Ray are imported by the commands that use them, so that the others answer at once.
+
 Exit codes: 0 done, 1 the run failed, 2 bad input or store, 3 some trials or cells failed, 130 cancelled.
 """
 
@@ -7,17 +9,19 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from rich.console import Console
 
-from service import catalog, describe, history, lock, logs, models, plan, progress, runner, spec
+from service import catalog, describe, history, lock, logs, spec
 from service.errors import AssayError, RunCancelledError, RunFailedError, RunPartialError, nearest
-from service.printing import number, print_json, print_rows, print_verdict
+from service.printing import duration, metrics_text, number, print_json, print_rows, print_verdict
 from service.record import RunRecord
-from service.runner import Execution
 from service.store import open_store
+
+if TYPE_CHECKING:
+    from service.runner import Execution
 
 DEFAULT_STORE = "assay-store"
 SHOWN = 20  # trials that `assay check` tells of
@@ -96,6 +100,8 @@ def _execution_options(command: Command) -> Command:
 @_json_option
 def run(spec_file: str, overrides: tuple[str, ...], run_id: str | None, as_json: bool, **how: Any) -> None:
     """Run a spec, with fields overridden: `assay run SPEC seed=3 params.training.lr=1e-3`."""
+    from service import plan, runner
+
     job_spec = spec.load(spec_file, list(overrides))
     run_id = run_id or runner.new_run_id(job_spec.title)
     trials = len(plan.trials(job_spec))
@@ -111,6 +117,8 @@ def run(spec_file: str, overrides: tuple[str, ...], run_id: str | None, as_json:
 @_json_option
 def resume(run_name: str, store: str, as_json: bool, **how: Any) -> None:
     """Go on with a run that was killed or cancelled, or try its failed trials again."""
+    from service import runner
+
     opened = open_store(store)
     folder = history.run_folder(opened, run_name)
     trials, run_id = history.load(folder, watch=False).trials, folder.name
@@ -122,7 +130,7 @@ def _execute(
     store: str,
     trials: int,
     as_json: bool,
-    act: Callable[[Execution], RunRecord],
+    act: "Callable[[Execution], RunRecord]",
     *,
     serial: bool,
     address: str | None,
@@ -130,6 +138,9 @@ def _execute(
     raw: bool,
 ) -> None:
     """Carry out a run with live progress and all other output in its log. The verdict becomes the exit code."""
+    from service import progress
+    from service.runner import Execution
+
     with logs.captured(enabled=not raw) as (log_file, terminal):
         console = Console(file=sys.stderr if as_json else terminal)
         console.print(f"run {run_id} in {open_store(store).uri}", highlight=False, soft_wrap=True, markup=False)
@@ -165,6 +176,8 @@ def _next_steps(state: RunRecord, store: str) -> list[str]:
 @_json_option
 def check(spec_file: str, overrides: tuple[str, ...], as_json: bool) -> None:
     """Validate a spec and say what it would schedule. Runs nothing."""
+    from service import plan
+
     job_spec = spec.load(spec_file, list(overrides))
     plans = plan.trials(job_spec)
     store, resources = open_store(job_spec.store), job_spec.resources
@@ -189,11 +202,11 @@ def check(spec_file: str, overrides: tuple[str, ...], as_json: bool) -> None:
     for trial, cost in zip(plans, estimates, strict=False):
         print(f"  {trial.label}")
         for name, value in cost.items():
-            told = progress.duration(value) if name.startswith("seconds") else number(value)
+            told = duration(value) if name.startswith("seconds") else number(value)
             print(f"    {name.removeprefix('seconds ')}: {told}")
     if len(plans) > SHOWN:
         print(f"  … and {len(plans) - SHOWN} more")
-    took = "unknown, this spec has not been run in this store" if earlier is None else progress.duration(earlier)
+    took = "unknown, this spec has not been run in this store" if earlier is None else duration(earlier)
     print(f"time of the last run: {took}")
 
 
@@ -243,7 +256,7 @@ def runs(store: str, as_json: bool) -> None:
             "status": each.status,
             "trials": f"{each.trials_done}/{each.trials}",
             "created": each.created,
-            "took": progress.duration(each.seconds),
+            "took": duration(each.seconds),
         }
         for each in found
     ]
@@ -273,8 +286,8 @@ def show(run_name: str, store: str, as_json: bool) -> None:
             {
                 "trial": each.label,
                 "status": each.status + (" (best)" if each.id in best else ""),
-                "took": progress.duration(each.seconds),
-                "newest": each.failure.message if each.failure else progress.metrics_text(each.metrics),
+                "took": duration(each.seconds),
+                "newest": each.failure.message if each.failure else metrics_text(each.metrics),
             }
             for each in trials
         ]
@@ -328,6 +341,8 @@ def cancel(run_name: str, store: str) -> None:
 @_json_option
 def show_models(model: str | None, store: str, as_json: bool) -> None:
     """The trained models of a store, or the card of one."""
+    from service import models
+
     opened = open_store(store)
     if model is not None:
         card = models.find(opened, *models.parse_reference(model))

@@ -4,7 +4,8 @@ import io
 
 import pyarrow.parquet
 
-from service import history, progress, yaml_text
+from service import history, yaml_text
+from service.printing import duration
 from service.record import Artefact, RunRecord
 from service.report import ReportPage, render
 from service.spec import JobSpec
@@ -33,7 +34,7 @@ def render_run(folder: Folder, state: RunRecord, job_spec: JobSpec) -> bytes:
             facts=[
                 ("job", state.job),
                 ("trials", f"{state.trials_done} of {state.trials}"),
-                ("took", progress.duration(state.seconds)),
+                ("took", duration(state.seconds)),
                 ("started", state.created),
                 *[("model", name) for name in state.models],
             ],
@@ -46,10 +47,7 @@ def render_run(folder: Folder, state: RunRecord, job_spec: JobSpec) -> bytes:
             links=[
                 (_title(each, labels), each.path, _file_facts(each)) for each in shown if each.kind in ("page", "file")
             ],
-            trials=[
-                (each.label, each.status, each.id in best, progress.duration(each.seconds), each.metrics)
-                for each in ends
-            ],
+            trials=[(each.label, each.status, each.id in best, duration(each.seconds), each.metrics) for each in ends],
             errors=[(name, failure.message, failure.traceback) for name, failure in failures],
             provenance=state.provenance,
         )

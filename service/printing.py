@@ -2,12 +2,12 @@
 
 import json
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from service.progress import duration
 from service.record import RunRecord
 from service.store import Folder
 
@@ -26,6 +26,23 @@ def number(value: float | str) -> str:
     if isinstance(value, int) and abs(value) < 10**15:
         return f"{value:,}"
     return f"{value:,.0f}" if 100 <= abs(value) < 10**6 else f"{value:.3g}"
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as people say them: `12 s`, `3 min 5 s`, `2 h 14 min`."""
+    if seconds is None:
+        return ""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def metrics_text(row: Mapping[str, float]) -> str:
+    """`loss 0.1234, accuracy 0.98`"""
+    return ", ".join(f"{name} {value:.4g}" for name, value in row.items())
 
 
 def print_json(value: Any) -> None:

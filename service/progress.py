@@ -13,6 +13,7 @@ from rich.text import Text
 
 from service.fanout import CellProgress
 from service.plan import TrialPlan
+from service.printing import duration, metrics_text
 from service.run import Row
 
 log = logging.getLogger("assay")
@@ -175,19 +176,3 @@ class LiveTable(Lines):
 def progress_for(console: Console, total: int) -> Lines:
     """A live table if the console is a terminal, plain lines if not."""
     return LiveTable(console, total) if console.is_terminal else Lines(console, total)
-
-
-def duration(seconds: float | None) -> str:
-    """Seconds as people say them: `12 s`, `3 min 5 s`, `2 h 14 min`."""
-    if seconds is None:
-        return ""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
-
-
-def metrics_text(row: Row) -> str:
-    return ", ".join(f"{name} {value:.4g}" for name, value in row.items())

@@ -5,6 +5,7 @@ node and are used where they lie. The tensors of a torch module are the exceptio
 scratch that a cell may overwrite.
 """
 
+import copyreg
 import hashlib
 import io
 import itertools
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from pydantic import BaseModel
 from torch import Tensor, nn
 
 from service.errors import InputError
@@ -90,6 +92,13 @@ class _Pickler(pickle.Pickler):
         elif type(obj) in (set, frozenset):
             return "set", type(obj) is frozenset, sorted(obj, key=repr)  # their order differs between processes
         return None
+
+    def reducer_override(self, obj: Any) -> Any:
+        if not isinstance(obj, BaseModel):
+            return NotImplemented
+        # equal models are one value, whichever of their fields were said aloud: a resumed run says them all
+        state = {**obj.__getstate__(), "__pydantic_fields_set__": set(type(obj).model_fields)}
+        return copyreg.__newobj__, (type(obj),), state  # type: ignore[attr-defined]
 
     def _tensor(self, tensor: Tensor) -> tuple[Any, ...]:
         # axes in the order of memory, so that channels-last stays what it is

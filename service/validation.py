@@ -15,7 +15,8 @@ Model = TypeVar("Model", bound=BaseModel)
 class Section(BaseModel):
     """One part of a spec: unknown fields, loose types and non-finite numbers are refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    # defaults as well: 1 for a float is 1.0, whether it is said in a spec or not
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, validate_default=True)
 
 
 def validate(model: type[Model], value: Json, where: str) -> Model:

@@ -183,6 +183,9 @@ def test_the_digest_is_of_the_content() -> None:
     tensor = torch.arange(6)
     different = [tensor, tensor.float(), tensor.reshape(2, 3), tensor.numpy(), tensor.tolist(), tensor.reshape(2, 3).T]
     assert len({digest(each) for each in different}) == len(different)
+    said = Resources(cpus=1)
+    assert digest(Resources()) == digest(said) != digest(Resources(cpus=2)), "not of which defaults were said aloud"
+    assert sharing.unpack(sharing.pack(said)).value == said
     loop: list[Any] = [1]
     loop.append(loop)
     assert sharing.unpack(sharing.pack(loop)).value[1][0] == 1, "an object that contains itself"

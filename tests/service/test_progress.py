@@ -7,7 +7,8 @@ from rich.console import Console
 
 from service.fanout import CellProgress
 from service.plan import TrialPlan
-from service.progress import Lines, LiveTable, duration
+from service.printing import duration
+from service.progress import Lines, LiveTable
 from tests.service.test_plan import plans as plans_of
 
 

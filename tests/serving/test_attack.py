@@ -150,7 +150,6 @@ def test_masked_gradients_are_told() -> None:
         ({"norm": 2}, {}, "unknown norm 2"),
         ({"attack": "pdg"}, {}, "did you mean 'pgd'"),
         ({"attack": 3}, {}, "unknown attack 3"),
-        ({"attack": "square", "norm": "L1"}, {}, "square knows Linf and L2 only"),
         ({"attack": "carlini_wagner"}, {}, "carlini_wagner knows L2 only"),
         ({"stepps": 3}, {}, "did you mean 'steps'"),
         ({"attack": "fgsm", "steps": 3}, {}, "unknown parameter 'steps'"),

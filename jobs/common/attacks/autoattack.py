@@ -44,20 +44,20 @@ class AutoAttack(Attack):
 
         apgd_t = APGDTargeted(loss=ratio(targeted=True))
         fab_t = FAB(minimise=False)
-        square = {"square": Square(queries=self.queries)} if norm in Square.norms else {}
+        square = Square(queries=self.queries)
         match self.version:
             case "standard" if norm == "L1":
                 apgd_ce = APGD(restarts=5, large_epsilon=True)
                 apgd_t = apgd_t.model_copy(update={"targets": 5, "large_epsilon": True})
-                return {"apgd_ce": apgd_ce, "apgd_t": apgd_t, "fab_t": fab_t, **square}
+                return {"apgd_ce": apgd_ce, "apgd_t": apgd_t, "fab_t": fab_t, "square": square}
             case "standard":
-                return {"apgd_ce": APGD(), "apgd_t": apgd_t, "fab_t": fab_t, **square}
+                return {"apgd_ce": APGD(), "apgd_t": apgd_t, "fab_t": fab_t, "square": square}
             case "plus":
                 return {
                     "apgd_ce": APGD(restarts=5),
                     "apgd_dlr": APGD(loss=ratio(targeted), restarts=5),
                     "fab": FAB(targets=0, restarts=5, minimise=False),
-                    **square,
+                    "square": square,
                     "apgd_t": apgd_t,
                     "fab_t": fab_t,
                 }

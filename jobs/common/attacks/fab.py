@@ -78,12 +78,13 @@ class FAB(Attack):
                 continue
             differences = points[beyond] - images[beyond]
             norms = ball.norms(differences)
-            shortest = beyond[norms.argsort()]
-            shortest = shortest[first_of_each(rows[shortest])]  # of the walks of each row
-            _improve(found, least, rows[shortest], points[shortest], ball.norms(points[shortest] - images[shortest]))
-            points[beyond] = images[beyond] + differences * self.beta
+            order = norms.argsort()
+            order = order[first_of_each(rows[beyond[order]])]  # the shortest of the walks of each row
+            shortest = beyond[order]
+            _improve(found, least, rows[shortest], points[shortest], norms[order])
+            points[beyond] -= differences.mul_(1 - self.beta)
             if not self.minimise and bool((norms <= ball.longest).any()):
-                inside = rows[shortest][least[rows[shortest]] <= ball.longest]
+                inside = rows[shortest][norms[order] <= ball.longest]
                 search.record_minimum(inside, found[inside])
                 standing = ~search.broken[rows]
                 rows, points, images = rows[standing], points[standing], images[standing]

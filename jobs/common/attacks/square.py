@@ -4,7 +4,7 @@ Source: Andriushchenko et al. 2020, algorithms 1 to 3, and the code released wit
 """
 
 from bisect import bisect_left
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -25,8 +25,6 @@ class Square(Attack):
     those of AutoAttack's code.
     """
 
-    norms: ClassVar[tuple[Norm, ...]] = ("Linf", "L2")
-
     kind: Literal["square"] = Field("square", description="random windows, without gradients")
     queries: int = Field(5000, ge=1, le=1_000_000, description="windows tried after each start, one query each")
     p_init: float = Field(0.8, gt=0, le=1, description="share of the image that the first windows cover")
@@ -45,7 +43,7 @@ class Square(Attack):
         if not len(rows):
             return
         changes: type[Stripes | Bumps] = Stripes if search.ball.norm == "Linf" else Bumps
-        state = changes(search.images[rows], search.ball.epsilon, self.areas(), generator)
+        state = changes(search.images[rows], search.ball, self.areas(), generator)
         aim, logits = search.goal[rows], search.logits(rows, state.points)
         best, hits = margin(logits, aim), search.record(rows, state.points, logits)
         for number in range(self.queries):

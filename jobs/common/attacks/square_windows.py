@@ -12,6 +12,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from jobs.common.attacks.ball import Ball
 from jobs.common.attacks.projections import TINY, broadcast
 
 TILES = 5
@@ -26,9 +27,9 @@ class Stripes:
     last row and column are in none but windows as large as the image; so in the released code.
     """
 
-    def __init__(self, images: Tensor, epsilon: float, areas: list[float], generator: torch.Generator) -> None:
+    def __init__(self, images: Tensor, ball: Ball, areas: list[float], generator: torch.Generator) -> None:
         batch, channels, height, width = images.shape
-        self.lower, self.upper = (images - epsilon).clamp_(min=0), (images + epsilon).clamp_(max=1)
+        self.lower, self.upper = (images - ball.epsilon).clamp_(min=0), (images + ball.epsilon).clamp_(max=1)
         up = _random(generator, batch, channels, 1, width) > 0.5
         self.points = torch.where(up, self.upper, self.lower)
 
@@ -57,19 +58,20 @@ class Stripes:
 
 
 class Bumps:
-    """L2: tiles of bumps to begin with; then the perturbation of one window moves into another, on top of a new bump.
+    """L2 and L1: tiles of bumps to begin with; then the perturbation of one window moves into another, on a new bump.
 
     areas: the share of the image that each window covers. The side of a window is odd and at least 3 where it fits.
     """
 
-    def __init__(self, images: Tensor, epsilon: float, areas: list[float], generator: torch.Generator) -> None:
-        self.images, self.epsilon, self.generator = images, epsilon, generator
+    def __init__(self, images: Tensor, ball: Ball, areas: list[float], generator: torch.Generator) -> None:
+        self.images, self.ball, self.generator = images, ball, generator
+        self.power = 2 if ball.norm == "L2" else 1  # the norm is the root of a sum of powers, here called mass
         height, width = images.shape[2:]
         sides = [max(round(math.sqrt(area * height * width)), SMALLEST_BUMP) for area in areas]
         self.sides = [min(side + (side % 2 == 0), height, width) for side in sides]
         self.points = self._at(self._tiles())
         self.differences = self.points - images
-        self.norms = _norms(self.differences)
+        self.mass = self._mass(self.differences)
 
     def _tiles(self) -> Tensor:
         """A bump of a random sign in each tile, channel and image. A tile is as wide as it is high."""
@@ -79,15 +81,17 @@ class Bumps:
         differences = torch.zeros_like(self.images)
         for row in range(first, first + height // side * side, side):
             for column in range(first, first + width // side * side, side):
-                shape = bump(side, bool(_random(self.generator, 1) > 0.5)).to(self.images)
+                shape = bump(side, bool(_random(self.generator, 1) > 0.5), self.power).to(self.images)
                 signs = (2 * _random(self.generator, batch, channels, 1, 1) - 1).sign()
                 tile = differences[..., row : row + side, column : column + side]  # cut off at the faces
                 tile += shape[: tile.shape[2], : tile.shape[3]] * signs
         return differences
 
     def _at(self, differences: Tensor) -> Tensor:
-        """The points at distance epsilon in these directions, clipped to the box."""
-        scales = self.epsilon / (_norms(differences) + TINY)
+        """The points in these directions: in L2 at distance epsilon, clipped to the box; in L1 the nearest allowed."""
+        if self.power == 1:
+            return self.ball.project(self.images + differences, self.images)
+        scales = self.ball.epsilon / (self._root(self._mass(differences).sum(1, keepdim=True)) + TINY)
         return torch.addcmul(self.images, differences, scales).clamp_(0, 1)
 
     def propose(self, number: int) -> Tensor:
@@ -102,13 +106,15 @@ class Bumps:
         other = (..., slice(other_row, other_row + side), slice(other_column, other_column + side))
         shared_rows = slice(max(row, other_row), min(row, other_row) + side)  # empty where the windows lie apart
         shared = (..., shared_rows, slice(max(column, other_column), min(column, other_column) + side))
-        energies = [_energies(self.differences[window]) for window in (place, other, shared)]
-        freed = (energies[0] + energies[1] - energies[2]).clamp(min=0)  # (batch, channels, 1, 1)
-        unspent = (self.epsilon**2 - self.norms.square()).clamp(min=0) / channels
+        masses = [self._mass(self.differences[window]) for window in (place, other, shared)]
+        freed = (masses[0] + masses[1] - masses[2]).clamp(min=0)  # (batch, channels, 1, 1)
+        unspent = (self.ball.epsilon**self.power - self.mass.sum(1, keepdim=True)).clamp(min=0) / channels
 
-        shape = bump(side, bool(draws[4] > 0.5)).to(self.images)
-        change = shape * signs + self.differences[place] / (energies[0].sqrt() + TINY)
-        change *= (unspent + freed).sqrt() / (_energies(change).sqrt() + TINY)
+        shape = bump(side, bool(draws[4] > 0.5), self.power).to(self.images)
+        change = shape * signs + self.differences[place] / (self._root(masses[0]) + TINY)
+        change *= self._root(unspent + freed) / (self._root(self._mass(change)) + TINY)
+        if self.power == 1:
+            change *= channels  # as in the released code; the projection takes back what is too much
         differences = self.differences.clone()
         differences[other] = 0
         differences[place] = change
@@ -122,47 +128,46 @@ class Bumps:
             points = self.candidates[rows]
             differences = points - self.images[rows]
             self.points[rows], self.differences[rows] = points, differences
-            self.norms[rows] = _norms(differences)
+            self.mass[rows] = self._mass(differences)
 
     def keep(self, keep: Tensor) -> None:
         """keep: bool (batch,)."""
-        states = (self.images, self.points, self.differences, self.norms)
-        self.images, self.points, self.differences, self.norms = (state[keep] for state in states)
+        states = (self.images, self.points, self.differences, self.mass)
+        self.images, self.points, self.differences, self.mass = (state[keep] for state in states)
+
+    def _mass(self, differences: Tensor) -> Tensor:
+        """The sum of powers in each channel: (batch, channels, height, width) -> (batch, channels, 1, 1)."""
+        powers = differences.square() if self.power == 2 else differences.abs()
+        return powers.sum((2, 3), keepdim=True)
+
+    def _root(self, mass: Tensor) -> Tensor:
+        return mass.sqrt() if self.power == 2 else mass
 
 
 @cache
-def bump(side: int, transposed: bool) -> Tensor:
+def bump(side: int, transposed: bool, power: int) -> Tensor:
     """A positive and a negative half, each a pyramid, of norm 1 together: (side, side). transposed: left and right.
 
-    A pyramid is a pile of squares around one centre, the k-th from the top of height 1 / k^2. Source: section 3.3.
+    A pyramid is a pile of squares around one centre, the k-th from the top of height 1 / k^2, in L1 (power 1) 1 / k^4.
+    Source: section 3.3; for L1 the released code.
     """
-    halves = torch.cat([_pyramid(side // 2, side), -_pyramid(side - side // 2, side)])
-    halves /= torch.linalg.vector_norm(halves)
+    halves = torch.cat([_pyramid(side // 2, side, power), -_pyramid(side - side // 2, side, power)])
+    halves /= torch.linalg.vector_norm(halves, power)
     return halves.T if transposed else halves
 
 
-def _pyramid(height: int, width: int) -> Tensor:
+def _pyramid(height: int, width: int, power: int) -> Tensor:
     """(height, width), of norm 1."""
     rings = max(height, width) // 2 + 1
-    heights = (torch.arange(1, rings + 1) ** -2.0).flip(0).cumsum(0).flip(0)  # of the place at each distance
+    heights = (torch.arange(1, rings + 1) ** (-2.0 if power == 2 else -4.0)).flip(0).cumsum(0).flip(0)  # by distance
     distances = torch.maximum(
         (torch.arange(height) - height // 2).abs().unsqueeze(1), (torch.arange(width) - width // 2).abs()
     )
     pyramid = heights[distances]
-    pyramid /= torch.linalg.vector_norm(pyramid)
+    pyramid /= torch.linalg.vector_norm(pyramid, power)
     return pyramid
 
 
 def _random(generator: torch.Generator, *shape: int) -> Tensor:
     """Uniform in [0, 1)."""
     return torch.rand(shape, generator=generator, device=generator.device)
-
-
-def _norms(differences: Tensor) -> Tensor:
-    """(batch, channels, height, width) -> (batch, 1, 1, 1)."""
-    return broadcast(differences.square().flatten(1).sum(1).sqrt(), differences)
-
-
-def _energies(differences: Tensor) -> Tensor:
-    """The square of the norm of each channel: (batch, channels, height, width) -> (batch, channels, 1, 1)."""
-    return differences.square().sum((2, 3), keepdim=True)

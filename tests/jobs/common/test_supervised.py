@@ -1,6 +1,5 @@
 """Plain training: what it learns, what it keeps, and that a killed one goes on to the same weights."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +22,6 @@ PARAMS = SupervisedParams(
     keep_every=2,
     optimizer=OptimizerParams(kind="sgd", learning_rate=0.1, nesterov=True, decay=StepDecay(milestones=(2,))),
 )
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """As trials run."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 class Killed(BaseException):

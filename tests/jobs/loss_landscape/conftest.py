@@ -1,34 +1,12 @@
-"""Small networks whose batch norm has seen images, images for them, and a handle on a folder of its own."""
+"""Small networks whose batch norm has seen images, and images for them."""
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from jobs.common.classifiers import classifier
-from service.run import Run
-from service.store import open_store
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """As cells are computed."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture
-def make_run(tmp_path: Path) -> Callable[..., Run]:
-    """A handle; the same `name` is the same folder, as for a trial that is started again."""
-
-    def make(name: str = "trial", seed: int = 0, **options: object) -> Run:
-        return Run(open_store(str(tmp_path)) / name, seed, **options)
-
-    return make
 
 
 @pytest.fixture

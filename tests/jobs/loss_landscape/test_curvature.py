@@ -1,7 +1,6 @@
 """Hessians, against quadratics of known curvature, numpy's eigenvalues and Hessians that are written out."""
 
 import pickle
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -50,14 +49,6 @@ class Bent:
 def straight(logits: Tensor, labels: Tensor) -> Tensor:
     """A loss that does not bend."""
     return logits.sum(1)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

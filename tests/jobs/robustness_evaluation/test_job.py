@@ -15,7 +15,7 @@ from service.models import CardDraft
 from service.run import Run
 from service.runner import Execution
 from service.store import Folder, open_store
-from tests.jobs.robustness_evaluation.conftest import HERE, odd, params, tree
+from tests.jobs.robustness_evaluation.small import HERE, odd, params, tree
 from tests.jobs.robustness_evaluation.subjects import DIGITS
 
 SEARCHING = {"fab": {"kind": "fab", "targets": 4, "steps": 30}}

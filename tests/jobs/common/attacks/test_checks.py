@@ -56,7 +56,6 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ),
     ({"ball": Ball("L1", 65.0)}, "further apart in L1 than 64"),
     ({"attack": CarliniWagner()}, "norm is Linf, but carlini_wagner knows L2 only"),
-    ({"attack": Square(), "ball": Ball("L1", 1.0)}, "norm is L1, but square knows Linf and L2 only"),
     ({"model": small_net().train()}, "the model must be in evaluation mode, but it is in training mode (model.eval())"),
     (
         {"model": nn.Sequential(small_net(), nn.Softmax(1)).eval()},

@@ -13,7 +13,7 @@ from tests.jobs.common.attacks.networks import predictions, random_images, small
 
 
 @pytest.mark.parametrize("shape", [(1, 9, 16), (3, 17, 14), (1, 8, 8)])
-@pytest.mark.parametrize(("norm", "epsilon"), [("Linf", 0.05), ("L2", 0.3)])
+@pytest.mark.parametrize(("norm", "epsilon"), [("Linf", 0.05), ("L2", 0.3), ("L1", 4.0)])
 @pytest.mark.parametrize("rescale", [False, True])
 def test_the_released_code_sample_by_sample(shape: tuple[int, ...], norm: str, epsilon: float, rescale: bool) -> None:
     """With the same random stream the same samples break, by the same images.
@@ -34,19 +34,20 @@ def test_the_released_code_sample_by_sample(shape: tuple[int, ...], norm: str, e
     assert rows.sum() >= 2
 
 
+@pytest.mark.parametrize("power", [1, 2])
 @pytest.mark.parametrize("side", [3, 4, 5, 8, 13])
-def test_bumps_of_the_released_code(side: int) -> None:
-    reference = SquareAttack(None, norm="L2", eps=1.0)
+def test_bumps_of_the_released_code(side: int, power: int) -> None:
+    reference = SquareAttack(None, norm=f"L{power}", eps=1.0)
     reference.device = torch.device("cpu")
     with torch.random.fork_rng():
         for seed in range(6):
             torch.manual_seed(seed)
             transposed = bool(torch.rand(1) > 0.5)
             torch.manual_seed(seed)
-            torch.testing.assert_close(bump(side, transposed), reference.eta(side))
+            torch.testing.assert_close(bump(side, transposed, power), reference.eta(side))
 
 
-@pytest.mark.parametrize("norm", ["Linf", "L2"])
+@pytest.mark.parametrize("norm", ["Linf", "L2", "L1"])
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 7, 20), (2, 19, 6), (1, 3, 3), (1, 1, 1), (3, 30, 2)])
 def test_every_query_is_in_ball_and_box(norm: str, shape: tuple[int, ...]) -> None:
     net, images = small_net(shape[0]), random_images(6, *shape).round(decimals=1)
@@ -79,7 +80,7 @@ def test_the_books_are_exact(digits: LinearDigits) -> None:
     assert (predictions(digits.model, found.adversarials)[found.broken] != digits.labels[found.broken]).all()
 
 
-@pytest.mark.parametrize(("norm", "epsilon"), [("Linf", 0.05), ("L2", 0.4)])
+@pytest.mark.parametrize(("norm", "epsilon"), [("Linf", 0.05), ("L2", 0.4), ("L1", 2.0)])
 def test_never_below_the_exact_robust_accuracy(norm: str, epsilon: float, digits: LinearDigits) -> None:
     ball = Ball(norm, epsilon)  # type: ignore[arg-type]
     found = Square(queries=400).run(digits.model, digits.images, digits.labels, ball)
@@ -130,6 +131,6 @@ def test_the_schedule_of_the_sheet() -> None:
 def test_the_last_row_is_in_no_small_window() -> None:
     """So in the released code."""
     images = torch.full((1, 1, 6, 6), 0.5)
-    state = Stripes(images, 0.1, [0.1] * 300, torch.Generator().manual_seed(0))
+    state = Stripes(images, Ball("Linf", 0.1), [0.1] * 300, torch.Generator().manual_seed(0))
     covered = {(row + state.sides[0], column + state.sides[0]) for row, column in state.corners}
     assert max(row for row, _ in covered) == 5 and max(column for _, column in covered) == 5

@@ -1,6 +1,5 @@
 """Classifiers: the published sizes, what each layer does, and arguments that are refused."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -33,14 +32,6 @@ NARROW: dict[str, dict[str, Any]] = {  # the same structure with few channels
     "trades_mnist": {"width": 4},
     "colour_net": {},
 }
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def build(name: str, seed: int = 0, **arguments: Any) -> nn.Module:
