@@ -52,6 +52,7 @@ def test_a_surface_outlives_a_node_and_its_driver(cluster: Cluster, tmp_path: Pa
     store = tmp_path / "store"
     spec.write_text(yaml.safe_dump(SPEC | {"store": str(store)}))
 
+    undisturbed = assay("run", str(spec), "--id", "undisturbed", "--serial")
     driver = assay("run", str(spec), "--id", "disturbed", "--address", cluster.address)
     wait_for(lambda: len(kept(store)) >= 50)
     victim = next(iter(cluster.worker_nodes))
@@ -71,7 +72,6 @@ def test_a_surface_outlives_a_node_and_its_driver(cluster: Cluster, tmp_path: Pa
     assert all(len(rows) == 1 for rows in after.values()), "no cell is kept twice"
     assert before.items() <= after.items(), "what was kept before the kill was not computed again"
 
-    undisturbed = assay("run", str(spec), "--id", "undisturbed", "--serial")
     assert undisturbed.wait(timeout=300) == 0
     for name in ("loss", "accuracy"):
         surfaces = [surface(store, run, name) for run in ("disturbed", "undisturbed")]

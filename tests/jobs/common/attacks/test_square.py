@@ -6,6 +6,7 @@ from pyautoattack.square import SquareAttack
 from torch import Tensor
 
 from jobs.common.attacks.base import Ball
+from jobs.common.attacks.projections import project_l1
 from jobs.common.attacks.square import Square
 from jobs.common.attacks.square_windows import Stripes, bump
 from tests.jobs.common.attacks.linear import LinearDigits
@@ -15,11 +16,19 @@ from tests.jobs.common.attacks.networks import predictions, random_images, small
 @pytest.mark.parametrize("shape", [(1, 9, 16), (3, 17, 14), (1, 8, 8)])
 @pytest.mark.parametrize(("norm", "epsilon"), [("Linf", 0.05), ("L2", 0.3), ("L1", 4.0)])
 @pytest.mark.parametrize("rescale", [False, True])
-def test_the_released_code_sample_by_sample(shape: tuple[int, ...], norm: str, epsilon: float, rescale: bool) -> None:
+def test_the_released_code_sample_by_sample(
+    shape: tuple[int, ...], norm: str, epsilon: float, rescale: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With the same random stream the same samples break, by the same images.
 
-    In float64: in L2 a window that holds nothing but rounding errors is scaled up to the length of epsilon.
+    In float64: a window that holds nothing but rounding errors is scaled up to the length of epsilon. The released code
+    projects onto the L1 ball in float32 all the same, so it is given a projection that does not.
     """
+
+    def rest_of_the_way(images: Tensor, differences: Tensor, epsilon: float) -> Tensor:
+        return project_l1(images + differences, images, epsilon / (1 - 1e-6)) - images - differences
+
+    monkeypatch.setattr("pyautoattack.square.L1_projection", rest_of_the_way)
     model, images = small_net(shape[0], gain=5).double(), random_images(16, *shape).double()
     labels = predictions(model, images)
     labels[0] = (labels[0] + 1) % 10  # one that is wrong from the start
