@@ -26,8 +26,13 @@ def assay(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment}, timeout=120)
 
 
-def test_run_show_compare_logs(walk: Path, tmp_path: Path) -> None:
+def test_run_show_compare_logs(walk: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     store = str(tmp_path / "store")
+
+    def said(*words: str) -> str:
+        assert main([*words, "--store", store]) == 0
+        return capfd.readouterr().out
+
     first = assay("run", str(walk), "--serial", "--id", "one", "seed=1")
     assert first.returncode == 0, first.stderr
     assert (
@@ -35,34 +40,41 @@ def test_run_show_compare_logs(walk: Path, tmp_path: Path) -> None:
         and "one/report.html" in first.stdout
         and "assay show one" in first.stdout
     )
-    second = assay("run", str(walk), "--serial", "--id", "two", "seed=2", "--json")
-    assert json.loads(second.stdout)["status"] == "finished"
+    assert main(["run", str(walk), "--serial", "--id", "two", "seed=2", "--json"]) == 0
+    assert json.loads(capfd.readouterr().out)["status"] == "finished"
 
-    runs = json.loads(assay("runs", "--store", store, "--json").stdout)
+    runs = json.loads(said("runs", "--json"))
     assert [(run["run"], run["status"]) for run in runs] == [("one", "finished"), ("two", "finished")]
-    shown = json.loads(assay("show", "last", "--store", store, "--json").stdout)
+    shown = json.loads(said("show", "last", "--json"))
     assert shown["id"] == "two" and shown["ended_trials"][0]["status"] == "finished"
-    assert "finished" in assay("show", "one", "--store", store).stdout
-    compared = json.loads(assay("compare", "one", "two", "--store", store, "--json").stdout)
+    assert "finished" in said("show", "one")
+    compared = json.loads(said("compare", "one", "two", "--json"))
     assert compared["spec"] == {"seed": [1, 2]}
     assert len(set(compared["metrics"]["height"])) == 2
-    assert "seed" in assay("compare", "last~1", "last", "--store", store).stdout
-    assert "it has 2" in assay("show", "last~2", "--store", store).stderr
-    assert "trial 000 finished" in assay("logs", "one", "--store", store).stdout
-    (newest, older) = json.loads(assay("models", "--store", store, "--json").stdout)[::-1]
+    assert "seed" in said("compare", "last~1", "last")
+    assert main(["show", "last~2", "--store", store]) == 2 and "it has 2" in capfd.readouterr().err
+    assert "trial 000 finished" in said("logs", "one")
+    (newest, older) = json.loads(said("models", "--json"))[::-1]
     assert (newest["model"], older["model"]) == ("walk/2", "walk/1")
-    assert json.loads(assay("models", "walk/1", "--store", store).stdout)["run"] == "one"
-    assert "not running" in assay("cancel", "one", "--store", store).stdout
-    resumed = assay("resume", "one", "--store", store, "--serial", "--json")
-    assert json.loads(resumed.stdout)["models"] == ["walk/1"], "resuming what is done publishes nothing twice"
+    assert json.loads(said("models", "walk/1"))["run"] == "one"
+    assert "not running" in said("cancel", "one")
+    resumed = json.loads(said("resume", "one", "--serial", "--json"))
+    assert resumed["models"] == ["walk/1"], "resuming what is done publishes nothing twice"
 
 
-def test_partial_and_failed_have_their_exit_codes(walk: Path) -> None:
-    failed = assay("run", str(walk), "--serial", "params.fail_at=2")
-    assert (failed.returncode, failed.stderr.splitlines()[0]) == (1, "assay: the walk fails at step 2")
+def test_looking_needs_neither_torch_nor_ray() -> None:
+    """So that the commands that only look answer at once."""
+    code = "import sys, service.cli; print({'torch', 'ray', 'matplotlib'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+def test_partial_and_failed_have_their_exit_codes(walk: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", str(walk), "--serial", "params.fail_at=2"]) == 1
+    assert capfd.readouterr().err.splitlines()[0] == "assay: the walk fails at step 2"
     partial = walk.read_text() + "sweep: {grid: {params.fail_at: [2, null]}}\n"
     walk.write_text(partial)
-    assert assay("run", str(walk), "--serial").returncode == 3
+    assert main(["run", str(walk), "--serial"]) == 3
 
 
 @pytest.mark.parametrize(
