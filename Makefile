@@ -2,6 +2,8 @@
 PYTHON ?= python3.11
 VENV ?= .venv
 BIN := $(VENV)/bin
+# tests wait for Ray much of the time: two processes, each with a small Ray of its own
+TWO := --numprocesses 2 --dist loadfile
 
 .PHONY: quickstart test test-all lint bench data clean
 .DEFAULT_GOAL := quickstart
@@ -16,10 +18,10 @@ quickstart: $(VENV)/ready
 	$(BIN)/assay run configs/quickstart.yaml
 
 test: $(VENV)/ready
-	$(BIN)/python -m pytest -m 'not slow'
+	$(BIN)/python -m pytest $(TWO) -m 'not slow'
 
 test-all: $(VENV)/ready
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(TWO)
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .
