@@ -265,7 +265,9 @@ def _draw(params: Params, surface: Surface, title: str, run: Run) -> None:
         )
         run.figure("curve", figures.curves([curve]), title="Loss and accuracy along the line")
     else:
-        landscape = figures.Landscape(title, surface.x, surface.y, surface.loss, surface.censored)
+        landscape = figures.Landscape(
+            title, surface.x, surface.y, surface.loss, surface.censored, measured=surface.measured
+        )
         run.figure("contour", figures.contours([landscape]), title="Contours of the loss")
         run.figure("surface", figures.surfaces([landscape]), title="The loss as a surface")
         run.html("surface", interactive(surface.loss, surface.x, surface.y, title), title="The loss, to be turned")
@@ -307,7 +309,7 @@ def _draw_path(surface: Surface, axes: Axes, centre: Found, subject: Subject, ru
         (axes.explained[0], axes.explained[1]),
     )
     landscape = figures.Landscape(
-        centre.name, surface.x, surface.y, surface.loss, surface.censored, ("axis 1", "axis 2")
+        centre.name, surface.x, surface.y, surface.loss, surface.censored, ("axis 1", "axis 2"), surface.measured
     )
     run.figure("trajectory", figures.trajectory(landscape, path), title="The path of training over the loss")
 
@@ -345,8 +347,8 @@ def _map_curvature(params: CurvatureParams, surface_grid: GridParams, subject: S
 
 
 def _landscape(trial: Trial) -> figures.Landscape:
-    loss, censored = trial.array("loss"), trial.array("censored")
-    return figures.Landscape(trial.label, trial.array("x"), trial.array("y"), loss, censored)
+    x, y, loss, censored, measured = (trial.array(name) for name in ("x", "y", "loss", "censored", "measured"))
+    return figures.Landscape(trial.label, x, y, loss, censored, measured=measured)
 
 
 def _curve(trial: Trial) -> figures.Curve:
