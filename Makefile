@@ -28,10 +28,10 @@ lint: $(VENV)/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# what the benchmarks compare with; torchattacks asks for an old version of a package that it does not need
+# what the benchmarks compare with; those at the end ask for old versions of packages that they do not need
 $(VENV)/bench: $(VENV)/ready
 	$(BIN)/python -m pip install --quiet --editable '.[dev,bench]'
-	$(BIN)/python -m pip install --quiet --no-deps 'torchattacks==3.5.1'
+	$(BIN)/python -m pip install --quiet --no-deps 'torchattacks==3.5.1' 'landscaper==1.3.1' 'topopy==1.0.4' 'nglpy==1.1.7'
 	touch $@
 
 bench: $(VENV)/bench

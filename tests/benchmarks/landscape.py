@@ -10,7 +10,9 @@ import copy
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from importlib.util import find_spec
+from io import StringIO
 from typing import Any
 
 import numpy as np
@@ -67,7 +69,7 @@ def landscaper(network: nn.Module, axes: list[Direction], images: Tensor, labels
 
     names = [name for name, _ in network.named_parameters()]
     directions = [[axis[name] for name in names] for axis in axes]
-    with torch.no_grad():
+    with torch.no_grad(), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
         compute_loss_landscape(network, (images, labels), directions, loss, steps=2, distance=1.0, dim=2, device="cpu")
 
 
