@@ -324,8 +324,9 @@ def _scale(landscapes: Sequence[Landscape], bounds: bool = False) -> _Scale:
 
 
 def _panels(count: int, width: float, height: float, **options: Any) -> tuple[Figure, list[Axes]]:
-    """A figure with so many axes, at most ROW beside each other."""
-    figure, axes = panels(-(-count // ROW), min(count, ROW), width, height, **options)
+    """A figure with so many axes, at most ROW beside each other, and no row much shorter than the first."""
+    rows = -(-count // ROW)
+    figure, axes = panels(rows, -(-count // rows), width, height, **options)
     for unused in axes[count:]:
         unused.set_axis_off()
     return figure, axes[:count]
