@@ -135,8 +135,9 @@ def test_odd_landscapes_can_be_drawn(loss: np.ndarray) -> None:
 
 
 def test_many_landscapes_go_into_rows() -> None:
-    figure = contours([landscape(str(number)) for number in range(4)])
-    assert [axes.axison for axes in figure.axes] == [True] * 4 + [False] * 2
+    four, five = (contours([landscape(str(number)) for number in range(count)]) for count in (4, 5))
+    assert [axes.axison for axes in four.axes] == [True] * 4, "two by two"
+    assert [axes.axison for axes in five.axes] == [True] * 5 + [False]
 
 
 def test_curves_show_repeats_errors_and_what_was_held_out() -> None:
