@@ -30,6 +30,7 @@ from jobs.common.classifiers import ARCHITECTURES
 from jobs.common.datasets import DATASETS, DataParams
 from jobs.common.datasets.base import ImageSet, Split
 from jobs.common.imports import resolve
+from jobs.common.network_params import StoredNetwork, TrainedNetwork
 from jobs.common.params import StudyParams
 from jobs.loss_landscape import direction_file, estimation, figures
 from jobs.loss_landscape.curvature import Neighbourhood, curvature_at
@@ -38,7 +39,7 @@ from jobs.loss_landscape.directions import cosine, moved
 from jobs.loss_landscape.evaluation import LOSSES, EvaluatorParams
 from jobs.loss_landscape.grid import AxisParams, GridParams
 from jobs.loss_landscape.interactive import interactive
-from jobs.loss_landscape.networks import Found, NetworkParams, StoredNetwork, TrainedNetwork, find
+from jobs.loss_landscape.networks import Found, NetworkParams, find
 from jobs.loss_landscape.planes import Axes, ModelPlane, PlaneParams, RandomPlane, TrajectoryPlane, axes_of, others
 from jobs.loss_landscape.refinement import RefinementParams
 from jobs.loss_landscape.surface import Subject, Surface, Whole, compute_surface, plain_means

@@ -11,27 +11,13 @@ from torch import Tensor, nn
 from jobs.common.classifier_params import ClassifierParams, check_fit
 from jobs.common.datasets import DataParams
 from jobs.common.datasets.base import ImageSet, Split
-from jobs.common.model_reference import ModelReference
+from jobs.common.network_params import StoredNetwork, TrainedNetwork
 from jobs.common.params import StudyParams
-from jobs.common.supervised import SupervisedParams, Training, train
+from jobs.common.supervised import Training, train
 from jobs.common.training import device
 from jobs.loss_landscape.weights import check_finite, tensors
 from jobs.loss_landscape.weights_file import load_weights
 from service.run import Run
-
-
-class TrainedNetwork(StudyParams):
-    """A classifier that the run trains first, on the training images."""
-
-    kind: Literal["train"] = Field("train", description="train it first")
-    classifier: ClassifierParams = Field(ClassifierParams(), description="the network")
-    training: SupervisedParams = Field(SupervisedParams(), description="how it is trained")
-
-
-class StoredNetwork(ModelReference):
-    """A network of the model store, or one that a function of the user's own returns."""
-
-    kind: Literal["model"] = Field("model", description="one that is there, by name or by import path")
 
 
 class NetworkFile(StudyParams):

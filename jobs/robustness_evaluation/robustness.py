@@ -10,15 +10,12 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from scipy.stats import binomtest
 from torch import Tensor
 
 from jobs.common.attacks import Attack, Ball
 from jobs.common.attacks.carlini_wagner import CarliniWagner
 from jobs.common.attacks.checks import square_after_gradients
 from jobs.common.attacks.fab import FAB
-
-CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
@@ -91,15 +88,6 @@ def gathered(
 def worst_case(outcomes: Sequence[Outcome]) -> Tensor:
     """Which images stand after all attacks at one epsilon: bool (images,)."""
     return torch.stack([each.stands for each in outcomes]).all(0)
-
-
-def interval(stands: Tensor) -> tuple[float, float]:
-    """The 95 % interval of a share, as if the images were drawn at random. stands: bool (images,).
-
-    Source: Wilson 1927, "Probable inference, the law of succession, and statistical inference".
-    """
-    found = binomtest(int(stands.sum()), len(stands)).proportion_ci(CONFIDENCE, method="wilson")
-    return float(found.low), float(found.high)
 
 
 def rises(name: str, epsilons: Sequence[float], stands: Sequence[Tensor]) -> list[str]:

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from jobs.common.datasets.base import ImageSet
-from jobs.robustness_evaluation.robustness import Outcome, interval, lacking, rises, square_breaks_more, worst_case
+from jobs.common.intervals import wilson
+from jobs.robustness_evaluation.robustness import Outcome, lacking, rises, square_breaks_more, worst_case
 
 CLEAN, WORST_CASE = "no attack", "worst case"  # with a space, so that no attack of a spec has such a name
 
@@ -30,7 +31,7 @@ def accuracies(correct: Tensor, outcomes: Outcomes) -> list[dict[str, Any]]:
 
 
 def _accuracy(attack: str, epsilon: float, stands: Tensor) -> dict[str, Any]:
-    low, high = interval(stands)
+    low, high = wilson(int(stands.sum()), len(stands))
     row = {"attack": attack, "epsilon": epsilon, "accuracy": _mean(stands), "low": low, "high": high}
     return {**row, "images": len(stands), "queries": None, "gradients": None, "seconds": None}
 

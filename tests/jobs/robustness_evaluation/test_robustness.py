@@ -6,7 +6,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import norm
 
 from jobs.common.attacks import FAB, PGD, AutoAttack, Ball, CarliniWagner
 from jobs.robustness_evaluation import robustness, tables
@@ -23,22 +22,6 @@ def outcome(
     distances = torch.where(still, torch.inf, epsilon)
     seen = torch.ones_like(still)
     return Outcome(name, kind, Ball("Linf", epsilon), seen, still, distances, work, work, 1.0, warnings)
-
-
-@given(st.integers(1, 3000), st.data())
-def test_the_interval_ends_where_the_share_is_just_not_unlikely(count: int, data: st.DataObject) -> None:
-    # Wilson 1927: the ends p solve |share - p| = z sqrt(p (1 - p) / n)
-    standing = data.draw(st.integers(0, count))
-    low, high = robustness.interval(torch.arange(count) < standing)
-    share, z = standing / count, norm.ppf(0.975)
-    assert 0 <= low <= share <= high <= 1
-    for end in (low, high):
-        assert abs(share - end) == pytest.approx(z * math.sqrt(end * (1 - end) / count), abs=1e-7)
-
-
-def test_the_interval_of_fifteen_in_twenty() -> None:
-    # by hand: (0.75 + 1.9207 / 20 -+ 1.96 sqrt(0.75 0.25 / 20 + 1.9207^2 / (1.96 20)^2)) / (1 + 3.8415 / 20)
-    assert robustness.interval(torch.arange(20) < 15) == pytest.approx((0.5313, 0.8881), abs=5e-5)
 
 
 @given(st.integers(1, 500), st.integers(1, 500))

@@ -1,0 +1,183 @@
+"""What a search costs, before anything is computed: crafts, retrainings, floating point operations, seconds here.
+
+A multiply-add counts as two operations. A step of crafting is a forward pass and a backward pass to the image, twice
+the forward pass; a training step is three times. Upper bounds: a craft may stop before its last step.
+"""
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from jobs.common.classifier_params import ClassifierParams
+from jobs.common.datasets import DataParams
+from jobs.common.imports import resolve
+from jobs.common.model_reference import ModelReference
+from jobs.poison_frogs.collision import Recipe
+from jobs.poison_frogs.features import Features
+from jobs.poison_frogs.search import Matching, Polytope
+from jobs.poison_frogs.selection import class_index
+from jobs.poison_frogs.victims import HeadParams, ScratchParams, VictimParams, fit_head
+from service.errors import InputError
+
+KNOWN: dict[str, tuple[tuple[int, int, int], int, int, int]] = {
+    "cifar10": ((3, 32, 32), 50_000, 10_000, 10),
+    "mnist": ((1, 28, 28), 60_000, 10_000, 10),
+    "fashion_mnist": ((1, 28, 28), 60_000, 10_000, 10),
+}
+"""shape, training and test images, and classes of sets that may not be there yet"""
+
+EVALUATIONS = 200  # of L-BFGS for a head, as measured on digits
+
+
+def estimate(
+    data: DataParams,
+    network: ClassifierParams | ModelReference,
+    classes: Sequence[str],
+    pairs: Sequence[tuple[str, int | None]],
+    poisons: Sequence[int],
+    attack: Recipe | Polytope | Matching,
+    tries: int,
+    victims: Mapping[str, VictimParams],
+    repeats: int,
+    epochs: int,
+) -> dict[str, Any]:
+    """Names and values for people.
+
+    classes: that victims learn; none: all. pairs: the target class of each, and how many targets; none: all of them.
+    tries: bases for a poison. repeats: of each victim, behind each defence and behind none. epochs: of the network's
+    own training. A network of the store is not opened: then operations are not told.
+    """
+    shape, train, test, all_classes, per_class = _size(data)
+    targets = 0
+    for name, count in pairs:
+        if count is None and name not in per_class:
+            return {"crafts": f"unknown: {data.name} is not there, and the number of targets is not said"}
+        targets += count if count is not None else per_class[name]
+    # what is made together is made for each number
+    crafts = targets * (poisons[-1] if isinstance(attack, Recipe) else sum(poisons))
+    told: dict[str, Any] = {
+        "targets, at most": targets,
+        "crafts, at most": crafts,
+        "retrainings, at most": len(victims) * repeats * (1 + targets * (len(poisons) + 1)),
+    }
+    if tries > 1:
+        told["retries"] = f"of poisons that do not come near enough, up to {tries - 1} each: not counted"
+    net = _built(network, all_classes, shape[0])
+    if net is None:
+        return told
+    image = torch.rand(1, *shape)
+    macs, rate = count_macs(net, image), operations_per_second(net, image)
+    learnt = train * len(classes) // all_classes if classes else train
+    runs, retraining, seconds = repeats * (1 + targets * (len(poisons) + 1)), 0.0, 0.0
+    for victim in victims.values():
+        if isinstance(victim, HeadParams):
+            size, outputs = Features(net, image).size, len(classes) or all_classes
+            rows, steps = (learnt, EVALUATIONS) if victim.solver == "lbfgs" else (victim.batch, victim.steps)
+            retraining += runs * 6.0 * size * outputs * rows * steps
+            seconds += runs * steps * seconds_of_step(size, outputs, rows)
+        else:
+            other = victim.classifier if isinstance(victim, ScratchParams) else None
+            own = macs if other is None else count_macs(other.build_for(all_classes, shape[0], 0), image)
+            spent = runs * 2.0 * own * (3 * victim.epochs * (learnt + poisons[-1]) + test)
+            retraining, seconds = retraining + spent, seconds + spent / rate
+    told["FLOPs of features"] = 2.0 * macs * (learnt + test)
+    told["FLOPs of crafting, at most"] = macs * _passes(attack) * crafts
+    told["FLOPs of retraining, at most"] = retraining
+    if epochs:
+        told["FLOPs of training"] = 6.0 * macs * epochs * train
+    others = sum(value for name, value in told.items() if name.startswith("FLOPs")) - retraining
+    cores = os.cpu_count() or 1
+    told["GFLOP/s on a core here, crafting"] = rate / 1e9
+    told["seconds here, at most"] = (others / rate + seconds) / cores
+    return told
+
+
+def _passes(attack: Recipe | Polytope | Matching) -> float:
+    """Operations on one image for each multiply-add of a forward pass. Matching differentiates twice."""
+    if isinstance(attack, Recipe):
+        return 4.0 * attack.iterations
+    if isinstance(attack, Polytope):
+        return 4.0 * attack.steps * attack.draws
+    return 12.0 * attack.steps * attack.restarts
+
+
+def count_macs(network: nn.Module, image: Tensor) -> int:
+    """Multiply-adds of all convolutions and linear layers on one image (1, channels, height, width)."""
+    found = []
+
+    def note(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        found.append(output.numel() * layer.get_parameter("weight")[0].numel())
+
+    layers = [each for each in network.modules() if isinstance(each, nn.Conv2d | nn.Linear)]
+    hooks = [layer.register_forward_hook(note) for layer in layers]
+    with torch.no_grad():
+        network.eval()(image)
+    for hook in hooks:
+        hook.remove()
+    return sum(found)
+
+
+def operations_per_second(network: nn.Module, image: Tensor) -> float:
+    """Of crafting, measured on one core with a made-up batch that takes well under a second."""
+    macs = count_macs(network, image)
+    images = torch.rand(max(1, min(32, int(3e8 / macs))), *image.shape[1:])
+    network.eval().requires_grad_(False)
+
+    def step() -> None:
+        leaf = images.clone().requires_grad_()
+        torch.autograd.grad(network(leaf).sum(), leaf)
+
+    return 4.0 * macs * len(images) / _seconds(step, 3)
+
+
+def seconds_of_step(size: int, classes: int, rows: int) -> float:
+    """One step of a head on one core, which takes longer than its operations would."""
+    features, labels = torch.rand(rows, size), torch.arange(rows) % classes
+    params = HeadParams(solver="adam", steps=10, batch=rows)
+    return _seconds(lambda: fit_head(features, labels, classes, params, 0), 3) / params.steps
+
+
+def _seconds(work: Callable[[], object], times: int) -> float:
+    """The least of so many times."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        took = []
+        for _ in range(times):
+            began = time.perf_counter()
+            work()
+            took.append(time.perf_counter() - began)
+        return min(took)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _built(network: ClassifierParams | ModelReference, classes: int, channels: int) -> nn.Module | None:
+    if isinstance(network, ClassifierParams):
+        return network.build_for(classes, channels, 0)
+    if ":" not in network.name:
+        return None
+    # what is counted does not depend on the weights, which may have to be fetched
+    options = network.options | ({"weights": None} if "weights" in network.options else {})
+    build: Callable[..., object] = resolve(network.name, {}, "model")
+    built = build(**options)
+    return built.eval() if isinstance(built, nn.Module) else None
+
+
+def _size(data: DataParams) -> tuple[tuple[int, int, int], int, int, int, dict[str, int]]:
+    """Shape, training images, test images, classes, and test images by class. InputError if nobody knows."""
+    try:
+        train, test = data.load("train"), data.load("test")
+        counts = {name: int((test.labels == class_index(test.classes, name)).sum()) for name in test.classes}
+        return train.shape, len(train), len(test), len(train.classes), counts
+    except InputError:
+        if data.name in KNOWN:
+            shape, train_images, test_images, classes = KNOWN[data.name]
+            return shape, data.train_limit or train_images, data.test_limit or test_images, classes, {}
+        if data.name != "image_folder" or data.train_limit is None or data.test_limit is None:
+            raise
+        return (3, data.image_size, data.image_size), data.train_limit, data.test_limit, 2, {}

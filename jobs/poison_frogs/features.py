@@ -1,0 +1,196 @@
+"""Features: what a network makes of images just before its last linear layer, or at layers that are named.
+
+They are caught while the network runs, as the input of a layer, so that what its `forward` does between two layers (a
+ReLU that is no layer, pooling, flattening) is part of them.
+
+Also the networks whose features the study is about: the paper's scaled-down AlexNet and Inception-v3, and a small one.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torchvision import models
+
+from jobs.common.classifiers import LARGEST, Classifier
+from jobs.common.classifiers.normalisation import normalisation
+from service.errors import InputError
+
+BATCH = 256
+
+
+class Features:
+    """A network cut at a layer: called with images, it answers with their features."""
+
+    def __init__(self, network: nn.Module, like: Tensor, layers: Sequence[str] = ()) -> None:
+        """network: in evaluation mode from here on. like: an image, (1, channels, height, width).
+
+        layers: whose output is a feature, by their names in the network; none: the input of the last linear layer.
+        InputError if a layer is not there or is called other than once, or if the network has several outputs.
+        """
+        self.network = network.eval().requires_grad_(False)
+        self.head = "" if layers else last_linear(network, like)
+        modules = dict(network.named_modules())
+        if missing := [name for name in layers if name not in modules]:
+            named = [name for name in modules if name]
+            raise InputError(f"layers: the network has no {missing[0]!r}", hint=f"it has {', '.join(named[:40])}")
+        self._layers = [modules[name] for name in layers]
+        with torch.no_grad():
+            self.sizes = [each.shape[1] for each in self.blocks(like)]
+        self.size = sum(self.sizes)
+        """D, numbers in a feature"""
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """images: (n, channels, height, width). Returns (n, D): of several layers, one after another."""
+        blocks = self.blocks(images)
+        return blocks[0] if len(blocks) == 1 else torch.cat(blocks, dim=1)
+
+    def blocks(self, images: Tensor) -> list[Tensor]:
+        """The features of each layer by itself: (n, D_i) each, for losses that are normalised layer by layer."""
+        return self.forward(images)[1]
+
+    def forward(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Logits (n, classes), and the features of each layer."""
+        with _caught(self._layers or [self.last], outputs=bool(self._layers)) as caught:
+            logits: Tensor = self.network(images)
+        return logits, [_once(each).flatten(1) for each in caught]
+
+    @property
+    def last(self) -> nn.Linear:
+        """The last linear layer, whose input the features are. Only if no layers were named."""
+        layer = self.network.get_submodule(self.head)
+        assert isinstance(layer, nn.Linear)
+        return layer
+
+    def of(self, images: Callable[[Tensor], Tensor], indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (n, D) and logits (n, classes) of many images, a batch at a time, on the CPU.
+
+        images: from int64 (k,) indices to float32 (k, channels, height, width). InputError if they are dead.
+        """
+        device = next(iter(self.network.parameters())).device
+        with torch.no_grad():
+            parts = [self.forward(images(some).to(device)) for some in torch.split(indices, BATCH)]
+        features = torch.cat([torch.cat(blocks, 1).cpu() for _, blocks in parts])
+        check_alive(features)
+        return features, torch.cat([logits.cpu() for logits, _ in parts])
+
+
+def check_alive(features: Tensor) -> None:
+    """InputError if all features (n, D) are zero, or if one is not finite: no distance says anything then."""
+    if not bool(torch.isfinite(features).all()):
+        raise InputError("the network's features are not finite")
+    if not bool(features.any()):
+        raise InputError("the network's features are zero for every image: its layer is dead")
+
+
+def last_linear(network: nn.Module, like: Tensor) -> str:
+    """The name of the linear layer that is called last. InputError if it is not the one that gives the output."""
+    called: list[tuple[str, Any]] = []
+    hooks = [
+        layer.register_forward_hook(lambda _, __, output, name=name: called.append((name, output)))
+        for name, layer in network.named_modules()
+        if isinstance(layer, nn.Linear)
+    ]
+    try:
+        with torch.no_grad():
+            output = network(like)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if not isinstance(output, Tensor):
+        raise InputError(f"the network answers with a {type(output).__name__}: one tensor of logits is wanted")
+    if not called or called[-1][1] is not output and not torch.equal(called[-1][1].flatten(), output.flatten()):
+        raise InputError("the network does not end in a linear layer", hint="name the layers whose output is a feature")
+    return called[-1][0]
+
+
+@contextmanager
+def _caught(layers: Sequence[nn.Module], outputs: bool) -> Iterator[list[list[Tensor]]]:
+    """What goes into each layer, or comes out of it, while the network runs inside."""
+    caught: list[list[Tensor]] = [[] for _ in layers]
+
+    def catch(place: int) -> Callable[..., None]:
+        return lambda _, inputs, *output: caught[place].append(output[0] if outputs else inputs[0])
+
+    hooks = [
+        layer.register_forward_hook(catch(place)) if outputs else layer.register_forward_pre_hook(catch(place))
+        for place, layer in enumerate(layers)
+    ]
+    try:
+        yield caught
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _once(caught: list[Tensor]) -> Tensor:
+    if len(caught) != 1:
+        raise InputError(f"a feature layer is called {len(caught)} times in one pass, once is allowed")
+    if not isinstance(caught[0], Tensor):
+        raise InputError(f"a feature layer answers with a {type(caught[0]).__name__}, one tensor is wanted")
+    return caught[0]
+
+
+class LocalResponse(nn.Module):
+    """Local response normalisation: x / (1 + alpha / width * sum of x^2 over `width` channels)^0.75.
+
+    As a banded 1x1 convolution and two roots, faster than torch's own. Source: Krizhevsky et al. 2012, section 3.3.
+    """
+
+    band: Tensor
+
+    def __init__(self, channels: int, width: int = 9, alpha: float = 1e-3) -> None:
+        super().__init__()
+        near = (torch.arange(channels)[:, None] - torch.arange(channels)).abs() <= width // 2
+        self.register_buffer("band", (near * (alpha / width)).view(channels, channels, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        root = (1 + functional.conv2d(images.square(), self.band)).rsqrt()
+        return images * root * root.sqrt()
+
+
+def _check(**numbers: int) -> None:
+    """InputError names a number that is out of its range: a stranger's card may say it."""
+    for name, value in numbers.items():
+        least = {"classes": 2, "side": 4}.get(name, 1)
+        if not least <= value <= LARGEST:
+            raise InputError(f"{name}: {value} is not allowed, {least} to {LARGEST:,} are")
+
+
+def alexnet(classes: int = 10, channels: int = 3, side: int = 32) -> nn.Module:
+    """The paper's scaled-down AlexNet for CIFAR-10: 192 features. Source: its released code."""
+    _check(classes=classes, channels=channels, side=side)
+    across = (side + 3) // 4  # two poolings, each rounding up
+    return nn.Sequential(
+        *(nn.Conv2d(channels, 64, 5, padding=2), nn.ReLU(), nn.MaxPool2d(3, 2, padding=1), LocalResponse(64)),
+        *(nn.Conv2d(64, 64, 5, padding=2), nn.ReLU(), LocalResponse(64), nn.MaxPool2d(3, 2, padding=1)),
+        nn.Flatten(),
+        *(nn.Linear(64 * across**2, 384), nn.ReLU()),
+        *(nn.Linear(384, 192), nn.ReLU()),
+        nn.Linear(192, classes),
+    )
+
+
+def small(classes: int = 10, channels: int = 1, side: int = 16, size: int = 512) -> nn.Module:
+    """Two 3x3 convolutions with max pooling and two linear layers. side: of the images. size: of the features."""
+    _check(classes=classes, channels=channels, side=side, size=size)
+    return nn.Sequential(
+        *(nn.Conv2d(channels, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
+        nn.Flatten(),
+        *(nn.Linear(64 * (side // 4) ** 2, size), nn.ReLU()),
+        nn.Linear(size, classes),
+    )
+
+
+def inception(weights: str | None = "IMAGENET1K_V1") -> nn.Module:
+    """torchvision's Inception-v3 for images of 299x299, 2048 features. weights: torchvision's name; none: untrained."""
+    network = models.inception_v3(weights=weights, transform_input=False, init_weights=False)
+    return Classifier(normalisation(3, [0.5] * 3, [0.5] * 3, per_image=False), network)
+
+
+ARCHITECTURES = {"alexnet": alexnet, "small": small}
+"""those that the card of a model may name"""

@@ -1,0 +1,55 @@
+"""The specs of the study: the small ones in miniature, the paper's as `assay check` sees them."""
+
+from pathlib import Path
+
+import pytest
+
+from service import plan, runner, spec
+from service.runner import Execution
+from service.store import open_store
+
+CONFIGS = Path(__file__).parents[3] / "configs" / "poison_frogs"
+MINIATURE = [
+    *("params.network.training.epochs=1", "params.targets.count=2", "params.targets.only_correct=false"),
+    "params.attack.iterations=3",
+]
+
+
+@pytest.mark.parametrize("name", sorted(file.stem for file in CONFIGS.glob("*.yaml")))
+def test_specs_are_valid(name):
+    assert plan.trials(spec.load(str(CONFIGS / f"{name}.yaml")))
+
+
+@pytest.mark.parametrize("name", sorted(file.stem for file in CONFIGS.glob("*small.yaml")))
+def test_a_small_spec_runs(name, store_uri):
+    changes = [*MINIATURE, f"store={store_uri}"]
+    if name == "end_to_end_small":
+        changes += ["params.poisons=[1,3]", "params.victims.end_to_end.epochs=1"]
+    loaded = spec.load(str(CONFIGS / f"{name}.yaml"), changes)
+    if loaded.sweep is not None:
+        some = dict(list(loaded.sweep.variants.items())[:2])
+        loaded = loaded.model_copy(update={"sweep": loaded.sweep.model_copy(update={"variants": some})})
+    state = runner.start(loaded, Execution(serial=True))
+    assert state.status == "finished", state.failure
+    folder = open_store(store_uri) / "runs" / state.id
+    for trial in plan.trials(loaded):
+        for picture in ("poisons", "success", "histograms", "features", "distances"):
+            assert (folder / "trials" / trial.id).exists(f"figures/{picture}.png")
+
+
+@pytest.mark.parametrize(
+    ("name", "crafts", "retrainings", "craft_flops"),
+    [
+        # 30 targets, 70 poisons, 12,000 steps of 0.13 GFLOP; 15 numbers, the flipped label and the control
+        ("cifar10_paper", [30 * 70] * 3 + [50 * 50], [30 * 16 + 1] * 3 + [50 * 2 + 1], 30 * 70 * 12_000 * 0.131e9),
+        # 1,099 poisons of 1,500 steps; cold and warm
+        ("dogfish_paper", [1099] * 2, [2 * (1099 * 2 + 1)] * 2, 1099 * 1500 * 22.9e9),
+    ],
+)
+def test_the_papers_specs_say_what_they_cost(name, crafts, retrainings, craft_flops, tmp_path, monkeypatch):
+    monkeypatch.setenv("ASSAY_DATA", str(tmp_path))
+    costs = plan.estimates(plan.trials(spec.load(str(CONFIGS / f"{name}.yaml"))))
+    assert [each["crafts, at most"] for each in costs] == crafts
+    assert [each["retrainings, at most"] for each in costs] == retrainings
+    assert costs[0]["FLOPs of crafting, at most"] == pytest.approx(craft_flops, rel=0.02)
+    assert costs[0]["FLOPs of retraining, at most"] > 0 and costs[0]["seconds here, at most"] > 3600

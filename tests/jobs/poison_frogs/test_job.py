@@ -1,0 +1,215 @@
+"""The whole study on a tiny scale, its victims and attacks, and parameters that cannot work."""
+
+import json
+import math
+from typing import Any
+
+import pytest
+import torch
+
+from jobs.common.classifiers import classifier
+from jobs.poison_frogs import figures
+from jobs.poison_frogs.job import Params, estimate, run, summarize
+from service import models
+from service.checkpoint import decode
+from service.errors import InputError, SpecError
+from service.models import CardDraft
+from service.run import Run, Trial
+from service.store import Folder, open_store
+from service.validation import validate
+
+SMALL = {"name": "jobs.poison_frogs.features:small", "options": {"side": 8, "size": 128}}
+OPTIMIZER = {"kind": "adam", "learning_rate": 3e-3, "weight_decay": 0.0}
+TRAINED = {"kind": "train", "classifier": SMALL, "training": {"epochs": 8, "batch": 20, "optimizer": OPTIMIZER}}
+TUNED = {"kind": "fine_tune", "epochs": 2, "batch": 50, "optimizer": OPTIMIZER}
+TREE = {
+    "data": {"name": "digits", "train_limit": 400, "test_limit": 150},
+    "network": TRAINED,
+    "task": ["3", "8"],
+    "pairs": [{"target": "3", "base": "8"}, {"target": "8", "base": "3"}],
+    "targets": {"count": 5},
+    "attack": {"kind": "paper", "iterations": 60, "step": 0.01},
+    "show": 2,
+}
+
+
+def params(**changes: Any) -> Params:
+    return validate(Params, {**TREE, **changes}, "params")
+
+
+def table(folder: Folder, name: str) -> list[dict[str, Any]]:
+    return folder.read_table(f"tables/{name}.parquet").to_pylist()
+
+
+def by(rows: list[dict[str, Any]], *names: str) -> dict[Any, dict[str, Any]]:
+    return {tuple(row[name] for name in names): row for row in rows}
+
+
+def test_one_poison_takes_its_target_where_features_are_frozen(make_run):
+    handle = make_run()
+    victims = {"head": {"kind": "head"}, "bound": {"kind": "head", "l2": 1.0}}
+    knn = {"knn": {"kind": "deep_knn", "k": 7}}
+    run(params(victims=victims, defences=knn, repeats=2, export=True), handle)
+    metrics = handle.metrics
+    assert metrics["success"] >= 0.8 and metrics["success"] == metrics["success_head"]
+    assert metrics["success_bound"] < metrics["success"], "a strong penalty does not fit a single image"
+    assert (metrics["unpoisoned"], metrics["flipped"], metrics["fitted"]) == (0, 1, 1)
+    assert metrics["low"] < metrics["success"] <= metrics["high"] and metrics["collision"] < metrics["neighbour"]
+    assert metrics["left_knn"] < metrics["success"] and metrics["recall_knn"] > 0.5
+    assert abs(metrics["accuracy_drop"]) < 0.1 and metrics["rotation"] > 1
+
+    rows = by(table(handle.folder, "success"), "victim", "defence", "control")
+    assert rows["head", "", "poison"]["n"] == rows["head", "", "no poison"]["n"] == 10 * 2
+    assert ("head", "knn", "flipped label") not in rows and ("bound", "knn", "poison") in rows
+    fell = sum(row["verdict"] == "base class" for row in table(handle.folder, "targets") if row["control"] == "poison")
+    assert fell == sum(row["base_class"] for key, row in rows.items() if key[2] == "poison")
+    poisons = table(handle.folder, "poisons")
+    assert len(poisons) == 10 and all(row["stopped"] == "iterations" for row in poisons)
+    assert {row["class"] for row in table(handle.folder, "targets")} == {"3", "8"}
+    for name in ("poisons", "success", "histograms", "features", "distances"):
+        assert handle.folder.exists(f"figures/{name}.png")
+    index = json.loads(handle.folder.read(f"files/poisons/{poisons[0]['target']}/poisons.json"))
+    assert index["poisons"][0]["base"] == poisons[0]["base"]
+    staged = decode(handle.folder.read("models/digits-small-frogs.safetensors"))
+    assert staged["draft"]["study"] == "poison_frogs"
+    (warning,) = table(handle.folder, "warnings")
+    assert warning["warning"].startswith("bound: a penalty of 1 keeps a head")
+
+
+def test_networks_learn_in_all_layers_or_afresh(make_run):
+    handle = make_run()
+    fresh = {"kind": "scratch", "epochs": 1, "batch": 50, "optimizer": OPTIMIZER}
+    other = {**fresh, "classifier": {"name": "fast_mnist", "options": {"side": 8}}}
+    run(params(victims={"tuned": TUNED, "fresh": fresh, "other": other}, poisons=[1, 3], targets={"count": 2}), handle)
+    rows = by(table(handle.folder, "success"), "victim", "control", "poisons")
+    assert rows["tuned", "poison", 3]["rotation"] > 0 and math.isnan(rows["fresh", "poison", 3]["rotation"])
+    assert all(rows[name, "flipped label", 3]["n"] == 4 for name in ("tuned", "fresh", "other"))
+    epochs = table(handle.folder, "epochs")
+    assert len(epochs) == 4 * 2 * (2 + 1 + 1) and {row["epoch"] for row in epochs} == {1, 2}
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        {"kind": "polytope", "steps": 20, "epsilon": 0.5, "watermark": 0.2},
+        {"kind": "polytope", "steps": 5, "epsilon": 0.3, "objective": "convex_polytope"},
+        {"kind": "gradient_matching", "steps": 4, "restarts": 2, "epsilon": 0.3, "shift": 1},
+    ],
+    ids=lambda attack: f"{attack['kind']}-{attack['steps']}",
+)
+def test_poisons_of_a_target_can_be_made_together(make_run, attack, monkeypatch):
+    monkeypatch.setattr(figures, "draw", lambda *_: None)
+    handle = make_run()
+    network = {**TRAINED, "training": {**TRAINED["training"], "epochs": 2}}
+    several = {"surrogates": 1, "attack": attack, "poisons": [2, 3], "targets": {"count": 1, "only_correct": False}}
+    run(params(network=network, **several), handle)
+    rows = table(handle.folder, "poisons")
+    assert len(rows) == 2 * (2 + 3) and max(row["Linf"] for row in rows) <= attack["epsilon"] + 0.5 / 255 + 1e-6
+    assert {"train_loss", "surrogate_1_train_loss"} <= handle.metrics.keys()
+    grey = make_run("grey")
+    run(params(network=network, grey_box=True, **several), grey)
+    assert table(grey.folder, "poisons") != rows, "without the attacked network they come out otherwise"
+
+
+def test_a_stored_network_is_attacked_in_what_its_head_is_not(make_run, tmp_path):
+    store = open_store(str(tmp_path / "store"))
+    arguments = {"classes": 7, "channels": 1, "side": 8, "size": 128}  # classes of something else
+    draft = CardDraft(
+        architecture="jobs.poison_frogs.features:small",
+        arguments=arguments,
+        study="poison_frogs",
+        task="classification",
+        inputs=(),
+        outputs=(),
+        settings={},
+        metrics={},
+        description="untrained",
+    )
+    torch.manual_seed(0)
+    models.publish(store, "net", classifier("jobs.poison_frogs.features:small", **arguments).state_dict(), draft)
+    handle = make_run()
+    loose = {"head": {"kind": "head", "l2": 1e-8}}  # the features of an untrained network are small
+    any_two = {"count": 2, "only_correct": False}
+    run(params(network={"kind": "model", "name": "net"}, targets=any_two, victims=loose), handle)
+    assert handle.metrics["flipped"] == 1
+    with pytest.raises(InputError, match=r"logits of shape \(1, 7\), not \(1, 10\)"):
+        run(params(network={"kind": "model", "name": "net"}, victims={"tuned": TUNED}), make_run("b"))
+
+
+def test_trials_are_shown_side_by_side(make_run):
+    trials = []
+    for name, iterations in (("short", 2), ("long", 40)):
+        handle, asked = make_run(name), params(attack={"kind": "paper", "iterations": iterations}, targets={"count": 2})
+        run(asked, handle)
+        told: dict[str, Any] = {"id": name, "label": name, "variant": name, "seed": 0, "overrides": {}, "best": False}
+        trials.append(Trial(handle.folder, params=asked, status="finished", metrics=handle.metrics, **told))
+    whole: Run = make_run("whole")
+    summarize(trials, whole)
+    assert {row["trial"] for row in table(whole.folder, "success")} == {"short", "long"}
+    assert whole.folder.exists("figures/success.png")
+
+
+def test_what_it_costs_is_known_before(monkeypatch):
+    told = estimate(params(poisons=[1, 4], repeats=2))
+    assert told["crafts, at most"] == 10 * 4
+    assert told["retrainings, at most"] == 2 * (1 + 10 * 3)
+    # 32 channels of 3x3 on 8x8, 64 of 32x3x3 on 4x4, 256 x 128, 128 x 10
+    macs = 64 * 32 * 9 + 16 * 64 * 32 * 9 + 256 * 128 + 1280
+    assert told["FLOPs of crafting, at most"] == 4 * macs * 60 * 40
+    together = estimate(params(attack={"kind": "polytope", "steps": 10}, poisons=[2, 3]))
+    assert together["crafts, at most"] == 10 * 5
+    absent = params(data={"name": "image_folder", "root": "/nowhere", "train_limit": 9, "test_limit": 9}, targets={})
+    assert "crafts" in estimate(absent) and "unknown" in estimate(absent)["crafts"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"pairs": [{"target": "3", "base": "3"}]}, "target and base are both '3', there is nothing to attack"),
+        ({"pairs": [{"target": "3", "base": "4"}]}, "'3' and '4' are not both of the task"),
+        ({"pairs": [{"target": "3", "base": "8"}] * 2}, "a pair is named twice"),
+        ({"pairs": []}, "params.pairs"),
+        ({"task": ["3"]}, "not both of the task"),
+        ({"task": ["3", "8", "3"]}, "is not two classes or more, each once"),
+        ({"poisons": [0, 5]}, "0 is not allowed, at least 1 is"),
+        ({"poisons": [5, 5]}, "names a number twice"),
+        ({"attack": {"kind": "paper", "step": 0.0}}, "params.attack.*step"),
+        ({"attack": {"kind": "paper", "beta": -1.0}}, "params.attack.*beta"),
+        ({"attack": {"kind": "paper", "stop_ratio": 1.5}}, "no nearer than training images are"),
+        ({"attack": {"kind": "collision"}}, "params.attack"),
+        ({"victims": {}}, "params.victims"),
+        ({"victims": {"a": {"kind": "head", "start": "warm"}}}, "L-BFGS converges to the same head from anywhere"),
+        ({"layers": ["2"]}, "a head learns from what is before the last linear layer"),
+        ({"layers": [""], "victims": {"a": TUNED}}, "are not names of layers"),
+        ({"retry": {"above": 1.0}, "bases": {"rule": "single"}}, "with a single base there is no other to try"),
+        ({"retry": {"above": 1.0}, "attack": {"kind": "polytope"}}, "made together have no next base"),
+        ({"surrogates": 1}, "paper crafts against one network"),
+        ({"grey_box": True}, "there are no surrogates"),
+        ({"export": True, "attack": {"kind": "code_end_to_end"}}, "needs quantised poisons"),
+        ({"network": {"kind": "model", "name": "x"}, "victims": {"a": {"kind": "scratch"}}}, "victims.a.classifier"),
+        ({"network": {**TRAINED, "classifier": {"name": "resnet21"}}}, "unknown classifier 'resnet21'"),
+    ],
+    ids=lambda value: json.dumps(value)[:50] if isinstance(value, dict) else "",
+)
+def test_parameters_that_cannot_work_are_refused_in_a_sentence(changes, sentence):
+    with pytest.raises(SpecError, match=sentence):
+        params(**changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"task": [], "pairs": [{"target": "3", "base": "eight"}]}, "unknown class 'eight'"),
+        ({"targets": {"count": 100}}, "targets: 100 of '3' asked"),
+        ({"poisons": [100]}, "poisons: 100 for each target, but the test split has"),
+        ({"targets": {"indices": [500]}}, "targets.indices: 500 is not allowed"),
+        (
+            {"network": {"kind": "model", "name": "tests.jobs.robustness_evaluation.subjects:not_a_module"}},
+            "torch module",
+        ),
+    ],
+)
+def test_what_the_images_do_not_offer_is_refused(make_run, changes, sentence):
+    network = {**TRAINED, "training": {**TRAINED["training"], "epochs": 1}}
+    with pytest.raises(InputError, match=sentence):
+        run(params(**{"network": network, **changes}), make_run())
