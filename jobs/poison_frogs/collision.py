@@ -77,7 +77,7 @@ class Code(Recipe):
 
     kind: Literal["code"] = Field("code", description="as the released code for transfer learning")
     squared: bool = Field(False, description="whether L is the squared distance of the features")
-    step: float = Field(127_500.0, gt=0, le=1e9, description="λ at first")
+    step: float = Field(127_500.0, gt=0, le=1e9, description="λ, the length of the first step")
     pixel_range: Literal[1, 255] = Field(255, description="white in the pixels that step and beta belong to")
     beta0: float = Field(0.2, ge=0, le=1e6, description="β = beta0 (numbers in a feature / in an image)²")
     control: Literal["objective", "window", "loss"] = Field("window", description="when a step is rejected")
@@ -96,7 +96,9 @@ class CodeEndToEnd(Recipe):
     kind: Literal["code_end_to_end"] = Field("code_end_to_end", description="as the released end-to-end code")
     squared: bool = Field(False, description="whether L is the squared distance of the features")
     forward: Literal["gradient", "adam"] = Field("adam", description="rule of the forward step")
-    beta: float | None = Field(0.1, ge=0, le=1e9, description="β itself")
+    beta: float | None = Field(
+        0.1, ge=0, le=1e9, description="β, as it is: not scaled with the sizes of features and images"
+    )
     control: Literal["objective", "window", "loss"] = Field("loss", description="when a step is rejected")
     decay: float = Field(0.2, gt=0, lt=1, description="what λ is multiplied with when a step is rejected")
     iterations: int = Field(12_000, ge=0, le=1_000_000, description="steps at most")
