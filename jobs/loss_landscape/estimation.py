@@ -5,13 +5,13 @@ its multiply-adds and the time for moving its inputs and outputs, which is what 
 """
 
 import os
-import time
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from jobs.common.costs import KNOWN, LayerWork, layer_work, least_seconds
 from jobs.common.datasets import DataParams
 from jobs.common.datasets.base import Split
 from jobs.common.network_params import StoredNetwork, TrainedNetwork
@@ -21,15 +21,6 @@ from jobs.loss_landscape.grid import GridParams
 from jobs.loss_landscape.networks import NetworkParams
 from jobs.loss_landscape.weights import tensors
 from service.errors import InputError
-
-KNOWN: dict[str, tuple[tuple[int, int, int], int, int, int]] = {
-    "cifar10": ((3, 32, 32), 50_000, 10_000, 10),
-    "cifar100": ((3, 32, 32), 50_000, 10_000, 100),
-    "mnist": ((1, 28, 28), 60_000, 10_000, 10),
-    "fashion_mnist": ((1, 28, 28), 60_000, 10_000, 10),
-    "svhn": ((3, 32, 32), 73_257, 26_032, 10),
-}
-"""shape, training and test images, and classes of sets that may not be there yet"""
 
 
 @dataclass(frozen=True)
@@ -42,32 +33,6 @@ class Gpu:
 
 
 H100 = Gpu("H100", 989e12, 3.35e12)
-
-
-@dataclass(frozen=True)
-class LayerWork:
-    """One convolution or linear layer on one image."""
-
-    macs: int
-    numbers: int
-    """in its input and its output"""
-
-
-def layer_work(network: nn.Module, image: Tensor) -> list[LayerWork]:
-    """Every convolution and linear layer, as often as it is called. image: (1, channels, height, width)."""
-    found = []
-
-    def note(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        weight = layer.get_parameter("weight")
-        found.append(LayerWork(output.numel() * weight[0].numel(), inputs[0].numel() + output.numel()))
-
-    layers = [each for each in network.modules() if isinstance(each, nn.Conv2d | nn.Linear)]
-    hooks = [layer.register_forward_hook(note) for layer in layers]
-    with torch.no_grad():
-        network.eval()(image)
-    for hook in hooks:
-        hook.remove()
-    return found
 
 
 def gpu_seconds(work: list[LayerWork], images: int, gpu: Gpu) -> float:
@@ -111,25 +76,14 @@ def estimate(
 
 def images_per_second(network: nn.Module, shape: tuple[int, int, int], evaluation: EvaluatorParams) -> float:
     """Measured on one core with made-up images, in well under a second for small networks."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        count = evaluation.batch or 64
-        pixels = torch.rand(count, *shape, generator=torch.Generator().manual_seed(0))
-        weights = tensors(network, "weights")
-        axis = random_direction(weights, "filter", "biasbn", torch.Generator().manual_seed(0))
-        seen = pixels.contiguous(memory_format=torch.channels_last)
-        params = evaluation.model_copy(update={"loss": "cross_entropy", "censor_above": None})
-        evaluator = Evaluator(network, [axis], seen, torch.zeros(count, dtype=torch.int64), params)
-        evaluator.at([0.1], evaluation.precision)
-        took = []
-        for _ in range(3):
-            began = time.perf_counter()
-            evaluator.at([0.2], evaluation.precision)
-            took.append(time.perf_counter() - began)
-        return count / min(took)
-    finally:
-        torch.set_num_threads(threads)
+    count = evaluation.batch or 64
+    pixels = torch.rand(count, *shape, generator=torch.Generator().manual_seed(0))
+    axis = random_direction(tensors(network, "weights"), "filter", "biasbn", torch.Generator().manual_seed(0))
+    seen = pixels.contiguous(memory_format=torch.channels_last)
+    params = evaluation.model_copy(update={"loss": "cross_entropy", "censor_above": None})
+    evaluator = Evaluator(network, [axis], seen, torch.zeros(count, dtype=torch.int64), params)
+    evaluator.at([0.1], evaluation.precision)
+    return count / least_seconds(lambda: evaluator.at([0.2], evaluation.precision), 3)
 
 
 def _size(data: DataParams) -> tuple[tuple[int, int, int], int, int, int]:

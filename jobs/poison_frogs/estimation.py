@@ -5,7 +5,6 @@ the forward pass; a training step is three times. Upper bounds: a craft may stop
 """
 
 import os
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from jobs.common.classifier_params import ClassifierParams
+from jobs.common.costs import KNOWN, layer_work, least_seconds
 from jobs.common.datasets import DataParams
 from jobs.common.imports import resolve
 from jobs.common.model_reference import ModelReference
@@ -22,13 +22,6 @@ from jobs.poison_frogs.search import Matching, Polytope
 from jobs.poison_frogs.selection import class_index
 from jobs.poison_frogs.victims import HeadParams, ScratchParams, VictimParams, fit_head
 from service.errors import InputError
-
-KNOWN: dict[str, tuple[tuple[int, int, int], int, int, int]] = {
-    "cifar10": ((3, 32, 32), 50_000, 10_000, 10),
-    "mnist": ((1, 28, 28), 60_000, 10_000, 10),
-    "fashion_mnist": ((1, 28, 28), 60_000, 10_000, 10),
-}
-"""shape, training and test images, and classes of sets that may not be there yet"""
 
 EVALUATIONS = 200  # of L-BFGS for a head, as measured on digits
 
@@ -107,18 +100,7 @@ def _passes(attack: Recipe | Polytope | Matching) -> float:
 
 def count_macs(network: nn.Module, image: Tensor) -> int:
     """Multiply-adds of all convolutions and linear layers on one image (1, channels, height, width)."""
-    found = []
-
-    def note(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        found.append(output.numel() * layer.get_parameter("weight")[0].numel())
-
-    layers = [each for each in network.modules() if isinstance(each, nn.Conv2d | nn.Linear)]
-    hooks = [layer.register_forward_hook(note) for layer in layers]
-    with torch.no_grad():
-        network.eval()(image)
-    for hook in hooks:
-        hook.remove()
-    return sum(found)
+    return sum(layer.macs for layer in layer_work(network, image))
 
 
 def operations_per_second(network: nn.Module, image: Tensor) -> float:
@@ -131,29 +113,14 @@ def operations_per_second(network: nn.Module, image: Tensor) -> float:
         leaf = images.clone().requires_grad_()
         torch.autograd.grad(network(leaf).sum(), leaf)
 
-    return 4.0 * macs * len(images) / _seconds(step, 3)
+    return 4.0 * macs * len(images) / least_seconds(step, 3)
 
 
 def seconds_of_step(size: int, classes: int, rows: int) -> float:
     """One step of a head on one core, which takes longer than its operations would."""
     features, labels = torch.rand(rows, size), torch.arange(rows) % classes
     params = HeadParams(solver="adam", steps=10, batch=rows)
-    return _seconds(lambda: fit_head(features, labels, classes, params, 0), 3) / params.steps
-
-
-def _seconds(work: Callable[[], object], times: int) -> float:
-    """The least of so many times."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        took = []
-        for _ in range(times):
-            began = time.perf_counter()
-            work()
-            took.append(time.perf_counter() - began)
-        return min(took)
-    finally:
-        torch.set_num_threads(threads)
+    return least_seconds(lambda: fit_head(features, labels, classes, params, 0), 3) / params.steps
 
 
 def _built(network: ClassifierParams | ModelReference, classes: int, channels: int) -> nn.Module | None:

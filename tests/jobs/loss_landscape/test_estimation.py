@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from jobs.common.classifiers import classifier
-from jobs.loss_landscape.estimation import H100, estimate, gpu_seconds, layer_work
+from jobs.common.costs import layer_work
+from jobs.loss_landscape.estimation import H100, estimate, gpu_seconds
 from jobs.loss_landscape.evaluation import EvaluatorParams
 from jobs.loss_landscape.job import Params
 from service import cli

@@ -1,0 +1,58 @@
+"""What work costs, before it is done: the sizes of data sets, multiply-adds of networks, seconds on one core."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+KNOWN: dict[str, tuple[tuple[int, int, int], int, int, int]] = {
+    "cifar10": ((3, 32, 32), 50_000, 10_000, 10),
+    "cifar100": ((3, 32, 32), 50_000, 10_000, 100),
+    "mnist": ((1, 28, 28), 60_000, 10_000, 10),
+    "fashion_mnist": ((1, 28, 28), 60_000, 10_000, 10),
+    "svhn": ((3, 32, 32), 73_257, 26_032, 10),
+}
+"""shape, training and test images, and classes of sets that may not be there yet"""
+
+
+@dataclass(frozen=True)
+class LayerWork:
+    """One convolution or linear layer on one image."""
+
+    macs: int
+    numbers: int
+    """in its input and its output"""
+
+
+def layer_work(network: nn.Module, image: Tensor) -> list[LayerWork]:
+    """Every convolution and linear layer, as often as it is called. image: (1, channels, height, width)."""
+    found = []
+
+    def note(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        weight = layer.get_parameter("weight")
+        found.append(LayerWork(output.numel() * weight[0].numel(), inputs[0].numel() + output.numel()))
+
+    layers = [each for each in network.modules() if isinstance(each, nn.Conv2d | nn.Linear)]
+    hooks = [layer.register_forward_hook(note) for layer in layers]
+    with torch.no_grad():
+        network.eval()(image)
+    for hook in hooks:
+        hook.remove()
+    return found
+
+
+def least_seconds(work: Callable[[], object], times: int) -> float:
+    """The least time of so many, on one thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        took = []
+        for _ in range(times):
+            began = time.perf_counter()
+            work()
+            took.append(time.perf_counter() - began)
+        return min(took)
+    finally:
+        torch.set_num_threads(threads)
