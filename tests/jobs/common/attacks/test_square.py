@@ -22,7 +22,8 @@ def test_the_released_code_sample_by_sample(
     """With the same random stream the same samples break, by the same images.
 
     In float64: a window that holds nothing but rounding errors is scaled up to the length of epsilon. The released code
-    projects onto the L1 ball in float32 all the same, so it is given a projection that does not.
+    projects onto the L1 ball in float32 all the same, so it is given a projection that does not. Each query in L1
+    leaves the two 1e-6 of epsilon apart, which adds up.
     """
 
     def rest_of_the_way(images: Tensor, differences: Tensor, epsilon: float) -> Tensor:
@@ -39,7 +40,8 @@ def test_the_released_code_sample_by_sample(
     found = attack.run(model, images, labels, Ball(norm, epsilon), seed=3)  # type: ignore[arg-type]
     assert found.broken.tolist() == (predictions(model, expected) != labels).tolist()
     rows = found.broken
-    torch.testing.assert_close(found.adversarials[rows], expected[rows], rtol=0, atol=1e-6 if norm == "Linf" else 1e-4)
+    tolerance = {"Linf": 1e-6, "L2": 1e-4, "L1": 1e-3}[norm]
+    torch.testing.assert_close(found.adversarials[rows], expected[rows], rtol=0, atol=tolerance)
     assert rows.sum() >= 2
 
 
