@@ -27,14 +27,19 @@ class LayerWork:
 
 
 def layer_work(network: nn.Module, image: Tensor) -> list[LayerWork]:
-    """Every convolution and linear layer, as often as it is called. image: (1, channels, height, width)."""
+    """Every convolution, transposed or not, and linear layer, as often as it is called.
+
+    image: (1, channels, height, width), as large as the device of the network: the meta device computes nothing.
+    """
     found = []
 
     def note(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        # the first dimension of a weight is that of the output, but of the input in a transposed convolution
+        first = inputs[0] if isinstance(layer, nn.ConvTranspose2d) else output
         weight = layer.get_parameter("weight")
-        found.append(LayerWork(output.numel() * weight[0].numel(), inputs[0].numel() + output.numel()))
+        found.append(LayerWork(first.numel() * weight[0].numel(), inputs[0].numel() + output.numel()))
 
-    layers = [each for each in network.modules() if isinstance(each, nn.Conv2d | nn.Linear)]
+    layers = [each for each in network.modules() if isinstance(each, nn.Conv2d | nn.ConvTranspose2d | nn.Linear)]
     hooks = [layer.register_forward_hook(note) for layer in layers]
     with torch.no_grad():
         network.eval()(image)

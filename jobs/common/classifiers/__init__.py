@@ -16,6 +16,7 @@ from jobs.common.classifiers.densenet import densenet121
 from jobs.common.classifiers.normalisation import IMAGENET_MEAN, IMAGENET_STD, normalisation
 from jobs.common.classifiers.preactivation_resnet import preactivation_resnet18
 from jobs.common.classifiers.resnet import LAYERS, cifar_resnet, stem_resnet
+from jobs.common.classifiers.sunet import SUNETS
 from jobs.common.classifiers.vgg import vgg9
 from jobs.common.classifiers.wide_resnet import wide_resnet
 from jobs.common.imports import resolve
@@ -69,7 +70,7 @@ ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     # ImageNet
     **{
         name: partial(_architecture, build, classes=1000, mean=IMAGENET_MEAN, std=IMAGENET_STD)
-        for name, build in imagenet.RESNETS.items()
+        for name, build in (imagenet.RESNETS | SUNETS).items()
     },
     # small ones
     "digits_net": partial(_architecture, small.digits_net, channels=1),

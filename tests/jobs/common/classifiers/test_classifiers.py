@@ -102,7 +102,7 @@ def test_work(name: str, arguments: dict[str, Any], millions: float, multiply_ad
 def test_images_in_logits_out(name: str) -> None:
     """Also of other sizes and channels than those of the papers."""
     side, channels = SIDES.get(name, 32), channels_of(name)
-    arguments = {} if name.startswith(("resnet", "wide_resnet50")) else {"channels": (channels := 2)}
+    arguments = {} if name.startswith(("resnet", "wide_resnet50", "sunet")) else {"channels": (channels := 2)}
     if name in ("fast_mnist", "madry_mnist", "trades_mnist", "vgg9"):
         arguments["side"] = side = 36
     with torch.device("meta"):

@@ -1,0 +1,163 @@
+"""Networks that segment images, by name: from images (batch, channels, height, width) in [0, 1], of any size, to logits
+(batch, classes, height, width).
+
+All take `classes`, `channels`, and one of two normalisations, as classifiers do. Stacked u-nets also take
+
+    output_stride   32, 16 or 8: pixels between two features of the last stage. It changes no weight
+    head            linear or degridding
+
+Weights are drawn from torch's global generator, so fork and seed that to get the same network twice.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torchvision.models import segmentation
+from torchvision.models.segmentation import LRASPP
+
+from jobs.common.classifiers import LARGEST
+from jobs.common.classifiers.normalisation import IMAGENET_MEAN, IMAGENET_STD, normalisation
+from jobs.common.classifiers.sunet import OUTPUT_STRIDES, PLANS, Plan, StackedUNets
+from jobs.common.imports import resolve
+from jobs.stacked_unets.heads import HEADS, head
+from jobs.stacked_unets.plain import PlainNet
+from service.errors import InputError
+
+
+class Segmenter(nn.Module):
+    """A network behind the normalisation of its inputs; its logits are brought to the size of the images.
+
+    backbone: the name of the part of the network that classifiers have as well; all else is the head.
+    """
+
+    def __init__(self, normalise: nn.Module, network: nn.Module, backbone: str) -> None:
+        super().__init__()
+        self.normalise = normalise
+        self.network = network
+        self.backbone = f"network.{backbone}."
+
+    def forward(self, images: Tensor) -> Tensor:
+        """images (batch, channels, height, width) in [0, 1]. Returns logits (batch, classes, height, width)."""
+        logits = self.network(self.normalise(images))
+        return functional.interpolate(logits, images.shape[-2:], mode="bilinear", align_corners=False)
+
+
+class SUNet(nn.Module):
+    """A stacked u-net with a head."""
+
+    def __init__(self, plan: Plan, classes: int, channels: int, output_stride: int, head_name: Any) -> None:
+        super().__init__()
+        self.backbone = StackedUNets(plan, channels, output_stride)
+        self.head = head(head_name, self.backbone.channels, classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.backbone(images))
+        return logits
+
+
+class OutOf(nn.Module):
+    """One of torchvision's networks, whose backbones answer with a dictionary of features."""
+
+    def __init__(self, network: Any) -> None:
+        super().__init__()
+        self.backbone: nn.Module
+        self.classifier: nn.Module
+        self.backbone, self.classifier = network.backbone, network.classifier
+        self._takes_all = isinstance(network, LRASPP)
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.backbone(images)
+        logits: Tensor = self.classifier(features if self._takes_all else features["out"])
+        return logits
+
+
+def _sunet(plan: Plan, classes: int, channels: int, output_stride: int = 16, head: str = "linear") -> nn.Module:
+    if output_stride not in OUTPUT_STRIDES:
+        raise InputError(f"output_stride: {output_stride} is not allowed, 32, 16 and 8 are")
+    if head not in HEADS:
+        raise InputError(f"head: {head!r} is not allowed, {' and '.join(HEADS)} are")
+    return SUNet(plan, classes, channels, output_stride, head)
+
+
+def _torchvision(name: str, classes: int, channels: int) -> nn.Module:
+    if channels != 3:
+        raise InputError(f"channels: {channels} is not allowed in {name}, 3 is")
+    build: Callable[..., nn.Module] = getattr(segmentation, name)
+    return OutOf(build(weights=None, weights_backbone=None, num_classes=classes))
+
+
+def _segmentation_models(classes: int, channels: int, decoder: str = "Unet", encoder: str = "resnet18") -> nn.Module:
+    try:
+        import segmentation_models_pytorch
+    except ImportError as error:
+        package = "segmentation-models-pytorch"
+        raise InputError(f"segmentation_models needs the package {package}", hint=f"pip install {package}") from error
+    try:
+        network: nn.Module = segmentation_models_pytorch.create_model(
+            decoder, encoder, encoder_weights=None, in_channels=channels, classes=classes
+        )
+    except (KeyError, ValueError) as error:
+        raise InputError(f"segmentation_models: decoder {decoder!r} of encoder {encoder!r}: {error}") from error
+    return network
+
+
+def _architecture(
+    build: Callable[..., nn.Module],
+    backbone: str = "backbone",
+    *,
+    classes: int = 21,
+    channels: int = 3,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    per_image: bool = False,
+    **arguments: Any,
+) -> Segmenter:
+    """A network behind its normalisation. InputError names an argument that is out of its range."""
+    for name, value in {"classes": classes, "channels": channels, **arguments}.items():
+        least = 2 if name == "classes" else 1
+        if isinstance(value, int) and not isinstance(value, bool) and not least <= value <= LARGEST:
+            raise InputError(f"{name}: {value} is not allowed, {least} to {LARGEST:,} are")
+    normalise = normalisation(channels, mean, std, per_image)
+    network = build(classes=classes, channels=channels, **arguments).to(memory_format=torch.channels_last)
+    return Segmenter(normalise, network, backbone)
+
+
+TORCHVISION = (
+    "fcn_resnet50",
+    "fcn_resnet101",
+    "deeplabv3_resnet50",
+    "deeplabv3_resnet101",
+    "deeplabv3_mobilenet_v3_large",
+    "lraspp_mobilenet_v3_large",
+)
+
+ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
+    **{
+        name: partial(_architecture, partial(_sunet, plan), mean=IMAGENET_MEAN, std=IMAGENET_STD)
+        for name, plan in PLANS.items()
+    },
+    **{
+        name: partial(_architecture, partial(_torchvision, name), mean=IMAGENET_MEAN, std=IMAGENET_STD)
+        for name in TORCHVISION
+    },
+    "segmentation_models": partial(
+        _architecture, _segmentation_models, backbone="encoder", mean=IMAGENET_MEAN, std=IMAGENET_STD
+    ),
+    "plain": partial(_architecture, PlainNet, mean=IMAGENET_MEAN, std=IMAGENET_STD),
+}
+
+
+def segmenter(name: str, **arguments: Any) -> nn.Module:
+    """Build a network by its name in ARCHITECTURES or by import path. InputError if its arguments are refused."""
+    build = resolve(name, ARCHITECTURES, "segmentation network")
+    try:
+        built = build(**arguments)
+    except TypeError as error:
+        raise InputError(f"segmentation network {name!r} refuses its arguments {arguments}: {error}") from error
+    if not isinstance(built, nn.Module):
+        raise InputError(f"segmentation network {name!r} is a {type(built).__name__}, not a torch module")
+    return built
