@@ -1,27 +1,31 @@
 """The cells of a map: what names them, how one is computed, and where their results are kept.
 
 A cell's result is a row of a parquet file, `cells/<map>/<content>/<part>.parquet`, with the result as the bytes that
-`service.checkpoint` makes of it. Nothing is pickled.
+`service.checkpoint` makes of it. Nothing is pickled. The folder is that of a trial, or of the run, for all its trials.
 """
 
 import hashlib
 import json
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
 from service import checkpoint
-from service.errors import InputError
+from service.errors import InputError, RunLockedError, StoreError
+from service.lock import RunLock
 from service.record import Failure, describe
 from service.sharing import Prepared
 from service.store import Folder
 
 SMALL_PARTS = 32  # so many parts are joined into one
 PART_BYTES = 64 << 20  # a part that is larger stays as it is
+PART = ".parquet"
+LOOK_SECONDS = 0.5  # between two looks at whether another trial has ended with a map
 
 _SCHEMA = pa.schema(
     [
@@ -93,10 +97,14 @@ def _encode(result: Any, cell: str) -> bytes:
 
 
 class CellStore:
-    """The results of one map in its folder. `add` keeps them in memory, `flush` writes them as a part."""
+    """The results of one map in its folder. `add` keeps them in memory, `flush` writes them as a part.
 
-    def __init__(self, folder: Folder) -> None:
+    common: whether other trials of the run use the same folder.
+    """
+
+    def __init__(self, folder: Folder, common: bool = False) -> None:
         self.folder = folder
+        self.common = common
         self._pending: list[dict[str, Any]] = []
         self._small: dict[str, list[dict[str, Any]]] = {}  # the small parts written so far
 
@@ -104,11 +112,38 @@ class CellStore:
         """Key -> result of every cell that has one. A cell that failed has none."""
         found: dict[str, bytes] = {}
         for part in self.folder.names():
-            table = self.folder.read_table(part).select(["key", "result"])
+            if not part.endswith(PART):
+                continue
+            try:
+                table = self.folder.read_table(part).select(["key", "result"])
+            except StoreError:
+                if self.folder.exists(part):
+                    raise
+                return self.load()  # another trial has joined it with others since we looked
             found |= {
                 key: result for key, result in zip(*table.to_pydict().values(), strict=True) if result is not None
             }
         return found
+
+    @contextmanager
+    def alone(self, waiting: Callable[[], None]) -> Iterator[None]:
+        """While no other trial computes cells of this map; until then `waiting` is called, and may raise.
+
+        A trial whose process is gone is not waited for. On an object store, where nothing is exclusive, two that begin
+        within the same moment may both go on: they compute the same and lose time only.
+        """
+        if not self.common:
+            yield
+            return
+        with ExitStack() as held:
+            while True:
+                try:
+                    held.enter_context(RunLock(self.folder, on_cancel=lambda: None))
+                    break
+                except RunLockedError:
+                    waiting()
+                    time.sleep(LOOK_SECONDS)
+            yield
 
     def add(self, key: str, cell: str, outcome: Outcome) -> None:
         row = {"key": key, "cell": cell, "result": outcome.result, "seconds": outcome.seconds}
@@ -136,6 +171,6 @@ class CellStore:
             self._small = {}
 
     def _write(self, rows: list[dict[str, Any]]) -> str:
-        name = f"{uuid.uuid4().hex[:16]}.parquet"
+        name = f"{uuid.uuid4().hex[:16]}{PART}"
         self.folder.write_table(name, pa.Table.from_pylist(rows, schema=_SCHEMA))
         return name

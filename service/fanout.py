@@ -155,14 +155,18 @@ def map_cells(
 ) -> tuple[list[Any], FailedCells | None]:
     """Results in the order of the cells, None for a cell that failed; and which failed, None if all have a result.
 
-    Each cell is computed once, also if it occurs twice or had been computed before a kill. A cell that raises is tried
-    a second time, alone, unless max_failures is 0. An InputError of a cell ends the map.
+    Each cell is computed once, also if it occurs twice, had been computed before a kill, or by another trial with the
+    same store. A cell that raises is tried a second time, alone, unless max_failures is 0. An InputError of a cell ends
+    the map.
     """
     texts = [cells.canonical(value, f"run.map {work.name}: cell {index}") for index, value in enumerate(values)]
     keys = {text: cells.key_of(work.name, work.path, work.shared.digest, text) for text in texts}
     loop = _Loop(work.name, store, executor, keys)
     if loop.waiting:
-        loop.run(executor.pool(work))
+        with store.alone(lambda: executor.tell(loop.progress())):
+            loop.look()  # what is there by now
+            if loop.waiting:
+                loop.run(executor.pool(work))
     executor.tell(loop.progress())
     found = [checkpoint.decode(loop.results[text]) if text in loop.results else None for text in texts]
     failed = [text for text in keys if text in loop.failures]
@@ -178,12 +182,16 @@ class _Loop:
     def __init__(self, name: str, store: CellStore, executor: Executor, keys: dict[str, str]) -> None:
         self.name, self.store, self.executor = name, store, executor
         self.keys = keys  # cell -> its name in the store
-        kept = store.load() if keys else {}
-        self.results = {text: kept[key] for text, key in keys.items() if key in kept}
         self.failures: dict[str, Failure] = {}
-        self.waiting = deque(text for text in keys if text not in self.results)
         self.again: deque[str] = deque()
         self.pace = Pace()
+        self.look()
+
+    def look(self) -> None:
+        """See which cells have a result; the others wait."""
+        kept = self.store.load() if self.keys else {}
+        self.results = {text: kept[key] for text, key in self.keys.items() if key in kept}
+        self.waiting = deque(text for text in self.keys if text not in self.results)
         self.known = len(self.results)
         self.began = time.monotonic()
 

@@ -63,8 +63,9 @@ class Run:
         report: Report = nowhere,
         executor: Executor | None = None,
         store: Folder | None = None,
+        common: Folder | None = None,
     ) -> None:
-        """folder: the trial's own. store: where models are loaded from."""
+        """folder: the trial's own. store: where models are loaded from. common: the folder of all trials of the run."""
         self.folder = folder
         self.seed = seed
         self.rows: list[Row] = []
@@ -73,6 +74,7 @@ class Run:
         self._report = report
         self._executor = executor or InProcess()
         self._store = store
+        self._common = common
         self._total_steps: int | None = None
         self._started = time.monotonic()
 
@@ -134,9 +136,28 @@ class Run:
         of shared are the same. A cell that raises twice has the result None; the run then ends as `partial`, and a
         resume tries it again. InputError raised by a cell ends the map.
         """
+        return self._map(self.folder, fn, cells, shared, name)
+
+    def map_across_trials(
+        self, fn: Callable[[Any, Any], Any], cells: Sequence[Any], shared: Any = None, name: str | None = None
+    ) -> list[Any]:
+        """As `map`, and a cell that another trial of the run has computed is not computed again.
+
+        For cells that take long and that points of a sweep have in common. What makes them the same is name, fn, the
+        cell and the content of `shared`: leave out of these what a result does not depend on. Of trials at the same
+        time one computes and the others wait for it, then compute what they still lack.
+        A trial of several processes keeps its cells to itself.
+        """
+        if self._common is None:
+            return self.map(fn, cells, shared, name)
+        return self._map(self._common, fn, cells, shared, name)
+
+    def _map(
+        self, folder: Folder, fn: Callable[[Any, Any], Any], cells: Sequence[Any], shared: Any, name: str | None
+    ) -> list[Any]:
         work = fanout.prepare(name, fn, shared)
-        store = CellStore(self.folder / "cells" / work.name / key_of(work.path, work.shared.digest)[:16])
-        results, failed = fanout.map_cells(work, cells, store, self._executor)
+        place = folder / "cells" / work.name / key_of(work.path, work.shared.digest)[:16]
+        results, failed = fanout.map_cells(work, cells, CellStore(place, common=folder is self._common), self._executor)
         if failed:
             self.failed_cells.append(failed)
         return results

@@ -19,7 +19,7 @@ def execute(plan: TrialPlan, folder: Folder, report: Report, executor: Executor)
     An exception of the job becomes a record with status `failed`: the other trials go on. A stop by the scheduler or by
     the user passes through as a BaseException, after the rows have been written.
     """
-    run = Run(folder, plan.spec.seed, report, executor, open_store(plan.spec.store))
+    run = Run(folder, plan.spec.seed, report, executor, open_store(plan.spec.store), _of_run(folder))
     failure = None
     try:
         perform(plan, run)
@@ -28,6 +28,12 @@ def execute(plan: TrialPlan, folder: Folder, report: Report, executor: Executor)
     finally:
         run.flush()
     return conclude(plan, run, failure)
+
+
+def _of_run(folder: Folder) -> Folder:
+    """The folder of the run, of that of a trial: `<run>/trials/<id>`."""
+    place, question, query = folder.uri.partition("?")
+    return open_store(place.rpartition("/trials/")[0] + question + query)
 
 
 def perform(plan: TrialPlan, run: Run) -> None:

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from service import cells, fanout, history, runner, sharing, spec
 from service.cells import CellStore, Outcome
-from service.errors import InputError
+from service.errors import InputError, StoreError
 from service.fanout import CellProgress, Executor, InProcess, Pace
 from service.lock import CANCEL
 from service.ray_tasks import RayTasks
@@ -403,6 +403,66 @@ def test_only_what_is_missing_is_computed(tmp_path: Path) -> None:
     assert identical(handle(tmp_path / "run").map(grid.value, points(5), given), first)
     handle(tmp_path / "run").map(grid.value, points(5), given, name="other")
     assert computed(tmp_path) == Counter({**dict.fromkeys(range(5), 3), **dict.fromkeys(range(5, 8), 1)})
+
+
+def test_trials_compute_together_what_they_have_in_common(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three at the same time, of which each wants a part of what the others want: nothing is computed twice."""
+    monkeypatch.setattr(cells, "LOOK_SECONDS", 0.02)
+    given, common = shared(folder=str(tmp_path), seconds=0.01), open_store(str(tmp_path / "run"))
+    asked = {"a": points(20), "b": points(30), "c": [*points(3), {"index": 40, "seed": 1}]}
+    runs = {name: Run(common / "trials" / name, 7, common=common) for name in asked}
+    found: dict[str, list[Any]] = {}
+
+    def trial(name: str) -> None:
+        found[name] = runs[name].map_across_trials(grid.value, asked[name], given)
+
+    threads = [threading.Thread(target=trial, args=(name,)) for name in asked]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert computed(tmp_path) == Counter([*range(30), 40])
+    for name, wanted in asked.items():
+        assert identical(found[name], [grid.value(cell, shared()) for cell in wanted])
+    assert not list(tmp_path.rglob("lock.json")) and not (tmp_path / "run/trials").exists()
+    alone = handle(tmp_path / "other").map_across_trials(grid.value, points(2), given)
+    assert identical(alone, found["a"][:2]) and computed(tmp_path)[0] == 2, "another run computes its own"
+
+
+def test_a_trial_that_waits_for_another_can_be_stopped_and_outlives_it(tmp_path: Path) -> None:
+    common = open_store(str(tmp_path / "run"))
+    store = CellStore(common, common=True)
+
+    class StoppedError(Exception):
+        pass
+
+    def stop() -> None:
+        raise StoppedError
+
+    with store.alone(stop):
+        with pytest.raises(StoppedError), CellStore(common, common=True).alone(stop):
+            pass
+        lock = json.loads(common.read("lock.json"))
+    child = subprocess.Popen(["true"])
+    child.wait()
+    common.write_json("lock.json", {**lock, "pid": child.pid})
+    with store.alone(stop):
+        pass  # its process is gone: nobody is waited for
+
+
+def test_a_part_that_another_trial_joins_with_others_is_looked_for_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = CellStore(open_store(str(tmp_path)), common=True)
+    store.add("key", "1", Outcome(0.0, b"result"))
+    store.flush()
+    listed = [["gone.parquet", *store.folder.names()], store.folder.names()]
+    monkeypatch.setattr(store.folder, "names", lambda: listed.pop(0))
+    assert store.load() == {"key": b"result"} and not listed
+    store.folder.write("broken.parquet", b"")
+    listed.append(["broken.parquet"])
+    with pytest.raises(StoreError, match=r"broken\.parquet is damaged"):
+        store.load()
 
 
 def test_kill_the_driver_and_resume(tmp_path: Path, ray_session: None) -> None:
