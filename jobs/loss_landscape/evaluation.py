@@ -60,8 +60,9 @@ class EvaluatorParams(StudyParams):
     )
     precision: PrecisionName = Field(
         "float32",
-        description="of the forward passes. bfloat16 is about twice as fast where the processor has it; the centre, "
-        "points of a loss below 0.1, one point in a hundred and what is not finite are computed in float32 as well",
+        description="of the forward passes. bfloat16 is about twice as fast where the processor has it, and float32 is "
+        "used where it does not; the centre, points of a loss below 0.1, one point in a hundred and what is not finite "
+        "are computed in float32 as well",
     )
     batch: int | None = Field(None, ge=1, le=1_000_000, description="images at once; none: what fits the caches")
     fold: bool = Field(True, description="fold batch norm and fuse layers where that changes nothing but rounding")
@@ -124,6 +125,8 @@ class Evaluator:
         self.batch = params.batch or max(8, pixels // (images.shape[-1] * images.shape[-2]))
         self.policy = ["channels last"]
         """what was done to be fast, in words"""
+        if params.precision == "bfloat16" and not self._has_bfloat16():
+            self.policy.append("float32 after all: this processor has no bfloat16")
 
         network = copy.deepcopy(network).eval().requires_grad_(False).float()
         axes = list(axes)
@@ -152,9 +155,12 @@ class Evaluator:
             axes = [{name: tensor for name, tensor in axis.items() if name in left} for axis in axes]
         return axes
 
+    def _has_bfloat16(self) -> bool:
+        return self._device.type != "cpu" or graph.has_bfloat16()
+
     def at(self, point: Sequence[float], precision: PrecisionName = "float32") -> Scores:
         """The scores at a point. point: a coordinate for each axis."""
-        dtype: torch.dtype = getattr(torch, precision)
+        dtype = torch.bfloat16 if precision == "bfloat16" and self._has_bfloat16() else torch.float32
         if dtype not in self._moving:
             self._moving[dtype] = _Moving(self._base, self._axes, dtype)
             if dtype not in self._images:

@@ -128,6 +128,12 @@ def can_fuse() -> bool:
     return available and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
 
 
+def has_bfloat16() -> bool:
+    """Whether the convolutions of this processor take bfloat16."""
+    supported: bool = can_fuse() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return supported
+
+
 def fuse(graph: fx.GraphModule, images: Tensor, leave: fx.Node | None = None) -> None:
     """Fuse convolutions but one with what follows them, in place. images: a few, (batch, channels, height, width)."""
     ShapeProp(graph).propagate(images)

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from jobs.loss_landscape import graph
 from jobs.loss_landscape.directions import complete, moved, random_direction
 from jobs.loss_landscape.evaluation import Evaluator, EvaluatorParams, Scores, plain_scores
 from jobs.loss_landscape.weights import tensors
@@ -145,12 +146,23 @@ def test_points_do_not_depend_on_those_before_them(make_network, points):
     assert torch.equal(evaluator.at(AT).losses, first.losses)
 
 
+@pytest.mark.skipif(not graph.has_bfloat16(), reason="this processor has no bfloat16")
 def test_bfloat16_is_near(make_network, points):
     network = make_network(depth=8)
     axes, _ = axes_for(network)
     evaluator = Evaluator(network, axes, *points, EvaluatorParams(precision="bfloat16"))
     exact, near = evaluator.at(AT), evaluator.at(AT, "bfloat16")
     assert 0 < abs(near.loss - exact.loss) < 0.02 * exact.loss
+
+
+def test_float32_stands_in_for_bfloat16(make_network, points, monkeypatch):
+    """On a processor without it, which also says so."""
+    monkeypatch.setattr(graph, "has_bfloat16", lambda: False)
+    network = make_network("digits_net")
+    axes, _ = axes_for(network)
+    evaluator = Evaluator(network, axes, *points, EvaluatorParams(precision="bfloat16"))
+    assert torch.equal(evaluator.at(AT, "bfloat16").losses, evaluator.at(AT).losses)
+    assert "float32 after all: this processor has no bfloat16" in evaluator.policy
 
 
 def test_mse_is_that_of_the_probabilities(make_network, points):

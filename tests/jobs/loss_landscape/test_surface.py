@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from jobs.loss_landscape.directions import moved, random_direction
 from jobs.loss_landscape.evaluation import EvaluatorParams, plain_scores
+from jobs.loss_landscape.graph import has_bfloat16
 from jobs.loss_landscape.grid import AxisParams, GridParams
 from jobs.loss_landscape.refinement import RefinementParams, interpolate, measure
 from jobs.loss_landscape.surface import Subject, Whole, compute_surface, loss_at, plain_means
@@ -79,6 +80,7 @@ def test_after_a_kill_only_what_is_missing_is_computed_and_the_surface_is_the_sa
         assert getattr(resumed, name).tobytes() == getattr(undisturbed, name).tobytes()
 
 
+@pytest.mark.skipif(not has_bfloat16(), reason="this processor has no bfloat16")
 def test_bfloat16_is_checked_at_the_centre_and_where_the_loss_is_low(subject):
     params = EvaluatorParams(precision="bfloat16")
     low = Subject(subject.network, subject.axes, subject.images, subject.labels, 40, params)
