@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from rich.console import Console
 
-from service import catalog, describe, history, lock, logs, spec
+from service import address as address_of
+from service import catalog, describe, history, lock, logs, record, remote, spec
 from service.errors import AssayError, RunCancelledError, RunFailedError, RunPartialError, nearest
 from service.printing import duration, metrics_text, number, print_json, print_rows, print_verdict
 from service.record import RunRecord
@@ -96,32 +97,56 @@ def _execution_options(command: Command) -> Command:
 @click.argument("spec_file", metavar="SPEC")
 @click.argument("overrides", nargs=-1, metavar="[FIELD=VALUE]...")
 @click.option("--id", "run_id", help="The id of the run (default: made from the time and the name).")
+@click.option("--again", is_flag=True, help="Go on with the run of this --id if it is there: for launchers that retry.")
 @_execution_options
 @_json_option
-def run(spec_file: str, overrides: tuple[str, ...], run_id: str | None, as_json: bool, **how: Any) -> None:
+def run(spec_file: str, overrides: tuple[str, ...], run_id: str | None, again: bool, as_json: bool, **how: Any) -> None:
     """Run a spec, with fields overridden: `assay run SPEC seed=3 params.training.lr=1e-3`."""
     from service import plan, runner
 
     job_spec = spec.load(spec_file, list(overrides))
     run_id = run_id or runner.new_run_id(job_spec.title)
     trials = len(plan.trials(job_spec))
-    _execute(
-        run_id, job_spec.store, trials, as_json, lambda execution: runner.start(job_spec, execution, run_id), **how
-    )
+    store = open_store(job_spec.store)
+
+    def act(execution: "Execution") -> RunRecord:
+        if again and history.begun(store / "runs" / run_id, job_spec):
+            return runner.resume(store, run_id, execution)
+        return runner.start(job_spec, execution, run_id)
+
+    _execute(run_id, job_spec.store, trials, as_json, act, **how)
 
 
 @assay.command()
 @click.argument("run_name", metavar="RUN")
 @_store_option
 @_execution_options
+@remote.options
 @_json_option
-def resume(run_name: str, store: str, as_json: bool, **how: Any) -> None:
-    """Go on with a run that was killed or cancelled, or try its failed trials again."""
+def resume(
+    run_name: str,
+    store: str,
+    as_json: bool,
+    detach: bool,
+    insecure: bool,
+    growth: str | None,
+    driver_cpus: float,
+    **how: Any,
+) -> None:
+    """Go on with a run that was killed or cancelled, or try its failed trials again.
+
+    With an --address that begins with http:// the run goes on there, as one that was submitted.
+    """
+    if address_of.is_dashboard(how["address"]):
+        head = remote.head_at(how["address"], insecure)
+        head.resume(run_name, store, remote.read_growth(growth), driver_cpus)
+        remote.follow(head, run_name, store, detach)
+        return
     from service import runner
 
     opened = open_store(store)
     folder = history.run_folder(opened, run_name)
-    trials, run_id = history.load(folder, watch=False).trials, folder.name
+    trials, run_id = record.read_run(folder).trials, folder.name
     _execute(run_id, store, trials, as_json, lambda execution: runner.resume(opened, run_id, execution), **how)
 
 
@@ -170,6 +195,9 @@ def _next_steps(state: RunRecord, store: str) -> list[str]:
     return steps
 
 
+assay.add_command(remote.submit)
+
+
 @assay.command()
 @click.argument("spec_file", metavar="SPEC")
 @click.argument("overrides", nargs=-1, metavar="[FIELD=VALUE]...")
@@ -215,9 +243,14 @@ def check(spec_file: str, overrides: tuple[str, ...], as_json: bool) -> None:
 @click.option("--config", type=click.Path(), help="Limits and batching of the endpoints, as in configs/serve.yaml.")
 @click.option("--host", help="Address to listen on (default 127.0.0.1).")
 @click.option("--port", type=click.IntRange(1, 65535), help="Port to listen on (default 8000).")
-def serve(store: str, config: str | None, host: str | None, port: int | None) -> None:
+@click.option("--without-keys", is_flag=True, help="Let everybody in, also on a public address.")
+@click.option("--new-key", metavar="NAME", help="Make a key for somebody, print it once, and serve nothing.")
+def serve(new_key: str | None, **how: Any) -> None:
     """Serve every model of a store over HTTP."""
-    importlib.import_module("serving.app").serve(store=store, config=config, host=host, port=port)
+    if new_key is not None:
+        print(importlib.import_module("serving.keys").introduce(new_key))
+        return
+    importlib.import_module("serving.app").serve(**how)
 
 
 # ---- looking ------------------------------------------------------------------------------------------------------
@@ -245,9 +278,13 @@ def jobs(job_name: str | None, as_json: bool) -> None:
 
 @assay.command()
 @_store_option
+@remote.address_option()
 @_json_option
-def runs(store: str, as_json: bool) -> None:
+def runs(store: str, address: str | None, as_json: bool) -> None:
     """The runs of a store, oldest first."""
+    if address is not None:
+        remote.print_runs(address, as_json)
+        return
     found, damaged = history.all_runs(open_store(store))
     rows = [
         {
@@ -315,8 +352,12 @@ def compare(run_names: tuple[str, ...], store: str, as_json: bool) -> None:
 @click.argument("run_name", metavar="RUN")
 @click.option("--follow", "-f", is_flag=True, help="Go on while the run does.")
 @_store_option
-def show_log(run_name: str, follow: bool, store: str) -> None:
-    """The log of a run: what Ray, the workers and the job printed."""
+@remote.address_option()
+def show_log(run_name: str, follow: bool, store: str, address: str | None) -> None:
+    """The log of a run: what Ray, the workers and the job printed. With --address: what the driver said."""
+    if address is not None:
+        remote.print_log(address, run_name, follow)
+        return
     for text in logs.read(history.run_folder(open_store(store), run_name), follow):
         click.echo(text, nl=False)
 
@@ -324,8 +365,12 @@ def show_log(run_name: str, follow: bool, store: str) -> None:
 @assay.command()
 @click.argument("run_name", metavar="RUN")
 @_store_option
-def cancel(run_name: str, store: str) -> None:
-    """Ask a run to save and stop. It can be resumed."""
+@remote.address_option()
+def cancel(run_name: str, store: str, address: str | None) -> None:
+    """Ask a run to save and stop. It can be resumed. With --address: wait until it has."""
+    if address is not None:
+        remote.cancel(address, run_name)
+        return
     folder = history.run_folder(open_store(store), run_name)
     state = history.load(folder)
     if state.status != "running":

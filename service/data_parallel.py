@@ -131,6 +131,7 @@ class SharedTrial(tune.Trainable):
         self.watched, self.line = watched, line
         self.rows: list[Row] = []
         self.error: Exception | None = None
+        self.unplaced = False
         self.began = time.monotonic()
         ray.get(line.open.remote(self.plan.id))
         self.training = threading.Thread(target=self._train, daemon=True)
@@ -166,6 +167,8 @@ class SharedTrial(tune.Trainable):
         message: Message | None = None
         while message is None and self.training.is_alive():
             message = ray.get(self.line.next.remote(self.plan.id, POLL_SECONDS))
+            if message is None and self._given_up():
+                return {RESULT_DUPLICATE: True}
         if message is None:
             self._conclude()
             return {RESULT_DUPLICATE: True}  # Tune's own sign for an end without a result
@@ -173,6 +176,16 @@ class SharedTrial(tune.Trainable):
         self.rows[index:] = [row]
         seen = {name: row[name] for name in self.watched if name in row}
         return {"step": row["step"], **seen, "row": row, "index": index, "total_steps": total_steps}
+
+    def _given_up(self) -> bool:
+        """Record the end of a trial whose workers found no place for too long: Ray Train would wait for ever."""
+        limit = self.plan.spec.limits.max_wait_seconds
+        if time.monotonic() - self.began < limit or not ray.get(self.line.waits.remote(self.plan.id)):
+            return False
+        error = cluster.no_room(f"trial {self.plan.label!r}", self.plan.spec.resources, limit)
+        record_from_driver(self.plan, self.folder, "failed", self.rows, limit, describe(error))
+        self.unplaced = True
+        return True
 
     def _conclude(self) -> None:
         """Record a failure of the job's; raise the loss of a worker, so that Tune starts the trial again."""
@@ -187,6 +200,6 @@ class SharedTrial(tune.Trainable):
 
     def cleanup(self) -> None:
         """End the workers, wherever they are: what they have checkpointed is whole."""
-        if self.training.is_alive():
+        if self.training.is_alive() and not self.unplaced:  # else Ray removes with this process what never started
             ray.get(self.line.close.remote(self.plan.id))
             self.training.join(TIDY_SECONDS)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from service import lock, record, yaml_text
-from service.errors import AssayError, RunNotFoundError, nearest
+from service.errors import AssayError, RunNotFoundError, SpecError, nearest
 from service.record import RunRecord, TrialRecord
 from service.spec import JobSpec
 from service.store import Folder
@@ -35,28 +35,49 @@ def run_folder(store: Folder, name: str) -> Folder:
     raise RunNotFoundError(f"no run {name!r} in {store.uri}", hint=nearest(name, known) if known else "it has no runs")
 
 
-def load(folder: Folder, watch: bool = True) -> RunRecord:
+def load(folder: Folder) -> RunRecord:
     """The record of a run. A run that says `running` though its driver is gone is `lost`.
 
-    watch: watch the heartbeat of a driver on another machine, which takes seconds; else believe its lock.
+    Takes seconds if the driver is on another machine: its heartbeat has to be watched.
     """
+    (state,) = _judged([(folder, _read(folder))])
+    return state
+
+
+def _read(folder: Folder) -> RunRecord:
     if not folder.exists("run.json"):
         raise RunNotFoundError(f"{folder.uri} holds no run: it has no run.json")
-    state = record.read_run(folder)
-    if state.status == "running" and not lock.alive(folder, watch):
-        return state.model_copy(update={"status": "lost"})
-    return state
+    return record.read_run(folder)
+
+
+def _judged(found: list[tuple[Folder, RunRecord]]) -> list[RunRecord]:
+    """The records, those marked as lost that nobody works on. All of their drivers are watched at the same time."""
+    running = [folder for folder, state in found if state.status == "running"]
+    alive = dict(zip([folder.uri for folder in running], lock.alive(*running), strict=True))
+    return [
+        state if alive.get(folder.uri, True) else state.model_copy(update={"status": "lost"}) for folder, state in found
+    ]
+
+
+def begun(folder: Folder, job_spec: JobSpec) -> bool:
+    """Whether a run of this spec has begun in the folder. SpecError if it is one of another spec."""
+    if not folder.exists("spec.yaml"):
+        return False
+    if folder.read("spec.yaml") != yaml_text.dump(job_spec.tree()).encode():
+        raise SpecError(f"run id {folder.name!r} is in use by another spec", hint="choose another --id")
+    return True
 
 
 def all_runs(store: Folder) -> tuple[list[RunRecord], list[str]]:
     """Every run of the store, oldest first, and a sentence about each one that cannot be read."""
     found, damaged = [], []
     for name in (store / "runs").names():
+        folder = store / "runs" / name
         try:
-            found.append(load(store / "runs" / name, watch=False))
+            found.append((folder, _read(folder)))
         except AssayError as error:
             damaged.append(f"{name}: {error}")
-    return found, damaged
+    return _judged(found), damaged
 
 
 def trials(folder: Folder) -> list[TrialRecord]:
@@ -68,9 +89,14 @@ def trials(folder: Folder) -> list[TrialRecord]:
 def seconds_of_same(store: Folder, job_spec: JobSpec) -> float | None:
     """How long the newest finished run of exactly this spec took; None if there is none."""
     text = yaml_text.dump(job_spec.tree()).encode()
-    for state in reversed(all_runs(store)[0]):
-        if state.status == "finished" and (store / "runs" / state.id).read("spec.yaml") == text:
-            return state.seconds
+    for name in reversed((store / "runs").names()):
+        folder = store / "runs" / name
+        try:
+            state = _read(folder)
+            if state.status == "finished" and folder.read("spec.yaml") == text:
+                return state.seconds
+        except AssayError:
+            continue  # `assay runs` tells of it
     return None
 
 

@@ -37,7 +37,7 @@ class RunLock:
     def __enter__(self) -> "RunLock":
         if not self.folder.create(LOCK, self._content(0)):
             holder = holder_of(self.folder)
-            if holder and alive(self.folder):
+            if holder and all(alive(self.folder)):
                 raise RunLockedError(
                     f"run {self.folder.name} is being worked on by process {holder['pid']} "
                     f"on {holder['host']} since {holder['since']}",
@@ -88,23 +88,37 @@ def holder_of(folder: Folder) -> dict[str, Any] | None:
         return None
 
 
-def alive(folder: Folder, watch: bool = True) -> bool:
-    """Whether a driver works on this run. Of a driver on another machine one has to watch the heartbeat for a while."""
-    holder = holder_of(folder)
-    if holder is None:
-        return False
-    if holder["host"] == socket.gethostname():
-        return _process_exists(holder["pid"])
-    if not watch:
-        return True
-    for _ in range(WATCH_BEATS):
-        time.sleep(BEAT_SECONDS)
-        now = holder_of(folder)
+class Watch:
+    """Whether a driver works on a run, by looking again and again. Of one on another machine, it is its heartbeat."""
+
+    def __init__(self, folder: Folder) -> None:
+        self.folder = folder
+        self.seen = holder_of(folder)
+        self.since = time.monotonic()
+        self.beating = False
+
+    def alive(self) -> bool | None:
+        """True: it works on it. False: it does not. None: one has to look longer."""
+        now = holder_of(self.folder)
         if now is None:
             return False
-        if now["token"] != holder["token"] or now["beat"] != holder["beat"]:
-            return True
-    return False
+        if now["host"] == socket.gethostname():
+            return _process_exists(now["pid"])
+        if self.seen is None or (now["token"], now["beat"]) != (self.seen["token"], self.seen["beat"]):
+            self.seen, self.since, self.beating = now, time.monotonic(), True
+        if time.monotonic() - self.since > WATCH_BEATS * BEAT_SECONDS:
+            return False
+        return True if self.beating else None
+
+
+def alive(*folders: Folder) -> list[bool]:
+    """Whether a driver works on each of these runs. Takes seconds if one of them is on another machine."""
+    watches = [Watch(folder) for folder in folders]
+    found = [watch.alive() for watch in watches]
+    while None in found:
+        time.sleep(BEAT_SECONDS / 4)
+        found = [watch.alive() if each is None else each for watch, each in zip(watches, found, strict=True)]
+    return [bool(each) for each in found]
 
 
 def _process_exists(pid: Any) -> bool:

@@ -92,8 +92,9 @@ def shipped(log_file: Path | None, folder: Folder) -> Iterator[None]:
 def read(folder: Folder, follow: bool) -> Iterator[str]:
     """The log of a run, in pieces; with `follow` until its driver is done."""
     shown = b""
+    watch = lock.Watch(folder)
     while True:
-        going_on = follow and lock.alive(folder, watch=False)
+        going_on = follow and watch.alive() is not False
         content = folder.read(LOG) if folder.exists(LOG) else b""
         # a long log loses its beginning: go on after the last piece that was shown
         start = content.find(shown[-4096:]) + len(shown[-4096:]) if shown[-4096:] in content else 0

@@ -1,6 +1,7 @@
 """Chunks of cells as Ray tasks. Ray places them, starts them again when a worker or a node is lost, and scales up."""
 
 import importlib
+import math
 import time
 from collections.abc import Callable
 from functools import reduce
@@ -24,17 +25,25 @@ IN_FLIGHT_PER_WORKER = 4
 class RayTasks:
     """An executor for `run.map`: every chunk is a task that occupies `resources`."""
 
-    def __init__(self, resources: Resources, max_failures: int, tell: Callable[[CellProgress], None]) -> None:
+    def __init__(
+        self,
+        resources: Resources,
+        max_failures: int,
+        tell: Callable[[CellProgress], None],
+        max_wait_seconds: float = math.inf,
+    ) -> None:
         self.resources = resources
+        self.max_wait_seconds = max_wait_seconds
         self.max_failures = max_failures
         self.tell = tell
 
     def pool(self, work: Work) -> Pool:
-        return _Tasks(work, self.resources, self.max_failures)
+        return _Tasks(work, self.resources, self.max_failures, self.max_wait_seconds)
 
 
 class _Tasks:
-    def __init__(self, work: Work, resources: Resources, max_failures: int) -> None:
+    def __init__(self, work: Work, resources: Resources, max_failures: int, max_wait_seconds: float) -> None:
+        self.max_wait_seconds, self._room_at = max_wait_seconds, time.monotonic()
         self.work, self.resources, self.max_failures = work, resources, max_failures
         needs = cluster.amounts(resources)
         self.shared = ray.put(work.shared)
@@ -51,7 +60,12 @@ class _Tasks:
 
     def capacity(self) -> Capacity:
         if time.monotonic() - self._looked > TICK_SECONDS:
-            self._looked, self._workers = time.monotonic(), max(1, cluster.room(self.resources))
+            room = cluster.room(self.resources)
+            self._looked, self._workers = time.monotonic(), max(1, room)
+            if room:
+                self._room_at = self._looked
+            elif self._looked - self._room_at > self.max_wait_seconds:
+                raise cluster.no_room(f"cells of {self.work.name}", self.resources, self.max_wait_seconds)
         # more than fits: workers never wait for the driver, and an autoscaler sees the demand
         return Capacity(self._workers, max(LEAST_IN_FLIGHT, IN_FLIGHT_PER_WORKER * self._workers))
 

@@ -4,17 +4,26 @@ What is true of a run is what these files say. A run whose record says `running`
 its driver: its status is shown as `lost`, and `assay resume` goes on from what is there.
 """
 
+import re
 import traceback
 from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from service.errors import AssayError, InputError, StoreError
+from service.errors import AssayError, InputError, SpecError, StoreError
 from service.store import Folder
+
+RUN_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 
 RunStatus = Literal["running", "finished", "partial", "failed", "cancelled", "lost"]
 Record = TypeVar("Record", bound=BaseModel)
 TrialStatus = Literal["finished", "partial", "stopped", "failed"]  # partial: some of its cells have no result
+
+
+def check_id(run_id: str) -> None:
+    """SpecError if this cannot be the id of a run: it names a folder, and a job of Ray."""
+    if not RUN_ID.fullmatch(run_id):
+        raise SpecError(f"run id {run_id!r}: use up to 63 lower-case letters, digits and dashes")
 
 
 class Failure(BaseModel):

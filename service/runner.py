@@ -4,7 +4,6 @@ Everything that can be refused is refused before the run's folder exists. From t
 trial's end is on disk, and `resume` does what is missing.
 """
 
-import re
 import secrets
 import time
 from collections.abc import Iterator
@@ -25,8 +24,6 @@ from service.run import Run
 from service.spec import JobSpec
 from service.stop import Stop
 from service.store import Folder, open_store
-
-RUN_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 
 
 @dataclass(frozen=True)
@@ -52,8 +49,9 @@ def runs_of(store: Folder) -> Folder:
 def start(job_spec: JobSpec, how: Execution, run_id: str | None = None) -> RunRecord:
     """Run a spec under a new id. Returns how it ended; raises only if it could not begin."""
     run_id = run_id or new_run_id(job_spec.title)
-    if not RUN_ID.fullmatch(run_id):
-        raise SpecError(f"run id {run_id!r}: use up to 63 lower-case letters, digits and dashes")
+    record.check_id(run_id)
+    if cluster.is_job():
+        cluster.check_absolute(job_spec.store)
     store = open_store(job_spec.store)
     plans = _plans(job_spec, store)
     store.check()
@@ -89,6 +87,7 @@ def _ray(plans: list[TrialPlan], how: Execution) -> Iterator[None]:
     with cluster.connect(how.address, how.cpus):
         for resources in {each.spec.resources for each in plans}:
             cluster.check_feasible(resources)
+        cluster.check_store(open_store(plans[0].spec.store))
         yield
 
 

@@ -132,6 +132,11 @@ class Limits(Section):
         "that raises is tried a second time, unless this is 0",
     )
     max_concurrent: int | None = Field(None, ge=1, description="trials at the same time; none: as many as fit")
+    max_wait_seconds: float = Field(
+        1800,
+        gt=0,
+        description="how long all may wait for room, while a cluster grows, before it is given up",
+    )
 
 
 class JobSpec(Section):

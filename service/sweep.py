@@ -14,6 +14,7 @@ from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
 
 from service import catalog, cluster, data_parallel, record
+from service.errors import ClusterError
 from service.fanout import CellProgress, Executor, InProcess
 from service.plan import TrialPlan
 from service.progress import Progress
@@ -73,6 +74,8 @@ def run_trials(
     )
     tuner.fit()
     (folder / TUNE_FOLDER).delete()
+    if watch.given_up:
+        raise watch.given_up
 
 
 def _watched(spec: JobSpec) -> list[str]:
@@ -99,7 +102,7 @@ def _trainable(plans: list[TrialPlan], run_uri: str, watched: list[str]) -> Any:
         resources, max_failures = plan.spec.resources, plan.spec.limits.max_failures
         executor: Executor = InProcess(tell, max_failures)
         if catalog.load(plan.spec.job).fan_out:
-            executor = RayTasks(resources, max_failures, tell)
+            executor = RayTasks(resources, max_failures, tell, plan.spec.limits.max_wait_seconds)
         # a failure of the job itself is recorded there and does not raise: Tune retries lost workers only
         execute(plan, open_store(run_uri) / "trials" / plan.id, report, executor)
 
@@ -123,6 +126,8 @@ class _StopWhen(tune.Stopper):
         return self.watch.stop.is_set()
 
     def stop_all(self) -> bool:
+        if self.watch.given_up:
+            return True
         if not self.watch.stop.is_set():
             return False
         self.asked_at = self.asked_at or time.monotonic()
@@ -148,12 +153,27 @@ class _Watch(tune.Callback):
         self.rows: dict[str, list[Row]] = {}
         self.started_at: dict[str, float] = {}
         self.mapping: set[str] = set()  # trials that are in the middle of a map
+        self.given_up: ClusterError | None = None
+        self._idle_since: float | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
 
     def _plan(self, trial: TuneTrial) -> TrialPlan:
         return self.plans[int(trial.config["plan"])]
+
+    def on_step_end(self, iteration: int, trials: list[TuneTrial], **info: Any) -> None:
+        """Give up when no trial has found a place for too long: Ray would wait for ever."""
+        waiting = [trial for trial in trials if trial.status == TuneTrial.PENDING]
+        if not waiting or any(trial.status == TuneTrial.RUNNING for trial in trials):
+            self._idle_since = None
+            return
+        self._idle_since = self._idle_since or time.monotonic()
+        plan = self._plan(waiting[0])
+        if time.monotonic() - self._idle_since > plan.spec.limits.max_wait_seconds:
+            self.given_up = cluster.no_room(
+                f"trial {plan.label!r}", plan.spec.resources, plan.spec.limits.max_wait_seconds
+            )
 
     def on_trial_start(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         plan = self._plan(trial)

@@ -1,0 +1,65 @@
+"""What of the current folder a submitted run takes along: what `.gitignore` and `.rayignore` leave, as one zip file."""
+
+import os
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from pathspec import GitIgnoreSpec
+
+from service.errors import TooLargeError
+
+MOST_BYTES = 100 << 20  # Ray's head refuses a larger upload (ray._private.ray_constants.DASHBOARD_CLIENT_MAX_SIZE)
+IGNORE_FILES = (".gitignore", ".rayignore")
+NEVER = (".git/", "__pycache__/", ".venv*/", "/assay-store/")
+SPEC = "assay-spec.yaml"  # where the run's spec is in the zip
+_DATE = (1980, 1, 1, 0, 0, 0)  # of all entries: the same files make the same zip, and Ray uploads it once
+
+
+def pack(folder: Path, target: Path, spec: bytes | None) -> None:
+    """Write the folder's files, and the spec beside them, into the zip `target`.
+
+    TooLargeError names the largest file if they are too many for Ray.
+    """
+    sizes = {path: (folder / path).stat().st_size for path in sorted(files(folder))}
+    if (total := sum(sizes.values())) > MOST_BYTES:
+        largest = max(sizes, key=lambda path: sizes[path])
+        raise TooLargeError(
+            f"the current folder has {total / 2**20:,.0f} MiB to be shipped, the largest file is {largest} "
+            f"({sizes[largest] / 2**20:,.0f} MiB); at most {MOST_BYTES >> 20} MiB are allowed",
+            hint="name in .rayignore what the run does not need, or submit from another folder",
+        )
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in sizes:
+            _put(archive, path, (folder / path).read_bytes())
+        if spec is not None:
+            _put(archive, SPEC, spec)
+
+
+def _put(archive: zipfile.ZipFile, path: str, content: bytes) -> None:
+    entry = zipfile.ZipInfo(path, _DATE)
+    entry.compress_type = zipfile.ZIP_DEFLATED
+    entry.external_attr = 0o644 << 16
+    archive.writestr(entry, content)
+
+
+def files(folder: Path) -> Iterator[str]:
+    """Paths of the files to be shipped, relative to the folder. Links to files count as files, links to folders do not.
+
+    An ignore file rules over its own folder and all below it, as for git.
+    """
+    rules: list[tuple[str, GitIgnoreSpec]] = [("", GitIgnoreSpec.from_lines(NEVER))]
+
+    def ignored(path: str) -> bool:
+        return any(path.startswith(base) and spec.match_file(path[len(base) :]) for base, spec in rules)
+
+    for place, folders, names in os.walk(folder):
+        base = "" if (relative := os.path.relpath(place, folder)) == "." else f"{relative}/"
+        for name in IGNORE_FILES:
+            if name in names:
+                lines = (Path(place) / name).read_text(errors="replace").splitlines()
+                rules.append((base, GitIgnoreSpec.from_lines(lines)))
+        folders[:] = [name for name in folders if not ignored(f"{base}{name}/")]
+        for name in names:
+            if not ignored(f"{base}{name}") and (Path(place) / name).is_file():
+                yield f"{base}{name}"
