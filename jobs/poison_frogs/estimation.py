@@ -16,11 +16,11 @@ from jobs.common.costs import KNOWN, layer_work, least_seconds
 from jobs.common.datasets import DataParams
 from jobs.common.imports import resolve
 from jobs.common.model_reference import ModelReference
-from jobs.poison_frogs.collision import Recipe
 from jobs.poison_frogs.features import Features
-from jobs.poison_frogs.search import Matching, Polytope
+from jobs.poison_frogs.heads import HeadParams, fit_head
+from jobs.poison_frogs.recipes import Matching, Polytope, Recipe
 from jobs.poison_frogs.selection import class_index
-from jobs.poison_frogs.victims import HeadParams, ScratchParams, VictimParams, fit_head
+from jobs.poison_frogs.victims import ScratchParams, VictimParams
 from service.errors import InputError
 
 EVALUATIONS = 200  # of L-BFGS for a head, as measured on digits

@@ -10,9 +10,11 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from jobs.common.plots import GREY, PALETTE, house_style, panels
+from jobs.poison_frogs.angles import class_vector
+from jobs.poison_frogs.retraining import Retraining
 from jobs.poison_frogs.search import Crafts
 from jobs.poison_frogs.selection import Target
-from jobs.poison_frogs.verdicts import Outcome, Retraining, class_vector, rates
+from jobs.poison_frogs.verdicts import Outcome, rates
 from service.run import Run
 
 CLEAN_COLOURS = (PALETTE[0], PALETTE[2])  # of the classes of targets and of bases

@@ -22,8 +22,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from jobs.common.datasets.base import Source
-from jobs.poison_frogs.collision import Paper, craft
+from jobs.poison_frogs.collision import craft
 from jobs.poison_frogs.features import Features, small
+from jobs.poison_frogs.recipes import Paper
 from jobs.poison_frogs.selection import digits_16
 
 PAIRS, TIMED_ART, ROUNDS = 64, 8, 3

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from jobs.poison_frogs import figures, search
+from jobs.poison_frogs import crafting, figures
 from jobs.poison_frogs.job import Params, run
 from jobs.poison_frogs.search import Crafts, batches
 from service import fanout
@@ -52,13 +52,13 @@ def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
 def crafted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, float]]:
     """Each pair whose crafting began, by sums of pixels of its base and its target."""
     pairs: list[tuple[float, float]] = []
-    plain = search.craft
+    plain = crafting.craft
 
     def counted(extract: Any, bases: torch.Tensor, targets: torch.Tensor, *others: Any) -> Any:
         pairs.extend(zip(bases.flatten(1).sum(1).tolist(), targets.flatten(1).sum(1).tolist(), strict=True))
         return plain(extract, bases, targets, *others)
 
-    monkeypatch.setattr(search, "craft", counted)
+    monkeypatch.setattr(crafting, "craft", counted)
     return pairs
 
 
@@ -129,7 +129,7 @@ def rows_of(handle: Any, asked: Params) -> list[dict[str, Any]]:
 
 def test_a_target_that_lacks_a_poison_is_left_out_of_what_needs_it(make_run, monkeypatch):
     assert Crafts({(0, 0, 0): None}).keys(0, 2) is None  # type: ignore[dict-item]
-    plain, met = search.craft, []
+    plain, met = crafting.craft, []
 
     def failing(extract: Any, bases: torch.Tensor, *others: Any) -> Any:
         met.append(bases)
@@ -137,7 +137,7 @@ def test_a_target_that_lacks_a_poison_is_left_out_of_what_needs_it(make_run, mon
             raise ArithmeticError("it does not converge")
         return plain(extract, bases, *others)
 
-    monkeypatch.setattr(search, "craft", failing)
+    monkeypatch.setattr(crafting, "craft", failing)
     handle = make_run()
     run(params(poisons=[1, 2]), handle)
     assert handle.failed_cells[0].count == 1

@@ -9,20 +9,12 @@ from sklearn.linear_model import LogisticRegression
 
 from jobs.common.datasets.base import Pixels
 from jobs.common.training import OptimizerParams
+from jobs.poison_frogs.angles import class_vector, rotation
 from jobs.poison_frogs.features import small
-from jobs.poison_frogs.verdicts import class_vector, rotation, verdict
-from jobs.poison_frogs.victims import (
-    Clustering,
-    DeepKnn,
-    FineTuneParams,
-    HeadParams,
-    L2Outliers,
-    PoisonedSet,
-    ScratchParams,
-    Spectral,
-    fit_head,
-    fit_network,
-)
+from jobs.poison_frogs.filters import Clustering, DeepKnn, L2Outliers, Spectral
+from jobs.poison_frogs.heads import HeadParams, fit_head
+from jobs.poison_frogs.verdicts import verdict
+from jobs.poison_frogs.victims import FineTuneParams, PoisonedSet, ScratchParams, fit_network
 from service.errors import RunFailedError
 
 DRAW = torch.Generator().manual_seed(0)

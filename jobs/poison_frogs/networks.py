@@ -1,0 +1,48 @@
+"""The attacked network and its surrogates: trained here, or of the model store."""
+
+from torch import nn
+
+from jobs.common.classifier_params import check_fit
+from jobs.common.datasets.base import ImageSet
+from jobs.common.network_params import TrainedNetwork
+from jobs.common.supervised import Training, train
+from jobs.common.training import device
+from jobs.poison_frogs.heads import HeadParams
+from jobs.poison_frogs.params import Params
+from service.models import CardDraft, TensorSpec
+from service.run import Run
+
+
+def networks_of(params: Params, learnt: ImageSet, run: Run) -> list[nn.Module]:
+    """The attacked network and the surrogates, on the CPU: trained, and the first of them saved; or loaded."""
+    if not isinstance(params.network, TrainedNetwork):
+        model = params.network.load(run)
+        model.check_task("classification")
+        if any(not isinstance(each, HeadParams) for each in params.victims.values()):
+            check_fit(model.network, learnt, model.name)
+        return [model.network]
+    classifier = params.network.classifier
+    names = ["", *(f"surrogate_{number}_" for number in range(1, params.surrogates + 1))]
+    networks = [classifier.build(learnt, run.seed_for("weights", name)).to(device()) for name in names]
+    check_fit(networks[0], learnt, classifier.name)
+    train(
+        [Training(name, each, learnt, params.network.training) for name, each in zip(names, networks, strict=True)], run
+    )
+    run.save_model(params.model_name, networks[0], card(params, learnt, run.metrics))
+    return [each.cpu().eval() for each in networks]
+
+
+def card(params: Params, images: ImageSet, metrics: dict[str, float]) -> CardDraft:
+    assert isinstance(params.network, TrainedNetwork)
+    classifier = params.network.classifier
+    return CardDraft(
+        architecture=classifier.architecture,
+        arguments=classifier.arguments(images),
+        study="poison_frogs",
+        task="classification",
+        inputs=(TensorSpec(name="images", datatype="FP32", shape=(-1, *images.shape)),),
+        outputs=(TensorSpec(name="logits", datatype="FP32", shape=(-1, len(images.classes))),),
+        settings={"classes": list(images.classes), "data": params.data.name},
+        metrics=metrics,
+        description=f"{images.name} by {classifier.name.rpartition(':')[2]}, clean: what poisons were crafted for",
+    )

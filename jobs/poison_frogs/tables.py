@@ -1,0 +1,107 @@
+"""What a run writes down: rows of metrics, tables, warnings, and the poisons as files."""
+
+import math
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from jobs.common.datasets.base import ImageSet
+from jobs.poison_frogs.export import INDEX, PoisonSet, encode, to_8_bits
+from jobs.poison_frogs.heads import HeadParams
+from jobs.poison_frogs.params import Params
+from jobs.poison_frogs.retraining import Retraining
+from jobs.poison_frogs.search import Crafts
+from jobs.poison_frogs.selection import Target
+from jobs.poison_frogs.verdicts import Outcome, rates
+from service.run import Run
+
+
+def log(params: Params, targets: Sequence[Target], crafts: Crafts, rows: Sequence[dict[str, Any]], run: Run) -> None:
+    """One row of metrics for each number of poisons."""
+    by = {(row["victim"], row["defence"], row["control"], row["poisons"]): row for row in rows}
+    first, most = next(iter(params.victims)), params.poisons[-1]
+    begin = int(run.rows[-1]["step"]) + 1 if run.rows else 0
+    for step, count in enumerate(params.poisons, begin):
+        row = by.get((first, "", "poison", count))
+        if row is None:
+            continue
+        told = ("success", "low", "high", "fitted", "confidence", "rotation", "accuracy", "accuracy_drop")
+        near = [one.collision for place in range(len(targets)) for one in crafts.of(place, count)]
+        metrics = {
+            **{"poisons": count, **{name: row[name] for name in told}},
+            **{f"success_{name}": by[name, "", "poison", count]["success"] for name in params.victims},
+            **{f"left_{name}": by[first, name, "poison", count]["success"] for name in params.defences},
+            **{f"recall_{name}": by[first, name, "poison", count]["recall"] for name in params.defences},
+            "inconclusive": row["inconclusive"] / row["n"],
+            "unpoisoned": by[first, "", "no poison", 0]["success"],
+            "flipped": by[first, "", "flipped label", most]["success"],
+            "collision": statistics.median(near),
+            "neighbour": statistics.median(target.neighbour for target in targets),
+        }
+        run.log(step=step, **{name: value for name, value in metrics.items() if math.isfinite(value)})
+
+
+def keep(
+    params: Params,
+    targets: Sequence[Target],
+    crafts: Crafts,
+    outcomes: Sequence[Outcome],
+    shared: Retraining,
+    run: Run,
+) -> None:
+    """The rates, what became of every target and of every poison, and what to know about the numbers."""
+    run.table("success", rates(outcomes), title="Targets taken for the base class, with 95 % intervals")
+    rows = [one.row(shared.test.classes, crafts) for one in outcomes]
+    run.table("targets", rows, title="What became of each target")
+    rows = [one.row() | {"neighbour": targets[place].neighbour} for (place, _, _), one in crafts.made.items()]
+    run.table("poisons", rows, title="The poisons: distances of features, and to the base for pixels in [0, 1]")
+    if found := warnings(params, targets, crafts, shared.features):
+        run.table("warnings", [{"warning": each} for each in found], title="What to know about these numbers")
+    if rows := [row for one in outcomes if one.control == "poison" for row in one.epoch_rows()]:
+        run.table("epochs", rows, title="Confidence in the base class and rotation after each epoch")
+
+
+def warnings(params: Params, targets: Sequence[Target], crafts: Crafts, features: Tensor) -> list[str]:
+    """What makes the numbers say less than they seem to. features: (n, D) of the training images."""
+    found, made = [], crafts.made.values()
+    if wrong := [target.index for target in targets if target.margin <= 0]:
+        found.append(f"{len(wrong)} targets are misclassified without poison, which flatters success: {wrong[:10]}")
+    if lacking := sum(crafts.keys(at, count) is None for at in range(len(targets)) for count in params.poisons):
+        found.append(f"{lacking} targets lack poisons, because cells failed: they are left out of the rates")
+    if odd := sum(one.stopped == "not finite" for one in made):
+        found.append(f"{odd} crafts met values that are not finite and stopped there")
+    if still := sum(one.change == 0 for one in made):
+        found.append(f"{still} poisons are their bases unchanged: the steps are too small, or β is too large")
+    if far := sum(one.collision >= targets[at].neighbour for (at, _, _), one in crafts.made.items()):
+        found.append(f"{far} of {len(made)} poisons are no nearer to their target than its nearest training image is")
+    count, size = features.shape
+    if size < count and any(isinstance(victim, HeadParams) for victim in params.victims.values()):
+        found.append(f"{size} features for {count:,} training images: a head cannot fit every one of them")
+    for name, victim in params.victims.items():
+        if isinstance(victim, HeadParams) and victim.l2 >= 1e-3:
+            found.append(f"{name}: a penalty of {victim.l2:g} keeps a head from fitting single images, poisons or not")
+    return found
+
+
+def export(params: Params, targets: Sequence[Target], crafts: Crafts, test: ImageSet, run: Run) -> None:
+    """The poisons of each target in a folder of their own."""
+    for place, target in enumerate(targets):
+        if poisons := crafts.of(place, params.poisons[-1]):
+            image = to_8_bits(test.images(torch.tensor([target.index])))[0]
+            files = encode(
+                PoisonSet(
+                    images=torch.stack([one.image for one in poisons]),
+                    labels=(target.aim,) * len(poisons),
+                    bases=tuple(one.base for one in poisons),
+                    target=image,
+                    target_index=target.index,
+                    target_label=target.own,
+                    data=test.name,
+                )
+            )
+            for name, content in files.items():
+                title = f"Poisons for target {target.index}" if name == INDEX else ""
+                run.file(f"poisons/{target.index}/{name}", content, title=title)
