@@ -81,7 +81,7 @@ def convert(pickled: bytes, where: str = "the setups file") -> tuple[Setup, ...]
     """Setups from a pickle of the benchmark. InputError if it is damaged, or asks for anything but plain values."""
     _check_size(pickled, where)
     environment = {"PYTHONPATH": str(Path(__file__).parents[2]), "OPENBLAS_NUM_THREADS": "1"}
-    command = [sys.executable, "-P", "-m", "jobs.poison_frogs.benchmark"]
+    command = [sys.executable, "-P", "-m", "jobs.poison_frogs.setups"]
     try:
         done = subprocess.run(command, input=pickled, capture_output=True, env=environment, timeout=6 * SECONDS)
     except subprocess.TimeoutExpired as error:
