@@ -1,0 +1,185 @@
+"""A cluster of several nodes on this machine, started as a user would start it: one `ray start` a node."""
+
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+
+from service.submit import Head
+
+BIN = Path(sys.executable).parent
+STARTED_SECONDS = 90.0
+
+
+class LocalCluster:
+    """A head without cores, protected by a token, and nodes that come and go."""
+
+    def __init__(self, **environment: str) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="c", dir="/tmp"))  # short: Ray's sockets are below it
+        self.port, self.dashboard_port, self.client_port = free_port(), free_port(), free_port()
+        self.token = secrets.token_hex(16)
+        self.environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("RAY_")},
+            "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONPATH": os.getcwd(),
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": self.token,
+            "RAY_health_check_initial_delay_ms": "1000",  # a node that is gone is noticed soon
+            "RAY_health_check_period_ms": "1000",
+            "RAY_health_check_timeout_ms": "4000",
+            "RAY_health_check_failure_threshold": "3",
+            "TUNE_MAX_PENDING_TRIALS_PG": "16",
+            "AUTOSCALER_UPDATE_INTERVAL_S": "1",
+            **environment,
+        }
+        self.nodes: list[subprocess.Popen[bytes]] = []
+        self.head = self.start_head()
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def dashboard(self) -> str:
+        return f"http://127.0.0.1:{self.dashboard_port}"
+
+    def start_head(self, *options: str) -> "subprocess.Popen[bytes]":
+        words = ["--head", "--port", str(self.port), "--dashboard-port", str(self.dashboard_port), "--num-cpus", "0"]
+        words += ["--node-ip-address", "127.0.0.1", "--ray-client-server-port", str(self.client_port)]
+        self.head = self._start("h", *words, *options)
+        self.wait(lambda: _listens(self.dashboard_port) and self._answers(), self.head)
+        return self.head
+
+    def add(self, *options: str, cpus: int = 1, wait: bool = True) -> "subprocess.Popen[bytes]":
+        """One more node, with a folder of its own: on one host two nodes would else tidy up each other's files."""
+        before = len(self.alive())
+        words = ["--address", self.address, "--num-cpus", str(cpus)]
+        node = self._start(f"n{len(list(self.folder.iterdir()))}", *words, *options)
+        self.nodes.append(node)
+        if wait:
+            self.wait(lambda: len(self.alive()) > before, node)
+        return node
+
+    def _start(self, name: str, *options: str) -> "subprocess.Popen[bytes]":
+        folder = self.folder / name
+        folder.mkdir(exist_ok=True)
+        command = [str(BIN / "ray"), "start", "--block", "--disable-usage-stats", "--temp-dir", str(folder)]
+        command += ["--min-worker-port", "0", "--max-worker-port", "0", "--object-store-memory", str(100 << 20)]
+        command += ["--dashboard-agent-listen-port", str(free_port()), *options]
+        with open(self.folder / f"{name}.log", "ab") as log:
+            return subprocess.Popen(command, env=self.environment, stdout=log, stderr=log, cwd=self.folder)
+
+    def kill(self, node: "subprocess.Popen[bytes]") -> None:
+        """All processes of a node at once, as when the machine goes."""
+        kill_tree(node)
+        if node in self.nodes:
+            self.nodes.remove(node)
+
+    def remove(self, node: "subprocess.Popen[bytes]") -> None:
+        """Take a node away, and wait until the cluster knows."""
+        before = len(self.alive())
+        self.kill(node)
+        wait_for(lambda: len(self.alive()) < before)
+
+    def ensure(self, count: int, cpus: int = 1) -> None:
+        """So many nodes of so many cores besides the head."""
+        missing = [self.add(cpus=cpus, wait=False) for _ in range(count - len(self.nodes))]
+        self.wait(lambda: len(self.alive()) == count + 1, *missing, *self.nodes)
+
+    def workers(self, node: "subprocess.Popen[bytes]", name: str = "") -> list[psutil.Process]:
+        """Ray's worker processes of a node that run something whose name contains `name`."""
+        found = []
+        for process in psutil.Process(node.pid).children(recursive=True):
+            try:
+                title = " ".join(process.cmdline())
+            except psutil.Error:
+                continue
+            if title.startswith("ray::") and "Agent" not in title and name in title:
+                found.append(process)
+        return found
+
+    def jobs(self) -> Head:
+        """The head as `assay submit` sees it."""
+        before = os.environ.get("RAY_AUTH_TOKEN")
+        os.environ["RAY_AUTH_TOKEN"] = self.token
+        try:
+            return Head(self.dashboard)
+        finally:
+            os.environ.pop("RAY_AUTH_TOKEN")
+            if before is not None:
+                os.environ["RAY_AUTH_TOKEN"] = before
+
+    def alive(self) -> list[object]:
+        return list(self.jobs().nodes())
+
+    def _answers(self) -> bool:
+        try:
+            return len(self.alive()) >= 1
+        except Exception:  # whatever it is that a head says while it starts
+            return False
+
+    def wait(self, condition: Callable[[], bool], *processes: "subprocess.Popen[bytes]") -> None:
+        def met() -> bool:
+            ended = [process for process in processes if process.poll() is not None]
+            assert not ended, "\n".join(path.read_text()[-2000:] for path in sorted(self.folder.glob("*.log")))
+            return condition()
+
+        wait_for(met, STARTED_SECONDS)
+
+    def run(self, *words: str, **options: object) -> "subprocess.Popen[str]":
+        """`assay WORDS…` in this environment; what it prints is in `process.communicate()`."""
+        command = [sys.executable, "-m", "service", *words]
+        return subprocess.Popen(
+            command, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options
+        )  # type: ignore[call-overload,no-any-return]
+
+    def drive(self, *words: str) -> "subprocess.Popen[str]":
+        """`assay WORDS…` with its driver in a process here, outside of the nodes."""
+        return self.run(*words, "--address", self.address)
+
+    def close(self) -> None:
+        for node in [*self.nodes, self.head]:
+            kill_tree(node)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def kill_tree(process: "subprocess.Popen[bytes]") -> None:
+    """A process and all that it has started, without a chance to tidy up."""
+    try:
+        tree = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    except psutil.NoSuchProcess:
+        tree = []
+    for each in tree:
+        try:
+            each.kill()
+        except psutil.NoSuchProcess:
+            continue
+    process.wait()
+    psutil.wait_procs(tree, timeout=10)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.1)
