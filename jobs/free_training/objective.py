@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from jobs.common import parallel
-from jobs.free_training.precision import Precision
+from jobs.common.precision import Precision
 
 Crafting = Literal["train", "eval"]
 

@@ -18,13 +18,13 @@ from jobs.common.attacks.ball import Ball
 from jobs.common.attacks.pgd import PGD
 from jobs.common.augmentation import AugmentationParams
 from jobs.common.params import StudyParams
+from jobs.common.precision import Precision, PrecisionName, check_precision
 from jobs.common.training import OptimizerParams, device_of, moments, restore_moments, set_rate
 from jobs.free_training.accuracy import attacked, correct
 from jobs.free_training.data import TrainingData
 from jobs.free_training.methods.base import Method
 from jobs.free_training.objective import Objective
 from jobs.free_training.overfitting import Snapshot
-from jobs.free_training.precision import Precision, PrecisionName, check_precision
 from service.errors import InputError, RunFailedError
 from service.run import Run
 

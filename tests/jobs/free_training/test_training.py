@@ -12,6 +12,7 @@ from jobs.common import parallel
 from jobs.common.attacks import PGD, Ball
 from jobs.common.augmentation import AugmentationParams
 from jobs.common.datasets.base import ImageSet
+from jobs.common.precision import Precision
 from jobs.common.training import CosineDecay, LinearDecay, OptimizerParams, StepDecay, WarmUp
 from jobs.free_training.accuracy import attacked, correct
 from jobs.free_training.data import TrainingData
@@ -22,7 +23,6 @@ from jobs.free_training.methods.natural import Natural
 from jobs.free_training.methods.pgd import ProjectedGradient
 from jobs.free_training.methods.trades import Trades
 from jobs.free_training.overfitting import OverfittingStop
-from jobs.free_training.precision import Precision
 from jobs.free_training.training import TrainingParams, build_optimizer, train
 from service.errors import InputError, RunFailedError
 from service.run import Run
