@@ -1,0 +1,13 @@
+"""The application as a RayService or `serve deploy` asks for it: `import_path: serving.application:build`."""
+
+from ray.serve import Application
+
+from service.store import open_store
+from serving import app
+from serving import settings as settings_of
+
+
+def build(args: dict[str, str]) -> Application:
+    """args: `store`, and `config`, the path of a settings file. Where it listens, Serve's own options say."""
+    settings = settings_of.load(args.get("config"))
+    return app.build(settings, open_store(args["store"]).uri)

@@ -1,0 +1,189 @@
+"""cluster.yaml and configs/kuberay: valid for Ray's own schema and KubeRay's fields, and of the project's versions."""
+
+import copy
+import re
+import shlex
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+from packaging.specifiers import SpecifierSet
+from ray.autoscaler._private.util import prepare_config, validate_config
+from ray.serve.schema import ServeDeploySchema
+
+from service import node_types, spec
+from service.cluster import check_feasible
+from service.errors import AssayError
+from service.node_types import NodeType
+from service.spec import Resources
+from serving import settings
+
+PINS = " ".join(tomllib.loads(Path("pyproject.toml").read_text())["project"]["dependencies"])
+RAY = SpecifierSet(re.search(r"ray\[[^\]]*\]([^ ]+)", PINS)[1])  # type: ignore[index]
+KUBERAY = {path.stem: path for path in sorted(Path("configs/kuberay").glob("ray*.yaml"))}
+# of ray.io/v1, what the operator knows at these places; a misspelt field is dropped by it without a word
+FIELDS = {
+    "RayCluster": {
+        "rayVersion",
+        "authOptions",
+        "enableInTreeAutoscaling",
+        "autoscalerOptions",
+        "headGroupSpec",
+        "workerGroupSpecs",
+    },
+    "RayJob": {
+        "entrypoint",
+        "jobId",
+        "submissionMode",
+        "submitterConfig",
+        "backoffLimit",
+        "activeDeadlineSeconds",
+        "shutdownAfterJobFinishes",
+        "ttlSecondsAfterFinished",
+        "runtimeEnvYAML",
+        "rayClusterSpec",
+    },
+    "RayService": {"serveConfigV2", "rayClusterConfig", "excludeHeadPodFromServeSvc"},
+}
+GROUP = {"groupName", "replicas", "minReplicas", "maxReplicas", "rayStartParams", "template"}
+
+
+def tree(path: str | Path) -> Any:
+    return yaml.safe_load(Path(path).read_text())
+
+
+def cluster_of(resource: Any) -> Any:
+    found = resource["spec"]
+    return found.get("rayClusterSpec") or found.get("rayClusterConfig") or found
+
+
+def test_cluster_yaml_is_valid_for_ray() -> None:
+    config = tree("cluster.yaml")
+    validate_config(prepare_config(copy.deepcopy(config)))
+    with pytest.raises(jsonschema.ValidationError):
+        validate_config(config | {"idle_timeout": 5})
+    types = config["available_node_types"]
+    assert types["head"]["resources"]["CPU"] == 0 and types["head"]["resources"]["GPU"] == 0
+    assert all(each.get("min_workers", 0) == 0 for each in types.values()), "an idle cluster is its head alone"
+    spot = [name for name, each in types.items() if "InstanceMarketOptions" in each["node_config"]]
+    assert spot == ["cpu", "gpu"]
+    images = [config["docker"]["image"], types["gpu"]["docker"]["worker_image"]]
+    assert all(RAY.contains(re.search(r"ray:([\d.]+)-", image)[1]) for image in images)  # type: ignore[index]
+
+
+def test_nobody_from_outside_reaches_the_dashboard() -> None:
+    config = tree("cluster.yaml")
+    (head,) = [line for line in config["head_start_ray_commands"] if "--head" in line]
+    words = shlex.split(head)
+    assert "--dashboard-host=127.0.0.1" in words and "--num-cpus=0" in words
+    for line in config["head_start_ray_commands"] + config["worker_start_ray_commands"]:
+        assert "ray start" not in line or {"RAY_AUTH_MODE=token", "--disable-usage-stats"} <= set(shlex.split(line))
+    for path in KUBERAY.values():
+        assert cluster_of(tree(path))["authOptions"] == {"mode": "token"}, path
+
+
+@pytest.mark.parametrize("name", list(KUBERAY))
+def test_kuberay(name: str) -> None:
+    resource = tree(KUBERAY[name])
+    assert resource["apiVersion"] == "ray.io/v1" and resource["kind"].lower() == name
+    assert re.fullmatch(r"[a-z0-9-]{1,47}", resource["metadata"]["name"])
+    assert set(resource["spec"]) <= FIELDS[resource["kind"]]
+    cluster = cluster_of(resource)
+    assert set(cluster) <= FIELDS["RayCluster"]
+    assert RAY.contains(str(cluster["rayVersion"])) and cluster["enableInTreeAutoscaling"] is True
+    head = cluster["headGroupSpec"]
+    assert set(head) == {"rayStartParams", "template"} and head["rayStartParams"]["num-cpus"] == "0"
+    for group in [head, *cluster["workerGroupSpecs"]]:
+        assert all(isinstance(value, str) for value in group["rayStartParams"].values())
+        (container,) = group["template"]["spec"]["containers"]
+        assert container["resources"]["requests"] == container["resources"]["limits"]
+        assert {each["name"] for each in container["volumeMounts"]} <= {
+            each["name"] for each in group["template"]["spec"]["volumes"]
+        }
+    for group in cluster["workerGroupSpecs"]:
+        assert set(group) == GROUP
+        assert group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
+
+
+def test_the_job_runs_a_spec_that_exists_and_knows_what_may_come() -> None:
+    resource = tree(KUBERAY["rayjob"])
+    words = shlex.split(resource["spec"]["entrypoint"])
+    assert words[:4] == ["python", "-m", "service", "run"] and "--again" in words
+    assert resource["spec"]["jobId"] == words[words.index("--id") + 1]
+    spec.load(words[4].removeprefix("/home/ray/assay/"), [words[-1]])
+    variables = yaml.safe_load(resource["spec"]["runtimeEnvYAML"])["env_vars"]
+    told = node_types.from_json(variables["ASSAY_NODE_TYPES"])
+    written = node_types.read(str(KUBERAY["rayjob"]))
+    assert [(each.count, each.amount("CPU"), each.amount("GPU")) for each in told] == [
+        (each.count, each.amount("CPU"), each.amount("GPU")) for each in written
+    ]
+
+
+def test_the_service_builds_what_is_there() -> None:
+    told = yaml.safe_load(tree(KUBERAY["rayservice"])["spec"]["serveConfigV2"])
+    schema = ServeDeploySchema.model_validate(told)
+    assert schema.http_options.port == 8000
+    (application,) = schema.applications
+    assert application.import_path == "serving.application:build"
+    config = settings.load(application.args["config"].removeprefix("/home/ray/assay/"))  # type: ignore[union-attr]
+    most = 4 * 8  # of the pods
+    assert (
+        config.replicas.max * config.replicas.cpus + config.attacks.replicas.max * config.attacks.replicas.cpus <= most
+    )
+
+
+# ---- what a cluster may grow to ------------------------------------------------------------------------------------
+
+
+def test_node_types_of_ray_up_and_of_kuberay() -> None:
+    cpu, gpu = node_types.read("cluster.yaml")
+    assert (cpu.count, cpu.amount("CPU"), cpu.amount("GPU")) == (8, 16, 0)
+    assert (gpu.count, gpu.amount("CPU"), gpu.amount("GPU"), gpu.amount("memory")) == (4, 8, 1, 2e10)
+    cpu, gpu = node_types.read(str(KUBERAY["raycluster"]))
+    assert (gpu.count, gpu.amount("GPU"), gpu.amount("memory")) == (4, 1, 32 * 2**30)
+    assert [node_types.from_json(node_types.to_json([each])) for each in (cpu, gpu)] == [
+        [NodeType(cpu.count, cpu.holds)],
+        [NodeType(gpu.count, gpu.holds)],
+    ]
+
+
+def test_a_spec_is_held_against_what_may_come() -> None:
+    types = node_types.read("cluster.yaml")
+    check_feasible(Resources(gpus=1, cpus=8, workers=4), types)
+    with pytest.raises(AssayError, match="resources.gpus: a trial asks for 2; the largest node has 1"):
+        check_feasible(Resources(gpus=2), types)
+    with pytest.raises(AssayError, match="resources.workers: a trial asks for 5; the cluster has room for 4"):
+        check_feasible(Resources(gpus=1, workers=5), types)
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", '[{"CPU": 1}]', '[{"count": 1, "CPU": "many"}]'])
+def test_node_types_that_are_none(text: str) -> None:
+    with pytest.raises(AssayError, match="ASSAY_NODE_TYPES"):
+        node_types.from_json(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("a: 1", "is neither a file of `ray up`"),
+        ("available_node_types: {a: {}}", "a node type is incomplete"),
+        ("spec: {workerGroupSpecs: [{}]}", "a node type is incomplete"),
+    ],
+)
+def test_files_of_no_cluster(tmp_path: Path, text: str, sentence: str) -> None:
+    path = tmp_path / "cluster.yaml"
+    path.write_text(text)
+    with pytest.raises(AssayError, match=sentence):
+        node_types.read(str(path))
+    with pytest.raises(AssayError, match="cannot read the cluster's file"):
+        node_types.read(str(tmp_path / "absent"))
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("8", 8), (8, 8), ("500m", 0.5), ("16Gi", 2**34), ("1G", 1e9), ("1.5", 1.5)]
+)
+def test_quantities(text: str, value: float) -> None:
+    assert node_types.quantity(text) == value
