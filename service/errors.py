@@ -7,7 +7,8 @@ what to do, the exit code of the command line and the status of the HTTP endpoin
     ├── InputError                        2    400   what the user gave is wrong
     │   ├── SpecError                     2    400   a field of a spec
     │   ├── UnknownNameError              2    404   a job, a problem, an architecture: suggests the nearest
-    │   └── TooLargeError                 2    413   a body, an image, a number of iterations over its limit
+    │   ├── TooLargeError                 2    413   a body, an image, a number of iterations over its limit
+    │   └── StrangerError                 2    401   no key, or one that is not known
     ├── StoreError                        2    503   the store cannot be read or written, or is full
     │   ├── RunNotFoundError              2    404
     │   └── RunLockedError                2    409   another driver holds the run
@@ -15,6 +16,7 @@ what to do, the exit code of the command line and the status of the HTTP endpoin
     │   └── ModelNotFoundError            2    404
     ├── ClusterError                      2    503   Ray is out of reach or cannot give what is asked
     ├── BusyError                         2    503   no room in the queue now
+    │   └── OverLimitError                2    429   a key has used up its requests or its attacks for now
     ├── RunFailedError                    1    500   the run ended without a result
     │   └── RunPartialError               3    500   some trials or cells failed; the rest has its results
     └── RunCancelledError               130    499   stopped on request; `assay resume` goes on from here
@@ -56,6 +58,10 @@ class TooLargeError(InputError):
     http_status = 413
 
 
+class StrangerError(InputError):
+    http_status = 401
+
+
 class StoreError(AssayError):
     exit_code = 2
     http_status = 503
@@ -85,6 +91,17 @@ class ClusterError(AssayError):
 class BusyError(AssayError):
     exit_code = 2
     http_status = 503
+
+
+class OverLimitError(BusyError):
+    """seconds: after which it would not be raised."""
+
+    http_status = 429
+
+    def __init__(self, message: str, seconds: float) -> None:
+        super().__init__(message)
+        self.args = (message, seconds)
+        self.seconds = seconds
 
 
 class RunFailedError(AssayError):

@@ -16,18 +16,17 @@ from ray import serve as ray_serve
 
 from service import models
 from service.cluster import connect
-from service.errors import ClusterError
+from service.errors import ClusterError, InputError
 from service.models import ModelCard
 from service.store import open_store
-from serving import attack_server
+from serving import attack_server, front
 from serving import settings as settings_of
 from serving.attack_server import AttackServer
-from serving.edge import BODY_LIMIT
 from serving.server import Server
 from serving.settings import ServeSettings
 
 NAME = "assay"
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
+CONTROLLER = "SERVE_CONTROLLER_ACTOR"  # as Serve names it, in its namespace "serve"
 
 
 def build(settings: ServeSettings, store_uri: str) -> ray_serve.Application:
@@ -85,10 +84,7 @@ def environment(settings: ServeSettings, folder: str) -> Mapping[str, str]:
 
     folder: for the sockets of HAProxy; by default all users of a machine would share one.
     """
-    variables = {
-        "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serving.edge.middlewares",
-        BODY_LIMIT: str(settings.limits.body_bytes),
-    }
+    variables = dict(front.environment(settings))
     if settings.haproxy:
         variables |= {
             "RAY_SERVE_ENABLE_HA_PROXY": "1",
@@ -104,18 +100,28 @@ def environment(settings: ServeSettings, folder: str) -> Mapping[str, str]:
     return variables
 
 
-def start(settings: ServeSettings, store_uri: str) -> None:
-    """Run the application on the Ray that this process is connected to, and return when it answers."""
+def start(settings: ServeSettings, store_uri: str, variables: Mapping[str, str]) -> None:
+    """Run the application on the Ray that this process is connected to, and return when it answers.
+
+    variables: the environment of Serve's processes, on whatever node. A Serve that runs already keeps its own.
+    """
     http = settings.http
+    if settings.keys and _is_running():
+        raise ClusterError(
+            "Serve runs on this cluster already, and would not ask for these keys", "end it first: `serve shutdown`"
+        )
     try:
         ray_serve.start(
-            proxy_location="HeadOnly" if http.host in LOOPBACK else "EveryNode",
+            proxy_location="EveryNode" if http.public else "HeadOnly",
             http_options={
                 "host": http.host,
                 "port": http.port,
                 "request_timeout_s": http.request_seconds,
                 "keep_alive_timeout_s": http.keep_alive_seconds,
+                "ssl_certfile": http.tls and http.tls.certificate,
+                "ssl_keyfile": http.tls and http.tls.private_key,
             },
+            controller_options={"runtime_env": {"env_vars": dict(variables)}},
             logging_config={"log_level": settings.logging.level, "enable_access_log": settings.logging.access},
         )
         ray_serve.run(build(settings, store_uri), name=NAME, route_prefix="/")
@@ -124,38 +130,56 @@ def start(settings: ServeSettings, store_uri: str) -> None:
         raise ClusterError(f"the endpoints do not start at {http.host}:{http.port}: {reason}") from error
 
 
-def serve(store: str, config: str | None = None, host: str | None = None, port: int | None = None) -> None:
+def _is_running() -> bool:
+    try:
+        ray.get_actor(CONTROLLER, namespace="serve")
+    except ValueError:
+        return False
+    return True
+
+
+def serve(
+    store: str,
+    config: str | None = None,
+    host: str | None = None,
+    port: int | None = None,
+    without_keys: bool = False,
+) -> None:
     """`assay serve`: every model of the store over HTTP until SIGINT or SIGTERM.
 
-    config: a settings file such as configs/serve.yaml. host, port: instead of those in it.
+    config: a settings file such as configs/serve.yaml. host, port: instead of those in it. without_keys: also where
+    other machines may reach it.
     """
     settings = settings_of.load(config).listening(host, port)
+    if settings.http.public and not settings.keys and not without_keys:
+        raise InputError(
+            f"http.host: {settings.http.host} is public, and there are no keys: everybody could use the models",
+            "make a key with `assay serve --new-key NAME`, or say --without-keys",
+        )
     models_of = open_store(store)
     cards = models.list_models(models_of)
     here = "RAY_ADDRESS" not in os.environ
     if here:
         check_free(settings.http.host, settings.http.port)
     logging.getLogger("ray.serve").setLevel(settings.logging.level)
-    with tempfile.TemporaryDirectory(prefix="assay-") as sockets:
-        os.environ.update(environment(settings, sockets))
-        with connect():
-            cluster = ray.cluster_resources()  # type: ignore[no-untyped-call]
-            if few := lacking(settings, cluster):
-                if here:
-                    raise ClusterError(
-                        few, "lower the cpus of replicas and attacks.replicas, or set attacks.enabled: false"
-                    )
-                print(f"{few}: waiting for the cluster to grow", flush=True)
-            start(settings, models_of.uri)
-            stopped = threading.Event()
-            for signum in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(signum, lambda signum, frame: stopped.set())  # here: Ray puts up handlers of its own
-            print(greeting(settings, cards), flush=True)
-            stopped.wait()
-            print("stopping", flush=True)
-            ray_serve.delete(NAME)  # lets the requests under way finish
-            if not here and not ray_serve.status().applications:  # on a cluster others may serve too
-                ray_serve.shutdown()  # type: ignore[no-untyped-call]
+    with tempfile.TemporaryDirectory(prefix="assay-") as sockets, connect():
+        cluster = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        if few := lacking(settings, cluster):
+            if here:
+                raise ClusterError(
+                    few, "lower the cpus of replicas and attacks.replicas, or set attacks.enabled: false"
+                )
+            print(f"{few}: waiting for the cluster to grow", flush=True)
+        start(settings, models_of.uri, environment(settings, sockets))
+        stopped = threading.Event()
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(signum, lambda signum, frame: stopped.set())  # here: Ray puts up handlers of its own
+        print(greeting(settings, cards), flush=True)
+        stopped.wait()
+        print("stopping", flush=True)
+        ray_serve.delete(NAME)  # lets the requests under way finish
+        if not here and not ray_serve.status().applications:  # on a cluster others may serve too
+            ray_serve.shutdown()  # type: ignore[no-untyped-call]
 
 
 def check_free(host: str, port: int) -> None:
@@ -172,11 +196,12 @@ def check_free(host: str, port: int) -> None:
 def greeting(settings: ServeSettings, cards: Sequence[ModelCard]) -> str:
     """Where the endpoints are, and one command to try."""
     host = settings.http.host if ":" not in settings.http.host else f"[{settings.http.host}]"
-    url = f"http://{host}:{settings.http.port}"
+    url = f"{'https' if settings.http.tls else 'http'}://{host}:{settings.http.port}"
     if not cards:
         return f"serving at {url}/v2: the store holds no models yet; new ones are served as soon as they are there"
     names = dict.fromkeys(card.name for card in cards)
-    return f"serving {len(names)} model(s) at {url}/v2; try\n\n  {_example(url, cards[-1])}\n"
+    key = ' -H "Authorization: Bearer $ASSAY_KEY"' if settings.keys else ""
+    return f"serving {len(names)} model(s) at {url}/v2; try\n\n  {_example(url, cards[-1])}{key}\n"
 
 
 def _example(url: str, card: ModelCard) -> str:

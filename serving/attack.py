@@ -143,19 +143,27 @@ def _ball(parameters: Mapping[str, Scalar]) -> Ball:
     raise InputError(f"parameter 'norm': unknown norm {norm!r}", nearest(str(norm), norms))
 
 
+def passes_of(model: Classification, work: AttackWork) -> int:
+    """Passes forward and back that an attack takes at most, for each image."""
+    cost = work.attack.cost(work.ball.norm, len(model.classes), work.targets is not None)
+    return cost.forward + cost.backward
+
+
+def gmacs_of(model: Classification, work: AttackWork) -> float:
+    """10^9 multiplications that it takes at most: a pass back to the pixels takes as many as one forward."""
+    return passes_of(model, work) * model.gmacs(work.images.shape)
+
+
 def _check_budget(model: Classification, work: AttackWork, limits: Attacks) -> None:
-    rows = len(work.images)
+    rows, passes, gmacs = len(work.images), passes_of(model, work), gmacs_of(model, work)
     if rows > limits.rows:
         raise InputError(f"input {IMAGES!r}: {rows} rows; at most {limits.rows} are attacked at once (attacks.rows)")
-    cost = work.attack.cost(work.ball.norm, len(model.classes), work.targets is not None)
-    passes = cost.forward + cost.backward
     if passes > limits.passes:
         raise InputError(
             f"attack {work.attack.kind!r} takes up to {passes:,} passes through the model for each image; "
             f"{limits.passes:,} are allowed (attacks.passes)",
             "ask for fewer steps, restarts or queries",
         )
-    gmacs = passes * model.gmacs(work.images.shape)  # a pass back to the pixels takes as many as one forward
     if gmacs > limits.gmacs:
         raise InputError(
             f"{rows} images x {passes:,} passes take up to {gmacs:,.0f} billion multiplications; "

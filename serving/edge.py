@@ -1,4 +1,4 @@
-"""The outermost layer of every HTTP server of Serve: a bound on bodies, and one shape for errors.
+"""At the edge of every HTTP server of Serve: a bound on bodies, and one shape for errors.
 
 Serve reads a body of any size into memory before an application sees it, and says what goes wrong in plain text. Both
 are put right here, in the process that holds the client's connection: Serve's own proxy, or the replica behind HAProxy.
@@ -7,16 +7,15 @@ are put right here, in the process that holds the client's connection: Serve's o
 import asyncio
 import contextlib
 import json
-import os
+import math
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-BODY_LIMIT = "ASSAY_BODY_LIMIT_BYTES"
-DEFAULT_LIMIT = 16 << 20
+from service.errors import AssayError, OverLimitError, StrangerError, TooLargeError
+
 LINGER_SECONDS = 10.0
-API = "/v2"
+SERVES_OWN = "/-/"  # its health and its routes, which read no body
 
 
 def error_body(message: str) -> bytes:
@@ -24,9 +23,13 @@ def error_body(message: str) -> bytes:
     return json.dumps({"error": message}).encode()
 
 
-def middlewares() -> list[Middleware]:
-    """Named by RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH, and called by Serve in each of its HTTP servers."""
-    return [Middleware(Edge, limit=int(os.environ.get(BODY_LIMIT, DEFAULT_LIMIT)))]
+def error_headers(error: AssayError) -> dict[str, str]:
+    """What goes with an error beside its sentence: how to come in, or when to come back."""
+    if isinstance(error, StrangerError):
+        return {"WWW-Authenticate": "Bearer"}
+    if isinstance(error, OverLimitError):
+        return {"Retry-After": str(max(1, math.ceil(error.seconds)))}
+    return {}
 
 
 class Edge:
@@ -36,7 +39,7 @@ class Edge:
         self._app, self._limit = app, limit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not scope["path"].startswith(API):
+        if scope["type"] != "http" or scope["path"].startswith(SERVES_OWN):
             await self._app(scope, receive, send)
             return
         declared = Headers(scope=scope).get("content-length", "")
@@ -50,24 +53,28 @@ class Edge:
                 if not exchange.over:
                     raise
         if exchange.over and not exchange.started:
-            await self._refuse(receive, send)
+            await refuse(TooLargeError(f"the body has more than {self._limit:,} bytes"), receive, send)
 
-    async def _refuse(self, receive: Receive, send: Send) -> None:
-        body = error_body(f"the body has more than {self._limit:,} bytes")
-        headers = [
-            (b"content-type", b"application/json"),
-            (b"content-length", str(len(body)).encode()),
-            (b"connection", b"close"),
-        ]
-        await send({"type": "http.response.start", "status": 413, "headers": headers})
-        await send({"type": "http.response.body", "body": body, "more_body": True})
-        # Closing on a client that still sends resets the connection, and it never reads the answer. So what comes
-        # is thrown away for a while.
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(LINGER_SECONDS):
-                while (message := await receive())["type"] == "http.request" and message.get("more_body"):
-                    pass
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+async def refuse(error: AssayError, receive: Receive, send: Send) -> None:
+    """Answer with an error before the body has been read, and close the connection."""
+    body = error_body(str(error))
+    headers = {
+        **error_headers(error),
+        "content-type": "application/json",
+        "content-length": str(len(body)),
+        "connection": "close",
+    }
+    raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": error.http_status, "headers": raw})
+    await send({"type": "http.response.body", "body": body, "more_body": True})
+    # Closing on a client that still sends resets the connection, and it never reads the answer. So what comes is
+    # thrown away for a while.
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(LINGER_SECONDS):
+            while (message := await receive())["type"] == "http.request" and message.get("more_body"):
+                pass
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 class _Exchange:

@@ -35,14 +35,16 @@ from service.store import open_store
 from serving import protocol
 from serving.attack_server import INTERNAL, Reply
 from serving.batching import Batcher, Item
-from serving.edge import error_body
+from serving.edge import error_body, error_headers
 from serving.endpoint import Answer, Endpoint, Streaming, Work
+from serving.gate import is_open
+from serving.keys import HEADER, Keyring
 from serving.kinds import ACTIONS, KINDS, check_offered, kind_of
 from serving.message import Message
 from serving.protocol import InferRequest
 from serving.settings import ServeSettings
 from serving.shelf import Shelf
-from serving.statistics import Key, Statistics
+from serving.statistics import ModelKey, Statistics
 
 logger = logging.getLogger("ray.serve")
 T = TypeVar("T")
@@ -61,6 +63,7 @@ class Server:
     def __init__(self, settings: ServeSettings, store_uri: str, attacks: DeploymentHandle[Any] | None) -> None:
         torch.set_num_threads(settings.replicas.threads)  # Ray reuses workers, whatever they were set to before
         self._settings = settings
+        self._keyring = Keyring(settings.keys)
         self._attacks = attacks
         self._shelf: Shelf[Endpoint] = Shelf(open_store(store_uri), settings.models, self._serve)
         self._statistics = Statistics()
@@ -78,14 +81,17 @@ class Server:
         started = time.perf_counter()
         call = Call(request, self._settings.queue.retry_after_seconds)
         try:
+            if self._keyring and not is_open(request.scope):  # the gate asked already; here is told who it is
+                call.key = self._keyring.holder(request.headers.getlist(HEADER)).name
             response = await self._route(call)
         except AssayError as error:
             response = _failure(str(error), error.http_status, call.retry_after)
+            response.headers.update(error_headers(error))
         except Exception:
             logger.exception("request failed: %s %s", request.method, request.scope["path"])
             response = _failure(INTERNAL, 500, call.retry_after)
         if call.counted:
-            self._statistics.answered(call.model, response.status_code, time.perf_counter() - started)
+            self._statistics.answered(call.model, response.status_code, time.perf_counter() - started, call.key)
         return response
 
     async def _route(self, call: "Call") -> Response:
@@ -166,7 +172,7 @@ class Server:
         if self._streams >= self._settings.limits.streams:
             raise BusyError(f"{self._streams} streamed answers are under way; no more are taken now")
         call.counted = False  # it is when the stream ends
-        events = self._events(cast(Streaming, endpoint), infer, work)
+        events = self._events(call, cast(Streaming, endpoint), infer, work)
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return StreamingResponse(events, headers=headers, media_type="text/event-stream")
 
@@ -204,7 +210,7 @@ class Server:
         self._batcher.add(items)
         return [None] * len(items)
 
-    async def _events(self, endpoint: Streaming, infer: InferRequest, work: Work) -> AsyncIterator[bytes]:
+    async def _events(self, call: "Call", endpoint: Streaming, infer: InferRequest, work: Work) -> AsyncIterator[bytes]:
         """Server-sent events. The next answer is computed when the client has taken the last; never if it left."""
         card = endpoint.card
         of_model = self._statistics.of((card.name, card.version))
@@ -228,7 +234,7 @@ class Server:
         finally:
             self._streams -= 1
             of_model.streams -= 1
-            self._statistics.answered((card.name, card.version), status, time.perf_counter() - started)
+            self._statistics.answered(call.model, status, time.perf_counter() - started, call.key)
 
     # ---- attacks --------------------------------------------------------------------------------------------------
 
@@ -244,7 +250,7 @@ class Server:
         reply = Reply(500, b"")
         of_model.attacks += 1
         try:
-            reply = await self._attacks.attack.remote(card.name, card.version, message)
+            reply = await self._attacks.attack.remote(card.name, card.version, message, call.key)
         except BackPressureError:
             reply = Reply(503, error_body("too many attacks wait; no more are taken now"))
         except asyncio.CancelledError:
@@ -252,8 +258,8 @@ class Server:
             raise
         finally:
             of_model.attacks -= 1
-            self._statistics.attacked((card.name, card.version), reply)
-        headers = {**reply.headers, **_retry(reply.status, call.retry_after)}
+            self._statistics.attacked((card.name, card.version), reply, call.key)
+        headers = {**_retry(reply.status, call.retry_after), **reply.headers}
         return Response(reply.body, reply.status, headers, reply.media_type)
 
     # ---- the parts of a request -------------------------------------------------------------------------------------
@@ -281,13 +287,15 @@ class Server:
 class Call:
     """A request, and what the statistics are to know of it. counted: it asks for inference.
 
-    retry_after: seconds after which it may be sent again, should there be no room.
+    key: the name of the key that it came with. retry_after: seconds after which it may be sent again, should there be
+    no room.
     """
 
     def __init__(self, request: Request, retry_after: float) -> None:
         self.request, self.retry_after = request, retry_after
         self.counted = False
-        self.model: Key | None = None
+        self.key: str | None = None
+        self.model: ModelKey | None = None
 
 
 class NoSuchPath(InputError):

@@ -4,6 +4,7 @@ Ray Serve ignores misspelt keys and leaves queues and bodies without a bound; he
 default of Serve that matters is written out.
 """
 
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Self
 
@@ -13,14 +14,42 @@ from service import yaml_text
 from service.errors import SpecError
 from service.validation import Section, validate
 
+KEY_NAME = "[a-z0-9][a-z0-9-]{0,62}"
+
+
+class Tls(Section):
+    """HTTPS by Serve's own proxy. Both files are PEM, and on every node that has a proxy."""
+
+    certificate: str = Field(min_length=1, description="the server's certificate, and those up to its authority")
+    private_key: str = Field(min_length=1, description="its private key, without a password")
+
 
 class Http(Section):
     """Where the endpoints listen."""
 
-    host: str = Field("127.0.0.1", min_length=1, description="address to listen at; 0.0.0.0 lets everybody in")
+    host: str = Field("127.0.0.1", min_length=1, description="address to listen at; 0.0.0.0: every one of the machine")
     port: int = Field(8000, ge=1, le=65535, description="TCP port")
     request_seconds: float = Field(300, gt=0, description="a request that takes longer is dropped")
     keep_alive_seconds: int = Field(5, ge=1, description="how long an idle connection is kept")
+    tls: Tls | None = Field(None, description="HTTPS; none: plain HTTP, for a proxy in front or this machine alone")
+
+    @property
+    def public(self) -> bool:
+        """Whether other machines may reach it."""
+        try:
+            return not ip_address(self.host).is_loopback
+        except ValueError:  # a name
+            return self.host != "localhost"
+
+
+class Key(Section):
+    """Somebody who may use the endpoints, and how much. `assay serve --new-key NAME` makes one."""
+
+    name: str = Field(pattern=f"^{KEY_NAME}$", description="in logs and metrics; never in an answer")
+    hash: str = Field(pattern="^sha256:[0-9a-f]{32}:[0-9a-f]{64}$", description="of the key, which is kept nowhere")
+    requests_per_second: float = Field(50, gt=0, le=1_000_000, description="in the long run; beyond: 429")
+    burst: int = Field(100, ge=1, le=1_000_000, description="requests that may come at once after a pause")
+    attack_gmacs_per_hour: float = Field(100_000, gt=0, description="work of its attacks: 10^9 multiplications an hour")
 
 
 class HaProxy(Section):
@@ -122,6 +151,7 @@ class ServeSettings(Section):
     """Everything that `assay serve` can be told."""
 
     http: Http = Field(Http(), description="where the endpoints listen")
+    keys: tuple[Key, ...] = Field((), max_length=256, description="who may use the endpoints; none: everybody")
     haproxy: HaProxy | None = Field(None, description="HAProxy in front; none: Serve's own proxy")
     replicas: Replicas = Field(Replicas(), description="processes that hold models")
     queue: Queue = Field(Queue(), description="how many requests wait")
@@ -137,6 +167,11 @@ class ServeSettings(Section):
             raise ValueError(
                 f"queue.ongoing is {self.queue.ongoing}: {self.limits.streams} streams would leave no room for others"
             )
+        names = [key.name for key in self.keys]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"keys: {twice[0]!r} is given twice")
+        if self.haproxy and self.http.tls:
+            raise ValueError("http.tls is for Serve's own proxy; with haproxy put a proxy in front that speaks TLS")
         return self
 
     def of_attacks(self) -> Self:

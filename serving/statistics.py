@@ -16,9 +16,9 @@ from serving.batching import Executed
 
 BATCH_SIZES = [1.0, 2, 4, 8, 16, 32, 64, 128, 256]
 MILLISECONDS = [1.0, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 60_000]
-NO_MODEL = "-"  # requests for models that do not exist share one label, so that strangers cannot make labels
+NONE = "-"  # requests for models that do not exist share one label, so that strangers cannot make labels
 
-Key = tuple[str, int]  # name, version
+ModelKey = tuple[str, int]  # name, version
 
 
 @dataclass
@@ -59,11 +59,11 @@ class Statistics:
     """Lives on one event loop."""
 
     def __init__(self) -> None:
-        self._models: defaultdict[Key, OfModel] = defaultdict(OfModel)
+        self._models: defaultdict[ModelKey, OfModel] = defaultdict(OfModel)
         self._requests = metrics.Counter(
             "assay_requests",
-            "Requests by model and HTTP status.",
-            ("model", "status"),  # type: ignore[arg-type]  # annotated there as a tuple of one
+            "Requests for inference by model, HTTP status and key.",
+            ("model", "status", "key"),  # type: ignore[arg-type]  # annotated there as a tuple of one
         )
         self._latency = metrics.Histogram(
             "assay_latency_ms", "Time from request to answer.", MILLISECONDS, tag_keys=("model",)
@@ -74,15 +74,14 @@ class Statistics:
 
         self._attacks = metrics.Counter(
             "assay_attacks",
-            "Attacks by model and HTTP status.",
-            ("model", "status"),  # type: ignore[arg-type]
+            "Attacks by model, HTTP status and key.",
+            ("model", "status", "key"),  # type: ignore[arg-type]
         )
-        self._attack_seconds = metrics.Counter("assay_attack_seconds", "Time of computation.", ("model",))
-        self._attack_passes = metrics.Counter(
-            "assay_attack_passes",
-            "Passes of images through a model.",
-            ("model", "direction"),  # type: ignore[arg-type]
-        )
+        of_work = ("model", "key")
+        self._attack_seconds = metrics.Counter("assay_attack_seconds", "Time of computation.", of_work)  # type: ignore[arg-type]
+        self._attack_gmacs = metrics.Counter("assay_attack_gmacs", "Work: 10^9 multiplications.", of_work)  # type: ignore[arg-type]
+        self._attack_queries = metrics.Counter("assay_attack_queries", "Passes of images forward.", of_work)  # type: ignore[arg-type]
+        self._attack_gradients = metrics.Counter("assay_attack_gradients", "Passes of images back.", of_work)  # type: ignore[arg-type]
 
     def executed(self, batch: Executed) -> None:
         """A batch was computed."""
@@ -95,33 +94,36 @@ class Statistics:
             of_model.queue.add(waited)
         self._batch_sizes.observe(batch.rows, tags={"model": card.name})
 
-    def answered(self, key: Key | None, status: int, seconds: float) -> None:
-        """A request was answered; key is None if it never came to a model."""
-        name = key[0] if key else NO_MODEL
-        self._requests.inc(tags={"model": name, "status": str(status)})
+    def answered(self, model: ModelKey | None, status: int, seconds: float, key: str | None) -> None:
+        """A request was answered; model is None if it never came to one. key: the name of who sent it."""
+        name = model[0] if model else NONE
+        self._requests.inc(tags={"model": name, "status": str(status), "key": key or NONE})
         self._latency.observe(seconds * 1000, tags={"model": name})
-        if key:
-            of_model = self._models[key]
+        if model:
+            of_model = self._models[model]
             (of_model.success if status < 400 else of_model.fail).add(seconds)
 
-    def attacked(self, key: Key, reply: Reply) -> None:
-        """A request for an attack was answered, or its client left."""
-        of_model, spent = self._models[key], reply.spent
+    def attacked(self, model: ModelKey, reply: Reply, key: str | None) -> None:
+        """A request for an attack was answered, or its client left. key: the name of who sent it."""
+        of_model, spent = self._models[model], reply.spent
         (of_model.attack_success if reply.status < 400 else of_model.attack_fail).add(spent.seconds)
         of_model.queries += spent.queries
         of_model.gradients += spent.gradients
-        model = {"model": key[0]}
-        self._attacks.inc(tags={**model, "status": str(reply.status)})
-        if reply.status < 400:  # a counter takes no zero
-            self._attack_seconds.inc(spent.seconds, tags=model)
-            self._attack_passes.inc(spent.queries, tags={**model, "direction": "forward"})
-            if spent.gradients:
-                self._attack_passes.inc(spent.gradients, tags={**model, "direction": "backward"})
+        of_work = {"model": model[0], "key": key or NONE}
+        self._attacks.inc(tags={**of_work, "status": str(reply.status)})
+        for counter, amount in (
+            (self._attack_seconds, spent.seconds),
+            (self._attack_gmacs, spent.gmacs),
+            (self._attack_queries, spent.queries),
+            (self._attack_gradients, spent.gradients),
+        ):
+            if amount:  # a counter takes no zero
+                counter.inc(amount, tags=of_work)
 
-    def of(self, key: Key) -> OfModel:
+    def of(self, key: ModelKey) -> OfModel:
         return self._models[key]
 
-    def tree(self, running: Counter[Key], name: str | None = None, version: int | None = None) -> dict[str, Any]:
+    def tree(self, running: Counter[ModelKey], name: str | None = None, version: int | None = None) -> dict[str, Any]:
         """Of all models, of one, or of one version of it. running: batches being computed now."""
         wanted = [
             (key, of_model)
@@ -131,7 +133,7 @@ class Statistics:
         return {"model_stats": [_tree(key, of_model, running[key]) for key, of_model in wanted]}
 
 
-def _tree(key: Key, of_model: OfModel, batches: int) -> dict[str, Any]:
+def _tree(key: ModelKey, of_model: OfModel, batches: int) -> dict[str, Any]:
     infer = Total()
     for total in of_model.by_size.values():
         infer.add(total.seconds, total.count)

@@ -1,6 +1,5 @@
 """One Serve application for all tests of this folder that speak HTTP."""
 
-import os
 import socket
 import tempfile
 from collections.abc import Iterator
@@ -30,8 +29,6 @@ SETTINGS = ServeSettings(
     attacks=Attacks(queue=Queue(ongoing=2, waiting=1, retry_after_seconds=3), passes=200_000, seconds=60, rows=40),
     logging=Logging(level="ERROR"),
 )
-# the processes of Serve inherit it from the session's Ray, which starts after this file is read
-os.environ.update(app.environment(SETTINGS, tempfile.gettempdir()))
 
 
 @dataclass(frozen=True)
@@ -58,6 +55,6 @@ def served(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> Itera
     put(store, "walk", task="walking")
     put_classifier(store, "digits")
     put_classifier(store, "photos", channels=3, side=-1)
-    app.start(SETTINGS, store.uri)
+    app.start(SETTINGS, store.uri, app.environment(SETTINGS, tempfile.gettempdir()))
     yield Served(f"{SETTINGS.http.host}:{SETTINGS.http.port}", store)
     serve.shutdown()

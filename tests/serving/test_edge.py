@@ -1,4 +1,4 @@
-"""The outermost layer: bodies over the limit are refused while they come, errors in plain text are put into shape."""
+"""The edge: bodies over the limit are refused while they come, errors in plain text are put into shape."""
 
 import asyncio
 import json
@@ -9,7 +9,7 @@ import pytest
 from starlette.types import Message, Receive, Scope, Send
 
 from serving import edge
-from serving.edge import BODY_LIMIT, DEFAULT_LIMIT, Edge, middlewares
+from serving.edge import Edge
 
 LIMIT = 1000
 
@@ -149,10 +149,3 @@ def test_a_cancellation_from_outside_is_not_swallowed() -> None:
             await Edge(cancelled, LIMIT)(client.scope, client.receive, client.send)
 
     asyncio.run(run())
-
-
-def test_the_limit_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(BODY_LIMIT, raising=False)
-    assert middlewares()[0].kwargs == {"limit": DEFAULT_LIMIT}
-    monkeypatch.setenv(BODY_LIMIT, "77")
-    assert middlewares()[0].kwargs == {"limit": 77}

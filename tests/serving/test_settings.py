@@ -6,8 +6,9 @@ import pytest
 
 from service.errors import SpecError
 from serving import settings
-from serving.settings import ServeSettings
+from serving.settings import Http, Key, ServeSettings
 
+ENTRY = f"{{name: alice, hash: 'sha256:{32 * '0'}:{64 * '0'}'}}"
 CONFIGS = Path(__file__).parents[2] / "configs"
 
 
@@ -15,7 +16,9 @@ def test_the_shipped_settings_spell_out_every_default() -> None:
     assert settings.load(str(CONFIGS / "serve.yaml")) == ServeSettings()
     text = (CONFIGS / "serve.yaml").read_text()
     for name, field in ServeSettings.model_fields.items():
-        if name != "haproxy":
+        if name == "keys":
+            assert all(f" {inner}:" in text for inner in Key.model_fields)
+        elif name != "haproxy":
             for inner in type(field.get_default()).model_fields:
                 assert f"  {inner}:" in text, f"{name}.{inner} is not in configs/serve.yaml"
 
@@ -40,6 +43,15 @@ def test_the_command_line_wins() -> None:
 
 
 @pytest.mark.parametrize(
+    ("host", "public"),
+    [("127.0.0.1", False), ("127.0.0.2", False), ("::1", False), ("localhost", False), ("0.0.0.0", True)]
+    + [("::", True), ("192.168.1.4", True), ("head.example.org", True)],
+)
+def test_which_addresses_are_public(host: str, public: bool) -> None:
+    assert Http(host=host).public == public
+
+
+@pytest.mark.parametrize(
     ("text", "sentence"),
     [
         ("htp: {}", "htp: unknown field (did you mean 'http'?)"),
@@ -51,6 +63,13 @@ def test_the_command_line_wins() -> None:
         ("replicas: {min: 3, max: 2}", "max is 2, below min, which is 3"),
         ("queue: {ongoing: 4}", "4 streams would leave no room"),
         ("http: {port: 1, port: 2}", "'port' is given twice"),
+        ("keys: [{name: alice}]", "keys.0.hash: missing"),
+        ("keys: [{name: Alice, hash: x}]", "keys.0.name: 'Alice' is not allowed"),
+        ("keys: [{name: alice, hash: secret}]", "keys.0.hash: 'secret' is not allowed"),
+        (f"keys: [{ENTRY}, {ENTRY}]", "keys: 'alice' is given twice"),
+        (f"keys: [{ENTRY[:-1]}, burst: 0}}]", "keys.0.burst: 0 is not allowed"),
+        ("http: {tls: {certificate: c.pem}}", "http.tls.private_key: missing"),
+        ("{haproxy: {}, http: {tls: {certificate: c.pem, private_key: k.pem}}}", "http.tls is for Serve's own proxy"),
         ("[1]", "a mapping of fields"),
         ("http: 3", "http"),
     ],
