@@ -48,10 +48,16 @@ def files(folder: Path) -> Iterator[str]:
 
     An ignore file rules over its own folder and all below it, as for git.
     """
-    rules: list[tuple[str, GitIgnoreSpec]] = [("", GitIgnoreSpec.from_lines(NEVER))]
+    never = GitIgnoreSpec.from_lines(NEVER)
+    rules: list[tuple[str, GitIgnoreSpec]] = []
 
     def ignored(path: str) -> bool:
-        return any(path.startswith(base) and spec.match_file(path[len(base) :]) for base, spec in rules)
+        if never.match_file(path):
+            return True
+        for base, spec in reversed(rules):  # the deepest that has something to say is right
+            if path.startswith(base) and (verdict := spec.check_file(path[len(base) :]).include) is not None:
+                return verdict
+        return False
 
     for place, folders, names in os.walk(folder):
         base = "" if (relative := os.path.relpath(place, folder)) == "." else f"{relative}/"

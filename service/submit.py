@@ -104,7 +104,10 @@ class Head:
         try:
             answer = requests.get(self.address + path, headers=headers, timeout=ANSWER_SECONDS)
             answer.raise_for_status()
-            return answer.json()
+            told = answer.json()
+            if not isinstance(told, dict):
+                raise ValueError(f"{path} holds {str(told)[:40]!r}")
+            return told
         except (requests.RequestException, ValueError) as error:
             raise ClusterError(f"{self.address} does not answer as a Ray dashboard: {error}") from error
 

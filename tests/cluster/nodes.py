@@ -54,7 +54,7 @@ class LocalCluster:
     def start_head(self, *options: str) -> "subprocess.Popen[bytes]":
         words = ["--head", "--port", str(self.port), "--dashboard-port", str(self.dashboard_port), "--num-cpus", "0"]
         words += ["--node-ip-address", "127.0.0.1", "--ray-client-server-port", str(self.client_port)]
-        self.head = self._start("h", *words, *options)
+        self.head = self._start(f"h{len(list(self.folder.iterdir()))}", *words, *options)  # as on another machine
         self.wait(lambda: _listens(self.dashboard_port) and self._answers(), self.head)
         return self.head
 
