@@ -75,6 +75,17 @@ class LinearDecay(StudyParams):
         return 1.0 if tick <= self.start else (ticks - tick) / (ticks - self.start)
 
 
+class PolyDecay(StudyParams):
+    """A power of what is left of training, from the full learning rate down to zero (Chen et al. 2017, section 4.1)."""
+
+    kind: Literal["poly"] = Field("poly", description="a power of what is left of training, down to zero")
+    power: float = Field(0.9, gt=0, le=10, description="the exponent")
+
+    def at(self, tick: int, ticks: int) -> float:
+        """What the learning rate is multiplied with, in [0, 1]. ticks: how many there are in all."""
+        return float((1 - tick / ticks) ** self.power)
+
+
 class OptimizerParams(StudyParams):
     """How the weights are moved."""
 
@@ -85,7 +96,7 @@ class OptimizerParams(StudyParams):
     nesterov: bool = Field(False, description="sgd looks ahead along its momentum; unused by adam and adamw")
     clip: float | None = Field(None, gt=0, description="bound on the 2-norm of the whole gradient; none: no bound")
     warm_up: WarmUp = Field(WarmUp(), description="small learning rates at the start")
-    decay: StepDecay | CosineDecay | LinearDecay = Field(
+    decay: StepDecay | CosineDecay | LinearDecay | PolyDecay = Field(
         StepDecay(), discriminator="kind", description="how the rate falls"
     )
 

@@ -38,7 +38,8 @@ class Segmenter(nn.Module):
         super().__init__()
         self.normalise = normalise
         self.network = network
-        self.backbone = f"network.{backbone}."
+        self.backbone_prefix = f"network.{backbone}."
+        """what the names of the weights of the backbone begin with"""
 
     def forward(self, images: Tensor) -> Tensor:
         """images (batch, channels, height, width) in [0, 1]. Returns logits (batch, classes, height, width)."""

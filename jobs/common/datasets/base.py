@@ -117,9 +117,11 @@ def packaged(package: str, module: str, path: str, data_set: str) -> Path:
     package: what pip calls it; module: what Python calls it; path: of the file below the module.
     """
     spec = find_spec(module)
-    if spec is None or spec.origin is None:
+    # a package of packages, as mpl_toolkits is, has folders but no file of its own
+    folders = list(spec.submodule_search_locations or ()) if spec else []
+    if not folders:
         raise InputError(f"{data_set} needs the package {package}", hint=f"pip install {package}")
-    file = Path(spec.origin).parent / path
+    file = Path(folders[0]) / path
     if not file.is_file():
         raise InputError(f"{data_set}: the installed package {package} does not hold {path}")
     return file

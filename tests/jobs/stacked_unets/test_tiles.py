@@ -107,7 +107,7 @@ class Held(TorchDispatchMode):
 
 
 def test_memory_is_that_of_one_row_of_tiles() -> None:
-    """Three times the height takes as much, but for the class map itself; the whole image takes several times as much."""
+    """Three times the height takes as much, but for the class map; the whole image takes several times as much."""
     net = segmenter("sunet_tiny", classes=21).eval()
 
     def peak(height: int, side: int) -> float:

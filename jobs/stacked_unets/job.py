@@ -1,0 +1,225 @@
+"""Segmentation by stacked u-nets: train, or fine-tune what was trained to classify; then measure, and look at it.
+
+A stacked u-net is a residual network whose blocks are small u-nets. Each looks far and returns the resolution that it
+was given, so the stack gathers context without a module of its own for that.
+
+Metrics, for `sweep.metric` and schedulers (shares in [0, 1]; the means are over classes that the truth has):
+    train_loss                      at every report: nats a pixel, since the last report
+    val_mean_iou, val_pixel_accuracy, val_mean_accuracy
+                                    at every report: on training images held out, as they are
+    train_seconds                   at every report: time of training so far, without validation
+    mean_iou, pixel_accuracy, mean_accuracy
+                                    at the end, on test images, in the first way of testing
+    iou_CLASS                       at the end, each class that the test images have
+    mean_iou_NAME                   at the end, in each way of testing
+    mean_iou_stride_N               at the end, the same weights at another output stride
+
+Specs to begin with: configs/stacked_unets/. Networks are pre-trained as classifiers by the job free_training (method
+natural; configs/stacked_unets/imagenet_paper.yaml) and named in network.pretrained.
+
+Source: Shah, Ghosh, Davis & Goldstein 2018, "Stacked U-Nets: a no-frills approach to natural image segmentation".
+"""
+
+from collections.abc import Sequence
+from typing import Any, Self
+
+from pydantic import Field, model_validator
+from torch import nn
+
+from jobs.common.imports import resolve
+from jobs.common.params import StudyParams
+from jobs.common.training import device
+from jobs.stacked_unets import estimation, figures
+from jobs.stacked_unets.data import TrainingData
+from jobs.stacked_unets.datasets import DATASETS, DataParams
+from jobs.stacked_unets.datasets.base import MOST_CLASSES, SegmentationSet
+from jobs.stacked_unets.evaluation import evaluate, gains, unets, without
+from jobs.stacked_unets.metrics import IGNORE, scores
+from jobs.stacked_unets.network_params import NetworkParams, check_fit
+from jobs.stacked_unets.networks import ARCHITECTURES
+from jobs.stacked_unets.prediction import PredictionParams, predict
+from jobs.stacked_unets.training import TrainingParams, train
+from service.errors import InputError
+from service.models import CardDraft, TensorSpec
+from service.run import Run, Trial
+
+
+class EvaluationParams(StudyParams):
+    """How the trained network is measured."""
+
+    ways: dict[str, PredictionParams] = Field(
+        {"single": PredictionParams()}, min_length=1, description="ways of testing, by name; the first one counts most"
+    )
+    output_strides: tuple[int, ...] = Field(
+        (), description="output strides at which the same weights are tested as well; stacked u-nets only"
+    )
+    leave_out: bool = Field(True, description="test without each of the u-nets, to see what it contributes")
+    shown: int = Field(5, ge=0, le=50, description="test images in the pictures")
+
+
+class Params(StudyParams):
+    """One network, trained on one data set and measured."""
+
+    data: DataParams = Field(DataParams(), description="the images to segment")
+    network: NetworkParams = Field(NetworkParams(), description="the network")
+    training: TrainingParams = Field(TrainingParams(), description="how it is trained")
+    evaluation: EvaluationParams = Field(EvaluationParams(), description="how it is measured")
+    publish_as: str = Field("", description="name in the model store; default: made of data and network")
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        """What is named exists. Whether network and data fit is seen at the start."""
+        try:
+            resolve(self.data.name, DATASETS, "data set")
+            resolve(self.network.name, ARCHITECTURES, "segmentation network")
+        except InputError as error:
+            raise ValueError(str(error)) from error
+        if self.evaluation.output_strides and not self.network.name.startswith("sunet"):
+            raise ValueError(f"evaluation.output_strides: {self.network.name!r} has no other output strides")
+        return self
+
+    @property
+    def model_name(self) -> str:
+        """Under which name the trained network is published."""
+        names = (name.rpartition(":")[2] for name in (self.data.name, self.network.name))
+        return self.publish_as or "-".join(names).replace("_", "-").lower()
+
+
+def run(params: Params, run: Run) -> None:
+    """Train, then measure."""
+    images, test = params.data.load("train"), params.data.load("test")
+    classes = len(images.classes)
+    if not 2 <= classes <= MOST_CLASSES:
+        raise InputError(f"{images.name} has {classes} classes, 2 to {MOST_CLASSES} are allowed")
+    network = params.network.build(classes, run.seed_for("weights")).to(device())
+    params.network.start(network, run)
+    check_fit(network, classes, params.network.name)
+    plan = params.training
+    train(network, TrainingData(images, plan.held_out, plan.batch, plan.augmentation, run.seed_for), plan, run)
+
+    measure(network, test, params, run)
+    if params.evaluation.shown:
+        show(network, test, params, run)
+    run.save_model(params.model_name, network, _card(params, test, run.metrics))
+
+
+def measure(network: nn.Module, test: SegmentationSet, params: Params, run: Run) -> None:
+    """Test in all ways, and at all output strides."""
+    told: dict[str, float] = {}
+    step = int(run.rows[-1]["step"])
+    ways: list[dict[str, Any]] = []
+    for name, way in params.evaluation.ways.items():
+        found = scores(evaluate(network, test, way))
+        ways.append({"way": name, "output_stride": "as trained", **found.metrics()})
+        told[f"mean_iou_{name}"] = found.mean_iou
+        if len(ways) == 1:
+            rows = found.rows(test.classes)
+            told |= found.metrics()
+            told |= {f"iou_{_key(row['class'])}": row["iou"] for row in rows if row["iou"] is not None}
+            run.table("classes", rows, title="Each class on test images")
+    first, way = next(iter(params.evaluation.ways.items()))
+    for stride in params.evaluation.output_strides:
+        found = scores(evaluate(params.network.at_stride(network, len(test.classes), stride), test, way))
+        ways.append({"way": first, "output_stride": str(stride), **found.metrics()})
+        told[f"mean_iou_stride_{stride}"] = found.mean_iou
+    run.log(step=step, **told)
+    run.table("ways", ways, title="Ways of testing, and the same weights at other output strides")
+
+
+def show(network: nn.Module, test: SegmentationSet, params: Params, run: Run) -> None:
+    """Pictures of a few test images, and of what each u-net adds to the first of them."""
+    way = next(iter(params.evaluation.ways.values()))
+    shown = [_segmented(network, test, index, way) for index in range(min(params.evaluation.shown, len(test)))]
+    run.figure(
+        "segmented",
+        figures.side_by_side(shown, test.classes, test.palette),
+        title="Test images, their truth, what is predicted, and where the two differ",
+    )
+    stack = unets(network)
+    if not (stack and params.evaluation.leave_out):
+        return
+    whole = run.metrics["mean_iou"]
+    costs = []
+    for each in stack:
+        with without(each):
+            costs.append(100 * (whole - scores(evaluate(network, test, way)).mean_iou))
+    run.table(
+        "unets",
+        [
+            {"unet": each.name, "mean_iou_without": whole - cost / 100, "points_lost": cost}
+            for each, cost in zip(stack, costs, strict=True)
+        ],
+        title="Mean IoU on test images if a u-net adds nothing",
+    )
+    image, labels = test.pair(0)
+    gained = gains(network, image.float() / 255, labels)
+    additions = [
+        figures.Addition(each.name, gain.numpy(), cost) for each, gain, cost in zip(stack, gained, costs, strict=True)
+    ]
+    run.figure(
+        "stack",
+        figures.stack(shown[0], test.palette, additions),
+        title="What each u-net does for the truth of one image, pixel by pixel, and mean IoU on all without it",
+    )
+
+
+def summarize(trials: Sequence[Trial], run: Run) -> None:
+    """All trials in one table; their classes as bars, and their validation during training."""
+    finished = [trial for trial in trials if trial.status == "finished"]
+    if not finished:
+        return
+    results = [
+        {
+            "trial": trial.label,
+            "data": trial.params.data.name,
+            "network": trial.params.network.name,
+            **{name: trial.metrics[name] for name in ("mean_iou", "pixel_accuracy", "mean_accuracy", "train_seconds")},
+            **{f"mean_iou_{way}": trial.metrics[f"mean_iou_{way}"] for way in trial.params.evaluation.ways},
+        }
+        for trial in finished
+    ]
+    run.table("results", results, title="Every trial on test images")
+    for data in dict.fromkeys(trial.params.data.name for trial in finished):
+        alike = [trial for trial in finished if trial.params.data.name == data]
+        iou = {trial.label: {row["class"]: row["iou"] for row in trial.table("classes")} for trial in alike}
+        run.figure(f"classes_{_key(data)}", figures.iou_bars(iou), title=f"{data}: each class on test images")
+    curves = {}
+    for trial in finished:
+        rows = [row for row in trial.history if "val_mean_iou" in row]
+        curves[trial.label] = ([row["step"] for row in rows], [row["val_mean_iou"] for row in rows])
+    run.figure("training", figures.training_curves(curves), title="Mean IoU on images held out of training")
+
+
+def estimate(params: Params) -> dict[str, Any]:
+    """What a trial costs."""
+    return estimation.estimate(params.network, params.data, params.training)
+
+
+def _segmented(network: nn.Module, test: SegmentationSet, index: int, way: PredictionParams) -> figures.Segmented:
+    image, labels = test.pair(index)
+    found = predict(network, image.float() / 255, way)
+    return figures.Segmented(image.permute(1, 2, 0).numpy(), labels.numpy(), found.labels.numpy())
+
+
+def _key(name: str) -> str:
+    """A name of a class or of a set as a part of a name of a metric."""
+    return "".join(character if character.isalnum() else "_" for character in name.rpartition(":")[2].lower())
+
+
+def _card(params: Params, images: SegmentationSet, metrics: dict[str, float]) -> CardDraft:
+    name, count = params.network.name, len(images.classes)
+    return CardDraft(
+        architecture=params.network.architecture,
+        arguments=params.network.arguments(count),
+        study="stacked_unets",
+        task="segmentation",
+        inputs=(TensorSpec(name="images", datatype="FP32", shape=(-1, 3, -1, -1)),),
+        outputs=(TensorSpec(name="logits", datatype="FP32", shape=(-1, count, -1, -1)),),
+        settings={
+            "classes": list(images.classes),
+            "palette": [list(colour) for colour in images.palette],
+            "ignore": IGNORE,
+        },
+        metrics=metrics,
+        description=f"{images.name} by {name.rpartition(':')[2]}: a class for every pixel",
+    )

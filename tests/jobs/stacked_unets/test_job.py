@@ -1,0 +1,169 @@
+"""The job from a spec to its report: metrics, figures, models, pre-trained backbones, and what is refused."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from jobs.common.classifiers import classifier
+from jobs.common.model_reference import ModelReference, ReferredModel
+from jobs.stacked_unets.datasets import DataParams
+from jobs.stacked_unets.evaluation import evaluate, gains, unets, without
+from jobs.stacked_unets.job import EvaluationParams, Params, estimate, run, summarize
+from jobs.stacked_unets.metrics import IGNORE, confusion
+from jobs.stacked_unets.network_params import NetworkParams, check_fit, load_backbone
+from jobs.stacked_unets.prediction import PredictionParams
+from service import models
+from service.errors import InputError
+from service.run import Trial
+from tests.jobs.stacked_unets import tiny
+
+PARAMS = Params(
+    data=DataParams(name="tests.jobs.stacked_unets.tiny:halves"),
+    network=NetworkParams(name="sunet_tiny"),
+    training=tiny.TRAINING,
+    evaluation=EvaluationParams(
+        ways={"single": PredictionParams(), "flipped": PredictionParams(flip=True)}, output_strides=(32, 16), shown=2
+    ),
+)
+
+
+def test_from_training_to_the_report(make_run: Any) -> None:
+    handle = make_run()
+    run(PARAMS, handle)
+    kinds = {path.split("/")[-1]: artefact.kind for path, artefact in handle.artefacts.items()}
+    assert kinds.keys() == {
+        "classes.parquet",
+        "ways.parquet",
+        "segmented.png",
+        "unets.parquet",
+        "stack.png",
+        "halves-sunet-tiny.safetensors",
+    }
+    metrics = handle.metrics
+    assert metrics["mean_iou"] == metrics["mean_iou_single"] == metrics["mean_iou_stride_16"]
+    assert {"iou_dark", "iou_bright", "mean_iou_flipped", "mean_iou_stride_32", "val_mean_iou"} <= metrics.keys()
+    assert "iou_missing" not in metrics, "a class that the truth has not"
+
+    handle.flush()
+    trial = Trial(
+        handle.folder,
+        id="0",
+        label="one",
+        variant=None,
+        seed=0,
+        overrides={},
+        params=PARAMS,
+        status="finished",
+        metrics=metrics,
+        best=True,
+    )
+    whole = make_run("whole")
+    summarize([trial], whole)
+    assert {path.split("/")[-1] for path in whole.artefacts} == {
+        "results.parquet",
+        "classes_halves.png",
+        "training.png",
+    }
+
+
+def test_a_saved_model_is_built_again_from_its_card(make_run: Any) -> None:
+    """As an endpoint does: no pickle, the same answers, and the card says how it is shown."""
+    from jobs.stacked_unets.job import _card
+
+    handle, net = make_run(), tiny.network().eval()
+    card = models.publish(handle._store, "halves", net.state_dict(), _card(PARAMS, tiny.halves("test"), {}))
+    again, read = handle.load_model("halves")
+    images = torch.rand(1, 3, 33, 20)
+    assert torch.equal(again(images), net(images)) and card == read
+    assert read.task == "segmentation" and read.inputs[0].shape == (-1, 3, -1, -1)
+    assert read.settings == {
+        "classes": ["dark", "bright", "missing"],
+        "palette": [[0, 0, 0], [255, 255, 0], [255, 0, 255]],
+        "ignore": 255,
+    }
+
+
+def test_a_classifier_gives_its_backbone() -> None:
+    torch.manual_seed(5)
+    source = ReferredModel("net/1", classifier("sunet_tiny", classes=9), None)
+    net: Any = tiny.network(1)
+    head = net.network.head[0].weight.clone()
+    load_backbone(net, source)
+    for name, tensor in source.network.state_dict().items():
+        if "backbone" in name:
+            assert torch.equal(net.state_dict()[name], tensor), name
+    assert torch.equal(net.network.head[0].weight, head)
+    other = ReferredModel("resnet/1", classifier("colour_net", classes=9), None)
+    with pytest.raises(InputError, match="lacks .* backbone weights, as 'network.backbone"):
+        load_backbone(net, other)
+    plain = ReferredModel("net/2", classifier("sunet_tiny", classes=9, mean=[0.5] * 3, std=[0.5] * 3), None)
+    with pytest.raises(InputError, match="normalises images in another way"):
+        load_backbone(net, plain)
+
+
+def test_a_backbone_from_the_store(make_run: Any) -> None:
+    from tests.jobs.stacked_unets.test_training import trained
+
+    handle = make_run()
+    draft = {"study": "free_training", "task": "classification", "settings": {}, "metrics": {}, "description": ""}
+    source = classifier("sunet_tiny", classes=4)
+    card = models.CardDraft(
+        architecture="jobs.common.classifiers:sunet_tiny", arguments={"classes": 4}, inputs=(), outputs=(), **draft
+    )
+    models.publish(handle._store, "pretrained", source.state_dict(), card)
+    net = tiny.network()
+    NetworkParams(pretrained=ModelReference(name="pretrained")).start(net, handle)
+    stem = "network.backbone.stem.weight"
+    assert torch.equal(net.state_dict()[stem], source.state_dict()[stem])
+    trained(net, handle, tiny.TRAINING.model_copy(update={"updates": 1}))
+
+
+def test_evaluation_counts_every_image_once() -> None:
+    net, images = tiny.network().eval(), tiny.halves("test")
+    expected = torch.zeros(3, 3, dtype=torch.int64)
+    for index in range(len(images)):
+        image, labels = images.pair(index)
+        with torch.no_grad():
+            expected += confusion(labels, net(image[None].float() / 255).argmax(1)[0], 3)
+    assert torch.equal(evaluate(net, images, PredictionParams()), expected)
+
+
+def test_a_unet_that_is_left_out_adds_nothing_and_is_back_afterwards() -> None:
+    net: Any = tiny.network().eval()
+    image, labels = tiny.halves("test").pair(0)
+    pixels = image.float() / 255
+    before = net(pixels[None])
+    stack = unets(net)
+    assert [each.name for each in stack] == ["1.1", "2.1", "2.2", "3.1", "3.2", "4.1"]
+    inner = stack[2].module
+    features = torch.rand(1, 96, 8, 8)
+    with without(stack[2]):
+        assert torch.equal(inner(features), features), "the shortcut is the identity where the width stays"
+    assert not torch.equal(inner(features), features)
+    assert torch.equal(net(pixels[None]), before)
+    found = gains(net, pixels, labels)
+    assert len(found) == 6 and all(each.shape == (32, 32) and not each[labels == IGNORE].any() for each in found)
+    assert all(float(each.abs().max()) <= 1 for each in found) and float(found[0].abs().max()) > 0
+
+
+def test_networks_that_do_not_segment_are_refused() -> None:
+    with pytest.raises(InputError, match=r"answers an image of 64x48 with \(1, 5\), not \(1, 5, 64, 48\)"):
+        check_fit(classifier("sunet_tiny", classes=5), 5, "x")
+    with pytest.raises(InputError, match="does not run on an image of 64x48"):
+        check_fit(torch.nn.Linear(3, 3), 5, "x")
+
+
+def test_specs_that_cannot_work_are_refused() -> None:
+    with pytest.raises(ValueError, match="unknown segmentation network 'sunet65'.*sunet64"):
+        Params(network=NetworkParams(name="sunet65"))
+    with pytest.raises(ValueError, match="'plain' has no other output strides"):
+        Params(network=NetworkParams(name="plain"), evaluation=EvaluationParams(output_strides=(8,)))
+
+
+def test_estimates_count_multiplications() -> None:
+    told = estimate(Params())
+    assert told["parameters"] == 172_896 + 129 * 3
+    images = 500 * 8
+    assert told["FLOPs of training"] == pytest.approx(3 * 2e9 * told["GMACs for 64x64"] * images)
+    assert told["seconds here on a core"] > 0

@@ -1,0 +1,43 @@
+"""A set of few small images, quickly learnt: the left is dark and the right is bright, with a border between."""
+
+import torch
+from torch import nn
+
+from jobs.common.training import CosineDecay, OptimizerParams
+from jobs.stacked_unets.augmentation import JointAugmentationParams
+from jobs.stacked_unets.datasets.base import Pairs, Source, Split
+from jobs.stacked_unets.metrics import IGNORE
+from jobs.stacked_unets.networks import segmenter
+from jobs.stacked_unets.training import TrainingParams
+
+TRAINING = TrainingParams(
+    updates=6,
+    batch=4,
+    optimizer=OptimizerParams(kind="sgd", learning_rate=0.02, momentum=0.9, decay=CosineDecay()),
+    head_rate=1.0,
+    head_bias_rate=2.0,
+    augmentation=JointAugmentationParams(scale=(0.8, 1.2), crop=32, rotate=10.0),
+    report_every=2,
+    held_out=2,
+)
+
+
+def halves(split: Split, source: Source | None = None) -> Pairs:
+    """12 images of 32x32 to train, 5 to test."""
+    count, stream = (12 if split == "train" else 5), torch.Generator().manual_seed(int(split == "test"))
+    borders = torch.randint(8, 24, (count,), generator=stream)
+    labels = (torch.arange(32) >= borders[:, None]).to(torch.uint8)[:, None].repeat(1, 32, 1)
+    images = 60 + 120 * labels[:, None] + torch.randint(-30, 30, (count, 3, 32, 32), generator=stream)
+    labels[torch.arange(32).expand(count, 32, 32) == borders[:, None, None]] = IGNORE
+    return Pairs(
+        "halves",
+        ("dark", "bright", "missing"),
+        ((0, 0, 0), (255, 255, 0), (255, 0, 255)),
+        images.to(torch.uint8),
+        labels,
+    )
+
+
+def network(seed: int = 0, name: str = "sunet_tiny") -> nn.Module:
+    torch.manual_seed(seed)
+    return segmenter(name, classes=3)
