@@ -20,11 +20,11 @@ import torch
 from ray import train, tune
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.tune.result import RESULT_DUPLICATE
-from ray.util.placement_group import get_current_placement_group
+from ray.util.placement_group import get_current_placement_group, placement_group, remove_placement_group
 from torch import distributed
 
 from service import cluster
-from service.errors import RunFailedError
+from service.errors import ClusterError, RunFailedError
 from service.line import Line, Message
 from service.plan import TrialPlan
 from service.record import describe
@@ -131,7 +131,7 @@ class SharedTrial(tune.Trainable):
         self.watched, self.line = watched, line
         self.rows: list[Row] = []
         self.error: Exception | None = None
-        self.unplaced = False
+        self.closing = False
         self.began = time.monotonic()
         ray.get(line.open.remote(self.plan.id))
         self.training = threading.Thread(target=self._train, daemon=True)
@@ -140,6 +140,7 @@ class SharedTrial(tune.Trainable):
     def _train(self) -> None:
         asked = self.plan.spec.resources
         try:
+            self._wait_for_room()
             TorchTrainer(
                 work,
                 train_loop_config={"plan": self.plan, "folder": self.folder.uri, "line": self.line},
@@ -162,13 +163,26 @@ class SharedTrial(tune.Trainable):
         except Exception as error:
             self.error = error  # judged by `step`, in the thread that Tune listens to
 
+    def _wait_for_room(self) -> None:
+        """Return when there is a place for all workers. ClusterError if there is none for too long.
+
+        Ray Train would wait for ever, and leave its reservation pending when it is ended: an autoscaler would go on
+        adding nodes for nobody.
+        """
+        asked, limit = self.plan.spec.resources, self.plan.spec.limits.max_wait_seconds
+        group = placement_group([cluster.amounts(asked)] * asked.workers)
+        try:
+            while not group.wait(POLL_SECONDS):
+                if self.closing or time.monotonic() - self.began > limit:
+                    raise cluster.no_room(f"trial {self.plan.label!r}", asked, limit)
+        finally:
+            remove_placement_group(group)
+
     def step(self) -> dict[str, Any]:
         """The next row that rank 0 logs, or the end of the trial."""
         message: Message | None = None
         while message is None and self.training.is_alive():
             message = ray.get(self.line.next.remote(self.plan.id, POLL_SECONDS))
-            if message is None and self._given_up():
-                return {RESULT_DUPLICATE: True}
         if message is None:
             self._conclude()
             return {RESULT_DUPLICATE: True}  # Tune's own sign for an end without a result
@@ -177,20 +191,14 @@ class SharedTrial(tune.Trainable):
         seen = {name: row[name] for name in self.watched if name in row}
         return {"step": row["step"], **seen, "row": row, "index": index, "total_steps": total_steps}
 
-    def _given_up(self) -> bool:
-        """Record the end of a trial whose workers found no place for too long: Ray Train would wait for ever."""
-        limit = self.plan.spec.limits.max_wait_seconds
-        if time.monotonic() - self.began < limit or not ray.get(self.line.waits.remote(self.plan.id)):
-            return False
-        error = cluster.no_room(f"trial {self.plan.label!r}", self.plan.spec.resources, limit)
-        record_from_driver(self.plan, self.folder, "failed", self.rows, limit, describe(error))
-        self.unplaced = True
-        return True
-
     def _conclude(self) -> None:
         """Record a failure of the job's; raise the loss of a worker, so that Tune starts the trial again."""
         if self.error is None:
             return  # rank 0 has recorded the end
+        if isinstance(self.error, ClusterError):
+            seconds = time.monotonic() - self.began
+            record_from_driver(self.plan, self.folder, "failed", self.rows, seconds, describe(self.error))
+            return
         failures = ray.get(self.line.failures.remote(self.plan.id))
         ended = getattr(self.error, "worker_failures", {})  # by rank; other errors are those of Ray Train itself
         if not failures or any(rank not in failures for rank in ended):
@@ -200,6 +208,7 @@ class SharedTrial(tune.Trainable):
 
     def cleanup(self) -> None:
         """End the workers, wherever they are: what they have checkpointed is whole."""
-        if self.training.is_alive() and not self.unplaced:  # else Ray removes with this process what never started
+        if self.training.is_alive():
+            self.closing = True
             ray.get(self.line.close.remote(self.plan.id))
             self.training.join(TIDY_SECONDS)

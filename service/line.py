@@ -51,10 +51,6 @@ class Line:
     async def started(self, trial: str, group: PlacementGroup) -> None:
         self._attempts[trial].group = group
 
-    async def waits(self, trial: str) -> bool:
-        """Whether its workers have not found a place yet."""
-        return self._attempts[trial].group is None
-
     async def report(self, trial: str, message: Message) -> None:
         """Hand over a row; returns when it has been judged and the trial may go on."""
         attempt = self._attempts[trial]

@@ -19,6 +19,7 @@ from service.cluster import check_feasible
 from service.errors import AssayError
 from service.node_types import NodeType
 from service.spec import Resources
+from service.sweep import FAN_OUT_BYTES
 from serving import settings
 
 PINS = " ".join(tomllib.loads(Path("pyproject.toml").read_text())["project"]["dependencies"])
@@ -67,6 +68,7 @@ def test_cluster_yaml_is_valid_for_ray() -> None:
         validate_config(config | {"idle_timeout": 5})
     types = config["available_node_types"]
     assert types["head"]["resources"]["CPU"] == 0 and types["head"]["resources"]["GPU"] == 0
+    assert types["head"]["resources"]["memory"] < FAN_OUT_BYTES, "no trial of cells is on the head"
     assert all(each.get("min_workers", 0) == 0 for each in types.values()), "an idle cluster is its head alone"
     spot = [name for name, each in types.items() if "InstanceMarketOptions" in each["node_config"]]
     assert spot == ["cpu", "gpu"]
@@ -96,6 +98,7 @@ def test_kuberay(name: str) -> None:
     assert RAY.contains(str(cluster["rayVersion"])) and cluster["enableInTreeAutoscaling"] is True
     head = cluster["headGroupSpec"]
     assert set(head) == {"rayStartParams", "template"} and head["rayStartParams"]["num-cpus"] == "0"
+    assert int(head["rayStartParams"]["memory"]) < FAN_OUT_BYTES
     for group in [head, *cluster["workerGroupSpecs"]]:
         assert all(isinstance(value, str) for value in group["rayStartParams"].values())
         (container,) = group["template"]["spec"]["containers"]

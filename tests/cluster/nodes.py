@@ -17,6 +17,7 @@ from service.submit import Head
 
 BIN = Path(sys.executable).parent
 STARTED_SECONDS = 90.0
+HEAD_MEMORY = 64 << 20  # less than a trial that hands out cells asks for, so that none of them is on the head
 
 
 class LocalCluster:
@@ -52,7 +53,8 @@ class LocalCluster:
         return f"http://127.0.0.1:{self.dashboard_port}"
 
     def start_head(self, *options: str) -> "subprocess.Popen[bytes]":
-        words = ["--head", "--port", str(self.port), "--dashboard-port", str(self.dashboard_port), "--num-cpus", "0"]
+        words = ["--head", "--port", str(self.port), "--dashboard-port", str(self.dashboard_port)]
+        words += ["--num-cpus", "0", "--memory", str(HEAD_MEMORY)]
         words += ["--node-ip-address", "127.0.0.1", "--ray-client-server-port", str(self.client_port)]
         self.head = self._start(f"h{len(list(self.folder.iterdir()))}", *words, *options)  # as on another machine
         self.wait(lambda: _listens(self.dashboard_port) and self._answers(), self.head)

@@ -1,0 +1,114 @@
+"""What several nodes give: a fan-out on 1 and 2 nodes of a core, the time to a first cell, Serve on 1 and 2 replicas.
+
+Nodes are those of a cluster on this machine; on fewer than three free cores they share cores with the head and the
+clients, and the second node gives less than it would elsewhere.
+"""
+
+import json
+import subprocess
+import tempfile
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import yaml
+
+from service import history
+from service.store import Folder, open_store
+from tests.cluster.nodes import BIN, LocalCluster, free_port, wait_for
+from tests.serving.models import bits, put
+
+CELLS, SECONDS = 240, 0.1
+CLIENTS, MEASURED = 8, 10.0
+
+
+def finished(folder: Path, name: str) -> Folder:
+    return open_store(str(folder / "store")) / "runs" / name
+
+
+def fan_out(cluster: LocalCluster, folder: Path, name: str, cells: int = CELLS) -> float:
+    """Seconds that the trial of a run took, by its record."""
+    spec = {"job": "tests.benchmarks._busy", "store": str(folder / "store")}
+    (folder / "spec.yaml").write_text(yaml.safe_dump(spec | {"params": {"cells": cells, "seconds": SECONDS}}))
+    driver = cluster.drive("run", str(folder / "spec.yaml"), "--id", name)
+    said, _ = driver.communicate()
+    assert driver.returncode == 0, said
+    (trial,) = history.trials(finished(folder, name))
+    return trial.seconds
+
+
+def first_cell(cluster: LocalCluster, folder: Path) -> float:
+    """Seconds from `assay submit` to the first cell that is begun: its mark in a folder of this machine."""
+    (folder / "mark").unlink(missing_ok=True)
+    spec = {"job": "tests.benchmarks._busy", "store": str(folder / "store")}
+    spec |= {"params": {"cells": 1, "seconds": 0.0, "mark": str(folder / "mark")}}
+    (folder / "spec.yaml").write_text(yaml.safe_dump(spec))
+    began = time.perf_counter()
+    run = cluster.run("submit", str(folder / "spec.yaml"), "--detach", "--address", cluster.dashboard)
+    wait_for(lambda: (folder / "mark").exists())
+    took = time.perf_counter() - began
+    run.communicate()
+    return took
+
+
+def requests_per_second(cluster: LocalCluster, folder: Path, replicas: int) -> float:
+    port = free_port()
+    settings = {"http": {"port": port}, "replicas": {"min": replicas, "max": replicas}, "attacks": {"enabled": False}}
+    (folder / "serve.yaml").write_text(yaml.safe_dump(settings))
+    words = ["serve", "--store", str(folder / "models"), "--config", str(folder / "serve.yaml")]
+    environment = {**cluster.environment, "RAY_ADDRESS": cluster.address}
+    with open(folder / "serve.log", "wb") as log:
+        server = subprocess.Popen([str(BIN / "assay"), *words], env=environment, stdout=log, stderr=log)
+    tensor = {"name": "input", "datatype": "FP32", "shape": [1, 1, 64], "data": bits(1, 64).flatten().tolist()}
+    body = json.dumps({"inputs": [tensor], "parameters": {"iterations": 400}})
+    done, answered = threading.Event(), [0] * CLIENTS
+
+    def client(index: int) -> None:
+        with httpx.Client(timeout=60) as http:
+            while not done.is_set():
+                answer = http.post(f"http://127.0.0.1:{port}/v2/models/sums/infer", content=body)
+                answered[index] += answer.status_code == 200
+
+    try:
+        wait_for(lambda: server.poll() is None and b"serving 1 model" in (folder / "serve.log").read_bytes())
+        with ThreadPoolExecutor(CLIENTS) as pool:
+            futures = [pool.submit(client, index) for index in range(CLIENTS)]
+            time.sleep(3)  # until every replica holds the model
+            before, began = sum(answered), time.perf_counter()
+            time.sleep(MEASURED)
+            rate = (sum(answered) - before) / (time.perf_counter() - began)
+            done.set()
+            for future in futures:
+                future.result()
+        return rate
+    finally:
+        server.terminate()
+        server.wait(timeout=90)
+
+
+def main() -> None:
+    cluster = LocalCluster()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        try:
+            cluster.ensure(1)
+            fan_out(cluster, folder, "warm", cells=8)
+            one = fan_out(cluster, folder, "one")
+            cluster.ensure(2)
+            fan_out(cluster, folder, "warm-two", cells=16)
+            two = fan_out(cluster, folder, "two")
+            ideal = CELLS * SECONDS
+            print(f"{CELLS} cells of {SECONDS} core-seconds, 1 node: {ideal / one:.3f} of ideal ({one:.1f} s)")
+            print(f"on 2 nodes: {one / two:.2f} times as fast as on 1; {ideal / 2 / two:.3f} of ideal ({two:.1f} s)")
+            print(f"from submit to the first cell: {first_cell(cluster, folder):.1f} s")
+            put(open_store(str(folder / "models")), "sums", width=16)
+            rates = [requests_per_second(cluster, folder, replicas) for replicas in (1, 2)]
+            print(f"Serve: 2 replicas answer {rates[1] / rates[0]:.2f} times as many requests as 1 ({rates[0]:.0f}/s)")
+        finally:
+            cluster.close()
+
+
+if __name__ == "__main__":
+    main()
