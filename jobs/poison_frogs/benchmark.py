@@ -1,13 +1,27 @@
 """The protocol of the poisoning benchmark: what a victim is trained on, and what counts as clean-label.
 
+A setup names a test image and training images of another class. Poisons are made of these and take their place: a
+victim learns from a balanced part of the training split in which there are poisons instead of their bases. Its control
+has the bases themselves there.
+
 Source: Schwarzschild et al. 2021 ("Just how toxic is data poisoning?") and its code.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
 
-from jobs.poison_frogs.setups import Setup
+from jobs.common.datasets.base import ImageSet
+from jobs.common.params import StudyParams
+from jobs.poison_frogs.export import to_8_bits
+from jobs.poison_frogs.search import Crafts
+from jobs.poison_frogs.selection import Target, nearest, own_margins
+from jobs.poison_frogs.setups import Setup, load
 from service.errors import InputError, unknown
 
 LEVELS = 9  # grey levels of 255 that a poison may be off: 8/255, and one that is lost where files are truncated
@@ -38,6 +52,49 @@ def track(name: str) -> Track:
     return TRACKS[name]
 
 
+class SetupsParams(StudyParams):
+    """Trials of the poisoning benchmark: they say what is attacked, and which images become poisons."""
+
+    file: str = Field(min_length=1, description="setups on the disk of every node: JSON, or a pickle as published")
+    first: int = Field(0, ge=0, description="setups to leave out at the beginning of the file")
+    count: int | None = Field(None, ge=1, description="setups to run; none: all that follow")
+    track: str | None = Field(None, description=f"size and poisons as published: {', '.join(TRACKS)}")
+    size: int | None = Field(
+        None, ge=2, description="instead of a track: images that a victim learns from, with poisons"
+    )
+    levels: int = Field(LEVELS, ge=1, le=255, description="grey levels of 255 that a poison may be off its base")
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if (self.track is None) == (self.size is None):
+            raise ValueError("setups: name either a track or a size")
+        try:
+            if self.track is not None:
+                track(self.track)
+        except InputError as error:
+            raise ValueError(f"setups.track: {error}") from error
+        return self
+
+    @property
+    def images(self) -> int:
+        """That a victim learns from."""
+        return track(self.track).size if self.track is not None else self.size or 0
+
+    def load(self) -> tuple[Setup, ...]:
+        """The setups that are to be run. InputError if there are fewer, or if they are not of the track."""
+        found = load(self.file)
+        chosen = found[self.first :][: self.count]
+        if not chosen or (self.count is not None and len(chosen) < self.count):
+            asked = f"{self.count or 'all'} after the first {self.first}"
+            raise InputError(f"setups: {asked} are asked, and {self.file!r} has {len(found)}")
+        counts = {len(each.base_indices) for each in chosen}
+        if len(counts) > 1:
+            raise InputError(f"setups: they have {min(counts)} to {max(counts)} bases, and all must have as many")
+        if self.track is not None and counts != {track(self.track).poisons}:
+            raise InputError(f"setups: {self.track} has {track(self.track).poisons} poisons, these have {counts.pop()}")
+        return chosen
+
+
 def check_setup(setup: Setup, train_labels: np.ndarray, test_labels: np.ndarray) -> None:
     """InputError unless a setup fits a data set. labels: int64 (n,), of its two splits."""
     if setup.target_index >= len(test_labels) or max(setup.base_indices) >= len(train_labels):
@@ -52,21 +109,21 @@ def check_setup(setup: Setup, train_labels: np.ndarray, test_labels: np.ndarray)
             raise InputError(f"base {base} is to be of class {setup.base_class}, {found}: that is no clean label")
 
 
-def fine_tuning_set(labels: np.ndarray, setup: Setup, size: int, classes: int) -> np.ndarray:
+def fine_tuning_set(labels: np.ndarray, bases: Sequence[int], base_class: int, size: int, classes: int) -> np.ndarray:
     """The clean images that a victim is trained on, beside the poisons, which take the place of their bases.
 
     Of each class the first size // classes images of the training split that are no bases; of the poisoned class as
     many fewer as there are poisons, so that with them the set has its size. labels: int64 (n,), in 0..classes-1, of the
-    training split, which the setup is known to fit (`check_setup`). Returns int64, by class; the poisons come after
-    them. InputError if a class has too few images.
+    training split. bases: places in it, of the base class. Returns int64, by class; the poisons come after them.
+    InputError if a class has too few images.
     """
     free = np.ones(len(labels), dtype=bool)
-    free[list(setup.base_indices)] = False
+    free[list(bases)] = False
     parts = []
     for label in range(classes):
-        count = size // classes - (len(setup.base_indices) if label == setup.base_class else 0)
+        count = size // classes - (len(bases) if label == base_class else 0)
         if count < 0:
-            raise InputError(f"{len(setup.base_indices)} poisons do not fit into {size // classes} images of a class")
+            raise InputError(f"{len(bases)} poisons do not fit into {size // classes} images of a class")
         rows = np.flatnonzero((labels == label) & free)[:count]
         if len(rows) < count:
             raise InputError(f"class {label} has {len(rows)} images that are no bases, and {count} are wanted")
@@ -101,3 +158,37 @@ def check_clean_label(
     changes = levels(poisons, bases)
     for row in np.flatnonzero(changes > most)[:1]:
         raise InputError(f"poison {row} is {changes[row]}/255 off its base, up to {most}/255 is allowed")
+
+
+def targets_of(
+    setups: Sequence[Setup], probabilities: Sequence[Tensor], test_features: Tensor, features: Tensor
+) -> list[Target]:
+    """The targets of setups, each with a training set of its own.
+
+    probabilities: (classes,) for each, by its victim without poison. test_features: (all of the test split, D).
+    features: (n, D) of the training images.
+    """
+    near = nearest(test_features[[each.target_index for each in setups]], features).tolist()
+    found = []
+    for group, (setup, shares, neighbour) in enumerate(zip(setups, probabilities, near, strict=True)):
+        margins, confidence = own_margins(shares.clamp(min=1e-30).log()[None], setup.target_class)
+        found.append(
+            Target(
+                *(setup.target_index, setup.target_class, setup.base_class, float(confidence), float(margins)),
+                *(neighbour, setup.base_indices, group),
+            )
+        )
+    return found
+
+
+def check_crafts(setups: Sequence[Setup], crafts: Crafts, learnt: ImageSet, most: int) -> None:
+    """InputError unless all poisons keep to the protocol. learnt: the training images, that bases are of."""
+    for place, setup in enumerate(setups):
+        if made := crafts.of(place, len(setup.base_indices)):
+            poisons = torch.stack([one.image for one in made]).numpy()
+            bases = to_8_bits(learnt.images(torch.tensor([one.base for one in made]))).numpy()
+            labels = np.full(len(made), setup.base_class)
+            try:
+                check_clean_label(poisons, bases, labels, setup, most)
+            except InputError as error:
+                raise InputError(f"setup {place}: {error}") from error

@@ -77,13 +77,15 @@ class Craft:
 
 @dataclass(frozen=True)
 class Crafting:
-    """What all crafts share. subject: with the test split. others: further networks that are crafted against."""
+    """What all crafts share. subject: with the images of the targets. others: further networks to craft against."""
 
     subject: Subject
     attack: Recipe | Polytope | Matching
     others: tuple[nn.Module, ...] = ()
     grey: bool = False
     """whether the others alone are"""
+    bases: ImageSet | None = None
+    """where bases are; none: where targets are"""
 
     @property
     def networks(self) -> list[nn.Module]:
@@ -95,7 +97,7 @@ def craft_pairs(cell: list[list[Any]], crafting: Crafting) -> dict[str, Any]:
     recipe = crafting.attack
     assert isinstance(recipe, Recipe)
     places, bases_at, near, seeds = zip(*cell, strict=True)
-    targets, bases, wanted = _images(crafting.subject, places, bases_at)
+    targets, bases, wanted = _images(crafting, places, bases_at)
     if recipe.feature_noise:
         streams = [torch.Generator().manual_seed(seed) for seed in seeds]
         noise = torch.stack([torch.randn(wanted.shape[1], generator=stream) for stream in streams])
@@ -117,7 +119,7 @@ def craft_pairs(cell: list[list[Any]], crafting: Crafting) -> dict[str, Any]:
 def craft_set(cell: dict[str, Any], crafting: Crafting) -> dict[str, Any]:
     """A cell: the poisons of one target, made together. cell: target, bases, aim and seed."""
     attack, subject, count = crafting.attack, crafting.subject, len(cell["bases"])
-    targets, bases, wanted = _images(subject, [cell["target"]], cell["bases"])
+    targets, bases, wanted = _images(crafting, [cell["target"]], cell["bases"])
     if isinstance(attack, Polytope):
         cut = [features_of_network(each, subject.images, subject.layers) for each in crafting.networks]
         for each in cut if attack.draws > 1 else ():
@@ -152,10 +154,11 @@ def craft_set(cell: dict[str, Any], crafting: Crafting) -> dict[str, Any]:
     }
 
 
-def _images(subject: Subject, targets: Sequence[int], bases: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+def _images(crafting: Crafting, targets: Sequence[int], bases: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
     """Targets, bases, and the features of the targets."""
-    images, at = subject.images, device()
-    shown, others = (images.images(torch.tensor(list(each))).to(at) for each in (targets, bases))
+    subject, at = crafting.subject, device()
+    shown = subject.images.images(torch.tensor(list(targets))).to(at)
+    others = (crafting.bases or subject.images).images(torch.tensor(list(bases))).to(at)
     with torch.no_grad():
         return shown, others, torch.cat([subject.features(some) for some in torch.split(shown, BATCH)])
 

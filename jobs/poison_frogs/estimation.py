@@ -19,7 +19,9 @@ from jobs.common.model_reference import ModelReference
 from jobs.poison_frogs.features import Features
 from jobs.poison_frogs.heads import HeadParams, fit_head
 from jobs.poison_frogs.recipes import Matching, Polytope, Recipe
+from jobs.poison_frogs.search import batches
 from jobs.poison_frogs.selection import class_index
+from jobs.poison_frogs.setups import Setup
 from jobs.poison_frogs.victims import ScratchParams, VictimParams
 from service.errors import InputError
 
@@ -31,9 +33,12 @@ def estimate(
     network: ClassifierParams | ModelReference,
     classes: Sequence[str],
     pairs: Sequence[tuple[str, int | None]],
+    setups: Sequence[Setup],
+    size: int,
     poisons: Sequence[int],
     attack: Recipe | Polytope | Matching,
     tries: int,
+    batch: int,
     victims: Mapping[str, VictimParams],
     repeats: int,
     epochs: int,
@@ -41,21 +46,30 @@ def estimate(
     """Names and values for people.
 
     classes: that victims learn; none: all. pairs: the target class of each, and how many targets; none: all of them.
-    tries: bases for a poison. repeats: of each victim, behind each defence and behind none. epochs: of the network's
-    own training. A network of the store is not opened: then operations are not told.
+    setups: of a benchmark, instead of pairs and poisons. size: images that a victim of these learns from. tries: bases
+    for a poison. batch: pairs that are crafted at once, at most. repeats: of each victim, behind each defence and
+    behind none. epochs: of the network's own training. A network of the store is not opened: then operations are not
+    told.
     """
     shape, train, test, all_classes, per_class = _size(data)
-    targets = 0
+    targets = len(setups)
+    if setups:
+        poisons = (len(setups[0].base_indices),)
     for name, count in pairs:
         if count is None and name not in per_class:
             return {"crafts": f"unknown: {data.name} is not there, and the number of targets is not said"}
         targets += count if count is not None else per_class[name]
     # what is made together is made for each number
-    crafts = targets * (poisons[-1] if isinstance(attack, Recipe) else sum(poisons))
+    if isinstance(attack, Recipe):
+        crafts = sum(map(len, batches(targets, poisons[-1], batch)))
+    else:
+        crafts = targets * sum(poisons)
+    # of each target; without poison one does for all, if they are not replaced
+    runs = repeats * (targets * (len(poisons) + 1) + (len(setups) or 1))
     told: dict[str, Any] = {
         "targets, at most": targets,
         "crafts, at most": crafts,
-        "retrainings, at most": len(victims) * repeats * (1 + targets * (len(poisons) + 1)),
+        "retrainings, at most": len(victims) * runs,
     }
     if tries > 1:
         told["retries"] = f"of poisons that do not come near enough, up to {tries - 1} each: not counted"
@@ -64,8 +78,8 @@ def estimate(
         return told
     image = torch.rand(1, *shape)
     macs, rate = count_macs(net, image), operations_per_second(net, image)
-    learnt = train * len(classes) // all_classes if classes else train
-    runs, retraining, seconds = repeats * (1 + targets * (len(poisons) + 1)), 0.0, 0.0
+    learnt = size or (train * len(classes) // all_classes if classes else train)
+    retraining, seconds = 0.0, 0.0
     for victim in victims.values():
         if isinstance(victim, HeadParams):
             size, outputs = Features(net, image).size, len(classes) or all_classes

@@ -9,9 +9,7 @@ import hashlib
 import io
 import os
 import re
-import shutil
 import stat
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,6 +53,7 @@ class Index(StudyParams):
     height: int = Field(ge=1, le=LARGEST_SIDE)
     width: int = Field(ge=1, le=LARGEST_SIDE)
     data: str = Field(max_length=200, description="data set that the places of bases and target are in")
+    base_split: Literal["train", "test"] = Field("test", description="split that the bases are of; the target: test")
     target_index: int = Field(ge=0, description="place of the target in the data set")
     target: Entry
     poisons: tuple[Entry, ...] = Field(min_length=1, max_length=MOST_POISONS)
@@ -76,6 +75,8 @@ class PoisonSet:
     target_label: int
     data: str
     """name of the data set"""
+    base_split: Literal["train", "test"] = "test"
+    """that the bases are of; the target is of the test split"""
 
 
 def to_8_bits(images: Tensor) -> Tensor:
@@ -89,7 +90,7 @@ def to_8_bits(images: Tensor) -> Tensor:
 
 
 def encode(poisons: PoisonSet) -> dict[str, bytes]:
-    """The files of a set by name: PNGs and the index. They have been read back, and hold the same pixels.
+    """The files of a set by name: PNGs, and the index after them.
 
     InputError if images are not uint8 grey or RGB of one size, or the counts of images, labels and bases differ.
     """
@@ -118,6 +119,7 @@ def encode(poisons: PoisonSet) -> dict[str, bytes]:
                 "height": height,
                 "width": width,
                 "data": poisons.data,
+                "base_split": poisons.base_split,
                 "target_index": poisons.target_index,
                 "target": kept("target.png", target, poisons.target_label, None),
                 "poisons": tuple(
@@ -131,9 +133,6 @@ def encode(poisons: PoisonSet) -> dict[str, bytes]:
     except ValidationError as error:
         raise _said(error, "these poisons") from error
     files[INDEX] = index.model_dump_json(indent=1).encode()
-    back = decode(files[INDEX], lambda name: files[name])
-    if not torch.equal(back.images, images) or not torch.equal(back.target, target):
-        raise RuntimeError("a PNG does not hold the pixels that were written")
     return files
 
 
@@ -173,30 +172,24 @@ def decode(index: bytes, content_of: Callable[[str], bytes], where: str = INDEX)
         target_index=said.target_index,
         target_label=said.target.label,
         data=said.data,
+        base_split=said.base_split,
     )
 
 
-def write(poisons: PoisonSet, folder: Path) -> None:
-    """Write a set as a folder that is not there yet, whole or not at all. InputError if it cannot be written."""
-    files = encode(poisons)
-    try:
-        if folder.exists():
-            raise InputError(f"{str(folder)!r} is there already: poisons are not mixed with others")
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-        try:
-            for name, content in files.items():
-                (aside / name).write_bytes(content)
-            aside.chmod(0o755)
-            aside.rename(folder)
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
-    except OSError as error:
-        raise InputError(f"poisons cannot be written to {str(folder)!r}: {error.strerror}") from error
+def write(poisons: PoisonSet, keep: Callable[[str, bytes], None], content_of: Callable[[str], bytes]) -> None:
+    """Write a set, the index last, and read it back. keep: writes a file. content_of: reads it.
+
+    RuntimeError if what is read is not what was written.
+    """
+    for name, content in encode(poisons).items():
+        keep(name, content)
+    back = decode(content_of(INDEX), content_of)
+    if not torch.equal(back.images, poisons.images.cpu()) or not torch.equal(back.target, poisons.target.cpu()):
+        raise RuntimeError("the files do not hold the pixels that were written")
 
 
 def read(folder: Path) -> PoisonSet:
-    """A set that `write` has written. InputError if a file is missing, changed, a link, or not what it should be."""
+    """A set of poisons in a folder. InputError if a file is missing, changed, a link, or not what it should be."""
     return decode(_content(folder / INDEX, LARGEST_INDEX), lambda name: _content(folder / name), str(folder / INDEX))
 
 

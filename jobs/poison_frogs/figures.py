@@ -11,7 +11,7 @@ from torch import Tensor
 
 from jobs.common.plots import GREY, PALETTE, house_style, panels
 from jobs.poison_frogs.angles import class_vector
-from jobs.poison_frogs.retraining import Retraining
+from jobs.poison_frogs.retraining import Retraining, head_name
 from jobs.poison_frogs.search import Crafts
 from jobs.poison_frogs.selection import Target
 from jobs.poison_frogs.verdicts import Outcome, rates
@@ -193,13 +193,13 @@ def draw(
     run: Run,
 ) -> None:
     """All pictures of a run. most: the largest number of poisons. show: how many poisons are to be looked at."""
-    test, first = shared.test, next(iter(shared.victims))
+    test, (base_images, _), first = shared.test, shared.bases, next(iter(shared.victims))
     own = [one for one in outcomes if (one.victim, one.defence, one.repeat) == (first, "", 0)]
     last = {one.place: one for one in own if one.control == "poison" and one.poisons == most}
     examples = [
         Example(
             target=test.images(torch.tensor([poison.target]))[0],
-            base=test.images(torch.tensor([poison.base]))[0],
+            base=base_images.images(torch.tensor([poison.base]))[0],
             poison=poison.pixels,
             own=test.classes[target.own],
             aim=test.classes[target.aim],
@@ -229,7 +229,7 @@ def draw(
     title = "How near the nearest poison of each target came, in features"
     run.figure("distances", distances(near, far, fell), title=title)
     if not shared.subject.layers:
-        _draw_plane(targets, crafts, most, shared, f"{first} 0", run)
+        _draw_plane(targets, crafts, most, shared, head_name(first, 0, targets[0].group), run)
 
 
 def _draw_plane(targets: Sequence[Target], crafts: Crafts, most: int, shared: Retraining, head: str, run: Run) -> None:
@@ -252,7 +252,7 @@ def _draw_plane(targets: Sequence[Target], crafts: Crafts, most: int, shared: Re
         "clean": features,
         "targets": shared.test_features[[targets[at].index for at in some]],
         "poisons": torch.stack([one.features for one in made]),
-        "bases": shared.test_features[[one.base for one in made]],
+        "bases": shared.bases[1][[one.base for one in made]],
     }
     names = (shared.test.classes[pair[0]], shared.test.classes[pair[1]])
     flat = {name: (points @ axes.T).numpy() for name, points in where.items()}

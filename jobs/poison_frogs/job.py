@@ -35,13 +35,15 @@ from torch import Tensor
 from jobs.common.datasets.base import ImageSet
 from jobs.common.network_params import TrainedNetwork
 from jobs.poison_frogs import estimation, figures, tables
+from jobs.poison_frogs.benchmark import check_crafts, check_setup, targets_of
 from jobs.poison_frogs.crafting import Crafting, Subject
 from jobs.poison_frogs.heads import Head, HeadParams
 from jobs.poison_frogs.networks import networks_of
 from jobs.poison_frogs.params import Params
-from jobs.poison_frogs.retraining import Retraining, controls
+from jobs.poison_frogs.retraining import Group, Retraining, controls, head_name
 from jobs.poison_frogs.search import crafts_of, features_of
 from jobs.poison_frogs.selection import Scene, Target, class_index, nearest, select
+from jobs.poison_frogs.setups import Setup
 from jobs.poison_frogs.verdicts import rates, verdicts_of
 from jobs.poison_frogs.victims import ScratchParams, VictimParams
 from service.errors import InputError, RunFailedError
@@ -53,6 +55,9 @@ FAN_OUT = True
 def run(params: Params, run: Run) -> None:
     """Find the network, select targets and bases, craft the poisons, retrain the victims, and judge them."""
     learnt, test = params.data.load("train"), params.data.load("test")
+    setups = () if params.setups is None else params.setups.load()
+    for setup in setups:
+        check_setup(setup, learnt.labels.numpy(), test.labels.numpy())
     task = tuple(sorted(class_index(test.classes, name) for name in params.task or test.classes))
     network, *surrogates = networks_of(params, learnt, run)
     rows, test_rows = (_of_classes(images, task) for images in (learnt, test))
@@ -66,23 +71,38 @@ def run(params: Params, run: Run) -> None:
         poisons=torch.empty(0, *test.shape),
         poison_features=features[:0],
         clean={},
+        size=0 if params.setups is None else params.setups.images,
     )
-    attacked = _of_classes(test, [class_index(test.classes, pair.target) for pair in params.pairs])
-    unpoisoned = controls(shared, attacked, params.repeats, run)
-    heads = {f"{name} {repeat}": Head(**unpoisoned[name, "", repeat]["head"]) for name, repeat in _heads(params)}
-    if (first := f"{next(iter(victims))} 0") in heads:  # whether a target is easy is then for the head to say
-        logits = torch.full((len(test), len(test.classes)), -torch.inf)
-        logits[:, list(task)] = heads[first](test_features)
+    groups = _groups(params, setups, test)
+    unpoisoned = controls(shared, groups, params.repeats, run)
+    heads = {
+        head_name(name, repeat, group): Head(**result["head"])
+        for (name, defence, repeat, group), result in unpoisoned.items()
+        if isinstance(victims[name], HeadParams) and not defence
+    }
+    first = next(iter(victims))
+    if setups:
+        params = params.model_copy(update={"poisons": (len(setups[0].base_indices),)})
+        probabilities = [unpoisoned[first, "", 0, group]["probabilities"][0] for group in range(len(groups))]
+        targets = targets_of(setups, probabilities, test_features, features)
+    else:
+        if (name := head_name(first, 0, 0)) in heads:  # whether a target is easy is then for the head to say
+            logits = torch.full((len(test), len(test.classes)), -torch.inf)
+            logits[:, list(task)] = heads[name](test_features)
+        targets = _targets(
+            params, Scene(test.classes, test.labels, test_features, logits, torch.empty(0)), features, run
+        )
 
-    targets = _targets(params, Scene(test.classes, test.labels, test_features, logits, torch.empty(0)), features, run)
-    crafting = Crafting(on_test, params.attack, tuple(surrogates), params.grey_box)
+    crafting = Crafting(on_test, params.attack, tuple(surrogates), params.grey_box, learnt if setups else None)
     crafts = crafts_of(crafting, targets, params.poisons, params.batch, params.retry, run)
     if not crafts.made:
         raise RunFailedError("no poison could be crafted")
+    if params.setups is not None:
+        check_crafts(setups, crafts, learnt, params.setups.levels)
     shared = replace(shared, poison_features=torch.stack([each.features for each in crafts.made.values()]), clean=heads)
     if any(not isinstance(each, HeadParams) for each in victims.values()):
         shared = replace(shared, poisons=torch.stack([each.image for each in crafts.made.values()]))
-    outcomes = verdicts_of(shared, attacked, targets, crafts, params.poisons, unpoisoned, run)
+    outcomes = verdicts_of(shared, groups, targets, crafts, params.poisons, unpoisoned, run)
 
     tables.log(params, targets, crafts, rates(outcomes), run)
     tables.keep(params, targets, crafts, outcomes, shared, run)
@@ -99,9 +119,12 @@ def estimate(params: Params) -> dict[str, Any]:
         network.classifier if isinstance(network, TrainedNetwork) else network,
         params.task,
         [(pair.target, pair.targets or params.targets.count) for pair in params.pairs],
+        () if params.setups is None else params.setups.load(),
+        0 if params.setups is None else params.setups.images,
         params.poisons,
         params.attack,
         1 if params.retry is None else params.retry.tries,
+        params.batch,
         params.victims,
         (1 + len(params.defences)) * params.repeats,
         network.training.epochs * (1 + params.surrogates) if isinstance(network, TrainedNetwork) else 0,
@@ -133,10 +156,15 @@ def _complete(params: Params) -> dict[str, VictimParams]:
     }
 
 
-def _heads(params: Params) -> list[tuple[str, int]]:
-    """The victims that are heads, and their repeats."""
-    heads = [name for name, victim in params.victims.items() if isinstance(victim, HeadParams)]
-    return [(name, repeat) for name in heads for repeat in range(params.repeats)]
+def _groups(params: Params, setups: Sequence[Setup], test: ImageSet) -> list[Group]:
+    """Whose control is the same: all targets of all pairs; of a benchmark each target has its own."""
+    if setups:
+        return [
+            Group([each.target_index], {"bases": list(each.base_indices), "base_class": each.base_class})
+            for each in setups
+        ]
+    attacked = _of_classes(test, [class_index(test.classes, pair.target) for pair in params.pairs])
+    return [Group(attacked.tolist(), {})]
 
 
 def _of_classes(images: ImageSet, classes: Sequence[int]) -> Tensor:

@@ -10,6 +10,7 @@ from jobs.common.datasets import DATASETS, DataParams
 from jobs.common.imports import resolve
 from jobs.common.network_params import StoredNetwork, TrainedNetwork
 from jobs.common.params import StudyParams
+from jobs.poison_frogs.benchmark import SetupsParams
 from jobs.poison_frogs.filters import DefenceParams
 from jobs.poison_frogs.heads import HeadParams
 from jobs.poison_frogs.recipes import AttackParams, Paper, Recipe, RetryParams
@@ -29,7 +30,10 @@ class Params(StudyParams):
     )
     layers: tuple[str, ...] = Field((), description="layers whose output is a feature; none: before the last linear")
     task: tuple[str, ...] = Field((), description="classes that the victims learn to tell apart; none: all")
-    pairs: tuple[PairParams, ...] = Field(min_length=1, description="classes of the targets and of their bases")
+    pairs: tuple[PairParams, ...] = Field((), description="classes of the targets and of their bases")
+    setups: SetupsParams | None = Field(
+        None, description="trials of a benchmark instead, which say targets and bases; the poisons replace their bases"
+    )
     targets: TargetParams = Field(TargetParams(), description="which images are attacked")
     bases: BaseParams = Field(BaseParams(), description="which images become poisons")
     attack: AttackParams = Field(Paper(), description="how poisons are made of bases")
@@ -48,7 +52,7 @@ class Params(StudyParams):
         {}, description="filters of the training set, by names of your choice; each before every kind of victim"
     )
     repeats: int = Field(1, ge=1, le=1000, description="victims of each kind, with seeds of their own")
-    batch: int = Field(64, ge=1, le=10_000, description="poisons that are crafted at once")
+    batch: int = Field(64, ge=1, le=10_000, description="poisons that are crafted at once, at most")
     export: bool = Field(False, description="the poisons of each target as PNG and JSON")
     show: int = Field(6, ge=0, le=16, description="poisons in the picture; 0: no picture")
     publish_as: str = Field("", description="name of a network trained here in the model store; default: made of both")
@@ -72,6 +76,10 @@ class Params(StudyParams):
                 resolve(each.name, ARCHITECTURES, "classifier")
         except InputError as error:
             raise ValueError(str(error)) from error
+        if bool(self.pairs) == (self.setups is not None):
+            raise ValueError("pairs: name either pairs of classes or the setups of a benchmark")
+        if self.setups is not None:
+            self._fits_benchmark(self.setups)
         if len({(pair.target, pair.base) for pair in self.pairs}) < len(self.pairs):
             raise ValueError("pairs: a pair is named twice")
         for pair in self.pairs:
@@ -106,6 +114,18 @@ class Params(StudyParams):
         if "" in self.layers or len(set(self.layers)) < len(self.layers):
             raise ValueError(f"layers: {list(self.layers)} are not names of layers, each once")
         return self
+
+    def _fits_benchmark(self, setups: SetupsParams) -> None:
+        for name in ("targets", "bases", "poisons", "task", "retry"):
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name}: the setups of a benchmark say targets, bases and how many poisons there are")
+        if isinstance(self.attack, Recipe) and self.attack.quantise == "none":
+            raise ValueError("setups: poisons are checked in 256 shades, and attack.quantise is none")
+        if self.attack.epsilon is None or 255 * self.attack.epsilon > setups.levels:
+            raise ValueError(
+                f"attack.epsilon: {self.attack.epsilon} is not allowed, up to setups.levels / 255 = "
+                f"{setups.levels / 255:.4g} is"
+            )
 
     @property
     def classifiers(self) -> list[ClassifierParams]:

@@ -4,7 +4,7 @@ A cell depends on the content of the poisons, the victim's recipe, a defence and
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from jobs.common.datasets.base import ImageSet
 from jobs.common.training import device
 from jobs.poison_frogs.angles import class_vector, rotation
+from jobs.poison_frogs.benchmark import fine_tuning_set
 from jobs.poison_frogs.crafting import Subject
 from jobs.poison_frogs.defences import quality
 from jobs.poison_frogs.features import BATCH, Features
@@ -48,20 +49,43 @@ class Retraining:
     poison_features: Tensor
     """(p, D)"""
     clean: Mapping[str, Head]
-    """heads without poison, by "victim repeat": what rotations are measured from, and warm starts go on from"""
+    """heads without poison, by `head_name`: what rotations are measured from, and warm starts go on from"""
+    size: int = 0
+    """where poisons take the place of their bases: images that a victim learns from, with them; `rows` are all then"""
+
+    @property
+    def bases(self) -> tuple[ImageSet, Tensor]:
+        """The images that bases are among, and their features."""
+        return (self.subject.images, self.features) if self.size else (self.test, self.test_features)
+
+    def learnt(self, cell: Mapping[str, Any]) -> Tensor:
+        """Which of `rows` the victim of a cell learns from, int64 (k,)."""
+        if not self.size:
+            return torch.arange(len(self.rows))
+        labels, classes = self.subject.images.labels.numpy(), len(self.subject.images.classes)
+        others = torch.from_numpy(fine_tuning_set(labels, cell["bases"], cell["base_class"], self.size, classes))
+        there = not cell["poisons"] and not cell["flips"]
+        return torch.cat([others, torch.tensor(cell["bases"])]) if there else others
+
+
+def head_name(victim: str, repeat: int, group: int) -> str:
+    """Of a clean head."""
+    return f"{victim} {repeat} {group}"
 
 
 def retrain(cell: dict[str, Any], shared: Retraining) -> dict[str, Any]:
     """A cell: one victim, and what it makes of its targets.
 
-    cell: victim, defence ("" for none), repeat and seed; targets, test images; aim, the label of the poisons; poisons,
-    their rows; flips, how often the first target itself is in the training set under that label.
+    cell: victim, defence ("" for none), repeat, group and seed; targets, test images; aim, the label of the poisons;
+    poisons, their rows; flips, how often the first target itself is in the training set under that label; and where
+    poisons take the place of their bases, these and their class.
     Returns probabilities (targets, classes); fitted, the share of poisons taken for their label; right, bool (m,), the
     test images that it classifies correctly; rotation, in degrees, of the class of the bases; what the defence dropped;
     and for each epoch of a network the probability of that class and the rotation.
     """
     params = shared.victims[cell["victim"]]
-    labels = shared.subject.images.labels[shared.rows]
+    learns = shared.learnt(cell)
+    labels = shared.subject.images.labels[shared.rows[learns]]
     poisons = torch.cat(
         [
             shared.poison_features[cell["poisons"]],
@@ -72,10 +96,10 @@ def retrain(cell: dict[str, Any], shared: Retraining) -> dict[str, Any]:
     dropped = {"recall": math.nan, "precision": math.nan, "clean_removed": math.nan}
     if cell["defence"]:
         everything = torch.cat([labels, torch.full((len(poisons),), cell["aim"] or 0)])
-        keep = shared.defences[cell["defence"]].keep(torch.cat([shared.features, poisons]), everything)
+        keep = shared.defences[cell["defence"]].keep(torch.cat([shared.features[learns], poisons]), everything)
         found = quality(keep, torch.arange(len(keep)) >= len(labels))
         dropped = {name: getattr(found, name) for name in dropped}
-    kept, learnt = keep[: len(labels)], keep[len(labels) :]
+    kept, learnt = learns[keep[: len(labels)]], keep[len(labels) :]
     if isinstance(params, HeadParams):
         return dropped | _head(cell, params, shared, kept, poisons[learnt])
     return dropped | _network(cell, params, shared, kept, learnt)
@@ -89,7 +113,7 @@ def _head(
     aim = 0 if cell["aim"] is None else shared.task.index(cell["aim"])
     features = torch.cat([shared.features[kept], poisons])
     labels = torch.cat([labels, torch.full((len(poisons),), aim)])
-    clean = shared.clean.get(f"{cell['victim']} {cell['repeat']}")
+    clean = shared.clean.get(head_name(cell["victim"], cell["repeat"], cell["group"]))
     head = fit_head(features, labels, len(task), params, cell["seed"], clean)
     targets = shared.test_features[cell["targets"]]
     probabilities = torch.zeros(len(targets), len(shared.test.classes))
@@ -153,25 +177,37 @@ def _probabilities(network: nn.Module, images: Tensor) -> Tensor:
         return torch.cat([network(some.to(device())).softmax(1).cpu() for some in torch.split(images, BATCH)])
 
 
-Unpoisoned = Mapping[tuple[str, str, int], dict[str, Any]]  # by victim, defence, repeat: what `retrain` returns
+Unpoisoned = Mapping[tuple[str, str, int, int], dict[str, Any]]  # by victim, defence, repeat, group: of `retrain`
 
 
-def controls(shared: Retraining, targets: Tensor, repeats: int, run: Run) -> Unpoisoned:
-    """Victims without poison. targets: int64 (t,), test images. RunFailedError if one fails."""
+@dataclass(frozen=True)
+class Group:
+    """Targets of victims that learn from the same clean images."""
+
+    targets: list[int]
+    """test images"""
+    replaced: dict[str, Any]
+    """bases that poisons take the place of, and base_class, theirs; {} if they are added"""
+
+
+def controls(shared: Retraining, groups: Sequence[Group], repeats: int, run: Run) -> Unpoisoned:
+    """Victims without poison, for each group. RunFailedError if one fails."""
     keys = [
-        (name, defence, repeat)
+        (name, defence, repeat, group)
         for name in shared.victims
         for defence in ("", *shared.defences)
         for repeat in range(repeats)
+        for group in range(len(groups))
     ]
     cells = [
         {
-            **{"victim": name, "defence": defence, "repeat": repeat, "seed": run.seed_for("victim", name, repeat)},
-            **{"targets": targets.tolist(), "aim": None, "poisons": [], "flips": 0},
+            **{"victim": name, "defence": defence, "repeat": repeat, "group": group},
+            **{"targets": groups[group].targets, "aim": None, "poisons": [], "flips": 0, **groups[group].replaced},
+            "seed": run.seed_for("victim", name, repeat),
         }
-        for name, defence, repeat in keys
+        for name, defence, repeat, group in keys
     ]
-    results = run.map(retrain, cells, shared, name="controls")
+    results = run.map_across_trials(retrain, cells, shared, name="controls")
     if any(result is None for result in results):
         raise RunFailedError("a victim without poison failed, without which none with poison can be judged")
     return dict(zip(keys, results, strict=True))

@@ -5,8 +5,9 @@
     sets        the poisons of one target, made together      of one or several networks and one recipe
 
 What comes out of a cell depends on nothing but these, not on which worker computes it, and nothing is crafted twice: a
-search over the number of poisons takes the first so many of each target's. Poisons that are made together depend on
-their number, so they are made anew for each.
+search over the number of poisons takes the first so many of each target's, also if the numbers are those of a sweep,
+whose trials have their crafts in common. Poisons that are made together depend on their number, so they are made anew
+for each; and so are those of bases that are tried again.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,11 +24,14 @@ from service.errors import RunFailedError
 from service.run import Run
 
 PART = 1000  # images in a cell of features
+ENOUGH = 32  # pairs in a batch, which more would hardly make faster
+SPARE = 4  # a batch has a rank for so many before it: what is crafted in vain is at most a quarter
 
 
 def features_of(subject: Subject, rows: Tensor, run: Run, name: str) -> tuple[Tensor, Tensor]:
     """Features (n, D) and logits (n, outputs) of images of the set. RunFailedError if a cell fails."""
-    parts = run.map(features_of_part, [part.tolist() for part in torch.split(rows, PART)], subject, name=name)
+    cells = [part.tolist() for part in torch.split(rows, PART)]
+    parts = run.map_across_trials(features_of_part, cells, subject, name=name)
     if any(part is None for part in parts):
         raise RunFailedError("the features of some images failed, without which nothing can be crafted")
     return torch.cat([part["features"] for part in parts]), torch.cat([part["logits"] for part in parts])
@@ -55,15 +59,17 @@ class Crafts:
 
 
 def batches(targets: int, most: int, size: int) -> Iterator[list[Key]]:
-    """All poisons of so many targets in batches: the first of each target, then the second of each, and so on.
+    """`most` poisons or a few more of each of so many targets, in batches: the first of each, the second of each, ….
 
-    In this order what is crafted for few poisons is the beginning of what is crafted for many.
+    With few targets a batch has several ranks, the more the later. What is crafted for few poisons is the beginning of
+    what is crafted for many, batch by batch: a poison does not depend on how many others there are.
     """
-    ranks = max(1, size // targets)
-    for first in range(0, most, ranks):
-        block = range(first, min(first + ranks, most))
-        keys = [(target, 0, rank) for rank in block for target in range(targets)]
+    rank = 0
+    while rank < most:
+        ranks = max(1, min(size // targets, ENOUGH // targets, rank // SPARE))
+        keys = [(target, 0, each) for each in range(rank, rank + ranks) for target in range(targets)]
         yield from (keys[start : start + size] for start in range(0, len(keys), size))
+        rank += ranks
 
 
 def crafts_of(
@@ -78,7 +84,7 @@ def crafts_of(
     made: dict[Key, Craft] = {}
     todo = list(batches(len(targets), counts[-1], size))
     spare = [iter(target.bases[counts[-1] :]) for target in targets]
-    base_of = {key: targets[key[0]].bases[key[2]] for batch in todo for key in batch}
+    base_of = {key: targets[key[0]].base(key[2]) for batch in todo for key in batch}
     for _ in range(1 if retry is None else retry.tries):
         cells: list[list[list[Any]]] = [
             [
@@ -87,10 +93,11 @@ def crafts_of(
             ]
             for batch in todo
         ]
-        for batch, cell, result in zip(todo, cells, run.map(craft_pairs, cells, crafting, name="crafts"), strict=True):
+        results = run.map_across_trials(craft_pairs, cells, crafting, name="crafts")
+        for batch, cell, result in zip(todo, cells, results, strict=True):
             tried = _crafts(result, [(pair[0], pair[1]) for pair in cell])
             for key, one in zip(batch, tried, strict=False):
-                if key not in made or one.collision < made[key].collision:
+                if key[2] < counts[-1] and (key not in made or one.collision < made[key].collision):
                     made[key] = one
         far = [key for batch in todo for key in batch if retry and key in made and made[key].collision > retry.above]
         base_of = {key: base for key in far if (base := next(spare[key[0]], None)) is not None}
@@ -104,14 +111,18 @@ def _sets(crafting: Crafting, targets: Sequence[Target], counts: Sequence[int], 
     places = [(at, count) for count in counts for at in range(len(targets))]
     cells: list[dict[str, Any]] = [
         {
-            **{"target": targets[at].index, "aim": targets[at].aim, "bases": list(targets[at].bases[:count])},
+            **{
+                "target": targets[at].index,
+                "aim": targets[at].aim,
+                "bases": [targets[at].base(rank) for rank in range(count)],
+            },
             "seed": run.seed_for("set", targets[at].index, count),
         }
         for at, count in places
     ]
     made: dict[Key, Craft] = {}
     for (at, count), cell, result in zip(
-        places, cells, run.map(craft_set, cells, crafting, name="crafts"), strict=True
+        places, cells, run.map_across_trials(craft_set, cells, crafting, name="crafts"), strict=True
     ):
         crafts = _crafts(result, [(cell["target"], base) for base in cell["bases"]])
         made |= {(at, count, rank): one for rank, one in enumerate(crafts)}

@@ -81,6 +81,13 @@ class Target:
     neighbour: float
     """distance of its features to those of the nearest training image"""
     bases: tuple[int, ...]
+    """one image, of which all poisons are made, or as many as there are"""
+    group: int = 0
+    """which of the training sets it belongs to, if there are several"""
+
+    def base(self, rank: int) -> int:
+        """What a poison is made of. Beyond the last base it is the last again: such a poison is not used."""
+        return self.bases[min(rank, len(self.bases) - 1)]
 
 
 def select(
@@ -100,7 +107,7 @@ def select(
         )
     if not len(candidates):
         raise InputError(f"bases: the test split has no image of {pair.base!r}")
-    margins, confidence = _margins(scene.logits, own)
+    margins, confidence = own_margins(scene.logits, own)
     order = permutation(len(candidates), seed)
     found = []
     for index in chosen.tolist():
@@ -115,7 +122,7 @@ def select(
         first = [each for each in bases.preferred if int(scene.labels[each]) == aim]
         ordered_ids = [*first, *(each for each in ordered.tolist() if each not in first)]
         if bases.rule == "single":
-            ordered_ids = ordered_ids[:1] * most
+            ordered_ids = ordered_ids[:1]
         sure, margin, neighbour = (float(each[index]) for each in (confidence, margins, scene.neighbours))
         found.append(Target(index, own, aim, sure, margin, neighbour, tuple(ordered_ids)))
     return found
@@ -146,7 +153,7 @@ def _targets(scene: Scene, own: int, aim: int, count: int | None, params: Target
         raise InputError(f"targets: the test split has no image of {name!r}")
     # at a distance of exactly 0 it is a copy of a training image, and nothing could be learnt from its fate
     fit = (scene.neighbours[mine] != 0) & scene.features[mine].any(1)
-    margins, confidence = _margins(scene.logits, own)
+    margins, confidence = own_margins(scene.logits, own)
     if params.only_correct:
         fit &= margins[mine] > 0
     fitting = mine[fit]
@@ -183,7 +190,7 @@ def _distances(features: Tensor, others: Tensor) -> Tensor:
     return torch.cdist(features, others, compute_mode="donot_use_mm_for_euclid_dist")
 
 
-def _margins(logits: Tensor, own: int) -> tuple[Tensor, Tensor]:
+def own_margins(logits: Tensor, own: int) -> tuple[Tensor, Tensor]:
     """Of every image: logit of the class minus the largest other, and the probability of the class."""
     others = logits.clone()
     others[:, own] = -torch.inf

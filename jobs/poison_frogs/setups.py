@@ -96,6 +96,17 @@ def convert(pickled: bytes, where: str = "the setups file") -> tuple[Setup, ...]
     return read_setups(done.stdout, where)
 
 
+def load(file: str) -> tuple[Setup, ...]:
+    """The setups of a file, JSON or a pickle of the benchmark. InputError if it cannot be read, or holds no setups."""
+    try:
+        with open(file, "rb") as opened:
+            content = opened.read(LARGEST_FILE + 1)
+    except OSError as error:
+        raise InputError(f"setups.file: {file!r} cannot be read: {error.strerror}") from error
+    where = f"setups.file: {file!r}"
+    return read_setups(content, where) if content.lstrip()[:1] in (b"[", b"{") else convert(content, where)
+
+
 def _check_size(content: bytes, where: str) -> None:
     if len(content) > LARGEST_FILE:
         raise TooLargeError(f"{where} has {len(content):,} bytes, at most {LARGEST_FILE:,} are allowed")

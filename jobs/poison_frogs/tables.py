@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from jobs.common.datasets.base import ImageSet
-from jobs.poison_frogs.export import INDEX, PoisonSet, encode, to_8_bits
+from jobs.poison_frogs.export import INDEX, PoisonSet, to_8_bits, write
 from jobs.poison_frogs.heads import HeadParams
 from jobs.poison_frogs.params import Params
 from jobs.poison_frogs.retraining import Retraining
@@ -87,21 +87,25 @@ def warnings(params: Params, targets: Sequence[Target], crafts: Crafts, features
 
 
 def export(params: Params, targets: Sequence[Target], crafts: Crafts, test: ImageSet, run: Run) -> None:
-    """The poisons of each target in a folder of their own."""
+    """The poisons of each target in a folder of their own, as they are read back."""
     for place, target in enumerate(targets):
         if poisons := crafts.of(place, params.poisons[-1]):
-            image = to_8_bits(test.images(torch.tensor([target.index])))[0]
-            files = encode(
-                PoisonSet(
-                    images=torch.stack([one.image for one in poisons]),
-                    labels=(target.aim,) * len(poisons),
-                    bases=tuple(one.base for one in poisons),
-                    target=image,
-                    target_index=target.index,
-                    target_label=target.own,
-                    data=test.name,
-                )
+            whole = PoisonSet(
+                images=torch.stack([one.image for one in poisons]),
+                labels=(target.aim,) * len(poisons),
+                bases=tuple(one.base for one in poisons),
+                target=to_8_bits(test.images(torch.tensor([target.index])))[0],
+                target_index=target.index,
+                target_label=target.own,
+                data=test.name,
+                base_split="test" if params.setups is None else "train",
             )
-            for name, content in files.items():
-                title = f"Poisons for target {target.index}" if name == INDEX else ""
-                run.file(f"poisons/{target.index}/{name}", content, title=title)
+            _export(whole, f"poisons/{place:04}_target_{target.index}", run)
+
+
+def _export(poisons: PoisonSet, folder: str, run: Run) -> None:
+    def keep(name: str, content: bytes) -> None:
+        title = f"Poisons for target {poisons.target_index}" if name == INDEX else ""
+        run.file(f"{folder}/{name}", content, title)
+
+    write(poisons, keep, lambda name: run.folder.read(f"files/{folder}/{name}"))

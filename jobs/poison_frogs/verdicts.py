@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
 
 from jobs.common.intervals import wilson
-from jobs.poison_frogs.retraining import Retraining, Unpoisoned, retrain
+from jobs.poison_frogs.retraining import Group, Retraining, Unpoisoned, retrain
 from jobs.poison_frogs.search import Crafts
 from jobs.poison_frogs.selection import Target
 from service.run import Run
@@ -97,7 +96,7 @@ class Outcome:
 
 def verdicts_of(
     shared: Retraining,
-    attacked: Tensor,
+    groups: Sequence[Group],
     targets: Sequence[Target],
     crafts: Crafts,
     counts: Sequence[int],
@@ -106,16 +105,19 @@ def verdicts_of(
 ) -> list[Outcome]:
     """A victim of each kind, defence and repeat for each target and number of poisons, and for the flipped label.
 
-    attacked: the test images that the controls looked at. crafts: in the order of the poisons of `shared`. A target
+    groups: what the controls are of. crafts: in the order of the poisons of `shared`. A target
     that lacks a poison is left out of the numbers that need it. The seed of a victim does not depend on the number.
     """
     rows = {key: row for row, key in enumerate(crafts.made)}
     cells: list[dict[str, Any]] = []
     meant: list[tuple[Control, int, int]] = []
-    for victim, defence, repeat in unpoisoned:
+    for victim, defence, repeat, group in unpoisoned:
         for place, target in enumerate(targets):
+            if target.group != group:
+                continue
             cell: dict[str, Any] = {"victim": victim, "defence": defence, "repeat": repeat, "targets": [target.index]}
             cell |= {"aim": target.aim, "seed": run.seed_for("victim", victim, repeat, target.index)}
+            cell |= {"group": group, **groups[group].replaced}
             for count in counts:
                 if (keys := crafts.keys(place, count)) is not None:
                     cells.append(cell | {"poisons": [rows[key] for key in keys], "flips": 0})
@@ -125,9 +127,8 @@ def verdicts_of(
                 meant.append(("flipped label", counts[-1], place))
     results = run.map(retrain, cells, shared, name="victims")
 
-    where = {int(index): row for row, index in enumerate(attacked)}
     used = [{target.index} for target in targets]
-    for (place, _, _), one in crafts.made.items():
+    for (place, _, _), one in () if shared.size else crafts.made.items():
         used[place].add(one.base)
     counted = [~torch.isin(shared.test_rows, torch.tensor(sorted(each))) for each in used]
 
@@ -136,7 +137,7 @@ def verdicts_of(
     ) -> Outcome:
         target, mask = targets[place], counted[place]
         probabilities = result["probabilities"][row]
-        clean = unpoisoned[victim, "", repeat]["right"][mask].double().mean()
+        clean = unpoisoned[victim, "", repeat, target.group]["right"][mask].double().mean()
         accuracy = result["right"][mask].double().mean()
         return Outcome(
             *(victim, defence, repeat, control, count, place, target),
@@ -148,9 +149,10 @@ def verdicts_of(
         )
 
     found = [
-        judged(*key, "no poison", 0, place, where[target.index], result)
-        for key, result in unpoisoned.items()
+        judged(victim, defence, repeat, "no poison", 0, place, groups[group].targets.index(target.index), result)
+        for (victim, defence, repeat, group), result in unpoisoned.items()
         for place, target in enumerate(targets)
+        if target.group == group
     ]
     for cell, (control, count, place), result in zip(cells, meant, results, strict=True):
         if result is not None:

@@ -2,13 +2,17 @@
 
 import json
 import math
+import pickle
+from collections import Counter
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from jobs.common.classifiers import classifier
-from jobs.poison_frogs import figures
+from jobs.poison_frogs import export, figures
 from jobs.poison_frogs.job import Params, estimate, run, summarize
 from service import models
 from service.checkpoint import decode
@@ -30,6 +34,11 @@ TREE = {
     "targets": {"count": 5},
     "attack": {"kind": "paper", "iterations": 60, "step": 0.01},
     "show": 2,
+}
+# a benchmark: its setups name all that the others of TREE name
+BENCHMARK = {
+    **{"pairs": [], "task": [], "targets": {}, "setups": {"file": "x", "size": 100}},
+    "attack": {"kind": "polytope", "steps": 30, "epsilon": 8 / 255},
 }
 
 
@@ -68,8 +77,11 @@ def test_one_poison_takes_its_target_where_features_are_frozen(make_run):
     assert {row["class"] for row in table(handle.folder, "targets")} == {"3", "8"}
     for name in ("poisons", "success", "histograms", "features", "distances"):
         assert handle.folder.exists(f"figures/{name}.png")
-    index = json.loads(handle.folder.read(f"files/poisons/{poisons[0]['target']}/poisons.json"))
-    assert index["poisons"][0]["base"] == poisons[0]["base"]
+    folder = Path(handle.folder.path) / f"files/poisons/0000_target_{poisons[0]['target']}"
+    exported = export.read(folder)
+    assert exported.bases == (poisons[0]["base"],) and exported.labels == (8,) and exported.base_split == "test"
+    listed = {path for path in handle.artefacts if path.startswith("files/poisons/")}
+    assert len(listed) == 10 * 3, "a target, a poison and an index each are artefacts of the run"
     staged = decode(handle.folder.read("models/digits-small-frogs.safetensors"))
     assert staged["draft"]["study"] == "poison_frogs"
     (warning,) = table(handle.folder, "warnings")
@@ -109,6 +121,70 @@ def test_poisons_of_a_target_can_be_made_together(make_run, attack, monkeypatch)
     grey = make_run("grey")
     run(params(network=network, grey_box=True, **several), grey)
     assert table(grey.folder, "poisons") != rows, "without the attacked network they come out otherwise"
+
+
+def setups_of_digits(count: int, bases: int) -> list[dict[str, Any]]:
+    """As they are published: targets of 3 in the test split, bases of 8 in the training split."""
+    learnt, test = (params().data.load(split) for split in ("train", "test"))
+    targets, others = ((each.labels == label).nonzero().flatten().tolist() for each, label in ((test, 3), (learnt, 8)))
+    told = ("target class", "target index", "base class", "base indices")
+    return [
+        dict(zip(told, (3, targets[at], 8, others[at * bases : (at + 1) * bases]), strict=True)) for at in range(count)
+    ]
+
+
+def test_a_benchmark_is_run_from_its_setups(make_run, tmp_path):
+    """Poisons take the place of their bases, in a training set of the setup's own."""
+    published = setups_of_digits(3, 4)
+    file = tmp_path / "setups.pickle"
+    file.write_bytes(pickle.dumps([{**each, "base indices": np.array(each["base indices"])} for each in published]))
+    setups = {"file": str(file), "first": 1, "size": 200}
+    fresh = {"kind": "scratch", "epochs": 1, "batch": 50, "optimizer": OPTIMIZER}
+    asked = params(
+        **{**BENCHMARK, "setups": setups, "victims": {"head": {"kind": "head"}, "fresh": fresh}, "export": True}
+    )
+    handle = make_run()
+    run(asked, handle)
+    rows = table(handle.folder, "targets")
+    assert {row["target"] for row in rows} == {each["target index"] for each in published[1:]}
+    assert Counter((row["victim"], row["control"], row["poisons"]) for row in rows) == {
+        (victim, control, poisons): 2
+        for victim in ("head", "fresh")
+        for control, poisons in (("poison", 4), ("no poison", 0), ("flipped label", 4))
+    }
+    poisons = table(handle.folder, "poisons")
+    assert [row["base"] for row in poisons] == [base for each in published[1:] for base in each["base indices"]]
+    assert max(row["Linf"] for row in poisons) <= 8.5 / 255 + 1e-6 + 0.5 / 255, (
+        "these images do not have 256 shades: their bases are rounded as well"
+    )
+    exported = export.read(Path(handle.folder.path) / f"files/poisons/0001_target_{published[2]['target index']}")
+    assert exported.base_split == "train" and exported.bases == tuple(published[2]["base indices"])
+    bases = export.to_8_bits(asked.data.load("train").images(torch.tensor(exported.bases)))
+    assert 0 < int((exported.images.int() - bases.int()).abs().max()) <= 9
+    told = estimate(asked)
+    assert told["crafts, at most"] == 2 * 4 and told["retrainings, at most"] == 2 * 2 * 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"file": "/nowhere"}, "setups.file: '/nowhere' cannot be read: No such file"),
+        ({"first": 2}, "all after the first 2 are asked, and .* has 2"),
+        ({"count": 3}, "3 after the first 0 are asked, and .* has 2"),
+        ({"size": None, "track": "cifar10_transfer"}, "cifar10_transfer has 25 poisons, these have 4"),
+        ({"size": 30}, "4 poisons do not fit into 3 images of a class"),
+        ({"size": 4000}, "class 0 has .* images that are no bases, and 400 are wanted"),
+    ],
+)
+def test_setups_that_cannot_be_run(make_run, tmp_path, changes, sentence):
+    file = tmp_path / "setups.pickle"
+    file.write_bytes(pickle.dumps(setups_of_digits(2, 4)))
+    network = {**TRAINED, "training": {**TRAINED["training"], "epochs": 1}}
+    with pytest.raises(InputError, match=sentence):
+        run(
+            params(**{**BENCHMARK, "network": network, "setups": {"file": str(file), "size": 100, **changes}}),
+            make_run(),
+        )
 
 
 def test_a_stored_network_is_attacked_in_what_its_head_is_not(make_run, tmp_path):
@@ -168,7 +244,15 @@ def test_what_it_costs_is_known_before(monkeypatch):
         ({"pairs": [{"target": "3", "base": "3"}]}, "target and base are both '3', there is nothing to attack"),
         ({"pairs": [{"target": "3", "base": "4"}]}, "'3' and '4' are not both of the task"),
         ({"pairs": [{"target": "3", "base": "8"}] * 2}, "a pair is named twice"),
-        ({"pairs": []}, "params.pairs"),
+        ({"pairs": []}, "name either pairs of classes or the setups of a benchmark"),
+        ({"setups": {"file": "x", "size": 9}}, "name either pairs of classes or the setups of a benchmark"),
+        ({**BENCHMARK, "setups": {"file": "x"}}, "name either a track or a size"),
+        ({**BENCHMARK, "setups": {"file": "x", "track": "cifar10"}}, "unknown track 'cifar10'"),
+        ({**BENCHMARK, "poisons": [2]}, "poisons: the setups of a benchmark say"),
+        ({**BENCHMARK, "retry": {"above": 1.0}}, "retry: the setups of a benchmark say"),
+        ({**BENCHMARK, "attack": {"kind": "paper"}}, "attack.epsilon: None is not allowed, up to .* = 0.03529 is"),
+        ({**BENCHMARK, "attack": {"kind": "polytope"}}, "attack.epsilon: 0.1 is not allowed"),
+        ({**BENCHMARK, "attack": {"kind": "code_end_to_end", "epsilon": 0.03}}, "poisons are checked in 256 shades"),
         ({"task": ["3"]}, "not both of the task"),
         ({"task": ["3", "8", "3"]}, "is not two classes or more, each once"),
         ({"poisons": [0, 5]}, "0 is not allowed, at least 1 is"),

@@ -1,5 +1,10 @@
 """The search as cells: what is crafted, how often, and what a kill leaves."""
 
+import json
+import signal
+import subprocess
+import sys
+import time
 from collections import Counter
 from typing import Any
 
@@ -9,9 +14,11 @@ import torch
 from jobs.poison_frogs import crafting, figures
 from jobs.poison_frogs.job import Params, run
 from jobs.poison_frogs.search import Crafts, batches
-from service import fanout
+from service import fanout, runner, spec
 from service.fanout import CellProgress
-from service.store import Folder
+from service.plan import trials
+from service.runner import Execution
+from service.store import Folder, open_store
 from service.validation import validate
 
 CHEAP = {
@@ -67,7 +74,15 @@ def test_batches_of_few_poisons_begin_those_of_many():
     assert many[: len(few)] == few
     assert [key for batch in many for key in batch][:7] == [*((at, 0, 0) for at in range(6)), (0, 0, 1)]
     assert sum(map(len, many)) == 60 and max(map(len, many)) == 4
-    assert [len(batch) for batch in batches(2, 5, 6)] == [6, 4], "few targets share a batch"
+    for targets, size in ((1, 64), (2, 6), (5, 64), (40, 64)):
+        everything = list(batches(targets, 50, size))
+        for most in range(1, 50):
+            some = list(batches(targets, most, size))
+            assert some == everything[: len(some)] and max(map(len, some)) <= size
+            ranks = {rank for batch in some for _, _, rank in batch}
+            assert set(range(most)) <= ranks and len(ranks) <= 1.25 * most
+            assert sum(map(len, some)) == targets * len(ranks), "each once"
+    assert [len(batch) for batch in batches(2, 16, 64)] == [2] * 8 + [4, 4, 6, 6], "few targets share a batch"
 
 
 def test_a_search_over_the_number_of_poisons_crafts_each_once(make_run, crafted):
@@ -81,6 +96,47 @@ def test_a_search_over_the_number_of_poisons_crafts_each_once(make_run, crafted)
     crafted.clear()
     run(params(poisons=[1, 2, 5, 4], bases={"rule": "random"}), make_run())
     assert not crafted, "another number of what is there already costs no craft"
+
+
+def crafts_kept(run: Folder) -> dict[str, list[list[int]]]:
+    """Of each batch of crafts that a run has written: its pairs of target and base, and that it is there once."""
+    found: dict[str, list[list[int]]] = {}
+    for file in run.files():
+        if "/crafts/" in file and file.endswith(".parquet"):
+            for row in run.read_table(file).to_pylist():
+                assert row["key"] not in found, "a batch was computed twice"
+                found[row["key"]] = [pair[:2] for pair in json.loads(row["cell"])]
+    return found
+
+
+def test_a_sweep_over_the_number_of_poisons_crafts_each_once(store_uri, ray_session):
+    counts = [[2], [5]]
+    tree = {**CHEAP, "bases": {"rule": "random"}, "show": 0, "targets": {"count": 2, "only_correct": False}}
+    sweep = {"grid": {"params.poisons": counts}}
+    swept = spec.build({"job": "poison_frogs", "params": tree, "sweep": sweep, "store": store_uri})
+    state = runner.start(swept, Execution(), run_id="swept")  # all trials at the same time
+    assert state.status == "finished", state.failure
+    folder = open_store(store_uri) / "runs"
+    pairs = [tuple(pair) for batch in crafts_kept(folder / "swept").values() for pair in batch]
+    assert len(pairs) == len(set(pairs)) == 4 * 5, "as many as the largest number needs"
+
+    single = {**tree, "poisons": [2, 5]}
+    state = runner.start(
+        spec.build({"job": "poison_frogs", "params": single, "store": store_uri}), Execution(serial=True), "single"
+    )
+    assert state.status == "finished", state.failure
+    whole = verdicts(folder / "single/trials/000")
+    for plan in trials(swept):
+        (count,) = plan.spec.params.poisons
+        mine = {key: row for key, row in whole.items() if key[1] == count}
+        assert mine and mine.items() <= verdicts(folder / "swept/trials" / plan.id).items()
+
+
+def verdicts(trial: Folder) -> dict[tuple[int, int], list[Any]]:
+    """What became of each target that was poisoned, by target and number of poisons."""
+    told = ("verdict", "confidence", "fitted", "rotation", "collision")
+    rows = [row for row in table(trial, "targets") if row["control"] == "poison"]
+    return {(row["target"], row["poisons"]): [row[name] for name in told] for row in rows}
 
 
 class Killed(BaseException):
@@ -106,6 +162,45 @@ def test_a_killed_search_goes_on_and_crafts_nothing_twice(make_run, crafted, mon
     assert sorted(crafted) == everything, "together both crafted what one run crafts"
     assert repr(table(resumed.folder, "targets")) == repr(table(whole.folder, "targets"))  # repr: NaN is NaN there
     assert resumed.metrics == whole.metrics
+
+
+# `python -m service`, in which a batch takes its time and is written before the next begins
+SLOWLY = """
+import runpy, time
+from jobs.poison_frogs import crafting
+from service import fanout
+plain, fanout.FLUSH_SECONDS = crafting.craft, 0.0
+crafting.craft = lambda *given: time.sleep(0.3) or plain(*given)
+runpy.run_module("service", run_name="__main__")
+"""
+
+
+def test_a_search_whose_driver_is_killed_goes_on_and_crafts_nothing_twice(tmp_path, crafted):
+    store = open_store(str(tmp_path / "store"))
+    path = tmp_path / "spec.json"
+    path.write_text(json.dumps({"job": "poison_frogs", "params": {**CHEAP, "poisons": [1, 6]}, "store": store.uri}))
+    command = [sys.executable, "-c", SLOWLY, "run", str(path), "--id", "killed", "--serial"]
+    driver = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    folder = store / "runs/killed"
+    end = time.monotonic() + 120
+    while not crafts_kept(folder):
+        assert driver.poll() is None and time.monotonic() < end
+        time.sleep(0.05)
+    driver.send_signal(signal.SIGKILL)
+    driver.wait()
+    before = crafts_kept(folder)
+    kept = sum(map(len, before.values()))
+    assert 0 < kept < 8 * 6, "it is killed in the middle"
+
+    state = runner.resume(store, "killed", Execution(serial=True))
+    assert state.status == "finished", state.failure
+    assert len(crafted) == 8 * 6 - kept, "what was kept is not crafted again"
+    after = crafts_kept(folder)
+    assert before.items() <= after.items() and sum(map(len, after.values())) == 8 * 6
+    state = runner.start(spec.load(str(path)), Execution(serial=True), "calm")
+    assert state.status == "finished", state.failure
+    disturbed, calm = (table(store / "runs" / name / "trials/000", "targets") for name in ("killed", "calm"))
+    assert repr(disturbed) == repr(calm)  # repr: NaN is NaN there
 
 
 def test_a_poison_that_is_too_far_is_made_of_the_next_base(make_run, crafted):
