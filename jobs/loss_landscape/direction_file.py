@@ -7,8 +7,8 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
-from jobs.loss_landscape.directions import Direction, complete
-from jobs.loss_landscape.weights import digest
+from jobs.common.weights import Direction, digest
+from jobs.loss_landscape.directions import complete
 from service.errors import InputError
 
 FORMAT = "assay directions 1"

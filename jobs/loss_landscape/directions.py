@@ -11,12 +11,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from jobs.loss_landscape.weights import check_alike
+from jobs.common.weights import Direction, check_alike
 from service.errors import InputError
 
 Normalisation = Literal["filter", "layer", "weight", "dfilter", "dlayer", "none"]
 Ignore = Literal["none", "biasbn"]
-Direction = dict[str, Tensor]
 
 SMALLEST = 1e-10  # added to norms that are divided by
 PARALLEL = 1 - 1e-6  # |cosine| from which two axes are one

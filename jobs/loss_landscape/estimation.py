@@ -15,11 +15,11 @@ from jobs.common.costs import KNOWN, LayerWork, layer_work, least_seconds
 from jobs.common.datasets import DataParams
 from jobs.common.datasets.base import Split
 from jobs.common.network_params import StoredNetwork, TrainedNetwork
+from jobs.common.weights import tensors
 from jobs.loss_landscape.directions import random_direction
 from jobs.loss_landscape.evaluation import Evaluator, EvaluatorParams
 from jobs.loss_landscape.grid import GridParams
 from jobs.loss_landscape.networks import NetworkParams
-from jobs.loss_landscape.weights import tensors
 from service.errors import InputError
 
 

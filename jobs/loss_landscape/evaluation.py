@@ -20,12 +20,12 @@ from torch import Tensor, fx, nn
 from torch.func import functional_call
 from torch.nn import functional
 
+from jobs.common import graph
 from jobs.common.imports import resolve
 from jobs.common.params import StudyParams
 from jobs.common.training import device
-from jobs.loss_landscape import first_layer, graph
-from jobs.loss_landscape.directions import Direction
-from jobs.loss_landscape.weights import places
+from jobs.common.weights import Direction, places
+from jobs.loss_landscape import first_layer
 
 PrecisionName = Literal["float32", "bfloat16"]
 Loss = Callable[[Tensor, Tensor], Tensor]

@@ -32,6 +32,7 @@ from jobs.common.datasets.base import ImageSet, Split
 from jobs.common.imports import resolve
 from jobs.common.network_params import StoredNetwork, TrainedNetwork
 from jobs.common.params import StudyParams
+from jobs.common.weights import tensors
 from jobs.loss_landscape import direction_file, estimation, figures
 from jobs.loss_landscape.curvature import Neighbourhood, curvature_at
 from jobs.loss_landscape.data import as_seen, draw
@@ -45,7 +46,6 @@ from jobs.loss_landscape.refinement import RefinementParams
 from jobs.loss_landscape.surface import Subject, Surface, Whole, compute_surface, plain_means
 from jobs.loss_landscape.surface_files import SurfaceFile, vtk_polydata, write_surface
 from jobs.loss_landscape.trajectory import project, surrounding
-from jobs.loss_landscape.weights import tensors
 from service.errors import InputError
 from service.models import CardDraft, TensorSpec
 from service.run import Run, Trial

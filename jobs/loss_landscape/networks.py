@@ -15,7 +15,7 @@ from jobs.common.network_params import StoredNetwork, TrainedNetwork
 from jobs.common.params import StudyParams
 from jobs.common.supervised import Training, train
 from jobs.common.training import device
-from jobs.loss_landscape.weights import check_finite, tensors
+from jobs.common.weights import check_finite, tensors
 from jobs.loss_landscape.weights_file import load_weights
 from service.run import Run
 

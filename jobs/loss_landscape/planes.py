@@ -11,10 +11,10 @@ from torch import Tensor
 
 from jobs.common.imports import resolve
 from jobs.common.params import StudyParams
+from jobs.common.weights import Direction, Space, tensors
 from jobs.loss_landscape import direction_file
 from jobs.loss_landscape.curvature import Hessian, eigenvector_axes
 from jobs.loss_landscape.directions import (
-    Direction,
     Ignore,
     Normalisation,
     between,
@@ -25,7 +25,6 @@ from jobs.loss_landscape.directions import (
 from jobs.loss_landscape.evaluation import LOSSES
 from jobs.loss_landscape.networks import Found, NetworkParams
 from jobs.loss_landscape.trajectory import principal_axes
-from jobs.loss_landscape.weights import Space, tensors
 from service.errors import InputError
 from service.run import Run
 

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from jobs.loss_landscape.directions import Direction, Ignore, check_axes, complete
-from jobs.loss_landscape.weights import check_alike, check_finite
+from jobs.common.weights import Direction, check_alike, check_finite
+from jobs.loss_landscape.directions import Ignore, check_axes, complete
 from service.errors import InputError
 
 State = Mapping[str, Tensor]

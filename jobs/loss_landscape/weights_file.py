@@ -7,7 +7,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from jobs.loss_landscape.weights import check_alike, check_finite
+from jobs.common.weights import check_alike, check_finite
 from service.errors import InputError
 
 CONVERT = (

@@ -22,11 +22,11 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
 from jobs.common.classifiers import classifier
-from jobs.loss_landscape.directions import Direction, moved, random_direction
+from jobs.common.weights import Direction, tensors
+from jobs.loss_landscape.directions import moved, random_direction
 from jobs.loss_landscape.evaluation import PIXELS, Evaluator, EvaluatorParams
 from jobs.loss_landscape.grid import AxisParams, GridParams
 from jobs.loss_landscape.surface import Subject, compute_surface
-from jobs.loss_landscape.weights import tensors
 from service.cluster import connect
 from service.ray_tasks import RayTasks
 from service.run import Run

@@ -68,14 +68,14 @@ def _lengths(slopes: Tensor, rooms: Tensor, gaps: Tensor, speeds: Tensor | None)
     rates = slopes if speeds is None else slopes * speeds
     feasible = capacities.sum(1) > gaps
     lengths = torch.zeros(len(gaps), 1, dtype=slopes.dtype, device=slopes.device)
-    open_ = torch.empty_like(rooms)  # 1 for a room that is not filled, else 0; comparing into floats is the fast way
+    open_, closed = torch.empty_like(rooms), torch.empty_like(rooms)  # 1 or 0: comparing into floats is the fast way
     last = torch.full_like(gaps, torch.inf)
     while True:
-        torch.gt(rooms, lengths if speeds is None else lengths * speeds, out=open_)
-        rate = torch.linalg.vecdot(rates, open_)
+        reached = lengths if speeds is None else lengths * speeds
+        rate = torch.gt(rooms, reached, out=open_).mul_(rates).sum(1)
         if not bool((rate < last).any()):  # no room was filled by the last step: it was exact
             return torch.where(feasible.unsqueeze(1), lengths, torch.finfo(slopes.dtype).max)
-        missing = gaps - torch.linalg.vecdot(capacities, 1 - open_)
+        missing = gaps - torch.le(rooms, reached, out=closed).mul_(capacities).sum(1)
         longer = torch.where(feasible & (rate > 0), missing / rate, 0.0).unsqueeze(1)
         lengths = torch.maximum(lengths, longer)
         last = rate

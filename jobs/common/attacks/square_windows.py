@@ -29,9 +29,12 @@ class Stripes:
 
     def __init__(self, images: Tensor, ball: Ball, areas: list[float], generator: torch.Generator) -> None:
         batch, channels, height, width = images.shape
+        if channels > 1:  # as convolutions like it: else a network would have to turn round each candidate
+            images = images.contiguous(memory_format=torch.channels_last)
         self.lower, self.upper = (images - ball.epsilon).clamp_(min=0), (images + ball.epsilon).clamp_(max=1)
         up = _random(generator, batch, channels, 1, width) > 0.5
-        self.points = torch.where(up, self.upper, self.lower)
+        self.points = self.lower.clone()
+        self.points[...] = torch.where(up, self.upper, self.lower)
 
         self.sides = [min(max(round(math.sqrt(area * height * width)), 1), height, width) for area in areas]
         draws = _random(generator, len(areas), 2 + channels)

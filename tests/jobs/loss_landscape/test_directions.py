@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from jobs.common.weights import check_alike, check_finite, digest, tensors
 from jobs.loss_landscape import direction_file
 from jobs.loss_landscape.directions import (
     between,
@@ -17,7 +18,6 @@ from jobs.loss_landscape.directions import (
     random_direction,
     rescale,
 )
-from jobs.loss_landscape.weights import check_alike, check_finite, digest, tensors
 from service.errors import InputError
 
 

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from jobs.loss_landscape import graph
+from jobs.common import graph
+from jobs.common.weights import tensors
 from jobs.loss_landscape.directions import complete, moved, random_direction
 from jobs.loss_landscape.evaluation import Evaluator, EvaluatorParams, Scores, plain_scores
-from jobs.loss_landscape.weights import tensors
 from service.errors import InputError
 
 AT = (0.2, -0.3)

@@ -7,13 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from jobs.common.graph import has_bfloat16
+from jobs.common.weights import tensors
 from jobs.loss_landscape.directions import moved, random_direction
 from jobs.loss_landscape.evaluation import EvaluatorParams, plain_scores
-from jobs.loss_landscape.graph import has_bfloat16
 from jobs.loss_landscape.grid import AxisParams, GridParams
 from jobs.loss_landscape.refinement import RefinementParams, interpolate, measure
 from jobs.loss_landscape.surface import Subject, Whole, compute_surface, loss_at, plain_means
-from jobs.loss_landscape.weights import tensors
 from service.fanout import InProcess
 
 GRID = GridParams(x=AxisParams(low=-1, high=1, steps=5), y=AxisParams(low=-0.5, high=0.5, steps=3))

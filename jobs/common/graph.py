@@ -4,9 +4,10 @@
     axes = fold(graph, axes)          batch norm becomes a part of the layer before it
     fuse(graph, images)               on a CPU: ReLU and the sum of a residual block become a part of the convolution
 
-Folding is exact along a direction as well: with s = gamma / sqrt(variance + eps) the layer W, b followed by batch norm
-is the layer s W, s (b - mean) + beta, which is linear in W and b. So directions are scaled by s, and it is allowed
-where no direction moves batch norm itself.
+Folding is exact along a direction in the space of weights as well: with s = gamma / sqrt(variance + eps) the layer W, b
+followed by batch norm is the layer s W, s (b - mean) + beta, which is linear in W and b. So directions are scaled by s,
+and it is allowed where no direction moves batch norm itself. What is fused computes gradients too, of what it is given,
+not of its weights.
 """
 
 import operator
@@ -18,8 +19,7 @@ from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 from torch.nn import functional
 
-from jobs.loss_landscape.directions import Direction
-from jobs.loss_landscape.weights import places
+from jobs.common.weights import Direction, places
 
 LAYERS = (nn.Conv2d, nn.Linear)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
@@ -55,7 +55,7 @@ def module_of(graph: fx.GraphModule, node: Any) -> nn.Module | None:
     return graph.get_submodule(str(node.target)) if called else None
 
 
-def fold(graph: fx.GraphModule, axes: Sequence[Direction]) -> list[Direction]:
+def fold(graph: fx.GraphModule, axes: Sequence[Direction] = ()) -> list[Direction]:
     """Fold every batch norm that no axis moves, in place. Returns the axes for the tensors that there are then."""
     held = places(graph)
     moved = {name for axis in axes for name, tensor in axis.items() if bool(tensor.any())}
@@ -88,8 +88,9 @@ def _fold_into(layer: nn.Conv2d | nn.Linear, norm: Any, name: str, axes: list[Di
         scale, shift = scale * norm.weight.detach().double(), norm.bias.detach().double()
     bias = -norm.running_mean.double() if layer.bias is None else layer.bias.detach().double() - norm.running_mean
     rows = scale.view(-1, *[1] * (layer.weight.ndim - 1))
-    layer.weight = nn.Parameter((layer.weight.detach().double() * rows).float(), requires_grad=False)
-    layer.bias = nn.Parameter((bias * scale + shift).float(), requires_grad=False)
+    dtype = layer.weight.dtype
+    layer.weight = nn.Parameter((layer.weight.detach().double() * rows).to(dtype), requires_grad=False)
+    layer.bias = nn.Parameter((bias * scale + shift).to(dtype), requires_grad=False)
     for axis in axes:
         for key, factor in ((f"{name}.weight", rows), (f"{name}.bias", scale)):
             if key in axis:
@@ -97,29 +98,64 @@ def _fold_into(layer: nn.Conv2d | nn.Linear, norm: Any, name: str, axes: list[Di
 
 
 class FusedConvolution(nn.Module):
-    """ReLU(convolution(x)), or ReLU(convolution(x) + other) written over `other`, as oneDNN computes it in one pass."""
+    """ReLU(convolution(x)), or ReLU(convolution(x) + other) written over `other`, as oneDNN computes it in one pass.
 
-    def __init__(self, convolution: nn.Conv2d) -> None:
+    shape: of the features, if the weights stay as they are: they are then laid out once, not in each pass.
+    """
+
+    def __init__(self, convolution: nn.Conv2d, shape: torch.Size | None = None) -> None:
         super().__init__()
         self.weight, self.bias = convolution.weight, convolution.bias
-        self._geometry = (
+        self.geometry = (
             list(convolution.padding),
             list(convolution.stride),
             list(convolution.dilation),
             convolution.groups,
         )
+        """padding, stride, dilation, groups"""
+        self._laid_out: Tensor | None = None
+        if shape is not None:
+            self._laid_out = torch.ops.mkldnn._reorder_convolution_weight(self.weight.detach(), *self.geometry, shape)
 
     def forward(self, features: Tensor, other: Tensor | None = None) -> Tensor:
-        fused = torch.ops.mkldnn
+        inputs = (features,) if other is None else (features, other)
+        if torch.is_grad_enabled() and any(each.requires_grad for each in inputs):
+            rectified: Tensor = _Rectified.apply(features, other, self)
+            return rectified
+        return self.rectified(features, other)
+
+    def rectified(self, features: Tensor, other: Tensor | None) -> Tensor:
+        """Without gradients."""
+        fused, weight = torch.ops.mkldnn, self.weight if self._laid_out is None else self._laid_out
         if other is None:
-            alone: Tensor = fused._convolution_pointwise(
-                features, self.weight, self.bias, *self._geometry, "relu", [], ""
-            )
+            alone: Tensor = fused._convolution_pointwise(features, weight, self.bias, *self.geometry, "relu", [], "")
             return alone
         both: Tensor = fused._convolution_pointwise_.binary(
-            other, features, self.weight, self.bias, *self._geometry, "add", 1.0, "relu", [], ""
+            other, features, weight, self.bias, *self.geometry, "add", 1.0, "relu", [], ""
         )
         return both
+
+
+class _Rectified(torch.autograd.Function):
+    """The same, where the gradient of its inputs will be asked for. It writes over nothing."""
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, other: Tensor | None, fused: FusedConvolution) -> Tensor:
+        output = fused.rectified(features, None if other is None else other.clone())
+        ctx.fused = fused
+        ctx.save_for_backward(features, output)
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, slopes: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        features, output = ctx.saved_tensors
+        padding, stride, dilation, groups = ctx.fused.geometry
+        slopes = torch.ops.aten.threshold_backward(slopes, output, 0)
+        back, *_ = torch.ops.aten.convolution_backward(
+            *(slopes, features, ctx.fused.weight, None, stride, padding, dilation, False, [0, 0], groups),
+            [True, False, False],
+        )
+        return back, slopes if ctx.needs_input_grad[1] else None, None
 
 
 def can_fuse() -> bool:
@@ -134,8 +170,11 @@ def has_bfloat16() -> bool:
     return supported
 
 
-def fuse(graph: fx.GraphModule, images: Tensor, leave: fx.Node | None = None) -> None:
-    """Fuse convolutions but one with what follows them, in place. images: a few, (batch, channels, height, width)."""
+def fuse(graph: fx.GraphModule, images: Tensor, leave: fx.Node | None = None, still: bool = False) -> None:
+    """Fuse convolutions but one with what follows them, in place, float32 or bfloat16.
+
+    images: a few, (batch, channels, height, width). still: the weights will not change any more.
+    """
     ShapeProp(graph).propagate(images)
     order = {node: index for index, node in enumerate(graph.graph.nodes)}
     fused: set[fx.Node] = set()
@@ -153,7 +192,8 @@ def fuse(graph: fx.GraphModule, images: Tensor, leave: fx.Node | None = None) ->
             continue
         convolution = module_of(graph, before)
         assert isinstance(convolution, nn.Conv2d)
-        graph.set_submodule(str(before.target), FusedConvolution(convolution))
+        shape = before.args[0].meta["tensor_meta"].shape if still else None
+        graph.set_submodule(str(before.target), FusedConvolution(convolution, shape))
         arguments = (before.args[0],) if other is None else (before.args[0], other)
         with graph.graph.inserting_before(node):
             new = graph.graph.call_module(str(before.target), arguments)

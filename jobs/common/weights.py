@@ -15,6 +15,9 @@ Space = Literal["weights", "states"]
 Place = tuple[nn.Module, str]
 """a module, and the name of a tensor in it"""
 
+Direction = dict[str, Tensor]
+"""how tensors of a network move, by their names"""
+
 
 def places(network: nn.Module, space: Space = "states") -> dict[str, list[Place]]:
     """Where each tensor of a network lies. A tensor that is used twice (tied weights) is there once, under the name
@@ -24,7 +27,7 @@ def places(network: nn.Module, space: Space = "states") -> dict[str, list[Place]
     found: dict[str, list[Place]] = {}
     for name, tensor, place in _tensors(network, space):
         if tensor.is_quantized or tensor.is_complex():
-            raise InputError(f"weights {name!r} are {tensor.dtype}: only real, unquantised weights have a landscape")
+            raise InputError(f"weights {name!r} are {tensor.dtype}: only real, unquantised weights can be moved")
         if tensor.is_floating_point():
             first = names.setdefault(id(tensor), name)
             found.setdefault(first, []).append(place)
