@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from jobs.common.datasets.base import ImageSet
+from jobs.poison_frogs.defences import starved
 from jobs.poison_frogs.export import INDEX, PoisonSet, to_8_bits, write
+from jobs.poison_frogs.filters import DeepKnn
 from jobs.poison_frogs.heads import HeadParams
 from jobs.poison_frogs.params import Params
 from jobs.poison_frogs.retraining import Retraining
@@ -58,32 +59,50 @@ def keep(
     run.table("targets", rows, title="What became of each target")
     rows = [one.row() | {"neighbour": targets[place].neighbour} for (place, _, _), one in crafts.made.items()]
     run.table("poisons", rows, title="The poisons: distances of features, and to the base for pixels in [0, 1]")
-    if found := warnings(params, targets, crafts, shared.features):
+    if found := warnings(params, targets, crafts, shared):
         run.table("warnings", [{"warning": each} for each in found], title="What to know about these numbers")
     if rows := [row for one in outcomes if one.control == "poison" for row in one.epoch_rows()]:
         run.table("epochs", rows, title="Confidence in the base class and rotation after each epoch")
 
 
-def warnings(params: Params, targets: Sequence[Target], crafts: Crafts, features: Tensor) -> list[str]:
-    """What makes the numbers say less than they seem to. features: (n, D) of the training images."""
+def warnings(params: Params, targets: Sequence[Target], crafts: Crafts, shared: Retraining) -> list[str]:
+    """What makes the numbers say less than they seem to."""
     found, made = [], crafts.made.values()
     if wrong := [target.index for target in targets if target.margin <= 0]:
         found.append(f"{len(wrong)} targets are misclassified without poison, which flatters success: {wrong[:10]}")
+    if copies := [target.index for target in targets if target.neighbour == 0]:
+        found.append(f"{len(copies)} targets are copies of training images, which stand against poisons: {copies[:10]}")
     if lacking := sum(crafts.keys(at, count) is None for at in range(len(targets)) for count in params.poisons):
         found.append(f"{lacking} targets lack poisons, because cells failed: they are left out of the rates")
     if odd := sum(one.stopped == "not finite" for one in made):
         found.append(f"{odd} crafts met values that are not finite and stopped there")
     if still := sum(one.change == 0 for one in made):
         found.append(f"{still} poisons are their bases unchanged: the steps are too small, or β is too large")
-    if far := sum(one.collision >= targets[at].neighbour for (at, _, _), one in crafts.made.items()):
+    far = sum(one.collision >= targets[at].neighbour for (at, _, _), one in crafts.made.items())
+    if far and not crafts.together:  # those that are made together need not be near, each by itself
         found.append(f"{far} of {len(made)} poisons are no nearer to their target than its nearest training image is")
-    count, size = features.shape
-    if size < count and any(isinstance(victim, HeadParams) for victim in params.victims.values()):
+    count, size = shared.size or len(shared.rows), shared.features.shape[1]
+    heads = {name: victim for name, victim in params.victims.items() if isinstance(victim, HeadParams)}
+    if heads and size < count:
         found.append(f"{size} features for {count:,} training images: a head cannot fit every one of them")
-    for name, victim in params.victims.items():
-        if isinstance(victim, HeadParams) and victim.l2 >= 1e-3:
-            found.append(f"{name}: a penalty of {victim.l2:g} keeps a head from fitting single images, poisons or not")
+    for name, head in heads.items():
+        if head.l2 >= 1e-3:
+            found.append(f"{name}: a penalty of {head.l2:g} keeps a head from fitting single images, poisons or not")
+    if params.repeats == 1 and (names := ", ".join(name for name in params.victims if name not in heads)):
+        found.append(f"{names}: one victim for each target; with another seed some end otherwise, see `repeats`")
+    labels = shared.subject.images.labels[
+        shared.rows[shared.learnt({**_any_bases(targets), "poisons": [], "flips": 0})]
+    ]
+    for name, defence in params.defences.items():
+        if isinstance(defence, DeepKnn) and (classes := starved(labels, defence.k)):
+            told = ", ".join(shared.test.classes[each] for each in classes)
+            found.append(f"{name}: k = {defence.k} can drop all images of {told}, which have too few")
     return found
+
+
+def _any_bases(targets: Sequence[Target]) -> dict[str, Any]:
+    """Of the first target: all training sets have as many images of a class."""
+    return {"bases": list(targets[0].bases), "base_class": targets[0].aim}
 
 
 def export(params: Params, targets: Sequence[Target], crafts: Crafts, test: ImageSet, run: Run) -> None:

@@ -181,6 +181,7 @@ def rates(outcomes: Iterable[Outcome]) -> list[dict[str, Any]]:
                 "accuracy": statistics.fmean(one.accuracy for one in own),
                 "accuracy_drop": statistics.fmean(one.drop for one in own),
                 "largest_drop": max(one.drop for one in own),
+                "drop_deviation": statistics.pstdev(one.drop for one in own),
                 **{name: _mean(getattr(one, name) for one in own) for name in ("recall", "precision", "clean_removed")},
             }
         )

@@ -1,0 +1,66 @@
+"""What a run has to say about its own numbers."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from jobs.common.datasets.base import Pixels
+from jobs.poison_frogs.crafting import Craft, Subject
+from jobs.poison_frogs.features import small
+from jobs.poison_frogs.params import Params
+from jobs.poison_frogs.retraining import Retraining
+from jobs.poison_frogs.search import Crafts
+from jobs.poison_frogs.selection import Target
+from jobs.poison_frogs.tables import warnings
+from service.validation import validate
+
+LABELS = torch.tensor([0] * 6 + [1] * 2)
+IMAGES = Pixels("shades", ("dark", "bright"), torch.zeros(8, 1, 8, 8, dtype=torch.uint8), LABELS)
+SHARED = Retraining(
+    *(Subject(small(classes=2, side=8, size=16), IMAGES), torch.arange(8), IMAGES, torch.arange(8), (0, 1)),
+    *(torch.zeros(8, 16), torch.zeros(8, 16), {}, {}, torch.zeros(0, 1, 8, 8), torch.zeros(0, 16), {}),
+)
+TARGET = Target(3, 0, 1, confidence=0.9, margin=2.0, neighbour=5.0, bases=(7, 6))
+CRAFT = Craft(3, 7, torch.zeros(1, 8, 8), torch.zeros(16), 1.0, 1.0, 9, "iterations", change=2.0, largest=0.5)
+HEAD, TUNED = {"kind": "head"}, {"kind": "fine_tune"}
+
+
+def said(target: dict[str, Any], craft: dict[str, Any], shared: dict[str, Any], **changes: Any) -> list[str]:
+    tree = {"pairs": [{"target": "dark", "base": "bright"}], "data": {"name": "digits"}, **changes}
+    crafts = Crafts({(0, 0, 0): replace(CRAFT, **craft)}, together=tree.get("attack", {}).get("kind") == "polytope")
+    params = validate(Params, tree, "params")
+    return warnings(params, [replace(TARGET, **target)], crafts, replace(SHARED, **shared))
+
+
+def test_a_sound_run_has_nothing_to_say():
+    assert said({}, {}, {}) == []
+
+
+@pytest.mark.parametrize(
+    ("target", "craft", "shared", "changes", "sentence"),
+    [
+        ({"margin": -0.5}, {}, {}, {}, "1 targets are misclassified without poison, which flatters success: [3]"),
+        ({"neighbour": 0.0}, {}, {}, {}, "1 targets are copies of training images, which stand against poisons: [3]"),
+        ({}, {}, {}, {"poisons": [1, 2]}, "1 targets lack poisons, because cells failed"),
+        ({}, {"stopped": "not finite"}, {}, {}, "1 crafts met values that are not finite"),
+        ({}, {"change": 0.0}, {}, {}, "1 poisons are their bases unchanged"),
+        ({}, {"collision": 5.0}, {}, {}, "1 of 1 poisons are no nearer to their target"),
+        ({}, {}, {"features": torch.zeros(8, 7)}, {}, "7 features for 8 training images: a head cannot fit"),
+        ({}, {}, {}, {"victims": {"head": {**HEAD, "l2": 0.01}}}, "head: a penalty of 0.01 keeps a head from fitting"),
+        ({}, {}, {}, {"victims": {"a": HEAD, "b": TUNED}}, "b: one victim for each target; with another seed"),
+        ({}, {}, {}, {"defences": {"knn": {"kind": "deep_knn", "k": 3}}}, "knn: k = 3 can drop all images of bright"),
+    ],
+    ids=lambda value: value[:30] if isinstance(value, str) else "",
+)
+def test_what_flatters_or_hides(target, craft, shared, changes, sentence):
+    found = said(target, craft, shared, **changes)
+    assert any(each.startswith(sentence) for each in found), found
+
+
+def test_what_does_not_apply_is_not_said():
+    assert said({}, {}, {}, victims={"b": TUNED}, repeats=2) == []
+    assert said({}, {"collision": 9.0}, {}, attack={"kind": "polytope"}) == [
+        "1 targets lack poisons, because cells failed: they are left out of the rates"
+    ], "poisons that are made together need not be near, each by itself"
