@@ -90,19 +90,14 @@ def warnings(params: Params, targets: Sequence[Target], crafts: Crafts, shared: 
             found.append(f"{name}: a penalty of {head.l2:g} keeps a head from fitting single images, poisons or not")
     if params.repeats == 1 and (names := ", ".join(name for name in params.victims if name not in heads)):
         found.append(f"{names}: one victim for each target; with another seed some end otherwise, see `repeats`")
-    labels = shared.subject.images.labels[
-        shared.rows[shared.learnt({**_any_bases(targets), "poisons": [], "flips": 0})]
-    ]
+    # all training sets have as many images of a class
+    some = {"bases": list(targets[0].bases), "base_class": targets[0].aim, "poisons": [], "flips": 0}
+    labels = shared.subject.images.labels[shared.rows[shared.learnt(some)]]
     for name, defence in params.defences.items():
         if isinstance(defence, DeepKnn) and (classes := starved(labels, defence.k)):
             told = ", ".join(shared.test.classes[each] for each in classes)
             found.append(f"{name}: k = {defence.k} can drop all images of {told}, which have too few")
     return found
-
-
-def _any_bases(targets: Sequence[Target]) -> dict[str, Any]:
-    """Of the first target: all training sets have as many images of a class."""
-    return {"bases": list(targets[0].bases), "base_class": targets[0].aim}
 
 
 def export(params: Params, targets: Sequence[Target], crafts: Crafts, test: ImageSet, run: Run) -> None:

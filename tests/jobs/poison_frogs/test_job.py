@@ -287,6 +287,8 @@ def test_parameters_that_cannot_work_are_refused_in_a_sentence(changes, sentence
         ({"targets": {"count": 100}}, "targets: 100 of '3' asked"),
         ({"poisons": [100]}, "poisons: 100 for each target, but the test split has"),
         ({"targets": {"indices": [500]}}, "targets.indices: 500 is not allowed"),
+        ({"defences": {"knn": {"kind": "deep_knn", "k": 5000}}}, "k = 5000 neighbours are not allowed: each of"),
+        ({"defences": {"none": {"kind": "spectral", "poisons": 90}}}, "spectral signatures would drop"),
         (
             {"network": {"kind": "model", "name": "tests.jobs.robustness_evaluation.subjects:not_a_module"}},
             "torch module",
