@@ -23,6 +23,7 @@ LEAST_SECONDS = 0.05  # chunks shrink towards the end, but not below
 CHUNK_BYTES = 32 << 20  # of results in one task
 CHUNKS_PER_WORKER = 4  # so many are left for each worker when a chunk is cut, so that all of them end together
 FLUSH_SECONDS = 2.0
+MOST_TOLD = 100  # failed cells that are told of at once, one by one; all of them are in the store
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,11 @@ class Chunk:
 
 @dataclass(frozen=True)
 class CellProgress:
-    """How far a map is. done: cells with a result, failed: without one for good."""
+    """How far a map is. done: cells with a result, failed: without one for good.
+
+    computed: those of `done` that this map computed, and did not find. lost: cell and reason of those that failed since
+    the last time.
+    """
 
     name: str
     done: int
@@ -53,6 +58,8 @@ class CellProgress:
     failed: int
     per_second: float
     seconds_left: float | None
+    computed: int = 0
+    lost: tuple[tuple[str, str], ...] = ()
 
     def __str__(self) -> str:
         failed = f", {self.failed} failed" if self.failed else ""
@@ -183,6 +190,7 @@ class _Loop:
         self.name, self.store, self.executor = name, store, executor
         self.keys = keys  # cell -> its name in the store
         self.failures: dict[str, Failure] = {}
+        self.untold: list[tuple[str, str]] = []
         self.again: deque[str] = deque()
         self.pace = Pace()
         self.look()
@@ -248,14 +256,17 @@ class _Loop:
     def _fail(self, text: str, outcome: Outcome) -> None:
         assert outcome.failure is not None
         self.failures[text] = outcome.failure
+        self.untold.append((cells.shown(text), outcome.failure.message))
         self.store.add(self.keys[text], text, outcome)
 
     def progress(self) -> CellProgress:
-        done = len(self.results)
-        per_second = (done - self.known) / max(time.monotonic() - self.began, 1e-9)
+        done, lost, self.untold = len(self.results), tuple(self.untold[:MOST_TOLD]), []
+        computed = done - self.known
+        per_second = computed / max(time.monotonic() - self.began, 1e-9)
         left = len(self.keys) - done - len(self.failures)
         seconds_left = left / per_second if per_second else None
-        return CellProgress(self.name, done, len(self.keys), len(self.failures), per_second, seconds_left)
+        failed = len(self.failures)
+        return CellProgress(self.name, done, len(self.keys), failed, per_second, seconds_left, computed, lost)
 
 
 @dataclass

@@ -1,6 +1,5 @@
 """What a user sees while a run is going on: a live table on a terminal, plain lines anywhere else."""
 
-import logging
 import time
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -15,8 +14,6 @@ from service.fanout import CellProgress
 from service.plan import TrialPlan
 from service.printing import duration, metrics_text
 from service.run import Row
-
-log = logging.getLogger("assay")
 
 PLAIN_SECONDS = 10.0  # between two plain lines of the same trial
 SHOWN_TRIALS = 20
@@ -105,7 +102,6 @@ class Lines:
     def started(self, plan: TrialPlan) -> None:
         self.trials[plan.id] = _TrialState()
         self._last_line[plan.id] = time.monotonic()
-        log.info("trial %s started", plan.id)
         self._say(f"{plan.label}: started")
 
     def reported(self, plan: TrialPlan, row: Row, total_steps: int | None) -> None:
@@ -127,7 +123,6 @@ class Lines:
         state = self.trials[plan.id]
         state.status, state.ended = status, time.monotonic()
         self.done += 1
-        log.info("trial %s %s after %.1f s: %s", plan.id, status, state.seconds, metrics_text(state.row))
         took, newest = duration(state.seconds), state.newest
         self._say(f"[{self.done}/{self.total}] {plan.label}: {status} after {took} ({newest})")
 

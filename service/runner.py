@@ -16,6 +16,8 @@ from typing import Any
 from service import catalog, cluster, logs, page, plan, record, results, serial, spec, sweep, yaml_text
 from service.errors import RunNotFoundError, SpecError
 from service.lock import RunLock
+from service.metrics import RunMetrics
+from service.observed import Observed
 from service.plan import TrialPlan
 from service.progress import Progress, Silent
 from service.provenance import provenance
@@ -108,6 +110,7 @@ def _drive(job_spec: JobSpec, plans: list[TrialPlan], store: Folder, folder: Fol
         trials_done=0,
         provenance=provenance(),
     )
+    progress = Observed(how.progress, run_id, None if how.serial else RunMetrics(job_spec.job))
     cancelled = "cancelled on request; `assay resume` goes on from here"
     with (
         RunLock(folder, on_cancel=lambda: stop.ask("cancelled", cancelled)),
@@ -118,14 +121,16 @@ def _drive(job_spec: JobSpec, plans: list[TrialPlan], store: Folder, folder: Fol
         record.write(folder, "run.json", state)
         try:
             todo = _outstanding(plans, folder)
+            progress.run_started(job_spec.job, len(todo))
             if todo:
-                (serial if how.serial else sweep).run_trials(job_spec, plans, todo, folder, how.progress, stop.event)
+                (serial if how.serial else sweep).run_trials(job_spec, plans, todo, folder, progress, stop.event)
             state = _finish(job_spec, plans, store, folder, state, stop)
         except Exception as error:
             state = state.model_copy(update={"status": "failed", "failure": record.describe(error)})
         seconds = state.seconds + time.monotonic() - began
         state = state.model_copy(update={"seconds": seconds, "updated": _now()})
         record.write(folder, "run.json", state)
+        progress.run_ended(state.status, time.monotonic() - began)
         folder.write("report.html", page.render_run(folder, state, job_spec))
     return state
 

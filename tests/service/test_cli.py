@@ -53,7 +53,7 @@ def test_run_show_compare_logs(walk: Path, tmp_path: Path, capfd: pytest.Capture
     assert len(set(compared["metrics"]["height"])) == 2
     assert "seed" in said("compare", "last~1", "last")
     assert main(["show", "last~2", "--store", store]) == 2 and "it has 2" in capfd.readouterr().err
-    assert "trial 000 finished" in said("logs", "one")
+    assert "trial 000: finished" in said("logs", "one")
     (newest, older) = json.loads(said("models", "--json"))[::-1]
     assert (newest["model"], older["model"]) == ("walk/2", "walk/1")
     assert json.loads(said("models", "walk/1"))["run"] == "one"
