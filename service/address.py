@@ -7,6 +7,7 @@ import ipaddress
 import os
 import re
 import socket
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -70,3 +71,21 @@ def token() -> str | None:
     except OSError:
         return None
     return found if re.fullmatch(r"[\x21-\x7e]+", found) else None
+
+
+def offer_token() -> None:
+    """Let Ray show the token that is here to any cluster. It looks only when it is imported, so this comes before.
+
+    A cluster that asks for none does not mind; without this, one that does is out of reach.
+    """
+    if token() is not None and "ray" not in sys.modules:
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+
+
+def about_tokens() -> str:
+    """What may be wrong with the token when a cluster cannot be reached: Ray does not say that this is why."""
+    if os.environ.get("RAY_AUTH_MODE") != "token":
+        mine = "here is none" if token() is None else "RAY_AUTH_MODE=token is not set here"
+    else:
+        mine = "the one here may be another"
+    return f"if it asks for a token, {mine}: `ray get-auth-token` on its head tells its own, for RAY_AUTH_TOKEN"

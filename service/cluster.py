@@ -61,7 +61,8 @@ def connect(address: str | None = None, cpus: int | None = None) -> Iterator[Non
             probe(address)
             ray.init(address=address, log_to_driver=True, logging_level=logging.WARNING)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        raise ClusterError(f"cannot connect to Ray at {address!r}: {first_line(error)}") from error
+        told = f"cannot connect to Ray at {address!r}: {first_line(error)}"
+        raise ClusterError(told, None if address == "local" else address_of.about_tokens()) from error
     try:
         yield
     finally:
