@@ -1,6 +1,5 @@
 """What a training costs, before it is done: weights, multiply-adds, and how long they take on a core here."""
 
-from copy import deepcopy
 from typing import Any
 
 import torch
@@ -19,7 +18,9 @@ CLASSES = {"satellite": 3, "shapes": 4, "composites": 5, "voc2012": 21, "citysca
 
 def estimate(network: NetworkParams, data: DataParams, training: TrainingParams) -> dict[str, Any]:
     """Names and values for people. The data need not be there."""
-    net = network.build(CLASSES.get(data.name, max(len(data.classes), 2)), 0)
+    classes = CLASSES.get(data.name, max(len(data.classes), 2))
+    with torch.device("meta"):  # shapes alone
+        net = network.build(classes, 0)
     told: dict[str, Any] = {"parameters": sum(parameter.numel() for parameter in net.parameters())}
     told["weight updates"] = training.updates
     images = training.updates * training.batch * training.accumulate
@@ -29,7 +30,7 @@ def estimate(network: NetworkParams, data: DataParams, training: TrainingParams)
     macs = gmacs(net, side)
     told[f"GMACs for {side}x{side}"] = macs
     told["FLOPs of training"] = 3 * 2e9 * macs * images  # backward takes about twice as much as forward
-    told["seconds here on a core"] = images * seconds_of_training(net) * macs / gmacs(net, TRIED)
+    told["seconds here on a core"] = images * seconds_of_training(network, classes) * macs / gmacs(net, TRIED)
     return told
 
 
@@ -39,18 +40,17 @@ def side_of(data: DataParams, augmentation: JointAugmentationParams) -> int | No
 
 
 def gmacs(network: nn.Module, side: int) -> float:
-    """10^9 multiply-adds of one image, forward; nothing is computed."""
-    work = layer_work(deepcopy(network).to("meta"), torch.empty(1, 3, side, side, device="meta"))
+    """10^9 multiply-adds of one image, forward. network: on the meta device."""
+    work = layer_work(network, torch.empty(1, 3, side, side, device="meta"))
     return sum(layer.macs for layer in work) / 1e9
 
 
-def seconds_of_training(network: nn.Module) -> float:
+def seconds_of_training(network: NetworkParams, classes: int) -> float:
     """For a forward and a backward pass of one small image on one core, measured on two."""
-    images = torch.rand(2, 3, TRIED, TRIED)
+    net, images = network.build(classes, 0).train(), torch.rand(2, 3, TRIED, TRIED)
 
     def passes() -> None:
-        network.train()(images).sum().backward()
-        network.zero_grad()
+        net(images).sum().backward()
+        net.zero_grad()
 
-    passes()
     return least_seconds(passes, 2) / 2
