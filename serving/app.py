@@ -174,6 +174,9 @@ def serve(
         stopped = threading.Event()
         for signum in (signal.SIGINT, signal.SIGTERM):
             signal.signal(signum, lambda signum, frame: stopped.set())  # here: Ray puts up handlers of its own
+        if here:
+            (node,) = ray.nodes()  # type: ignore[no-untyped-call]
+            print(f"metrics for Prometheus at http://127.0.0.1:{node['MetricsExportPort']}/metrics", flush=True)
         print(greeting(settings, cards), flush=True)
         stopped.wait()
         print("stopping", flush=True)

@@ -9,18 +9,20 @@ from collections.abc import Mapping
 
 from starlette.middleware import Middleware
 
+from service.errors import ClusterError
 from serving.edge import Edge
 from serving.gate import Gate
-from serving.settings import ServeSettings
+from serving.settings import Key, ServeSettings
 
 BODY_LIMIT = "ASSAY_BODY_LIMIT_BYTES"
 KEYS = "ASSAY_KEYS"  # as in the settings, in JSON: hashes and limits
+CALLBACK, HERE = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH", "serving.front.middlewares"
 
 
 def environment(settings: ServeSettings) -> Mapping[str, str]:
     """The variables that `middlewares` reads."""
     return {
-        "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serving.front.middlewares",
+        CALLBACK: HERE,
         BODY_LIMIT: str(settings.limits.body_bytes),
         KEYS: json.dumps([key.model_dump() for key in settings.keys]),
     }
@@ -28,6 +30,21 @@ def environment(settings: ServeSettings) -> Mapping[str, str]:
 
 def middlewares() -> list[Middleware]:
     """The last one is outermost: who may not come in is not listened to."""
-    limit = int(os.environ.get(BODY_LIMIT, ServeSettings().limits.body_bytes))
-    keys = ServeSettings.model_validate_json(f'{{"keys": {os.environ.get(KEYS, "[]")}}}').keys
+    limit, keys = int(os.environ.get(BODY_LIMIT, ServeSettings().limits.body_bytes)), _keys()
     return [Middleware(Edge, limit=limit), *([Middleware(Gate, keys=keys)] if keys else [])]
+
+
+def check_guarded(settings: ServeSettings) -> None:
+    """ClusterError where Serve was started without being told of the keys, so that nobody would be refused in time.
+
+    Asked in a replica, which has its environment from where the HTTP servers have theirs.
+    """
+    if settings.keys and (os.environ.get(CALLBACK) != HERE or _keys() != settings.keys):
+        raise ClusterError(
+            "Serve does not ask for the keys of the settings",
+            f"every node needs {CALLBACK}={HERE} and {KEYS}=[{{...}}], the keys as JSON, in its environment",
+        )
+
+
+def _keys() -> tuple[Key, ...]:
+    return ServeSettings.model_validate_json(f'{{"keys": {os.environ.get(KEYS, "[]")}}}').keys

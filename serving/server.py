@@ -32,7 +32,7 @@ from torch import nn
 from service.errors import AssayError, BusyError, InputError, ModelNotFoundError, TooLargeError, nearest
 from service.models import ModelCard
 from service.store import open_store
-from serving import protocol
+from serving import front, protocol
 from serving.attack_server import INTERNAL, Reply
 from serving.batching import Batcher, Item
 from serving.edge import error_body, error_headers
@@ -61,6 +61,7 @@ class Server:
     """
 
     def __init__(self, settings: ServeSettings, store_uri: str, attacks: DeploymentHandle[Any] | None) -> None:
+        front.check_guarded(settings)
         torch.set_num_threads(settings.replicas.threads)  # Ray reuses workers, whatever they were set to before
         self._settings = settings
         self._keyring = Keyring(settings.keys)

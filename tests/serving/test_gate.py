@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from starlette.types import Message, Scope
 
+from service.errors import ClusterError
 from serving import edge, front
 from serving.edge import Edge
 from serving.front import middlewares
@@ -199,3 +200,17 @@ def test_serve_learns_of_keys_and_limits_through_the_environment(monkeypatch: py
     assert (inner.cls, inner.kwargs) == (Edge, {"limit": 2**20})
     assert (outer.cls, outer.kwargs) == (Gate, {"keys": (ALICE,)}), "the last one is outermost"
     assert TOKEN not in str(front.environment(settings))
+
+
+def test_no_replica_starts_where_serve_does_not_ask_for_the_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As under a RayService, whose nodes were started without the variables."""
+    settings = ServeSettings(keys=(ALICE,))
+    for name, value in front.environment(settings).items():
+        monkeypatch.setenv(name, value)
+    front.check_guarded(settings)
+    for name, value in ((front.KEYS, "[]"), (front.CALLBACK, "")):
+        with monkeypatch.context() as changed:
+            changed.setenv(name, value)
+            with pytest.raises(ClusterError, match="does not ask for the keys"):
+                front.check_guarded(settings)
+            front.check_guarded(ServeSettings())
