@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from service import history
 from service.store import Folder
 from tests.cluster.nodes import BIN, LocalCluster, wait_for
@@ -27,6 +29,7 @@ def test_submit_follows_to_the_end(cluster: LocalCluster, tmp_path: Path) -> Non
     assert told["here"] == ("finished", 0)
 
 
+@pytest.mark.slow
 def test_plain_ray_job_submit(cluster: LocalCluster, tmp_path: Path) -> None:
     path = written(tmp_path, "service.walk")
     words = ["job", "submit", "--address", cluster.dashboard, "--working-dir", ".", "--"]
