@@ -25,7 +25,7 @@ class ActiveConvolution(nn.Sequential):
     def __init__(self, channels_in: int, channels: int, kernel: int, stride: int = 1, dilation: int = 1) -> None:
         padding = dilation * (kernel // 2)
         convolution = nn.Conv2d(channels_in, channels, kernel, stride, padding, dilation)
-        super().__init__(nn.BatchNorm2d(channels_in), nn.ReLU(), convolution)
+        super().__init__(nn.BatchNorm2d(channels_in), nn.ReLU(inplace=True), convolution)
 
 
 class Up(nn.Module):
@@ -42,7 +42,7 @@ class Up(nn.Module):
     def forward(self, features: Tensor, size: list[int]) -> Tensor:
         """size: height and width of what is returned."""
         # computed from the skip: an image may have any size
-        larger = self.transposed(functional.relu(self.norm(features)), output_size=size)
+        larger = self.transposed(functional.relu(self.norm(features), inplace=True), output_size=size)
         after: Tensor = self.convolution(larger)
         return after
 
@@ -92,9 +92,10 @@ class UNetModule(nn.Module):
         self.unet = UNet(channels_in, channels, inner, levels, dilation)
 
     def forward(self, features: Tensor) -> Tensor:
-        active = functional.relu(self.norm(features))
+        active = functional.relu(self.norm(features), inplace=True)
         kept = features if self.shortcut is None else self.shortcut(active)
-        after: Tensor = self.unet(active) + kept
+        after: Tensor = self.unet(active)
+        after += kept  # in place, as what follows a batch norm: moving memory costs as much as some convolutions
         return after
 
 
@@ -109,8 +110,9 @@ class DownBlock(nn.Module):
         self.convolution = ActiveConvolution(channels, channels, 3)
 
     def forward(self, features: Tensor) -> Tensor:
-        active = functional.relu(self.norm(features))
-        after: Tensor = self.convolution(self.reduce(active)) + self.shortcut(active)
+        active = functional.relu(self.norm(features), inplace=True)
+        after: Tensor = self.convolution(self.reduce(active))
+        after += self.shortcut(active)
         return after
 
 
@@ -170,7 +172,7 @@ class StackedUNets(nn.Module):
             features = stage(features)
             if index in self._pooled:
                 features = functional.avg_pool2d(features, 2, ceil_mode=True)
-        return functional.relu(self.norm(features))
+        return functional.relu(self.norm(features), inplace=True)
 
 
 class SUNetClassifier(nn.Module):
