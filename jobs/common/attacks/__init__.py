@@ -3,6 +3,8 @@
     attack = PGD(steps=20)                                  # or ATTACKS["pgd"].model_validate({"steps": 20})
     result = attack.run(model, images, labels, Ball("Linf", 8 / 255))
 
+Models that classify pixels are attacked in the same way, with maps of labels (batch, height, width); by FGSM and PGD.
+
 `AttackParams` is the type of a field that names an attack and its options: {kind: pgd, steps: 20}.
 """
 

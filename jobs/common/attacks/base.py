@@ -20,33 +20,16 @@ from torch import Tensor
 
 from jobs.common.attacks import checks
 from jobs.common.attacks.ball import Ball, Norm
+from jobs.common.attacks.goals import Goal, goal
 from jobs.common.params import StudyParams
 
 __all__ = ["Attack", "Ball", "Cost", "Goal", "Loss", "Model", "Norm", "Result", "Search", "kept"]
 
-Model = Callable[[Tensor], Tensor]  # images (batch, channels, height, width) in [0, 1] -> logits (batch, classes)
+Model = Callable[[Tensor], Tensor]
+"""images (batch, channels, height, width) in [0, 1] -> logits (batch, classes), or (batch, classes, height, width)"""
 
-
-@dataclass(frozen=True)
-class Goal:
-    """What is wanted of each sample: any class but its label, or (targeted) one class.
-
-    labels, targets: int64 (batch,).
-    """
-
-    labels: Tensor
-    targets: Tensor | None = None
-
-    def reached(self, logits: Tensor) -> Tensor:
-        """Which samples are where the attack wants them: (batch, classes) -> bool (batch,)."""
-        predictions = logits.argmax(1)
-        return predictions != self.labels if self.targets is None else predictions == self.targets
-
-    def __getitem__(self, rows: Tensor) -> "Goal":
-        return Goal(self.labels[rows], None if self.targets is None else self.targets[rows])
-
-
-Loss = Callable[[Tensor, Goal], Tensor]  # logits (batch, classes), goal -> (batch,): the larger, the nearer to the goal
+Loss = Callable[[Tensor, Goal], Tensor]
+"""logits (batch, classes, ...), goal -> (batch, ...): the larger, the nearer to the goal"""
 
 
 @dataclass(frozen=True)
@@ -74,7 +57,7 @@ class Search:
 
     rows: int64 (k,), places in the whole batch; points: (k, channels, height, width), their candidates, which must lie
     in the ball and in the box. A sample that is at its goal from the start is broken at distance 0. InputError: the
-    model gives anything but finite logits (batch, classes), or labels or targets are not among the classes.
+    model gives anything but finite logits for what the goal is about, or labels or targets are not among the classes.
     """
 
     def __init__(self, model: Model, images: Tensor, goal: Goal, ball: Ball) -> None:
@@ -87,6 +70,7 @@ class Search:
         self.adversarials = images.clone()
         self.broken = goal.reached(self.clean_logits)
         self.minimum_distances = torch.where(self.broken, 0.0, torch.inf).to(images.dtype)
+        self.shares = self.broken.float()
         self._gradients_checked = False
 
     @property
@@ -127,11 +111,13 @@ class Search:
     def record(self, rows: Tensor, points: Tensor, logits: Tensor) -> Tensor:
         """Keep the candidates, and note which samples they break: bool (k,). A broken one keeps what broke it first.
 
-        The rows must be distinct.
+        A map that still stands keeps what brought the most of its pixels to the goal. The rows must be distinct.
         """
-        now = self.goal[rows].reached(logits)
-        rows, points, hits = kept(~self.broken[rows], rows, points, now)
+        shares = self.goal[rows].share(logits)
+        now = shares == 1
+        rows, points, hits, shares = kept(~self.broken[rows] & (shares >= self.shares[rows]), rows, points, now, shares)
         self.keep(rows, points)
+        self.shares[rows] = shares
         self.broken[rows[hits]] = True
         return now
 
@@ -173,6 +159,8 @@ class Attack(StudyParams):
 
     norms: ClassVar[tuple[Norm, ...]] = ("Linf", "L2", "L1")
     """the balls it knows"""
+    takes_maps: ClassVar[bool] = False
+    """whether it attacks models of pixels, too"""
 
     kind: str = Field(description="the name of the attack")
 
@@ -188,13 +176,15 @@ class Attack(StudyParams):
         """Attack a batch. The same arguments give the same result.
 
         model: in evaluation mode. images: float (batch, channels, height, width) in [0, 1]; labels, targets: int64
-        (batch,). targets: the class that each sample is to be taken for; None: any but its label. Raises InputError,
-        one sentence, about the first thing that is wrong with them.
+        (batch,). targets: the class that each sample is to be taken for; None: any but its label. A model of pixels has
+        labels and targets (batch, height, width), in which a pixel below 0 does not count. Raises InputError, one
+        sentence, about the first thing that is wrong with them.
         """
         checks.check_batch(images, labels, targets)
         checks.check_ball(self.kind, self.norms, ball, images)
         checks.check_evaluation_mode(model)
-        search = Search(model, images, Goal(labels, targets), ball)
+        checks.check_takes(self.kind, self.takes_maps, labels)
+        search = Search(model, images, goal(labels, targets), ball)
         checks.check_classes(self.kind, search.clean_logits.shape[1], self.fewest_classes(targets is not None))
         self.attack(search, torch.Generator(images.device).manual_seed(seed))
         return search.result()
@@ -224,7 +214,7 @@ def _backward(model: Model, points: Tensor, loss: Loss, aim: Goal) -> tuple[Tens
     """Logits, losses and the gradient of the sum of the losses, all detached."""
     with torch.enable_grad():
         logits = model(points)
-        losses = loss(logits, aim)
+        losses = aim.average(loss(logits, aim))
         # summed: averaging would scale the gradient by the batch, and underflow in half precision
         (gradient,) = torch.autograd.grad(losses.sum(), points)
     return logits.detach(), losses.detach(), gradient

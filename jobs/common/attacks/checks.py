@@ -39,7 +39,10 @@ def check_ball(attack: str, norms: tuple[Norm, ...], ball: Ball, images: Tensor)
 
 
 def check_batch(images: Tensor, labels: Tensor, targets: Tensor | None) -> None:
-    """Images are a batch of finite floats in [0, 1], labels and targets one class number each, and differ."""
+    """Images are a batch of finite floats in [0, 1], labels and targets one class number each, and differ.
+
+    Or they are maps of class numbers, in which something counts.
+    """
     if images.dim() != 4:
         raise InputError(
             f"images have shape {tuple(images.shape)}, but a batch is (batch, channels, height, width)",
@@ -57,6 +60,9 @@ def check_batch(images: Tensor, labels: Tensor, targets: Tensor | None) -> None:
     if least < 0 or most > 1:
         hint = "normalisation belongs inside the model" if least < 0 else "divide by 255"
         raise InputError(f"pixels are in [{least:g}, {most:g}], but must be in [0, 1]", hint=hint)
+    if labels.dim() == 3:
+        _check_maps(labels, targets, images)
+        return
     _check_classes_of("labels", labels, len(images))
     if targets is not None:
         _check_classes_of("targets", targets, len(images))
@@ -77,16 +83,20 @@ def check_evaluation_mode(model: Callable[[Tensor], Tensor]) -> None:
 
 
 def check_logits(logits: Any, labels: Tensor, targets: Tensor | None) -> None:
-    """The model gave finite logits (batch, classes), not probabilities; labels and targets are among the classes."""
+    """The model gave finite logits (batch, classes), not probabilities; labels and targets are among the classes.
+
+    For maps of labels (batch, height, width) the logits are (batch, classes, height, width).
+    """
     if not isinstance(logits, Tensor):
         raise InputError(f"the model returns {type(logits).__name__}, but must return a tensor of logits")
-    if logits.dim() != 2 or len(logits) != len(labels) or logits.shape[1] < 2:
+    batch, *sides = labels.shape
+    if logits.dim() != labels.dim() + 1 or logits.shape[:1] + logits.shape[2:] != labels.shape or logits.shape[1] < 2:
+        wanted = ", ".join(map(str, (batch, "classes", *sides)))
         raise InputError(
-            f"the model returns shape {tuple(logits.shape)}, but must return logits ({len(labels)}, classes) "
-            "of at least 2 classes"
+            f"the model returns shape {tuple(logits.shape)}, but must return logits ({wanted}) of at least 2 classes"
         )
     if not bool(logits.isfinite().all()):
-        row = int((~logits.isfinite()).any(1).nonzero()[0])
+        row = int((~logits.isfinite()).flatten(1).any(1).nonzero()[0])
         raise InputError(f"the model returns NaN or infinite logits for images[{row}], but logits must be finite")
     sums = logits.sum(1)
     probable = (logits > -PROBABILITY) & (logits < 1 + PROBABILITY)
@@ -97,10 +107,16 @@ def check_logits(logits: Any, labels: Tensor, targets: Tensor | None) -> None:
         )
     for name, classes in (("labels", labels), ("targets", targets)):
         if classes is not None and bool((classes >= logits.shape[1]).any()):
-            row = int((classes >= logits.shape[1]).nonzero()[0])
+            place = (classes >= logits.shape[1]).nonzero()[0].tolist()
             raise InputError(
-                f"{name}[{row}] is {int(classes[row])}, but the model has classes 0 to {logits.shape[1] - 1}"
+                f"{name}{place} is {int(classes[tuple(place)])}, but the model has classes 0 to {logits.shape[1] - 1}"
             )
+
+
+def check_takes(attack: str, takes_maps: bool, labels: Tensor) -> None:
+    """An attack on classifiers is not given maps of labels."""
+    if labels.dim() > 1 and not takes_maps:
+        raise InputError(f"{attack} attacks classifiers alone, but fgsm and pgd attack maps of labels, too")
 
 
 def check_classes(attack: str, classes: int, fewest: int) -> None:
@@ -194,6 +210,23 @@ def _check_classes_of(name: str, classes: Tensor, batch: int) -> None:
     if bool((classes < 0).any()):
         row = int((classes < 0).nonzero()[0])
         raise InputError(f"{name}[{row}] is {int(classes[row])}, but classes are counted from 0")
+
+
+def _check_maps(labels: Tensor, targets: Tensor | None, images: Tensor) -> None:
+    """One int64 class number a pixel, or a number below 0 where none counts; one counts in each sample."""
+    expected = (len(images), *images.shape[2:])
+    counted = torch.ones_like(labels, dtype=torch.bool)
+    for name, classes in (("labels", labels), ("targets", targets)):
+        if classes is None:
+            continue
+        if classes.shape != expected:
+            raise InputError(f"{name} have shape {tuple(classes.shape)}, but the images have pixels {expected}")
+        if classes.dtype != torch.int64:
+            raise InputError(f"{name} are {_name(classes.dtype)}, but class numbers are int64", hint=f"{name}.long()")
+        counted &= classes >= 0
+    if not bool(counted.flatten(1).any(1).all()):
+        row = int((~counted.flatten(1).any(1)).nonzero()[0])
+        raise InputError(f"no pixel of images[{row}] counts, but an attack needs one: all are below 0")
 
 
 def _name(dtype: torch.dtype) -> str:

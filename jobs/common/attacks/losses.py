@@ -1,4 +1,7 @@
-"""What attacks maximise: functions of logits and goal, one value a sample, the larger the nearer to the goal."""
+"""What attacks maximise: functions of logits and goal, one value a sample, the larger the nearer to the goal.
+
+Of a model of pixels, one value a pixel; the goal averages them.
+"""
 
 from collections.abc import Mapping
 from typing import Literal

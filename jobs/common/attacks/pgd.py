@@ -3,7 +3,7 @@
 Sources: Goodfellow et al. 2015 (one step), Madry et al. 2018 (many); the steps in L1: Tramèr & Boneh 2019, SLIDE.
 """
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -16,6 +16,8 @@ from jobs.common.attacks.losses import LOSSES, LossName, fewest_classes
 
 class FGSM(Attack):
     """One step of the length of epsilon, without a random start."""
+
+    takes_maps: ClassVar[bool] = True
 
     kind: Literal["fgsm"] = Field("fgsm", description="one step of the length of epsilon")
     loss: LossName = Field("cross_entropy", description="what is maximised")
@@ -38,6 +40,8 @@ class FGSM(Attack):
 
 class PGD(Attack):
     """Many steps up the loss, each projected back. A restart is given to the samples that still stand."""
+
+    takes_maps: ClassVar[bool] = True
 
     kind: Literal["pgd"] = Field("pgd", description="many projected steps up the loss, with restarts")
     steps: int = Field(20, ge=1, le=100_000, description="steps of each start")
