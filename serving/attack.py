@@ -1,4 +1,4 @@
-"""One attack on a classifier, from a request to its answer.
+"""One attack, from a request to its answer. What is said here of requests is for classifiers.
 
 Inputs: "images"; optional "labels" INT64 (rows,), by default what the model takes the images for, and "targets" INT64
 (rows,), the class that each image is to be taken for. An uploaded image has parameters `label` and `target` instead.
@@ -15,18 +15,18 @@ and the passes forward (queries) and backward (gradients) that it took.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, ClassVar, Protocol, get_args
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from jobs.common.attacks import ATTACKS, Attack, Ball, Goal, Norm, checks
 from jobs.common.attacks.prepared import prepared
 from service.errors import BusyError, InputError, nearest
-from service.models import TensorSpec
+from service.models import ModelCard, TensorSpec
 from service.validation import validate
 from serving.classification import IMAGES, Classification, check_pixels
 from serving.endpoint import Abandoned, Answer, Stopped
@@ -52,12 +52,28 @@ OUTPUTS = (
 )
 
 
+class Victim(Protocol):
+    """What an attack needs of the endpoint of a model."""
+
+    card: ModelCard
+    classes: tuple[str, ...]
+    device: torch.device
+    network: nn.Module
+
+    def gmacs(self, shape: Sequence[int]) -> float: ...
+
+    def logits(self, images: Tensor) -> Tensor: ...
+
+
 @dataclass(frozen=True, eq=False)
 class AttackWork:
     """An attack that was validated against its model and only has to be computed.
 
-    images: (rows, channels, height, width). labels, targets: int64 (rows,).
+    images: (rows, channels, height, width). labels, targets: int64 (rows,); of a model of pixels (rows, height, width),
+    where below 0 does not count.
     """
+
+    outputs: ClassVar[tuple[str, ...]] = OUTPUTS
 
     attack: Attack
     ball: Ball
@@ -77,6 +93,20 @@ class AttackWork:
             **own,
         }
 
+    def truth(self, before: Tensor) -> Tensor:
+        """The labels that are attacked, on the device of the model. before: its logits of the images."""
+        return before.argmax(1) if self.labels is None else self.labels.to(before.device)
+
+    def told(self, before: Tensor, labels: Tensor, targets: Tensor | None, after: Tensor, rounded: Tensor) -> Answer:
+        """What the predictions say of the attack. before, after, rounded: logits of the images, of the adversarials,
+        and of these with 8 bits.
+        """
+        return {
+            "prediction": before.argmax(1).cpu().numpy(),
+            "adversarial_prediction": after.argmax(1).cpu().numpy(),
+            "rounded_broken": Goal(labels, targets).reached(rounded).cpu().numpy(),
+        }
+
 
 # ---- before the attack ---------------------------------------------------------------------------------------------
 
@@ -88,18 +118,28 @@ def prepare(model: Classification, request: InferRequest, uploaded: bool, limits
     if uploaded:
         for name, stands_for in OF_UPLOAD.items():
             if name in parameters:
-                inputs[stands_for] = np.array([_whole(name, parameters.pop(name), MOST_SEED)])
+                inputs[stands_for] = np.array([whole(name, parameters.pop(name), MOST_SEED)])
     _check_inputs(model, inputs)
-    attack, ball = _attack(parameters), _ball(parameters)
-    seed = _whole("seed", parameters.get("seed", 0), MOST_SEED)
+    attack, ball, seed = asked(parameters)
     tensors = {
         name: torch.tensor(array) for name, array in inputs.items()
     }  # copies: an array may be a view of the body
     work = AttackWork(attack, ball, seed, tensors[IMAGES], tensors.get(LABELS), tensors.get(TARGETS))
-    checks.check_ball(attack.kind, attack.norms, ball, work.images)
+    check(model, work, limits)
+    return work
+
+
+def asked(parameters: Mapping[str, Scalar]) -> tuple[Attack, Ball, int]:
+    """The attack, its ball and its seed. InputError about the first parameter that none of them knows or allows."""
+    return _attack(parameters), _ball(parameters), whole("seed", parameters.get("seed", 0), MOST_SEED)
+
+
+def check(model: Victim, work: AttackWork, limits: Attacks) -> None:
+    """InputError if the attack does not go with its images, or takes more than is allowed."""
+    attack = work.attack
+    checks.check_ball(attack.kind, attack.norms, work.ball, work.images)
     checks.check_classes(attack.kind, len(model.classes), attack.fewest_classes(work.targets is not None))
     _check_budget(model, work, limits)
-    return work
 
 
 def _check_inputs(model: Classification, inputs: Mapping[str, Array]) -> None:
@@ -143,18 +183,18 @@ def _ball(parameters: Mapping[str, Scalar]) -> Ball:
     raise InputError(f"parameter 'norm': unknown norm {norm!r}", nearest(str(norm), norms))
 
 
-def passes_of(model: Classification, work: AttackWork) -> int:
+def passes_of(model: Victim, work: AttackWork) -> int:
     """Passes forward and back that an attack takes at most, for each image."""
     cost = work.attack.cost(work.ball.norm, len(model.classes), work.targets is not None)
     return cost.forward + cost.backward
 
 
-def gmacs_of(model: Classification, work: AttackWork) -> float:
+def gmacs_of(model: Victim, work: AttackWork) -> float:
     """10^9 multiplications that it takes at most: a pass back to the pixels takes as many as one forward."""
     return passes_of(model, work) * model.gmacs(work.images.shape)
 
 
-def _check_budget(model: Classification, work: AttackWork, limits: Attacks) -> None:
+def _check_budget(model: Victim, work: AttackWork, limits: Attacks) -> None:
     rows, passes, gmacs = len(work.images), passes_of(model, work), gmacs_of(model, work)
     if rows > limits.rows:
         raise InputError(f"input {IMAGES!r}: {rows} rows; at most {limits.rows} are attacked at once (attacks.rows)")
@@ -172,7 +212,8 @@ def _check_budget(model: Classification, work: AttackWork, limits: Attacks) -> N
         )
 
 
-def _whole(name: str, value: Scalar, most: int) -> int:
+def whole(name: str, value: Scalar, most: int) -> int:
+    """A parameter that is a whole number from 0 on. InputError if it is not."""
     if type(value) is not int or not 0 <= value <= most:
         raise InputError(f"parameter {name!r}: {value!r} is not allowed; whole numbers from 0 on are")
     return value
@@ -189,11 +230,11 @@ class Attacked:
     warnings: tuple[str, ...]
 
 
-def compute(model: Classification, work: AttackWork, limits: Attacks, stopped: Stopped) -> Attacked:
+def compute(model: Victim, work: AttackWork, limits: Attacks, stopped: Stopped) -> Attacked:
     """Attack. Raises Abandoned at the first pass after `stopped()` becomes true, BusyError when it takes too long."""
     deadline = time.monotonic() + limits.seconds
 
-    def check() -> None:
+    def go_on() -> None:
         if stopped():
             raise Abandoned
         if time.monotonic() > deadline:
@@ -202,30 +243,29 @@ def compute(model: Classification, work: AttackWork, limits: Attacks, stopped: S
                 "send fewer images, or ask for fewer steps, restarts or queries",
             )
 
-    check()
+    go_on()
     images = work.images.to(model.device)
     network = prepared(model.network, images[:2])
 
     def guarded(points: Tensor) -> Tensor:
-        check()
+        go_on()
         logits: Tensor = network(points)
         return logits
 
-    before = model.logits(images).argmax(1)
-    labels = before if work.labels is None else work.labels.to(model.device)
+    before = model.logits(images)
+    labels = work.truth(before)
     targets = None if work.targets is None else work.targets.to(model.device)
     result = work.attack.run(guarded, images, labels, work.ball, work.seed, targets)
-    rounded = (result.adversarials * 255).round() / 255
+    after, rounded = model.logits(result.adversarials), model.logits((result.adversarials * 255).round() / 255)
     minimum = result.minimum_distances.cpu()
-    answer = {
+    found = {
         "adversarials": result.adversarials.cpu().numpy(),
-        "prediction": before.cpu().numpy(),
-        "adversarial_prediction": model.logits(result.adversarials).argmax(1).cpu().numpy(),
+        **work.told(before, labels, targets, after, rounded),
         "broken": result.broken.cpu().numpy(),
-        "rounded_broken": Goal(labels, targets).reached(model.logits(rounded)).cpu().numpy(),
         "distance": result.distances.cpu().numpy(),
         "minimum_distance": torch.where(minimum.isfinite(), minimum, -1.0).numpy(),
         "queries": result.queries.cpu().numpy(),
         "gradients": result.gradients.cpu().numpy(),
     }
+    answer = {name: found[name] for name in work.outputs}
     return Attacked(answer, result.warnings)

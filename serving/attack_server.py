@@ -18,7 +18,7 @@ from torch import nn
 from service.errors import AssayError, InputError, OverLimitError
 from service.models import ModelCard
 from service.store import open_store
-from serving import attack, protocol
+from serving import attack, protocol, segmentation_attack
 from serving.attack import Attacked, AttackWork
 from serving.classification import Classification
 from serving.edge import error_body, error_headers
@@ -27,8 +27,11 @@ from serving.images import MODES, PNG_MEDIA, to_png
 from serving.ledger import Bucket, Ledger
 from serving.message import Message
 from serving.protocol import InferRequest
+from serving.segmentation import Segmentation
 from serving.settings import ServeSettings
 from serving.shelf import Shelf
+
+Attackable = Classification | Segmentation
 
 logger = logging.getLogger("ray.serve")
 
@@ -66,16 +69,17 @@ class AttackServer:
         torch.set_num_threads(settings.replicas.threads)  # Ray reuses workers, whatever they were set to before
         os.nice(NICE)
         self._settings, self._limits = settings, settings.attacks
-        self._shelf: Shelf[Classification] = Shelf(open_store(store_uri), settings.models, self._serve)
+        self._shelf: Shelf[Attackable] = Shelf(open_store(store_uri), settings.models, self._serve)
         self._threads = ThreadPoolExecutor(self._limits.parallel, thread_name_prefix="attack")
         self._ledger = Ledger()
         self._buckets = {key.name: Bucket.of_attacks(key) for key in settings.keys}
 
-    def _serve(self, card: ModelCard, network: nn.Module) -> Classification:
-        return Classification(card, network, self._settings)
+    def _serve(self, card: ModelCard, network: nn.Module) -> Attackable:
+        kind = Segmentation if card.task == "segmentation" else Classification
+        return kind(card, network, self._settings)
 
     async def attack(self, name: str, version: int, message: Message, key: str | None) -> Reply:
-        """The answer to a request for an attack on a classifier, whatever is wrong with it.
+        """The answer to a request for an attack on a model, whatever is wrong with it.
 
         key: the name of who pays for it, None where no keys are asked for.
         Cancelled when the client leaves: the attack stops at its next pass through the model.
@@ -90,16 +94,20 @@ class AttackServer:
             logger.exception("attack on model %s failed", name)
             return Reply(500, error_body(INTERNAL))
 
-    def _accept(self, model: Classification, message: Message) -> tuple[InferRequest, AttackWork]:
+    def _accept(self, model: Attackable, message: Message) -> tuple[InferRequest, AttackWork]:
         request = message.parse(model)
-        protocol.check_wanted(request, attack.OUTPUTS)
-        work = attack.prepare(model, request, message.is_image, self._limits)
+        work: AttackWork
+        if isinstance(model, Segmentation):
+            work = segmentation_attack.prepare(model, request, self._limits)
+        else:
+            work = attack.prepare(model, request, message.is_image, self._limits)
+        protocol.check_wanted(request, work.outputs)
         if message.wants_png and (len(work.images), work.images.shape[1] in MODES) != (1, True):
             raise InputError("a PNG is the answer for one grey or colour image; ask for application/json")
         return request, work
 
     async def _computed(
-        self, model: Classification, request: InferRequest, work: AttackWork, png: bool, key: str | None
+        self, model: Attackable, request: InferRequest, work: AttackWork, png: bool, key: str | None
     ) -> Reply:
         stopped, passes = threading.Event(), 0
         at_most, of_pass = attack.gmacs_of(model, work), model.gmacs(work.images.shape)
@@ -164,6 +172,6 @@ def _headers(answer: Answer, warnings: tuple[str, ...]) -> dict[str, str]:
     headers = {
         f"Assay-{name.replace('_', '-').title()}": str(values[0].item()).lower()
         for name, values in answer.items()
-        if name != "adversarials"
+        if values.ndim == 1
     }
     return headers | ({"Assay-Warning": "; ".join(warnings)} if warnings else {})

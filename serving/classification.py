@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from service.errors import InputError, ModelError
 from service.models import ModelCard, TensorSpec
-from serving.endpoint import Abandoned, Answer, Stopped, Work
+from serving.endpoint import TENSORS, Abandoned, Answer, Form, Stopped, Work
 from serving.images import ImageInput
 from serving.macs import CountMacs
 from serving.protocol import Scalar, check_parameters
@@ -92,7 +92,7 @@ class Classification:
 
     # ---- before the batch -------------------------------------------------------------------------------------------
 
-    def prepare(self, inputs: Mapping[str, Array], parameters: Mapping[str, Scalar]) -> Work:
+    def prepare(self, inputs: Mapping[str, Array], parameters: Mapping[str, Scalar], form: Form = TENSORS) -> Work:
         """Check all that can be wrong with a request. Images: (rows, channels, height, width), as the card says."""
         check_parameters(parameters, ())
         images = inputs[IMAGES]

@@ -28,7 +28,7 @@ from jobs.deep_thinking.problems import base, problem
 from jobs.deep_thinking.thinking import MostConfident, Thought, Unchanged, think
 from service.errors import AssayError, BusyError, InputError, ModelError, nearest
 from service.models import ModelCard, TensorSpec
-from serving.endpoint import Abandoned, Answer, Stopped, Work
+from serving.endpoint import TENSORS, Abandoned, Answer, Form, Stopped, Work
 from serving.images import ImageInput
 from serving.macs import CountMacs
 from serving.protocol import Scalar, check_parameters
@@ -151,7 +151,7 @@ class DeepThinking:
 
     # ---- before the batch -------------------------------------------------------------------------------------------
 
-    def prepare(self, inputs: Mapping[str, Array], parameters: Mapping[str, Scalar]) -> Work:
+    def prepare(self, inputs: Mapping[str, Array], parameters: Mapping[str, Scalar], form: Form = TENSORS) -> Work:
         """Check everything that can be wrong with a request. inputs: (rows, channels, *space), as the card says."""
         (array,) = inputs.values()
         ask = self._ask(parameters)

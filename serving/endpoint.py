@@ -17,18 +17,35 @@ class Abandoned(Exception):
     """Nobody waits for the answer any more. Never reaches a client."""
 
 
+@dataclass(frozen=True)
+class Form:
+    """In which form an answer is wanted, for endpoints that have several.
+
+    wanted: the outputs that were asked for by name; None: the usual ones. png: a picture is accepted. uploaded: the
+    request was an image.
+    """
+
+    wanted: tuple[str, ...] | None = None
+    png: bool = False
+    uploaded: bool = False
+
+
+TENSORS = Form()
+
+
 @dataclass(frozen=True, eq=False)
 class Work:
     """A request that was validated against its model and only has to be computed.
 
     inputs: (rows, ...). key: works of one model with equal keys may be computed as one. ask: how, for the endpoint.
-    warning: goes with the answer.
+    warning: goes with the answer. picture: draws the answer as a PNG, where that is wanted in place of tensors.
     """
 
     inputs: Array
     key: Hashable
     ask: Any
     warning: str = ""
+    picture: Callable[[Answer], bytes] | None = None
 
     @property
     def rows(self) -> int:
@@ -57,7 +74,7 @@ class Endpoint(Protocol):
     def outputs_of(card: ModelCard) -> tuple[TensorSpec, ...]:
         """What a model with such a card will answer, before it is loaded."""
 
-    def prepare(self, inputs: Mapping[str, Array], parameters: Mapping[str, Scalar]) -> Work:
+    def prepare(self, inputs: Mapping[str, Array], parameters: Mapping[str, Scalar], form: Form = TENSORS) -> Work:
         """The work that a request asks for. InputError if it does not fit the model or goes beyond the limits."""
 
     def compute(self, works: Sequence[Work], stopped: Stopped) -> list[Answer]:

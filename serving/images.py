@@ -55,3 +55,12 @@ def to_png(array: Array) -> bytes:
     file = io.BytesIO()
     Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels).save(file, "PNG")
     return file.getvalue()
+
+
+def indexed_png(labels: Array, palette: Array) -> bytes:
+    """A map of labels as the indices of a PNG. labels: uint8 (height, width). palette: uint8 (labels, 3)."""
+    image = Image.fromarray(labels)
+    image.putpalette(palette.tobytes())
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()

@@ -6,10 +6,15 @@ from service.errors import ModelNotFoundError, nearest
 from service.models import ModelCard
 from serving.classification import Classification
 from serving.deep_thinking import DeepThinking
+from serving.segmentation import Segmentation
 
-Kind = type[DeepThinking] | type[Classification]
+Kind = type[DeepThinking] | type[Classification] | type[Segmentation]
 
-KINDS: Mapping[str, Kind] = {"thinking": DeepThinking, "classification": Classification}
+KINDS: Mapping[str, Kind] = {
+    "thinking": DeepThinking,
+    "classification": Classification,
+    "segmentation": Segmentation,
+}
 ACTIONS = sorted({action for kind in KINDS.values() for action in kind.actions})
 
 

@@ -9,7 +9,7 @@ from starlette.requests import Request
 
 from service.errors import InputError
 from serving import protocol
-from serving.endpoint import Endpoint
+from serving.endpoint import Endpoint, Form
 from serving.images import PNG_MEDIA
 from serving.protocol import InferRequest, Scalar, Wanted
 
@@ -46,6 +46,11 @@ class Message:
     @property
     def wants_png(self) -> bool:
         return PNG_MEDIA in self.accept
+
+    def form(self, request: InferRequest) -> Form:
+        """In which form its answer is wanted."""
+        wanted = None if request.wanted is None else tuple(each.name for each in request.wanted)
+        return Form(wanted, self.wants_png, self.is_image)
 
     def parse(self, endpoint: Endpoint) -> InferRequest:
         """The request, well-formed. InputError if it is not, or if the model takes no images."""

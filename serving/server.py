@@ -38,6 +38,7 @@ from serving.batching import Batcher, Item
 from serving.edge import error_body, error_headers
 from serving.endpoint import Answer, Endpoint, Streaming, Work
 from serving.gate import is_open
+from serving.images import PNG_MEDIA
 from serving.keys import HEADER, Keyring
 from serving.kinds import ACTIONS, KINDS, check_offered, kind_of
 from serving.message import Message
@@ -161,6 +162,8 @@ class Server:
     async def _infer(self, call: "Call", name: str, version: int | None) -> Response:
         endpoint, infer, work = await self._accept(call, name, version, "infer")
         answer = await self._batched(endpoint, work)
+        if work.picture is not None:
+            return Response(await asyncio.to_thread(work.picture, answer), media_type=PNG_MEDIA)
         body, header = protocol.encode_infer(endpoint.card, infer, answer, work.parameters)
         if header is None:
             return Response(body, media_type="application/json")
@@ -192,7 +195,7 @@ class Server:
             infer = message.parse(endpoint)
             protocol.check_fits(infer.inputs, endpoint.inputs)
             protocol.check_wanted(infer, (spec.name for spec in endpoint.outputs))
-            return infer, endpoint.prepare(infer.inputs, infer.parameters)
+            return infer, endpoint.prepare(infer.inputs, infer.parameters, message.form(infer))
 
         infer, work = parse() if len(message.body) <= INLINE_BYTES else await asyncio.to_thread(parse)
         return endpoint, infer, work

@@ -123,6 +123,7 @@ class Limits(Section):
     streams: int = Field(4, ge=1, le=1000, description="streamed answers at a replica at once")
     stream_values: int = Field(50_000_000, ge=1, description="numbers in one streamed answer: positions x iterations")
     pixels: int = Field(25_000_000, ge=1, description="pixels of an uploaded image, before it is resized")
+    map_values: int = Field(20_000_000, ge=1, description="numbers in an answer that has some for each pixel")
 
     @property
     def body_bytes(self) -> int:
@@ -137,6 +138,7 @@ class Attacks(Section):
     queue: Queue = Field(Queue(ongoing=8, waiting=8, retry_after_seconds=5), description="as above")
     parallel: int = Field(1, ge=1, le=64, description="attacks computed at a replica at the same time")
     rows: int = Field(64, ge=1, le=4096, description="images in one attack")
+    pixels: int = Field(262_144, ge=1, description="pixels in one attack on segmentation, of all images")
     passes: int = Field(20_000, ge=1, description="forward and backward passes for each image")
     gmacs: float = Field(10_000, gt=0, description="its work: 10^9 multiplications, images x passes x those of a pass")
     seconds: float = Field(240, gt=0, description="its time of computation")

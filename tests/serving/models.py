@@ -7,8 +7,12 @@ from torch import Tensor, nn
 
 from jobs.common.classifiers import classifier
 from jobs.deep_thinking.networks import ARCHITECTURES
+from jobs.stacked_unets.job import Params, _card
+from jobs.stacked_unets.network_params import NetworkParams
+from jobs.stacked_unets.networks import segmenter
 from service.models import CardDraft, ModelCard, TensorSpec, publish
 from service.store import Folder
+from tests.jobs.stacked_unets.tiny import halves
 
 FIELDS = {  # architecture -> channels, dimensions, problem, its options
     "dt_net_1d": (1, 1, "prefix_sums", {}),
@@ -97,3 +101,32 @@ def put_classifier(store: Folder, name: str, channels: int = 1, **changes: Any) 
 def pixels(count: int, channels: int = 1, side: int = 8, seed: int = 0) -> Tensor:
     """Images (count, channels, side, side) of noise in [0, 1]."""
     return torch.rand(count, channels, side, side, generator=torch.Generator().manual_seed(seed))
+
+
+SMALL = {"width": 8, "blocks": 1}
+
+
+def segmenter_draft(**changes: Any) -> CardDraft:
+    """The card of a small segmentation network, as its job writes it: three classes, dark, bright and missing."""
+    params = Params(network=NetworkParams(name="plain", options=SMALL))
+    return _card(params, halves("test"), {"mean_iou": 0.5}).model_copy(update=changes)
+
+
+def segmenter_network(seed: int = 0) -> nn.Module:
+    """The network of such a card. Its classes are about equally common, and change within an image."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = segmenter("plain", classes=3, **SMALL).eval()
+    head = network.get_submodule("network.head")
+    assert isinstance(head, nn.Conv2d) and head.bias is not None
+    with torch.no_grad():
+        logits = network(pixels(4, 3, 64))
+        scale = 3 / logits.std((0, 2, 3))
+        head.weight *= scale[:, None, None, None]
+        head.bias.copy_(scale * (head.bias - logits.mean((0, 2, 3))))
+    return network
+
+
+def put_segmenter(store: Folder, name: str, **changes: Any) -> ModelCard:
+    """Publish the next version of a segmentation network."""
+    return publish(store, name, segmenter_network().state_dict(), segmenter_draft(**changes))

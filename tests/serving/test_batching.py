@@ -12,7 +12,7 @@ import pytest
 from service.errors import BusyError
 from service.models import ModelCard
 from serving.batching import Batcher, Executed, Item
-from serving.endpoint import Abandoned, Answer, Stopped, Work
+from serving.endpoint import TENSORS, Abandoned, Answer, Form, Stopped, Work
 from tests.serving.models import draft
 
 CARD = ModelCard(
@@ -30,7 +30,7 @@ class Echo:
         self.gate.set()
         self.batches: list[list[list[int]]] = []
 
-    def prepare(self, inputs: Mapping[str, Any], parameters: Mapping[str, Any]) -> Work:
+    def prepare(self, inputs: Mapping[str, Any], parameters: Mapping[str, Any], form: Form = TENSORS) -> Work:
         raise NotImplementedError
 
     def stream(self, work: Work) -> Iterator[tuple[str, Answer]]:

@@ -162,5 +162,5 @@ def test_the_task_decides_what_is_offered() -> None:
     check_offered(card, "attack")
     with pytest.raises(ModelError, match="has no 'infer_stream'"):
         check_offered(card, "infer_stream")
-    with pytest.raises(ModelError, match="the task 'segmentation', which has no endpoint"):
-        kind_of(card_of(task="segmentation"))
+    with pytest.raises(ModelError, match="the task 'ranking', which has no endpoint"):
+        kind_of(card_of(task="ranking"))
