@@ -21,7 +21,7 @@ from tests.jobs.stacked_unets import tiny
 PARAMS = Params(
     data=DataParams(name="tests.jobs.stacked_unets.tiny:halves"),
     network=NetworkParams(name="sunet_tiny"),
-    training=tiny.TRAINING,
+    training=tiny.TRAINING.model_copy(update={"updates": 2}),
     evaluation=EvaluationParams(
         ways={"single": PredictionParams(), "flipped": PredictionParams(flip=True)}, output_strides=(32, 16), shown=2
     ),
