@@ -106,7 +106,7 @@ def stack(shown: Segmented, palette: Sequence[Colour], additions: Sequence[Addit
     """Where each u-net raises (blue) and lowers (red) the probability of the truth; and what leaving it out costs."""
     columns = min(len(additions) + 2, 5)
     with house_style():
-        figure, axes = panels(-(-(len(additions) + 2) // columns), columns, 1.9, 2.45)
+        figure, axes = panels(-(-(len(additions) + 2) // columns), columns, 1.9, 2.3)
         _show(axes[0], shown.image, "image")
         _show(axes[1], painted(shown.predicted, palette), "prediction")
         for place, each in zip(axes[2:], additions, strict=False):
