@@ -9,8 +9,8 @@ Images are (rows, 3, height, width) in [0, 1]; those larger than a tile are cut 
     logits            FP32 (rows, classes, height, width), if they are asked for by name. Of an image that was cut: the
                       logarithm of the blended probabilities, which are logits but for a constant at each pixel
 
-An uploaded image is answered with areas and class_confidence unless others are asked for. It, or one image as a tensor,
-may also be answered with a PNG, where that is accepted or the parameter `view` asks for it:
+An uploaded image is answered with areas and class_confidence unless others are asked for by name. It, or one image as a
+tensor, may also be answered with a PNG, where that is accepted or the parameter `view` asks for it:
 
     labels   the classes as indices, with the palette of the model (default)
     overlay  the colours of the classes over the image
@@ -265,7 +265,7 @@ def _scores(network: Score, images: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
 def _view(parameters: Mapping[str, Scalar], form: Form) -> str | None:
     view = parameters.get("view")
     if view is None:
-        return VIEWS[0] if form.png else None
+        return VIEWS[0] if form.png and form.wanted is None else None
     if view not in VIEWS:
         raise InputError(f"parameter 'view': unknown view {view!r}", nearest(str(view), VIEWS))
     if form.wanted is not None:

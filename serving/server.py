@@ -8,7 +8,7 @@
     POST /v2/models/{name}[/versions/{version}]   /infer | /infer_stream | /attack
 
 All of it is the Open Inference Protocol v2, but for infer_stream: server-sent events with an answer each; attack: which
-another deployment answers; and images that are uploaded instead of tensors.
+another deployment answers; and images that are uploaded, or come back, instead of tensors.
 """
 
 import asyncio

@@ -332,6 +332,11 @@ def test_curl_uploads_an_image_and_gets_areas_an_indexed_png_and_an_overlay(mars
     np.testing.assert_allclose(np.asarray(overlay), blended, atol=1)
 
 
+def test_outputs_that_are_named_are_answered_whatever_is_accepted(marsh: Served) -> None:
+    answer = upload(marsh, to_png(picture(8, 8).numpy()), "?outputs=areas", accept="application/json, image/png")
+    assert set(outputs(answer.json())) == {"areas"}
+
+
 def test_a_tensor_may_be_answered_with_a_picture_too(marsh: Served) -> None:
     image = picture(10, 12)[None]
     described = {"name": "images", "datatype": "FP32", "shape": list(image.shape), "data": image.flatten().tolist()}

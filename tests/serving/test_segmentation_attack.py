@@ -14,6 +14,7 @@ from torch import Tensor
 
 from jobs.common.attacks import PGD, Ball
 from jobs.stacked_unets.metrics import IGNORE, confusion, scores
+from jobs.stacked_unets.prediction import PredictionParams, predict
 from service.errors import BusyError, InputError
 from serving import attack, segmentation_attack
 from serving.attack import Attacked
@@ -23,9 +24,10 @@ from serving.protocol import InferRequest
 from serving.segmentation import Segmentation
 from serving.segmentation_attack import SegmentationAttackWork
 from serving.settings import Attacks
+from tests.jobs.stacked_unets.tiny import network
 from tests.serving.conftest import Served
 from tests.serving.models import pixels, put_segmenter
-from tests.serving.test_segmentation import MODEL, NETWORK, one_thread, picture  # noqa: F401  # used by its name
+from tests.serving.test_segmentation import MODEL, NETWORK, endpoint, one_thread, picture  # noqa: F401  # used by its name
 from tests.serving.test_server import outputs, stats
 
 IMAGES = torch.stack([picture(32, 40, seed) for seed in range(2)])
@@ -74,6 +76,20 @@ def test_the_answer_is_that_of_the_library() -> None:
     assert (np.abs(answer["adversarials"] - expected.adversarials.numpy()) > 1e-4).mean() < 0.01
     np.testing.assert_array_equal(answer["queries"], expected.queries)
     np.testing.assert_array_equal(answer["gradients"], expected.gradients)
+
+
+def test_a_stacked_unet_is_served_and_attacked_at_odd_sizes() -> None:
+    net = network()
+    model = endpoint(net.eval())
+    for size in ((17, 23), (1, 1), (1, 40)):
+        images = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
+        (answer,) = model.compute([model.prepare({"images": images.numpy()}, {})], lambda: False)
+        np.testing.assert_array_equal(answer["labels"][0], predict(net, images[0], PredictionParams()).labels)
+        found = run(work_of({"steps": 2, "random_start": False}, model, images=images), model).answer
+        expected = PGD(steps=2, random_start=False).run(
+            net, images, torch.from_numpy(answer["labels"]).long(), Ball("Linf", EPSILON)
+        )
+        assert (np.abs(found["adversarials"] - expected.adversarials.numpy()) > 1e-4).mean() < 0.02
 
 
 def test_targeted_at_a_class_it_leads_there() -> None:
