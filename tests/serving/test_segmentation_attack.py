@@ -250,6 +250,11 @@ def test_an_uploaded_image_comes_back_as_a_png_that_is_segmented_as_its_headers_
     assert answer.status_code == 200 and answer.headers["content-type"] == "image/png", answer.text
     told = {name: answer.headers[f"assay-{name}"] for name in ("mean-iou", "rounded-mean-iou", "share", "broken")}
     assert float(told["mean-iou"]) == 1 and "assay-labels" not in answer.headers
+    query = "epsilon=0.03&steps=10&target=2&region=0,0,20,32&outputs=rounded_mean_iou,share"
+    as_json = {"Content-Type": "image/png"}
+    same = httpx.post(f"{url}/attack?{query}", content=clean, headers=as_json, timeout=60).json()
+    assert same["parameters"]["region"] == "0,0,20,32" and set(outputs(same)) == {"rounded_mean_iou", "share"}
+    assert outputs(same)["share"] == [pytest.approx(float(told["share"]))]
     labels = [
         np.asarray(
             Image.open(io.BytesIO(httpx.post(f"{url}/infer", content=each, headers=headers, timeout=60).content))
