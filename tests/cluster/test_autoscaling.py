@@ -16,6 +16,8 @@ from service import history
 from tests.cluster.nodes import BIN, LocalCluster, wait_for
 from tests.cluster.test_survival import ended, run_of, written
 
+pytestmark = pytest.mark.slow  # minutes: nodes are started, lost and waited for
+
 GROWS = json.dumps([{"count": 4, "CPU": 4, "GPU": 2}])
 
 
@@ -113,7 +115,6 @@ def test_cells_that_find_no_room_say_so_after_a_set_time(growing: LocalCluster, 
     assert "limits.max_wait_seconds: cells of grid waited 8 s for 1 CPU and 2 GPU on a node" in said
 
 
-@pytest.mark.slow
 def test_so_many_trials_at_once_and_a_time_budget(growing: LocalCluster, tmp_path: Path) -> None:
     params = {"folder": str(tmp_path), "company": 1, "stay": 1.5}
     fields = {"sweep": {"grid": {"seed": list(range(12))}}, "limits": {"max_concurrent": 1, "max_seconds": 15}}

@@ -13,6 +13,8 @@ from tests.cluster.redis_server import Redis
 from tests.cluster.test_survival import ended, run_of, undisturbed, written
 from tests.service.test_fanout import computed, persisted
 
+pytestmark = pytest.mark.slow  # minutes: nodes are started, lost and waited for
+
 
 def is_driver(process: psutil.Process) -> bool:
     return process.cmdline()[1:4] == ["-m", "service", "run"]

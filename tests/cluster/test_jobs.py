@@ -13,6 +13,8 @@ from tests.cluster.nodes import BIN, LocalCluster, wait_for
 from tests.cluster.test_survival import ended, run_of, undisturbed, written
 from tests.service.test_runner import results
 
+pytestmark = pytest.mark.slow  # minutes: nodes are started, lost and waited for
+
 
 def test_submit_follows_to_the_end(cluster: LocalCluster, tmp_path: Path) -> None:
     path = written(tmp_path, "service.walk", seed=3)
@@ -29,7 +31,6 @@ def test_submit_follows_to_the_end(cluster: LocalCluster, tmp_path: Path) -> Non
     assert told["here"] == ("finished", 0)
 
 
-@pytest.mark.slow
 def test_plain_ray_job_submit(cluster: LocalCluster, tmp_path: Path) -> None:
     path = written(tmp_path, "service.walk")
     words = ["job", "submit", "--address", cluster.dashboard, "--working-dir", ".", "--"]

@@ -19,6 +19,8 @@ from service.store import open_store
 from tests.cluster.nodes import BIN, LocalCluster, free_port, wait_for
 from tests.serving.models import bits, put
 
+pytestmark = pytest.mark.slow  # minutes: nodes are started, lost and waited for
+
 SLOW = 400  # iterations of thought of a small network: a tenth of a second or so
 CLIENTS = 4
 

@@ -17,6 +17,8 @@ from tests.cluster.nodes import LocalCluster, wait_for
 from tests.service.test_fanout import computed, persisted
 from tests.service.test_runner import results
 
+pytestmark = pytest.mark.slow  # minutes: nodes are started, lost and waited for
+
 SWEEP = {
     "grid": {"seed": [0, 1, 2, 3], "params.drift": [0.0, 0.5]},
     "metric": "height",
@@ -120,7 +122,6 @@ def test_the_object_store_fills_up(cluster: LocalCluster, tmp_path: Path) -> Non
         assert tables[0].equals(tables[1])
 
 
-@pytest.mark.slow
 def test_the_driver_of_cells_is_killed(cluster: LocalCluster, tmp_path: Path) -> None:
     params = {"cells": 60, "seconds": 0.2, "folder": str(tmp_path)}
     path = written(tmp_path, "service.grid", params=params)
