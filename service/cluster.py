@@ -143,9 +143,14 @@ def check_store(store: Folder) -> None:
         ready, _ = ray.wait(list(asked), num_returns=len(asked), timeout=ANSWER_SECONDS)
         for ref in ready:  # of a node that does not answer in time nothing is known
             node = asked[ref]
-            complaint = _complaint(ref)
-            if complaint is None and not folder.exists(node["NodeID"]):
-                complaint = "the driver does not see what that node wrote"
+            try:
+                complaint = ray.get(ref)
+                if complaint is None and not folder.exists(node["NodeID"]):
+                    complaint = "the driver does not see what that node wrote"
+            except RayTaskError as error:
+                complaint = f"it cannot run Assay: {str(error).strip().splitlines()[-1]}"
+            except RayError:  # the node was lost meanwhile, which is Ray's to handle
+                complaint = None
             if complaint:
                 raise ClusterError(
                     f"store: {store.uri} is not the same place on node {node['NodeManagerAddress']}: {complaint}",
@@ -154,16 +159,6 @@ def check_store(store: Folder) -> None:
                 )
     finally:
         folder.delete()
-
-
-def _complaint(ref: "ray.ObjectRef[str | None]") -> str | None:
-    """What a node found wrong with the store; None too if the node was lost meanwhile, which is Ray's to handle."""
-    try:
-        return ray.get(ref)
-    except RayTaskError as error:
-        return f"it cannot run Assay: {str(error).strip().splitlines()[-1]}"
-    except RayError:
-        return None
 
 
 @ray.remote
