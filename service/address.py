@@ -7,7 +7,6 @@ import ipaddress
 import os
 import re
 import socket
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -71,15 +70,6 @@ def token() -> str | None:
     except OSError:
         return None
     return found if re.fullmatch(r"[\x21-\x7e]+", found) else None
-
-
-def offer_token() -> None:
-    """Let Ray show the token that is here to any cluster. It looks only when it is imported, so this comes before.
-
-    A cluster that asks for none does not mind; without this, one that does is out of reach.
-    """
-    if token() is not None and "ray" not in sys.modules:
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 
 def about_tokens() -> str:

@@ -44,7 +44,6 @@ class _Commands(click.Group):
 def main(words: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code. An error of Assay's is a sentence or two on standard error."""
     sys.path.insert(0, os.getcwd())  # import paths in a spec start where the command is given
-    address_of.offer_token()
     words = list(sys.argv[1:] if words is None else words)
     try:
         assay.main(words, prog_name="assay", standalone_mode=False)
