@@ -74,7 +74,8 @@ def poison_rows(examples: Sequence[Example]) -> Figure:
             difference = each.poison - each.base
             largest = max(float(difference.abs().max()), 1e-12)
             pictures = (each.target, each.base, each.poison, 0.5 + difference / (2 * largest))
-            titles = (f"target: {each.own}", f"base: {each.aim}", f"poison: {each.aim}", f"difference ±{largest:.2g}")
+            told = f"difference ±{largest:.2g}" if bool(difference.any()) else "no difference"
+            titles = (f"target: {each.own}", f"base: {each.aim}", f"poison: {each.aim}", told)
             for column, (picture, title) in enumerate(zip(pictures, titles, strict=True)):
                 one = axes[4 * row + column]
                 one.imshow(_pixels(picture), interpolation="nearest", cmap="gray", vmin=0, vmax=1)

@@ -4,7 +4,8 @@ A poison is a correctly labelled image, changed so that the network sees in it t
 another class, which a victim that has learnt the poison takes for the class of the poison. The attacker changes no
 label and knows the network, not the training set. Features are computed once, poisons are crafted in batches, victims
 are retrained one a cell; a search over the number of poisons uses each poison again. Every run has a control without
-poison and one with the target itself under a flipped label, which is the most that any poison could do.
+poison and one with the target itself under a flipped label, which is the most that any poison could do. The trials of
+the poisoning benchmark can stand in place of targets and bases (`setups`); their poisons replace their bases.
 
 Metrics, for `sweep.metric` (rates are shares of the targets in [0, 1]); one row for each number of poisons, ascending:
     train_loss, train_accuracy      while the network is trained here
@@ -114,12 +115,16 @@ def run(params: Params, run: Run) -> None:
 def estimate(params: Params) -> dict[str, Any]:
     """What a trial would compute and how long it would take, for `assay check`."""
     network = params.network
+    try:
+        setups = () if params.setups is None else params.setups.load()
+    except InputError as error:
+        return {"crafts": f"unknown: {error.message}"}
     return estimation.estimate(
         params.data,
         network.classifier if isinstance(network, TrainedNetwork) else network,
         params.task,
         [(pair.target, pair.targets or params.targets.count) for pair in params.pairs],
-        () if params.setups is None else params.setups.load(),
+        setups,
         0 if params.setups is None else params.setups.images,
         params.poisons,
         params.attack,

@@ -77,7 +77,9 @@ def warnings(params: Params, targets: Sequence[Target], crafts: Crafts, shared: 
     if odd := sum(one.stopped == "not finite" for one in made):
         found.append(f"{odd} crafts met values that are not finite and stopped there")
     if still := sum(one.change == 0 for one in made):
-        found.append(f"{still} poisons are their bases unchanged: the steps are too small, or β is too large")
+        # of a convex polytope the simplex gives some no weight
+        why = "they have no part in it" if crafts.together else "the steps are too small, or β is too large"
+        found.append(f"{still} poisons are their bases unchanged: {why}")
     far = sum(one.collision >= targets[at].neighbour for (at, _, _), one in crafts.made.items())
     if far and not crafts.together:  # those that are made together need not be near, each by itself
         found.append(f"{far} of {len(made)} poisons are no nearer to their target than its nearest training image is")

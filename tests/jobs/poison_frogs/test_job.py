@@ -161,6 +161,8 @@ def test_a_benchmark_is_run_from_its_setups(make_run, tmp_path):
     assert exported.base_split == "train" and exported.bases == tuple(published[2]["base indices"])
     bases = export.to_8_bits(asked.data.load("train").images(torch.tensor(exported.bases)))
     assert 0 < int((exported.images.int() - bases.int()).abs().max()) <= 9
+    absent = params(**{**BENCHMARK, "setups": {"file": "/nowhere", "size": 200}})
+    assert estimate(absent) == {"crafts": "unknown: setups.file: '/nowhere' cannot be read: No such file or directory"}
     told = estimate(asked)
     assert told["crafts, at most"] == 2 * 4 and told["retrainings, at most"] == 2 * 2 * 3
 
