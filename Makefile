@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 VENV ?= .venv
 BIN := $(VENV)/bin
 # tests wait for Ray much of the time: two processes, each with a small Ray of its own
-TWO := --numprocesses 2 --dist loadfile
+TWO := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: quickstart test test-all lint bench data clean
 .DEFAULT_GOAL := quickstart

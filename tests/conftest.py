@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+# before torch is loaded, also by processes that tests start: two test processes of two threads each on two cores would
+# spend their time waiting for each other
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 
 @pytest.fixture(scope="session")
 def ray_session() -> Iterator[None]:

@@ -143,7 +143,7 @@ def test_some_trials_fail(store_uri: str, how: str, request: pytest.FixtureReque
     if how == "ray":
         request.getfixturevalue("ray_session")
     sweep = {"grid": {"params.fail_at": [None, 4], "seed": [1, 2]}}
-    job_spec = walk(store_uri, sweep=sweep)
+    job_spec = walk(store_uri, sweep=sweep, resources={"cpus": 2})
     state = runner.start(job_spec, Execution(serial=how == "serial"))
     assert (state.status, state.trials_done) == ("partial", 2)
     assert state.failure is not None
@@ -159,7 +159,8 @@ def test_threshold_scheduler_stops_the_same_trials(store_uri: str, how: str, req
     if how == "ray":
         request.getfixturevalue("ray_session")
     rule = {"kind": "threshold", "metric": "height", "at_step": 5, "at_least": 0.0}
-    job_spec = walk(store_uri, sweep={"grid": {"seed": [0, 1, 2, 3]}, "metric": "height", "scheduler": rule})
+    sweep = {"grid": {"seed": [0, 1, 2, 3]}, "metric": "height", "scheduler": rule}
+    job_spec = walk(store_uri, sweep=sweep, resources={"cpus": 2})
     state = runner.start(job_spec, Execution(serial=how == "serial"))
     assert state.status == "finished"
     folder = folder_of(job_spec, state)
@@ -183,7 +184,7 @@ def test_asha_stops_within_a_variant(store_uri: str, how: str, request: pytest.F
         "metric": "height",
         "scheduler": rule,
     }
-    job_spec = walk(store_uri, sweep=sweep)
+    job_spec = walk(store_uri, sweep=sweep, resources={"cpus": 2})
     state = runner.start(job_spec, Execution(serial=how == "serial"))
     assert state.status == "finished"
     ends = history.trials(folder_of(job_spec, state))

@@ -6,7 +6,6 @@ import json
 import struct
 import subprocess
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,15 +32,6 @@ from tests.serving.test_server import outputs, refused, stats
 
 NETWORK = segmenter_network()
 PALETTE = [(0, 0, 0), (255, 255, 0), (255, 0, 255)]  # of dark, bright and missing
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Tiny tensors are computed faster by one thread."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def card_of(**changes: Any) -> ModelCard:

@@ -27,7 +27,7 @@ from serving.settings import Attacks
 from tests.jobs.stacked_unets.tiny import network
 from tests.serving.conftest import Served
 from tests.serving.models import pixels, put_segmenter
-from tests.serving.test_segmentation import MODEL, NETWORK, endpoint, one_thread, picture  # noqa: F401  # used by its name
+from tests.serving.test_segmentation import MODEL, NETWORK, endpoint, picture  # noqa: F401  # used by its name
 from tests.serving.test_server import outputs, stats
 
 IMAGES = torch.stack([picture(32, 40, seed) for seed in range(2)])

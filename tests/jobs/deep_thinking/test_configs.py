@@ -27,7 +27,7 @@ def test_every_variant_of_a_spec_runs(name: str, size: int, store_uri: str) -> N
         "params.model.width=8",
         "params.training.batch=4",
         f"params.evaluation.sizes=[{{size: {size}, iterations: 40, instances: 4}}]",
-        f"params.evaluation.show={{size: {size}, iterations: 12}}",
+        f"params.evaluation.show={{size: {size}, iterations: 12, instances: 2}}",
         "sweep.grid.seed=[0]",
         "resources.gpus=0",
         f"store={store_uri}",

@@ -43,12 +43,12 @@ def compare(
 
 @pytest.mark.parametrize(("norm", "epsilon"), [("Linf", 0.14), ("L2", 0.65), ("L1", 1.2)])
 def test_the_released_code_on_small_digits(norm: str, epsilon: float) -> None:
-    compare(digits_net(), 40, norm, epsilon)
+    compare(digits_net(), 30, norm, epsilon)
 
 
 @pytest.mark.parametrize(("norm", "epsilon"), [("Linf", 0.1), ("L2", 1.5)])
 def test_the_released_code_on_larger_digits(norm: str, epsilon: float) -> None:
-    compare(fast_mnist(), 16, norm, epsilon)
+    compare(fast_mnist(), 12, norm, epsilon)
 
 
 @pytest.mark.slow
@@ -58,10 +58,10 @@ def test_the_released_code_at_length(norm: str, epsilon: float, version: str) ->
     compare(digits_net(), 300, norm, epsilon, version, queries=5000)
 
 
-@pytest.mark.parametrize("classes", [2, 3, 4, 8])
+@pytest.mark.parametrize("classes", [2, 3, 4])
 @pytest.mark.parametrize("version", ["standard", "plus", "rand"])
 def test_few_classes(classes: int, version: str) -> None:
-    model, images = small_net(classes=classes, gain=5), random_images(5, 1, 12, 12)
+    model, images = small_net(classes=classes, gain=5), random_images(3, 1, 12, 12)
     labels = predictions(model, images)
     attack = AutoAttack(version=version, queries=30)  # type: ignore[arg-type]
     found = attack.run(model, images, labels, Ball("Linf", 0.005))
