@@ -6,7 +6,6 @@ from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
-from torchvision.transforms import functional
 
 from service.errors import InputError
 
@@ -45,10 +44,9 @@ def centre(image: Image.Image, height: int, width: int, margin: float = 1.0) -> 
     shorter = min(image.size)
     side = round(max(margin * height / image.height, margin * width / image.width) * shorter)
     down, across = (side if length == shorter else int(side * length / shorter) for length in image.size[::-1])
-    cut: Image.Image = functional.center_crop(
-        functional.resize(image, [max(down, height), max(across, width)]), [height, width]
-    )
-    return cut
+    down, across = max(down, height), max(across, width)
+    top, left = round((down - height) / 2), round((across - width) / 2)
+    return image.resize((across, down), Image.Resampling.BILINEAR).crop((left, top, left + width, top + height))
 
 
 def _rgb(image: Image.Image) -> Image.Image:

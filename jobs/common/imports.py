@@ -9,16 +9,19 @@ from service.errors import InputError, unknown
 T = TypeVar("T", bound=Callable[..., object])
 
 
-def resolve(name: str, builtins: Mapping[str, T], kind: str) -> T:
+def resolve(name: str, builtins: Mapping[str, T | str], kind: str) -> T:
     """What a name stands for: one of `builtins`, or `mypackage.module:attribute`.
 
-    kind: what it is, for the sentence when there is no such thing. UnknownNameError names the nearest built-in;
-    InputError says why an import path leads nowhere.
+    builtins: by name; those that are import paths are imported when they are asked for. kind: what it is, for the
+    sentence when there is no such thing. UnknownNameError names the nearest built-in; InputError says why an import
+    path leads nowhere.
     """
     if ":" not in name:
         if name not in builtins:
             raise unknown(kind, name, builtins)
-        return builtins[name]
+        if not isinstance(builtin := builtins[name], str):
+            return builtin
+        name = builtin
     path, _, attribute = name.partition(":")
     try:
         found = getattr(importlib.import_module(path), attribute)

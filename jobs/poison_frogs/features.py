@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torchvision import models
 
 from jobs.common.classifiers import LARGEST, Classifier
 from jobs.common.classifiers.normalisation import normalisation
@@ -188,6 +187,8 @@ def small(classes: int = 10, channels: int = 1, side: int = 16, size: int = 512)
 
 def inception(weights: str | None = "IMAGENET1K_V1") -> nn.Module:
     """torchvision's Inception-v3 for images of 299x299, 2048 features. weights: torchvision's name; none: untrained."""
+    from torchvision import models  # takes a second to load
+
     network = models.inception_v3(weights=weights, transform_input=False, init_weights=False)
     return Classifier(normalisation(3, [0.5] * 3, [0.5] * 3, per_image=False), network)
 

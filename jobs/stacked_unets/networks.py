@@ -16,8 +16,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torchvision.models import segmentation
-from torchvision.models.segmentation import LRASPP
 
 from jobs.common.classifiers import LARGEST
 from jobs.common.classifiers.normalisation import IMAGENET_MEAN, IMAGENET_STD, normalisation
@@ -63,12 +61,13 @@ class SUNet(nn.Module):
 class OutOf(nn.Module):
     """One of torchvision's networks, whose backbones answer with a dictionary of features."""
 
-    def __init__(self, network: Any) -> None:
+    def __init__(self, network: Any, takes_all: bool) -> None:
+        """takes_all: whether its classifier is given all features rather than the last."""
         super().__init__()
         self.backbone: nn.Module
         self.classifier: nn.Module
         self.backbone, self.classifier = network.backbone, network.classifier
-        self._takes_all = isinstance(network, LRASPP)
+        self._takes_all = takes_all
 
     def forward(self, images: Tensor) -> Tensor:
         features = self.backbone(images)
@@ -87,8 +86,10 @@ def _sunet(plan: Plan, classes: int, channels: int, output_stride: int = 16, hea
 def _torchvision(name: str, classes: int, channels: int) -> nn.Module:
     if channels != 3:
         raise InputError(f"channels: {channels} is not allowed in {name}, 3 is")
-    build: Callable[..., nn.Module] = getattr(segmentation, name)
-    return OutOf(build(weights=None, weights_backbone=None, num_classes=classes))
+    from torchvision.models import segmentation  # takes a second to load
+
+    network = getattr(segmentation, name)(weights=None, weights_backbone=None, num_classes=classes)
+    return OutOf(network, takes_all=isinstance(network, segmentation.LRASPP))
 
 
 def _segmentation_models(classes: int, channels: int, decoder: str = "Unet", encoder: str = "resnet18") -> nn.Module:

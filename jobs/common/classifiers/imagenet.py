@@ -4,7 +4,6 @@ from collections.abc import Callable
 from functools import partial
 
 from torch import nn
-from torchvision import models
 
 from service.errors import InputError
 
@@ -14,6 +13,8 @@ NAMES = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "wide_res
 def _build(name: str, classes: int, channels: int) -> nn.Module:
     if channels != 3:
         raise InputError(f"channels: {channels} is not allowed in {name}, 3 is")
+    from torchvision import models  # takes a second to load
+
     network: nn.Module = models.get_model(name, weights=None, num_classes=classes)
     return network
 

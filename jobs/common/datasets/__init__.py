@@ -7,26 +7,21 @@ from pydantic import Field
 
 from jobs.common.batches import permutation
 from jobs.common.datasets.base import ImageSet, Part, Source, Split
-from jobs.common.datasets.cifar import cifar10, cifar100
-from jobs.common.datasets.digits import digits, mnist_5k
-from jobs.common.datasets.folder import image_folder, imagenet
-from jobs.common.datasets.idx import fashion_mnist, mnist
-from jobs.common.datasets.photo_patches import photo_patches
-from jobs.common.datasets.svhn import svhn
 from jobs.common.imports import resolve
 from service.errors import InputError
 
-DATASETS: dict[str, Callable[[Split, Source], ImageSet]] = {
-    "digits": digits,
-    "mnist_5k": mnist_5k,
-    "photo_patches": photo_patches,
-    "mnist": mnist,
-    "fashion_mnist": fashion_mnist,
-    "cifar10": cifar10,
-    "cifar100": cifar100,
-    "svhn": svhn,
-    "image_folder": image_folder,
-    "imagenet": imagenet,
+# import paths: torchvision, which some of them need, takes a second to load
+DATASETS = {
+    "digits": "jobs.common.datasets.digits:digits",
+    "mnist_5k": "jobs.common.datasets.digits:mnist_5k",
+    "photo_patches": "jobs.common.datasets.photo_patches:photo_patches",
+    "mnist": "jobs.common.datasets.idx:mnist",
+    "fashion_mnist": "jobs.common.datasets.idx:fashion_mnist",
+    "cifar10": "jobs.common.datasets.cifar:cifar10",
+    "cifar100": "jobs.common.datasets.cifar:cifar100",
+    "svhn": "jobs.common.datasets.svhn:svhn",
+    "image_folder": "jobs.common.datasets.folder:image_folder",
+    "imagenet": "jobs.common.datasets.folder:imagenet",
 }
 
 
@@ -46,7 +41,8 @@ class DataParams(Source):
 
     def load(self, split: Split) -> ImageSet:
         """The images of a split. InputError, one sentence, if they are not there, damaged, or fewer than the limit."""
-        images = resolve(self.name, DATASETS, "data set")(split, self)
+        build: Callable[[Split, Source], ImageSet] = resolve(self.name, DATASETS, "data set")
+        images = build(split, self)
         if ":" in self.name:
             _check(self.name, images)
         limit = self.train_limit if split == "train" else self.test_limit

@@ -7,20 +7,16 @@ from pydantic import Field
 from jobs.common.batches import permutation
 from jobs.common.imports import resolve
 from jobs.stacked_unets.datasets.base import Part, SegmentationSet, Source, Split
-from jobs.stacked_unets.datasets.composites import composites
-from jobs.stacked_unets.datasets.folder import mask_folder
-from jobs.stacked_unets.datasets.published import cityscapes, voc2012
-from jobs.stacked_unets.datasets.satellite import satellite
-from jobs.stacked_unets.datasets.shapes import shapes
 from service.errors import InputError
 
-DATASETS: dict[str, Callable[[Split, Source], SegmentationSet]] = {
-    "satellite": satellite,
-    "shapes": shapes,
-    "composites": composites,
-    "voc2012": voc2012,
-    "cityscapes": cityscapes,
-    "mask_folder": mask_folder,
+# import paths: torchvision, which some of them need, takes a second to load
+DATASETS = {
+    "satellite": "jobs.stacked_unets.datasets.satellite:satellite",
+    "shapes": "jobs.stacked_unets.datasets.shapes:shapes",
+    "composites": "jobs.stacked_unets.datasets.composites:composites",
+    "voc2012": "jobs.stacked_unets.datasets.published:voc2012",
+    "cityscapes": "jobs.stacked_unets.datasets.published:cityscapes",
+    "mask_folder": "jobs.stacked_unets.datasets.folder:mask_folder",
 }
 
 
@@ -37,7 +33,8 @@ class DataParams(Source):
 
     def load(self, split: Split) -> SegmentationSet:
         """The images of a split. InputError, one sentence, if they are not there, or fewer than the limit."""
-        images = resolve(self.name, DATASETS, "data set")(split, self)
+        build: Callable[[Split, Source], SegmentationSet] = resolve(self.name, DATASETS, "data set")
+        images = build(split, self)
         if ":" in self.name:
             _check(self.name, images)
         limit = self.train_limit if split == "train" else self.test_limit

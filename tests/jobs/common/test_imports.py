@@ -11,6 +11,7 @@ BUILTINS = {"apple": dict, "pear": list}
 def test_builtin_and_import_path() -> None:
     assert resolve("pear", BUILTINS, "fruit") is list
     assert resolve("collections:OrderedDict", BUILTINS, "fruit").__name__ == "OrderedDict"
+    assert resolve("plum", {"plum": "collections:OrderedDict"}, "fruit").__name__ == "OrderedDict"
 
 
 @pytest.mark.parametrize(

@@ -113,8 +113,10 @@ def test_a_sweep_over_the_number_of_poisons_crafts_each_once(store_uri, ray_sess
     counts = [[2], [5]]
     tree = {**CHEAP, "bases": {"rule": "random"}, "show": 0, "targets": {"count": 2, "only_correct": False}}
     sweep = {"grid": {"params.poisons": counts}}
-    swept = spec.build({"job": "poison_frogs", "params": tree, "sweep": sweep, "store": store_uri})
-    state = runner.start(swept, Execution(), run_id="swept")  # all trials at the same time
+    resources = {"cpus": 2}  # half of the session's Ray: both trials at the same time
+    fields = {"params": tree, "sweep": sweep, "resources": resources, "store": store_uri}
+    swept = spec.build({"job": "poison_frogs", **fields})
+    state = runner.start(swept, Execution(), run_id="swept")
     assert state.status == "finished", state.failure
     folder = open_store(store_uri) / "runs"
     pairs = [tuple(pair) for batch in crafts_kept(folder / "swept").values() for pair in batch]

@@ -180,7 +180,8 @@ def test_ray_equals_serial(tmp_path, monkeypatch, ray_session):
     publish(open_store("store"), "untrained")
     attacks = {"pgd": {"kind": "pgd", "steps": 5}, "square": {"kind": "square", "queries": 40}}
     whole = tree(model={"name": "untrained"}, data={"name": "digits"}, attacks=attacks, epsilons=[0.05, 0.6], first=200)
-    tried = spec.build({"job": "robustness_evaluation", "params": whole | {"slice": 50}, "store": "store"})
+    fields = {"params": whole | {"slice": 50}, "resources": {"cpus": 2}, "store": "store"}
+    tried = spec.build({"job": "robustness_evaluation", **fields})
     states = [runner.start(tried, Execution(serial=serial)) for serial in (True, False)]
     assert [state.status for state in states] == ["finished", "finished"], [state.failure for state in states]
     folders = [open_store("store") / "runs" / state.id / "trials" / "000" for state in states]
