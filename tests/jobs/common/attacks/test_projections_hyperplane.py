@@ -28,6 +28,8 @@ def problem(seed: int, batch: int, pixels: int, closeness: float) -> tuple[Tenso
 def least(norm: str, points: np.ndarray, normal: np.ndarray, gap: float) -> float:
     """The least norm of a way onto the hyperplane, by a linear program or by bisection, in float64."""
     low, high = -points, 1 - points
+    steepest = np.abs(normal).max()  # the solver takes an equation of tiny numbers for fulfilled
+    normal, gap = normal / steepest, gap / steepest
     if norm == "L2":
         shortest, longest = 0.0, 1e9
         rooms = np.where(normal * np.sign(gap) > 0, points, 1 - points)
@@ -37,15 +39,14 @@ def least(norm: str, points: np.ndarray, normal: np.ndarray, gap: float) -> floa
             shortest, longest = (middle, longest) if np.abs(normal) @ moves < abs(gap) else (shortest, middle)
         return float(np.linalg.norm(np.minimum(longest * np.abs(normal), rooms)))
     count, eye = len(points), np.eye(len(points))
-    scale = np.abs(normal).max()  # the solver takes an equation of tiny numbers for fulfilled
     bound = np.ones((count, 1)) if norm == "Linf" else eye  # |d_i| <= one length, or each its own
     sizes = bound.shape[1]
     found = linprog(
         np.r_[np.zeros(count), np.ones(sizes)],
         A_ub=np.block([[eye, -bound], [-eye, -bound]]),
         b_ub=np.zeros(2 * count),
-        A_eq=np.r_[normal / scale, np.zeros(sizes)][None],
-        b_eq=[-gap / scale],
+        A_eq=np.r_[normal, np.zeros(sizes)][None],
+        b_eq=[-gap],
         bounds=[*zip(low, high, strict=True), *[(0, None)] * sizes],
     )
     assert found.success
