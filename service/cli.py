@@ -224,9 +224,10 @@ def check(spec_file: str, overrides: tuple[str, ...], as_json: bool) -> None:
             }
         )
         return
-    each = f"{resources.workers} workers of " if resources.workers > 1 else ""
+    each = "each task of theirs on " if catalog.load(job_spec.job).fan_out else "each on "
+    each += f"{resources.workers} workers of " if resources.workers > 1 else ""
     each += f"{resources.cpus:g} CPU" + (f" and {resources.gpus:g} GPU" if resources.gpus else "")
-    print(f"{spec_file} is valid: job {job_spec.job}, {len(plans)} trial(s), each on {each}, store {store.uri}")
+    print(f"{spec_file} is valid: job {job_spec.job}, {len(plans)} trial(s), {each}, store {store.uri}")
     for trial, cost in zip(plans, estimates, strict=False):
         print(f"  {trial.label}")
         for name, value in cost.items():
