@@ -36,7 +36,7 @@ from service.store import open_store
 IMAGES = 1024
 ROUNDS = 5
 POINTS = 4  # of a packaged surface: 2x2
-GRID = 8
+GRID = 16  # points along a side for one and for two workers: they take half a minute, starting takes one second
 
 
 def plain_way(network: nn.Module, axes: list[Direction], images: Tensor, labels: Tensor) -> None:

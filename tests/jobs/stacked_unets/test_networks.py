@@ -159,7 +159,6 @@ def test_networks_of_torchvision_equal_their_own_answers(name: str) -> None:
 
 
 def test_segmentation_models_by_name() -> None:
-    pytest.importorskip("segmentation_models_pytorch")
     network = segmenter("segmentation_models", classes=3, decoder="FPN", encoder="resnet18").eval()
     with torch.no_grad():
         assert network(torch.rand(1, 3, 64, 32)).shape == (1, 3, 64, 32)
