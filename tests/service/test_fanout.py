@@ -82,7 +82,7 @@ def test_in_this_process_as_the_bare_loop(tmp_path: Path, reference: list[Any]) 
     assert identical(handle(tmp_path).map(grid.value, points(60), shared()), reference)
 
 
-@pytest.mark.parametrize("cpus", [4, 2, 1])  # of the 4 of the session's Ray: one, two and four tasks at a time
+@pytest.mark.parametrize("cpus", [4, 1])  # of the 4 of the session's Ray: one task at a time, and four
 def test_ray_as_the_bare_loop(tmp_path: Path, ray_session: None, reference: list[Any], cpus: float) -> None:
     run = handle(tmp_path, RayTasks(Resources(cpus=cpus), 2, nowhere))
     assert identical(run.map(grid.value, points(60), shared()), reference)
@@ -465,6 +465,7 @@ def test_a_part_that_another_trial_joins_with_others_is_looked_for_again(
         store.load()
 
 
+@pytest.mark.slow  # tests/cluster/test_fanout.py kills a driver, and a node before that
 def test_kill_the_driver_and_resume(tmp_path: Path, ray_session: None) -> None:
     calm = grid_spec(tmp_path / "calm", params={"cells": 80})
     expected = trial_folder(calm, runner.start(calm, Execution(serial=True))).read_table("tables/losses.parquet")

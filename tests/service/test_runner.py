@@ -173,7 +173,7 @@ def test_threshold_scheduler_stops_the_same_trials(store_uri: str, how: str, req
     assert set(statuses.values()) == {"finished", "stopped"}, "the seeds of this test show both"
 
 
-@pytest.mark.parametrize("how", ["serial", "ray"])
+@pytest.mark.parametrize("how", ["serial", pytest.param("ray", marks=pytest.mark.slow)])
 def test_asha_stops_within_a_variant(store_uri: str, how: str, request: pytest.FixtureRequest) -> None:
     if how == "ray":
         request.getfixturevalue("ray_session")

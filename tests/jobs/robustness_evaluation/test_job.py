@@ -174,6 +174,7 @@ def publish(store: Folder, name: str, task: str = "classification") -> None:
         models.publish(store, name, classifier("digits_net", **arguments).state_dict(), draft)
 
 
+@pytest.mark.slow  # what Ray computes equals what one process does: tests/service/test_fanout.py
 def test_ray_equals_serial(tmp_path, monkeypatch, ray_session):
     # the store is named relative to this folder, in which no worker runs
     monkeypatch.chdir(tmp_path)

@@ -43,12 +43,12 @@ def compare(
 
 @pytest.mark.parametrize(("norm", "epsilon"), [("Linf", 0.14), ("L2", 0.65), ("L1", 1.2)])
 def test_the_released_code_on_small_digits(norm: str, epsilon: float) -> None:
-    compare(digits_net(), 30, norm, epsilon)
+    compare(digits_net(), 24, norm, epsilon)
 
 
 @pytest.mark.parametrize(("norm", "epsilon"), [("Linf", 0.1), ("L2", 1.5)])
 def test_the_released_code_on_larger_digits(norm: str, epsilon: float) -> None:
-    compare(fast_mnist(), 12, norm, epsilon)
+    compare(fast_mnist(), 10, norm, epsilon)
 
 
 @pytest.mark.slow
