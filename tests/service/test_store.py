@@ -65,6 +65,16 @@ def test_deleting(store: Folder) -> None:
     assert store.files() == ["other"]
 
 
+def test_a_folder_is_made_while_it_is_listed(tmp_path: Path) -> None:
+    for index in range(300):
+        folder = open_store(str(tmp_path)) / f"{index}"
+        maker = threading.Thread(target=folder.write, args=("file", b""))
+        maker.start()
+        while not folder.names():
+            pass
+        maker.join()
+
+
 def test_another_process_opens_the_same_folder(store: Folder) -> None:
     store.write("runs/one/a", b"1")
     twin = pickle.loads(pickle.dumps(store / "runs" / "one"))
