@@ -1,6 +1,8 @@
 """Which way imports run: the rules that keep the science free of the service, and the service free of the science."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -43,6 +45,13 @@ def test_imports_run_one_way(file: Path) -> None:
         if within(place, "serving") and within(module, "service"):
             allowed = ("models", "store", "errors", "cluster", "validation", "yaml_text")
             assert within(module, *[f"service.{name}" for name in allowed]), "endpoints know nothing of runs"
+
+
+def test_studies_are_loaded_without_what_takes_long() -> None:
+    """Every command and every worker of Ray imports a study: torchvision, with half of torch, takes a second."""
+    studies = sorted(f"jobs.{path.parent.name}.job" for path in Path("jobs").glob("*/job.py"))
+    lines = f"import sys, {', '.join(studies)}; sys.exit('torchvision' in sys.modules)"
+    assert studies and subprocess.run([sys.executable, "-c", lines]).returncode == 0
 
 
 def test_every_config_opens_with_its_command() -> None:

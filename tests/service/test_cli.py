@@ -114,6 +114,8 @@ def test_ray_out_of_reach_is_noticed_at_once(walk: Path) -> None:
 def test_check_and_jobs_need_nothing(walk: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", str(walk)]) == 0
     assert "is valid: job tests.service.walk, 1 trial(s), each on 1 CPU" in capsys.readouterr().out
+    assert main(["check", str(walk), "job=tests.service.grid", "params={cells: 3}"]) == 0
+    assert "1 trial(s), each task of theirs on 1 CPU" in capsys.readouterr().out
     assert main(["check", str(walk), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["trials"] == ["tests-service-walk"]
     assert main(["jobs", "tests.service.walk"]) == 0
