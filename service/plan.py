@@ -11,8 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ray import tune
-
 from service import catalog
 from service.errors import SpecError
 from service.provenance import derive_seed
@@ -106,6 +104,8 @@ def _check_fields(single: JobSpec, spec: JobSpec) -> None:
 
 def _draw(space: Distribution, seed: int, field: str, sample: int) -> Any:
     """One value, through Ray Tune's own distributions. The stream is that of (seed, field, sample)."""
+    from ray import tune  # not above: it takes a second, and few sweeps draw
+
     stream = derive_seed(seed, "sweep", field, sample)
     match space:
         case Uniform(uniform=(low, high)) if low < high:

@@ -11,8 +11,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import torch
-
 PACKAGES = ("assay", "ray", "torch", "torchvision", "torchaudio", "numpy", "pyarrow", "safetensors")
 
 
@@ -27,6 +25,8 @@ def derive_seed(seed: int, *key: str | int) -> int:
 
 def provenance() -> dict[str, Any]:
     """All that tells later how results came about. Never fails: what cannot be found is None."""
+    import torch  # not above: commands that only ask a cluster do without its seconds
+
     return {
         "command": sys.argv,
         "code": _git(Path(__file__).parent),

@@ -89,5 +89,7 @@ def record_from_driver(
 def set_threads(threads: int) -> None:
     """Fix the thread count of the numerics: float sums depend on it, and a reused worker keeps that of its past."""
     torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    # as use_deterministic_algorithms(True, warn_only=True), without its two seconds of importing the compiler
+    torch.set_deterministic_debug_mode("warn")
+    os.environ.setdefault("TORCHINDUCTOR_DETERMINISTIC", "1")  # what it would tell the compiler
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what CUDA asks for deterministic matrix products

@@ -1,7 +1,9 @@
 """What several nodes give: a fan-out on 1 and 2 nodes of a core, the time to a first cell, Serve on 1 and 2 replicas.
 
 Nodes are those of a cluster on this machine; on fewer than three free cores they share cores with the head and the
-clients, and the second node gives less than it would elsewhere.
+clients, and the second node gives less than it would elsewhere. The time to the first cell is compared with that of a
+bare script that `ray job submit` is given, and that asks for one task: both load torch wherever they compute. Replicas
+compute one request at a time: a batch of all of them would take little longer than one, and hide the second replica.
 """
 
 import json
@@ -20,7 +22,7 @@ from service.store import Folder, open_store
 from tests.cluster.nodes import BIN, LocalCluster, free_port, wait_for
 from tests.serving.models import bits, put
 
-CELLS, SECONDS = 240, 0.1
+CELLS, SECONDS = 600, 0.1
 CLIENTS, MEASURED = 8, 10.0
 
 
@@ -39,6 +41,34 @@ def fan_out(cluster: LocalCluster, folder: Path, name: str, cells: int = CELLS) 
     return trial.seconds
 
 
+BARE = """
+import pathlib, ray, torch
+
+@ray.remote
+def cell(mark):
+    import torch
+    pathlib.Path(mark).touch()
+
+ray.init()
+ray.get(cell.remote({mark!r}))
+"""
+
+
+def first_task(cluster: LocalCluster, folder: Path) -> float:
+    """Seconds from `ray job submit` of a bare script to its first task."""
+    mark, place = folder / "bare-mark", folder / "bare"
+    mark.unlink(missing_ok=True)
+    place.mkdir(exist_ok=True)
+    (place / "bare.py").write_text(BARE.format(mark=str(mark)))
+    words = ["job", "submit", "--address", cluster.dashboard, "--working-dir", str(place), "--", "python", "bare.py"]
+    began = time.perf_counter()
+    job = subprocess.Popen([BIN / "ray", *words], env=cluster.environment, stdout=subprocess.DEVNULL)
+    wait_for(lambda: mark.exists())
+    took = time.perf_counter() - began
+    job.wait()
+    return took
+
+
 def first_cell(cluster: LocalCluster, folder: Path) -> float:
     """Seconds from `assay submit` to the first cell that is begun: its mark in a folder of this machine."""
     (folder / "mark").unlink(missing_ok=True)
@@ -55,7 +85,12 @@ def first_cell(cluster: LocalCluster, folder: Path) -> float:
 
 def requests_per_second(cluster: LocalCluster, folder: Path, replicas: int) -> float:
     port = free_port()
-    settings = {"http": {"port": port}, "replicas": {"min": replicas, "max": replicas}, "attacks": {"enabled": False}}
+    settings = {
+        "http": {"port": port},
+        "replicas": {"min": replicas, "max": replicas},
+        "batching": {"max_rows": 1},
+        "attacks": {"enabled": False},
+    }
     (folder / "serve.yaml").write_text(yaml.safe_dump(settings))
     words = ["serve", "--store", str(folder / "models"), "--config", str(folder / "serve.yaml")]
     environment = {**cluster.environment, "RAY_ADDRESS": cluster.address}
@@ -102,7 +137,8 @@ def main() -> None:
             ideal = CELLS * SECONDS
             print(f"{CELLS} cells of {SECONDS} core-seconds, 1 node: {ideal / one:.3f} of ideal ({one:.1f} s)")
             print(f"on 2 nodes: {one / two:.2f} times as fast as on 1; {ideal / 2 / two:.3f} of ideal ({two:.1f} s)")
-            print(f"from submit to the first cell: {first_cell(cluster, folder):.1f} s")
+            cell, task = first_cell(cluster, folder), first_task(cluster, folder)
+            print(f"from submit to the first cell: {cell / task:.2f} times a bare script ({cell:.1f} s, {task:.1f} s)")
             put(open_store(str(folder / "models")), "sums", width=16)
             rates = [requests_per_second(cluster, folder, replicas) for replicas in (1, 2)]
             print(f"Serve: 2 replicas answer {rates[1] / rates[0]:.2f} times as many requests as 1 ({rates[0]:.0f}/s)")

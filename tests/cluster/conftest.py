@@ -18,4 +18,5 @@ def _cluster() -> Iterator[LocalCluster]:
 def cluster(_cluster: LocalCluster) -> LocalCluster:
     """A head without cores and two nodes of one core each."""
     _cluster.ensure(2)
+    _cluster.take_time()
     return _cluster

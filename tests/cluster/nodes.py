@@ -1,5 +1,7 @@
 """A cluster of several nodes on this machine, started as a user would start it: one `ray start` a node."""
 
+import itertools
+import json
 import os
 import secrets
 import shutil
@@ -10,10 +12,13 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
+import requests
 
 from service.submit import Head
+from tests.service.pace import HURRY
 
 BIN = Path(sys.executable).parent
 STARTED_SECONDS = 90.0
@@ -37,10 +42,14 @@ class LocalCluster:
             "RAY_health_check_period_ms": "1000",
             "RAY_health_check_timeout_ms": "4000",
             "RAY_health_check_failure_threshold": "3",
+            "RAY_prestart_worker_first_driver": "0",  # processes that mostly nothing comes of, on few cores
+            "RAY_enable_worker_prestart": "0",
             "TUNE_MAX_PENDING_TRIALS_PG": "16",
             "AUTOSCALER_UPDATE_INTERVAL_S": "1",
+            HURRY: str(self.folder / "hurry"),
             **environment,
         }
+        self._numbers = itertools.count()
         self.nodes: list[subprocess.Popen[bytes]] = []
         self.head = self.start_head()
 
@@ -56,7 +65,7 @@ class LocalCluster:
         words = ["--head", "--port", str(self.port), "--dashboard-port", str(self.dashboard_port)]
         words += ["--num-cpus", "0", "--memory", str(HEAD_MEMORY)]
         words += ["--node-ip-address", "127.0.0.1", "--ray-client-server-port", str(self.client_port)]
-        self.head = self._start(f"h{len(list(self.folder.iterdir()))}", *words, *options)  # as on another machine
+        self.head = self._start(f"h{next(self._numbers)}", *words, *options)  # as on another machine
         self.wait(lambda: _listens(self.dashboard_port) and self._answers(), self.head)
         return self.head
 
@@ -64,7 +73,7 @@ class LocalCluster:
         """One more node, with a folder of its own: on one host two nodes would else tidy up each other's files."""
         before = len(self.alive())
         words = ["--address", self.address, "--num-cpus", str(cpus)]
-        node = self._start(f"n{len(list(self.folder.iterdir()))}", *words, *options)
+        node = self._start(f"n{next(self._numbers)}", *words, *options)
         self.nodes.append(node)
         if wait:
             self.wait(lambda: len(self.alive()) > before, node)
@@ -108,6 +117,14 @@ class LocalCluster:
                 found.append(process)
         return found
 
+    def take_time(self) -> None:
+        """From now on jobs pause where they are told to."""
+        (self.folder / "hurry").unlink(missing_ok=True)
+
+    def hurry(self) -> None:
+        """Nobody looks any more: they pause nowhere."""
+        (self.folder / "hurry").touch()
+
     def jobs(self) -> Head:
         """The head as `assay submit` sees it."""
         before = os.environ.get("RAY_AUTH_TOKEN")
@@ -119,8 +136,25 @@ class LocalCluster:
             if before is not None:
                 os.environ["RAY_AUTH_TOKEN"] = before
 
-    def alive(self) -> list[object]:
-        return list(self.jobs().nodes())
+    def ask(self, path: str) -> Any:
+        """What the dashboard says of something."""
+        headers = {"Authorization": f"Bearer {self.token}"}
+        return requests.get(self.dashboard + path, headers=headers, timeout=10).json()
+
+    def demand(self, *names: str) -> int:
+        """Tasks and actors that wait for room, as the autoscaler sees them: those that ask for just these resources."""
+        report = self.ask("/api/cluster_status")["data"]["clusterStatus"]["loadMetricsReport"]
+        return sum(count for shape, count in report["resourceDemand"] if {n for n in shape if shape[n]} == {*names})
+
+    def demanded_groups(self, name: str) -> int:
+        """Placement groups that wait for a resource, as the autoscaler sees them."""
+        report = self.ask("/api/cluster_status")["data"]["clusterStatus"]["loadMetricsReport"]
+        return sum(count for group, count in report["pgDemand"] if name in json.dumps(group))
+
+    def alive(self) -> list[Any]:
+        """The nodes that the head takes for alive."""
+        nodes = self.ask("/api/v0/nodes?limit=100")["data"]["result"]["result"]
+        return [node for node in nodes if node["state"] == "ALIVE"]
 
     def _answers(self) -> bool:
         try:
@@ -184,4 +218,4 @@ def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.1)
+        time.sleep(0.2)

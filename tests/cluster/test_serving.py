@@ -12,7 +12,6 @@ from typing import Any
 
 import httpx
 import pytest
-import requests
 import yaml
 
 from service.store import open_store
@@ -27,13 +26,13 @@ CLIENTS = 4
 
 @pytest.fixture(scope="module")
 def served(_cluster: LocalCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of endpoints with one or two replicas of one core each, and of none on the head."""
+    """The address of endpoints with one to three replicas of one core each, on two nodes of one core each."""
     _cluster.ensure(2)
     folder = tmp_path_factory.mktemp("serve")
     put(open_store(str(folder / "store")), "sums", width=16)
     settings = folder / "serve.yaml"
     port = free_port()
-    replicas = {"min": 1, "max": 2, "target_ongoing": 1, "upscale_seconds": 0.5, "downscale_seconds": 4}
+    replicas = {"min": 1, "max": 3, "target_ongoing": 1, "upscale_seconds": 0.5, "downscale_seconds": 4}
     settings.write_text(yaml.safe_dump({"http": {"port": port}, "replicas": replicas, "attacks": {"enabled": False}}))
     environment = {**_cluster.environment, "RAY_ADDRESS": _cluster.address, "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5"}
     words = ["serve", "--store", str(folder / "store"), "--config", str(settings)]
@@ -51,9 +50,7 @@ def served(_cluster: LocalCluster, tmp_path_factory: pytest.TempPathFactory) -> 
 
 def running(cluster: LocalCluster) -> int:
     """Replicas that run, as Serve tells it."""
-    headers = {"Authorization": f"Bearer {cluster.token}"}
-    told = requests.get(f"{cluster.dashboard}/api/serve/applications/", headers=headers, timeout=10).json()
-    replicas = told["applications"]["assay"]["deployments"]["models"]["replicas"]
+    replicas = cluster.ask("/api/serve/applications/")["applications"]["assay"]["deployments"]["models"]["replicas"]
     return sum(each["state"] == "RUNNING" for each in replicas)
 
 
@@ -102,7 +99,7 @@ class Load:
 def test_replicas_come_with_load_a_node_dies_under_them_and_they_go(cluster: LocalCluster, served: str) -> None:
     wait_for(lambda: running(cluster) == 1)
     with Load(served) as load:
-        wait_for(lambda: running(cluster) == 2)
+        wait_for(lambda: running(cluster) == 2 and cluster.demand("CPU") == 1)  # for the third an autoscaler would add
         wait_for(lambda: load.answers[200] >= 10)
         assert set(load.answers) == {200}, load.answers
         (victim, *_) = [node for node in cluster.nodes if cluster.workers(node, "ServeReplica")]

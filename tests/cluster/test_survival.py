@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import yaml
 
-from service import history, runner, spec
+from service import runner, spec
 from service.runner import Execution
 from service.store import Folder, open_store
 from tests.cluster.nodes import LocalCluster, wait_for
-from tests.service.test_fanout import computed, persisted
+from tests.service.pace import HURRY
 from tests.service.test_runner import results
 
 pytestmark = pytest.mark.slow  # minutes: nodes are started, lost and waited for
@@ -29,14 +29,16 @@ SWEEP = {
 def written(folder: Path, job: str, **fields: Any) -> Path:
     """A spec file of a test job whose store is beside it."""
     path = folder / "spec.yaml"
-    path.write_text(yaml.safe_dump({"job": f"tests.{job}", "store": str(folder / "store"), **fields}))
+    path.write_text(yaml.safe_dump({"job": job, "store": str(folder / "store"), **fields}))
     return path
 
 
 def undisturbed(folder: Path, path: Path, *overrides: str) -> Folder:
     """The run's folder after the same spec has been run in this process."""
     job_spec = spec.load(str(path), [f"store={folder / 'serial'}", *overrides])
-    state = runner.start(job_spec, Execution(serial=True))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(HURRY, str(folder))  # which is there
+        state = runner.start(job_spec, Execution(serial=True))
     assert state.status == "finished", state.failure
     return open_store(job_spec.store) / "runs" / state.id
 
@@ -56,7 +58,7 @@ def test_three_nodes_equal_one_process(cluster: LocalCluster, tmp_path: Path) ->
     cluster.ensure(2)
     cells = tmp_path / "cells"
     cells.mkdir()
-    path, cells_path = written(tmp_path, "service.walk", sweep=SWEEP), written(cells, "service.grid")
+    path, cells_path = written(tmp_path, "tests.service.walk", sweep=SWEEP), written(cells, "tests.service.grid")
     drivers = [cluster.drive("run", str(each), "--id", "here") for each in (path, cells_path)]
     expected, expected_cells = undisturbed(tmp_path, path), undisturbed(cells, cells_path)
     for driver in drivers:
@@ -70,9 +72,9 @@ def test_three_nodes_equal_one_process(cluster: LocalCluster, tmp_path: Path) ->
 
 def test_a_sweep_outlives_a_worker_and_a_node(cluster: LocalCluster, tmp_path: Path) -> None:
     witness = tmp_path / "witness"
-    params = {"witness": str(witness), "pace": {"steps": 20, "seconds_per_step": 0.25}}
+    params = {"witness": str(witness), "pace": {"steps": 60, "seconds_per_step": 1.0}}
     sweep = {"grid": {"seed": [1, 2, 3, 4]}, "metric": "height"}
-    path = written(tmp_path, "service.walk", params=params, sweep=sweep)
+    path = written(tmp_path, "tests.service.walk", params=params, sweep=sweep)
     driver = cluster.drive("run", str(path), "--id", "here")
 
     def saved() -> set[str]:
@@ -91,15 +93,16 @@ def test_a_sweep_outlives_a_worker_and_a_node(cluster: LocalCluster, tmp_path: P
     wait_for(lambda: len(witness.read_text().splitlines()) > starts)  # it has been started again
     cluster.kill(second)
     cluster.add(wait=False)
+    cluster.hurry()
     ended(driver)
     assert len(witness.read_text().splitlines()) > 5, "a worker and a node were lost"
-    calm = undisturbed(tmp_path, path, "params.pace.seconds_per_step=0.0", "params.witness=''")
+    calm = undisturbed(tmp_path, path, "params.witness=''")
     assert results(run_of(tmp_path)) == results(calm)
 
 
 def test_the_object_store_fills_up(cluster: LocalCluster, tmp_path: Path) -> None:
     """Two trials share 60 MB each and get back 192 MB; an object store has 100. What does not fit goes to disk."""
-    path = written(tmp_path, "cluster.heavy", sweep={"grid": {"seed": [1, 2]}})
+    path = written(tmp_path, "tests.cluster.heavy", sweep={"grid": {"seed": [1, 2]}})
     driver = cluster.drive("run", str(path), "--id", "here")
     seen: set[str] = set()
     done = threading.Event()
@@ -120,19 +123,3 @@ def test_the_object_store_fills_up(cluster: LocalCluster, tmp_path: Path) -> Non
     for name in (expected / "trials").names():
         tables = [(each / "trials" / name).read_table("tables/sums.parquet") for each in (run_of(tmp_path), expected)]
         assert tables[0].equals(tables[1])
-
-
-def test_the_driver_of_cells_is_killed(cluster: LocalCluster, tmp_path: Path) -> None:
-    params = {"cells": 60, "seconds": 0.2, "folder": str(tmp_path)}
-    path = written(tmp_path, "service.grid", params=params)
-    driver = cluster.drive("run", str(path), "--id", "here")
-    wait_for(lambda: len(persisted(tmp_path / "store")) >= 8)
-    driver.kill()
-    driver.communicate()
-    assert history.load(run_of(tmp_path)).status == "lost"
-    kept = persisted(tmp_path / "store")
-    before = sum(computed(tmp_path).values())
-    ended(cluster.drive("resume", "here", "--store", str(tmp_path / "store")))
-    assert 0 < len(kept) < 60
-    assert sum(computed(tmp_path).values()) <= before + 60 - len(kept) + 8, "what was kept was computed again"
-    assert persisted(tmp_path / "store") == set(range(60))

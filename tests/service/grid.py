@@ -2,7 +2,6 @@
 
 import os
 import signal
-import time
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from service.errors import InputError
 from service.run import Run
+from tests.service.pace import pause
 
 FAN_OUT = True
 
@@ -35,7 +35,7 @@ def value(cell: dict[str, Any], shared: dict[str, Any]) -> Any:
     if shared["folder"]:
         with open(Path(shared["folder"]) / "computed", "a") as file:
             file.write(f"{index}\n")
-    time.sleep(shared["seconds"])
+    pause(shared["seconds"])
     if index in shared["fail"] and not (Path(shared["folder"]) / "mended").exists():
         raise ArithmeticError(f"cell {index} does not converge")
     if index == shared["refuse"]:

@@ -6,16 +6,15 @@ does only if its checkpoint, its seeds and its rows are right.
 
 import os
 import signal
-import time
 from pathlib import Path
 
 import torch
-from matplotlib.figure import Figure
 from pydantic import BaseModel, ConfigDict, Field
 
 from service.errors import InputError
 from service.models import CardDraft, TensorSpec
 from service.run import Run, Trial
+from tests.service.pace import pause
 
 
 class Pace(BaseModel):
@@ -55,7 +54,7 @@ def run(params: Params, run: Run) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         stream = torch.Generator().manual_seed(run.seed_for("step", step))
         position = position + torch.randn(params.sizes, generator=stream) + params.drift
-        time.sleep(params.pace.seconds_per_step)
+        pause(params.pace.seconds_per_step)
         run.log(step=step + 1, height=position.mean().item())
         if params.careful:
             run.checkpoint({"position": position, "step": step + 1})
@@ -77,6 +76,8 @@ def run(params: Params, run: Run) -> None:
 
 
 def summarize(trials: list[Trial], run: Run) -> None:
+    from matplotlib.figure import Figure  # a worker does without
+
     figure = Figure()
     axes = figure.subplots()
     for trial in trials:
