@@ -90,9 +90,9 @@ def test_what_finds_no_room_says_so_after_a_set_time(growing: LocalCluster, tmp_
 
 
 def test_cells_that_find_no_room_say_so_after_a_set_time(growing: LocalCluster, tmp_path: Path) -> None:
-    fields = {"resources": {"gpus": 2}, "limits": {"max_wait_seconds": 8}}
+    fields = {"resources": {"gpus": 2}, "limits": {"max_wait_seconds": 15}}  # enough for the trial's own start
     said = ended(growing.drive("run", str(written(tmp_path, "tests.service.grid", **fields)), "--id", "here"), 1)
-    assert "limits.max_wait_seconds: cells of grid waited 8 s for 1 CPU and 2 GPU on a node" in said
+    assert "limits.max_wait_seconds: cells of grid waited 15 s for 1 CPU and 2 GPU on a node" in said
 
 
 def test_so_many_trials_at_once_and_a_time_budget(growing: LocalCluster, tmp_path: Path) -> None:
