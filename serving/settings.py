@@ -64,7 +64,7 @@ class HaProxy(Section):
 
 
 class Replicas(Section):
-    """Processes that hold models and answer requests."""
+    """Processes that hold models and answer requests. Load is the average of the last 30 s."""
 
     min: int = Field(1, ge=1, le=1000, description="replicas kept running")
     max: int = Field(1, ge=1, le=1000, description="replicas under load; above min, Serve scales between the two")
