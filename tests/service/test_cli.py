@@ -62,9 +62,17 @@ def test_run_show_compare_logs(walk: Path, tmp_path: Path, capfd: pytest.Capture
     assert resumed["models"] == ["walk/1"], "resuming what is done publishes nothing twice"
 
 
-def test_looking_needs_neither_torch_nor_ray() -> None:
-    """So that the commands that only look answer at once."""
-    code = "import sys, service.cli; print({'torch', 'ray', 'matplotlib'} & set(sys.modules))"
+@pytest.mark.parametrize(
+    ("code", "left_out"),
+    [
+        ("import service.cli", "torch ray matplotlib"),  # commands that look at a store
+        ("import service.submit, service.plan", "torch ray.tune"),  # those that ask a cluster
+        ("from service.trial import set_threads; set_threads(1)", "torch._dynamo torch._inductor"),  # workers
+    ],
+)
+def test_what_is_not_needed_is_not_loaded(code: str, left_out: str) -> None:
+    """So that commands answer, and workers start, seconds earlier."""
+    code = f"import sys\n{code}\nprint(set({left_out.split()}) & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 
