@@ -9,25 +9,23 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
 
 from service import address as address_of
-from service import catalog, describe, history, lock, logs, record, remote, spec
+from service import catalog, history, lock, logs, looking, record, remote, spec
 from service.errors import AssayError, RunCancelledError, RunFailedError, RunPartialError, nearest
-from service.printing import duration, metrics_text, number, print_json, print_rows, print_verdict
+from service.options import Command, address_option, json_option, store_option
+from service.printing import duration, next_steps, number, print_json, print_verdict
 from service.record import RunRecord
 from service.store import open_store
 
 if TYPE_CHECKING:
     from service.runner import Execution
 
-DEFAULT_STORE = "assay-store"
 SHOWN = 20  # trials that `assay check` tells of
-
-Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 class _Commands(click.Group):
@@ -70,15 +68,6 @@ def assay(debug: bool) -> None:
     """Studies of neural networks as jobs on Ray."""
 
 
-def _store_option(command: Command) -> Command:
-    help = f"Folder or URI of the store (ASSAY_STORE; default {DEFAULT_STORE})."
-    return click.option("--store", default=DEFAULT_STORE, envvar="ASSAY_STORE", help=help)(command)
-
-
-def _json_option(command: Command) -> Command:
-    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
-
-
 def _execution_options(command: Command) -> Command:
     for option in (
         click.option("--raw", is_flag=True, help="Leave the output of Ray and of the jobs on the terminal."),
@@ -99,7 +88,7 @@ def _execution_options(command: Command) -> Command:
 @click.option("--id", "run_id", help="The id of the run (default: made from the time and the name).")
 @click.option("--again", is_flag=True, help="Go on with the run of this --id if it is there: for launchers that retry.")
 @_execution_options
-@_json_option
+@json_option
 def run(spec_file: str, overrides: tuple[str, ...], run_id: str | None, again: bool, as_json: bool, **how: Any) -> None:
     """Run a spec, with fields overridden: `assay run SPEC seed=3 params.training.lr=1e-3`."""
     from service import plan, runner
@@ -119,10 +108,10 @@ def run(spec_file: str, overrides: tuple[str, ...], run_id: str | None, again: b
 
 @assay.command()
 @click.argument("run_name", metavar="RUN")
-@_store_option
+@store_option
 @_execution_options
 @remote.options
-@_json_option
+@json_option
 def resume(
     run_name: str,
     store: str,
@@ -174,7 +163,7 @@ def _execute(
     if as_json:
         print_json(state.model_dump(mode="json"))
     else:
-        print_verdict(state, open_store(store) / "runs" / state.id, _next_steps(state, store))
+        print_verdict(state, open_store(store) / "runs" / state.id, next_steps(state, store))
     message = state.failure.message if state.failure else state.status
     match state.status:
         case "partial":
@@ -185,23 +174,14 @@ def _execute(
             raise RunFailedError(message, hint="`assay show` and `assay logs` say more")
 
 
-def _next_steps(state: RunRecord, store: str) -> list[str]:
-    where = "" if store == os.environ.get("ASSAY_STORE", DEFAULT_STORE) else f" --store {store}"
-    steps = [f"assay show {state.id}{where}"]
-    if state.status in ("lost", "cancelled", "partial", "failed"):
-        steps.append(f"assay resume {state.id}{where}")
-    if state.models:
-        steps.append(f"assay serve{where}")
-    return steps
-
-
-assay.add_command(remote.submit)
+for _command in (remote.submit, *looking.COMMANDS):
+    assay.add_command(_command)
 
 
 @assay.command()
 @click.argument("spec_file", metavar="SPEC")
 @click.argument("overrides", nargs=-1, metavar="[FIELD=VALUE]...")
-@_json_option
+@json_option
 def check(spec_file: str, overrides: tuple[str, ...], as_json: bool) -> None:
     """Validate a spec and say what it would schedule. Runs nothing."""
     from service import plan
@@ -240,133 +220,9 @@ def check(spec_file: str, overrides: tuple[str, ...], as_json: bool) -> None:
 
 
 @assay.command()
-@_store_option
-@click.option("--config", type=click.Path(), help="Limits and batching of the endpoints, as in configs/serve.yaml.")
-@click.option("--host", help="Address to listen on (default 127.0.0.1).")
-@click.option("--port", type=click.IntRange(1, 65535), help="Port to listen on (default 8000).")
-@click.option("--without-keys", is_flag=True, help="Let everybody in, also on a public address.")
-@click.option("--new-key", metavar="NAME", help="Make a key for somebody, print it once, and serve nothing.")
-def serve(new_key: str | None, **how: Any) -> None:
-    """Serve every model of a store over HTTP."""
-    if new_key is not None:
-        print(importlib.import_module("serving.keys").introduce(new_key))
-        return
-    importlib.import_module("serving.app").serve(**how)
-
-
-# ---- looking ------------------------------------------------------------------------------------------------------
-
-
-@assay.command()
-@click.argument("job_name", metavar="[JOB]", required=False)
-@_json_option
-def jobs(job_name: str | None, as_json: bool) -> None:
-    """The catalogue of jobs, or all parameters of one."""
-    if job_name is None:
-        rows = [{"job": name, "about": catalog.load(name).about.partition("\n")[0]} for name in catalog.names()]
-        print_json(rows) if as_json else print_rows(rows)
-        return
-    job = catalog.load(job_name)
-    parameters = list(describe.fields(job.params, "params."))
-    if as_json:
-        print_json({"job": job.name, "about": job.about, "parameters": [vars(each) for each in parameters]})
-        return
-    print(f"{job.about}\n")
-    print(*parameters, sep="\n")
-    print("\nBesides `job` and these, every spec has:\n")
-    print(*(each for each in describe.fields(spec.JobSpec) if each.name not in ("job", "params")), sep="\n")
-
-
-@assay.command()
-@_store_option
-@remote.address_option()
-@_json_option
-def runs(store: str, address: str | None, as_json: bool) -> None:
-    """The runs of a store, oldest first."""
-    if address is not None:
-        remote.print_runs(address, as_json)
-        return
-    found, damaged = history.all_runs(open_store(store))
-    rows = [
-        {
-            "run": each.id,
-            "job": each.job,
-            "status": each.status,
-            "trials": f"{each.trials_done}/{each.trials}",
-            "created": each.created,
-            "took": duration(each.seconds),
-        }
-        for each in found
-    ]
-    print_json(rows) if as_json else print_rows(rows)
-    for sentence in damaged:
-        print(f"assay: {sentence}", file=sys.stderr)
-
-
-@assay.command()
 @click.argument("run_name", metavar="RUN")
-@_store_option
-@_json_option
-def show(run_name: str, store: str, as_json: bool) -> None:
-    """One run: its state, its trials and its files. RUN is an id, its beginning or end, `last`, or `last~1`."""
-    folder = history.run_folder(open_store(store), run_name)
-    state, trials = history.load(folder), history.trials(folder)
-    if as_json:
-        print_json({**state.model_dump(mode="json"), "ended_trials": [each.model_dump(mode="json") for each in trials]})
-        return
-    print(f"run {state.id} of job {state.job}")
-    print_verdict(state, folder, _next_steps(state, store)[1:])
-    if state.failure:
-        print(f"  because {state.failure.message}")
-    best = set(state.best.values())
-    print_rows(
-        [
-            {
-                "trial": each.label,
-                "status": each.status + (" (best)" if each.id in best else ""),
-                "took": duration(each.seconds),
-                "newest": each.failure.message if each.failure else metrics_text(each.metrics),
-            }
-            for each in trials
-        ]
-    )
-
-
-@assay.command()
-@click.argument("run_names", nargs=-1, required=True, metavar="RUN RUN...")
-@_store_option
-@_json_option
-def compare(run_names: tuple[str, ...], store: str, as_json: bool) -> None:
-    """What differs between the specs of runs, and the metrics of their best trials side by side."""
-    folders = [history.run_folder(open_store(store), name) for name in run_names]
-    fields, metrics = history.compare(folders)
-    names = [folder.name for folder in folders]
-    if as_json:
-        sides = {"spec": fields, "metrics": metrics}
-        print_json({"runs": names, **{side: {d.name: d.values for d in found} for side, found in sides.items()}})
-        return
-    for title, lines in (("field", fields), ("metric", metrics)):
-        print_rows([{title: d.name, **dict(zip(names, d.values, strict=True))} for d in lines])
-
-
-@assay.command("logs")
-@click.argument("run_name", metavar="RUN")
-@click.option("--follow", "-f", is_flag=True, help="Go on while the run does.")
-@_store_option
-@remote.address_option()
-def show_log(run_name: str, follow: bool, store: str, address: str | None) -> None:
-    """The log of a run: what Ray, the workers and the job printed. With --address: what the driver said."""
-    if address is not None:
-        remote.print_log(address, run_name, follow)
-        return
-    for text in logs.read(history.run_folder(open_store(store), run_name), follow):
-        click.echo(text, nl=False)
-
-
-@assay.command()
-@click.argument("run_name", metavar="RUN")
-@_store_option
-@remote.address_option()
+@store_option
+@address_option()
 def cancel(run_name: str, store: str, address: str | None) -> None:
     """Ask a run to save and stop. It can be resumed. With --address: wait until it has."""
     if address is not None:
@@ -381,28 +237,16 @@ def cancel(run_name: str, store: str, address: str | None) -> None:
     print(f"asked run {state.id} to save and stop; `assay resume {state.id}` goes on later")
 
 
-@assay.command("models")
-@click.argument("model", metavar="[NAME[/VERSION]]", required=False)
-@_store_option
-@_json_option
-def show_models(model: str | None, store: str, as_json: bool) -> None:
-    """The trained models of a store, or the card of one."""
-    from service import models
-
-    opened = open_store(store)
-    if model is not None:
-        card = models.find(opened, *models.parse_reference(model))
-        print_json(card.model_dump(mode="json"))
+@assay.command()
+@store_option
+@click.option("--config", type=click.Path(), help="Limits and batching of the endpoints, as in configs/serve.yaml.")
+@click.option("--host", help="Address to listen on (default 127.0.0.1).")
+@click.option("--port", type=click.IntRange(1, 65535), help="Port to listen on (default 8000).")
+@click.option("--without-keys", is_flag=True, help="Let everybody in, also on a public address.")
+@click.option("--new-key", metavar="NAME", help="Make a key for somebody, print it once, and serve nothing.")
+def serve(new_key: str | None, **how: Any) -> None:
+    """Serve every model of a store over HTTP."""
+    if new_key is not None:
+        print(importlib.import_module("serving.keys").introduce(new_key))
         return
-    rows = [
-        {
-            "model": f"{card.name}/{card.version}",
-            "study": card.study,
-            "task": card.task,
-            "parameters": card.parameters,
-            "run": card.run or "",
-            "about": card.description,
-        }
-        for card in models.list_models(opened)
-    ]
-    print_json(rows) if as_json else print_rows(rows)
+    importlib.import_module("serving.app").serve(**how)

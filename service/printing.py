@@ -1,6 +1,7 @@
 """How the commands print data."""
 
 import json
+import os
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from service.options import DEFAULT_STORE
 from service.record import RunRecord
 from service.store import Folder
 
@@ -62,7 +64,7 @@ def print_rows(rows: list[dict[str, Any]]) -> None:
     console().print(table, highlight=False, markup=False)
 
 
-def print_verdict(state: RunRecord, folder: Folder, next_steps: list[str]) -> None:
+def print_verdict(state: RunRecord, folder: Folder, steps: list[str]) -> None:
     """How a run stands, where everything is, and what to do next."""
     out = console()
     style = {"finished": "green", "partial": "yellow", "cancelled": "yellow", "running": "cyan"}.get(
@@ -73,6 +75,17 @@ def print_verdict(state: RunRecord, folder: Folder, next_steps: list[str]) -> No
     lines = [("report", folder.uri_of("report.html"))] if folder.exists("report.html") else []
     lines += [("figure", folder.uri_of(each.path)) for each in state.artefacts if each.path.startswith("figures/")]
     lines += [("model", name) for name in state.models]
-    lines += [("next", command) for command in next_steps]
+    lines += [("next", command) for command in steps]
     for name, value in lines:
         out.print(f"  {name:8}{value}", markup=False, highlight=False, soft_wrap=True)
+
+
+def next_steps(state: RunRecord, store: str) -> list[str]:
+    """The commands that suit a run as it is now."""
+    where = "" if store == os.environ.get("ASSAY_STORE", DEFAULT_STORE) else f" --store {store}"
+    steps = [f"assay show {state.id}{where}"]
+    if state.status in ("lost", "cancelled", "partial", "failed"):
+        steps.append(f"assay resume {state.id}{where}")
+    if state.models:
+        steps.append(f"assay serve{where}")
+    return steps

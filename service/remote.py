@@ -4,28 +4,19 @@ Ray and torch are imported by the functions that use them, so that the other com
 """
 
 import sys
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
 from service import address as address_of
 from service import spec
 from service.errors import RunCancelledError, RunFailedError
+from service.options import Command, address_option
 from service.printing import duration, print_json, print_rows
 
 if TYPE_CHECKING:
     from service.node_types import NodeType
     from service.submit import Head
-
-Command = TypeVar("Command", bound=Callable[..., Any])
-
-
-def address_option(required: bool = False) -> Callable[[Command], Command]:
-    help = "A cluster's dashboard, such as http://head:8265: ask its table of jobs" + (
-        "." if required else ", not the store."
-    )
-    return click.option("--address", required=required, help=help)
 
 
 def options(command: Command) -> Command:
