@@ -1,4 +1,4 @@
-"""One cluster of several nodes for all tests of this folder that a process runs."""
+"""One cluster for all tests of this folder that a process runs. It goes when they are done."""
 
 from collections.abc import Iterator
 
@@ -7,16 +7,17 @@ import pytest
 from tests.cluster.nodes import LocalCluster
 
 
-@pytest.fixture(scope="session")
-def _cluster() -> Iterator[LocalCluster]:
+@pytest.fixture(scope="package")
+def head() -> Iterator[LocalCluster]:
+    """A head without cores, and whatever nodes earlier tests have left."""
     cluster = LocalCluster()
     yield cluster
     cluster.close()
 
 
 @pytest.fixture
-def cluster(_cluster: LocalCluster) -> LocalCluster:
+def cluster(head: LocalCluster) -> LocalCluster:
     """A head without cores and two nodes of one core each."""
-    _cluster.ensure(2)
-    _cluster.take_time()
-    return _cluster
+    head.ensure(2)
+    head.take_time()
+    return head

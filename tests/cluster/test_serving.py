@@ -25,16 +25,16 @@ CLIENTS = 4
 
 
 @pytest.fixture(scope="module")
-def served(_cluster: LocalCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def served(head: LocalCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of endpoints with one to three replicas of one core each, on two nodes of one core each."""
-    _cluster.ensure(2)
+    head.ensure(2)
     folder = tmp_path_factory.mktemp("serve")
     put(open_store(str(folder / "store")), "sums", width=16)
     settings = folder / "serve.yaml"
     port = free_port()
     replicas = {"min": 1, "max": 3, "target_ongoing": 1, "upscale_seconds": 0.5, "downscale_seconds": 4}
     settings.write_text(yaml.safe_dump({"http": {"port": port}, "replicas": replicas, "attacks": {"enabled": False}}))
-    environment = {**_cluster.environment, "RAY_ADDRESS": _cluster.address, "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5"}
+    environment = {**head.environment, "RAY_ADDRESS": head.address, "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5"}
     words = ["serve", "--store", str(folder / "store"), "--config", str(settings)]
     with open(folder / "log", "wb") as log:
         server = subprocess.Popen(

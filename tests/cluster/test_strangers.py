@@ -12,19 +12,19 @@ from tests.cluster.nodes import LocalCluster
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_dashboard_is_not_reached_from_another_address(cluster: LocalCluster) -> None:
-    socket.create_connection(("127.0.0.1", cluster.dashboard_port), timeout=5).close()
+def test_the_dashboard_is_not_reached_from_another_address(head: LocalCluster) -> None:
+    socket.create_connection(("127.0.0.1", head.dashboard_port), timeout=5).close()
     with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(("127.0.0.2", cluster.dashboard_port), timeout=5)
+        socket.create_connection(("127.0.0.2", head.dashboard_port), timeout=5)
 
 
-def test_the_job_api_asks_for_the_token(cluster: LocalCluster) -> None:
-    url = f"{cluster.dashboard}/api/jobs/"
+def test_the_job_api_asks_for_the_token(head: LocalCluster) -> None:
+    url = f"{head.dashboard}/api/jobs/"
     assert requests.get(url, timeout=10).status_code == 401
     assert requests.post(url, json={"entrypoint": "id"}, timeout=10).status_code == 401
-    headers = {"Authorization": f"Bearer {cluster.token[::-1]}"}
+    headers = {"Authorization": f"Bearer {head.token[::-1]}"}
     assert requests.get(url, headers=headers, timeout=10).status_code == 403
-    headers = {"Authorization": f"Bearer {cluster.token}"}
+    headers = {"Authorization": f"Bearer {head.token}"}
     assert requests.get(url, headers=headers, timeout=10).status_code == 200
 
 

@@ -48,7 +48,7 @@ def run_of(folder: Path, id: str = "here") -> Folder:
 
 
 def ended(driver: "subprocess.Popen[str]", code: int = 0) -> str:
-    said, _ = driver.communicate(timeout=180)
+    said, _ = driver.communicate(timeout=300)
     assert driver.returncode == code, said
     return said
 
