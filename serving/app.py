@@ -23,7 +23,7 @@ from serving import attack_server, front
 from serving import settings as settings_of
 from serving.attack_server import AttackServer
 from serving.server import Server
-from serving.settings import ServeSettings
+from serving.settings import LOAD_SECONDS, ServeSettings
 
 NAME = "assay"
 CONTROLLER = "SERVE_CONTROLLER_ACTOR"  # as Serve names it, in its namespace "serve"
@@ -48,6 +48,7 @@ def _deployment(name: str, replica: type, settings: ServeSettings) -> ray_serve.
             "target_ongoing_requests": replicas.target_ongoing,
             "upscale_delay_s": replicas.upscale_seconds,
             "downscale_delay_s": replicas.downscale_seconds,
+            "look_back_period_s": LOAD_SECONDS,
         }}  # fmt: skip
     deployment: ray_serve.Deployment = ray_serve.deployment(
         name=name,

@@ -15,6 +15,7 @@ from service.errors import SpecError
 from service.validation import Section, validate
 
 KEY_NAME = "[a-z0-9][a-z0-9-]{0,62}"
+LOAD_SECONDS = 30.0  # over which Serve averages the load that it scales by
 
 
 class Tls(Section):

@@ -20,7 +20,8 @@ import torch
 from jobs.common.classifiers import classifier
 from service.models import CardDraft, TensorSpec, publish
 from service.store import open_store
-from tests.benchmarks.serving import AT_ONCE, _serve, client, free_port, load, wait_for
+from tests.benchmarks.serving import AT_ONCE, _serve, client, load, wait_for
+from tests.ports import free_port
 
 MODEL, CLASSES = "bench", 10
 ROUNDS, REQUESTS, ATTACKERS = 3, 240, 2

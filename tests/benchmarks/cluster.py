@@ -19,7 +19,8 @@ import yaml
 
 from service import history
 from service.store import Folder, open_store
-from tests.cluster.nodes import BIN, LocalCluster, free_port, wait_for
+from tests.cluster.nodes import BIN, LocalCluster, wait_for
+from tests.ports import free_port
 from tests.serving.models import bits, put
 
 CELLS, SECONDS = 600, 0.1

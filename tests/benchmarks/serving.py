@@ -8,7 +8,6 @@ its processes per request. Ratios are against FastAPI and uvicorn.
 import asyncio
 import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,7 @@ import torch
 
 from service import models
 from service.store import open_store
+from tests.ports import free_port
 from tests.serving.models import bits, put
 
 MODEL, ROWS, LENGTH, ITERATIONS = "bench", 16, 32, 15
@@ -118,12 +118,6 @@ def wait_for(port: int, message: bytes, server: subprocess.Popen[bytes]) -> None
         except (OSError, AssertionError, asyncio.IncompleteReadError):
             assert server.poll() is None and time.monotonic() < deadline, "the server does not start"
             time.sleep(0.3)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def bare(store: str) -> float:

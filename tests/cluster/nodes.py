@@ -11,7 +11,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ import psutil
 import requests
 
 from service.submit import Head
+from tests.ports import free_port
 from tests.service.pace import HURRY
 
 BIN = Path(sys.executable).parent
@@ -201,20 +201,6 @@ def kill_tree(process: "subprocess.Popen[bytes]") -> None:
             continue
     process.wait()
     psutil.wait_procs(tree, timeout=10)
-
-
-_given: set[int] = set()
-
-
-def free_port() -> int:
-    """Another each time, and below those of the kernel: of these Ray takes some for itself, and shares none."""
-    while True:
-        port = 20_000 + secrets.randbelow(12_000)
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            if port not in _given:
-                _given.add(port)
-                return port
 
 
 def _listens(port: int) -> bool:

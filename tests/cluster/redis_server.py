@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.nodes import free_port
+from tests.ports import free_port
 
 PACKAGES = ("redis-server", "redis-tools", "liblzf1", "libjemalloc2")
 

@@ -6,15 +6,12 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
-import pytest
 from pyarrow import parquet
 
 from service import history
 from service.store import Folder
 from tests.cluster.nodes import LocalCluster, wait_for
 from tests.cluster.test_survival import ended, run_of, undisturbed, written
-
-pytestmark = pytest.mark.slow  # minutes: nodes are started, lost and waited for
 
 PARAMS = {
     "data": {"name": "digits"},

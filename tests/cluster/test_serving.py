@@ -15,7 +15,8 @@ import pytest
 import yaml
 
 from service.store import open_store
-from tests.cluster.nodes import BIN, LocalCluster, free_port, wait_for
+from tests.cluster.nodes import BIN, LocalCluster, wait_for
+from tests.ports import free_port
 from tests.serving.models import bits, put
 
 pytestmark = pytest.mark.slow  # minutes: nodes are started, lost and waited for

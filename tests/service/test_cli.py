@@ -62,12 +62,20 @@ def test_run_show_compare_logs(walk: Path, tmp_path: Path, capfd: pytest.Capture
     assert resumed["models"] == ["walk/1"], "resuming what is done publishes nothing twice"
 
 
+WORKER = """
+import torch
+from service.trial import set_threads
+set_threads(1)
+assert torch.get_deterministic_debug_mode() == 1
+"""
+
+
 @pytest.mark.parametrize(
     ("code", "left_out"),
     [
         ("import service.cli", "torch ray matplotlib"),  # commands that look at a store
         ("import service.submit, service.plan", "torch ray.tune"),  # those that ask a cluster
-        ("from service.trial import set_threads; set_threads(1)", "torch._dynamo torch._inductor"),  # workers
+        (WORKER, "torch._dynamo torch._inductor"),
     ],
 )
 def test_what_is_not_needed_is_not_loaded(code: str, left_out: str) -> None:

@@ -5,7 +5,6 @@ A TorchTrainer takes half a minute to start on a small machine, so but for one a
 
 import os
 import signal
-import socket
 import threading
 import time
 from pathlib import Path
@@ -24,6 +23,7 @@ from service.record import RunRecord, TrialRecord
 from service.runner import Execution
 from service.spec import Resources
 from service.store import Folder, open_store
+from tests.ports import free_port
 
 TWO = {"workers": 2}
 
@@ -75,9 +75,7 @@ def use_handle(rank: int, port: int, store: str, answers: Any) -> None:
 
 
 def test_only_the_first_rank_writes_and_all_know_the_same(tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     with multiprocessing.Manager() as manager:
         answers = manager.dict()
         multiprocessing.spawn(use_handle, (port, str(tmp_path), answers), nprocs=2)

@@ -1,6 +1,5 @@
 """One Serve application for all tests of this folder that speak HTTP."""
 
-import socket
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,14 +11,8 @@ from ray import serve
 from service.store import Folder, open_store
 from serving import app
 from serving.settings import Attacks, Batching, Http, Limits, Logging, Models, Queue, ServeSettings
+from tests.ports import free_port
 from tests.serving.models import put, put_classifier
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
 
 SETTINGS = ServeSettings(
     http=Http(port=free_port()),

@@ -31,7 +31,7 @@ from service.store import open_store
 from serving import app
 from serving.keys import new_key
 from serving.server import Server
-from tests.serving.conftest import free_port
+from tests.ports import free_port
 from tests.serving.models import bits, pixels, put, put_classifier
 from tests.serving.test_attack_server import message as attack_message
 

@@ -1,6 +1,5 @@
 """Two processes that share batches, against one process that has them whole. Processes of torch's own, without Ray."""
 
-import socket
 from typing import Any
 
 import pytest
@@ -10,6 +9,7 @@ from torch.nn import functional
 
 from jobs.common import parallel
 from service.errors import InputError
+from tests.ports import free_port
 
 BATCHES = (6, 7)  # divided evenly, and not
 
@@ -93,9 +93,7 @@ def second_derivative() -> Tensor:
 @pytest.fixture(scope="module")
 def two() -> dict[int, dict[str, Any]]:
     """What two processes found, by rank."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     with multiprocessing.Manager() as manager:
         answers = manager.dict()
         multiprocessing.spawn(on_each_rank, (port, answers), nprocs=2)

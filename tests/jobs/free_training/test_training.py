@@ -1,7 +1,6 @@
 """The loop: killed and resumed, stopped by overfitting, refused, shared by two processes; and what it counts."""
 
 import math
-import socket
 from typing import Any
 
 import pytest
@@ -28,6 +27,7 @@ from service.errors import InputError, RunFailedError
 from service.run import Run
 from service.store import open_store
 from tests.jobs.free_training import tiny
+from tests.ports import free_port
 
 BALL = Ball("Linf", 0.1)
 METHODS = [
@@ -333,9 +333,7 @@ def on_each_rank(rank: int, port: int, folder: str, answers: Any) -> None:
 @pytest.fixture(scope="module")
 def two(tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, Any]]:
     """What two processes found, by rank."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     with multiprocessing.Manager() as manager:
         answers = manager.dict()
         multiprocessing.spawn(on_each_rank, (port, str(tmp_path_factory.mktemp("two")), answers), nprocs=2)

@@ -1,7 +1,6 @@
 """The loop: killed and resumed, accumulated, shared by two processes; rates of groups, batch norm, the loss."""
 
 import math
-import socket
 from typing import Any
 
 import pytest
@@ -19,6 +18,7 @@ from service.errors import InputError, RunFailedError
 from service.run import Run
 from service.store import open_store
 from tests.jobs.stacked_unets import tiny
+from tests.ports import free_port
 
 
 def trained(net: nn.Module, run: Run, params: TrainingParams = tiny.TRAINING, images: Any = None) -> nn.Module:
@@ -171,9 +171,7 @@ def test_two_processes_that_share_each_batch(make_run: Any, tmp_path: Any) -> No
     """Ranks have 3 and 2 images, with numbers of ignored pixels of their own: the same weights as one process."""
     run = make_run("alone")
     alone: dict[str, Tensor] = dict(trained(tiny.network(name="plain"), run, SHARED).state_dict())
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     multiprocessing.spawn(_rank, (2, port, str(tmp_path)), nprocs=2)  # type: ignore[no-untyped-call]
     for rank in range(2):
         shared = torch.load(tmp_path / f"{rank}.pt", weights_only=True)

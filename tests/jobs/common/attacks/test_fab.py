@@ -61,7 +61,9 @@ def test_the_released_code_step_by_step(norm: str, epsilon: float, targets: int)
     # theirs also asks about the best points of each start; in L1 rounding decides between pixels of like slopes, and
     # on some processors it sends one of the images elsewhere in the last steps
     nearest = torch.stack([(moved[1] - points).abs().flatten(2).amax(2).amin(0) for points in moved[0]])
-    assert float((nearest < 1e-3).float().mean()) >= (0.9 if norm == "L1" else 0.97)
+    visited = nearest < 1e-3
+    assert float(visited.float().mean()) >= (0.9 if norm == "L1" else 0.99)
+    assert norm == "L1" or int((~visited).any(0).sum()) <= 1
 
 
 def test_to_break_is_enough() -> None:
