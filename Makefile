@@ -39,7 +39,7 @@ bench: $(VENV)/bench
 	$(BIN)/python -m tests.benchmarks
 
 data: $(VENV)/ready
-	$(BIN)/python -m jobs.common.datasets.debian
+	$(BIN)/python -m jobs.common.data.debian
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache *.egg-info

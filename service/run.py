@@ -20,13 +20,15 @@ import pyarrow.parquet
 from PIL import Image
 from pydantic import BaseModel
 
-from service import checkpoint, fanout, models
-from service.cells import CellStore, key_of
+from service import models
 from service.errors import StoreError
-from service.fanout import Executor, FailedCells, InProcess
+from service.execution import checkpoints
+from service.execution.fan_out import mapping
+from service.execution.fan_out.cells import CellStore, key_of
+from service.execution.fan_out.mapping import Executor, FailedCells, InProcess
+from service.execution.records import Artefact, TrialStatus
 from service.models import CardDraft, ModelCard
 from service.provenance import derive_seed
-from service.record import Artefact, TrialStatus
 from service.store import Folder
 
 if TYPE_CHECKING:
@@ -104,7 +106,7 @@ class Run:
 
         The rows logged so far go into the same file, so that after a kill the two always agree.
         """
-        self.folder.write(CHECKPOINT, checkpoint.encode({"state": state, "rows": self.rows}))
+        self.folder.write(CHECKPOINT, checkpoints.encode({"state": state, "rows": self.rows}))
 
     def restore(self) -> dict[str, Any] | None:
         """The state saved last, None if there is none. Rows logged after it are taken back: they will be made again.
@@ -113,7 +115,7 @@ class Run:
         """
         if not self.folder.exists(CHECKPOINT):
             return None
-        saved = checkpoint.decode(self.folder.read(CHECKPOINT))
+        saved = checkpoints.decode(self.folder.read(CHECKPOINT))
         self.rows = saved["rows"]
         for index, row in enumerate(self.rows):
             self._report(index, row, self._total_steps)
@@ -155,9 +157,11 @@ class Run:
     def _map(
         self, folder: Folder, fn: Callable[[Any, Any], Any], cells: Sequence[Any], shared: Any, name: str | None
     ) -> list[Any]:
-        work = fanout.prepare(name, fn, shared)
+        work = mapping.prepare(name, fn, shared)
         place = folder / "cells" / work.name / key_of(work.path, work.shared.digest)[:16]
-        results, failed = fanout.map_cells(work, cells, CellStore(place, common=folder is self._common), self._executor)
+        results, failed = mapping.map_cells(
+            work, cells, CellStore(place, common=folder is self._common), self._executor
+        )
         if failed:
             self.failed_cells.append(failed)
         return results
@@ -222,7 +226,7 @@ class Run:
     def save_model(self, name: str, module: "nn.Module", draft: CardDraft) -> None:
         """Stage a trained model. When the run ends, of all trials that saved this name the best one's is published."""
         staged = {"weights": dict(module.state_dict()), "draft": draft.model_dump(mode="json")}
-        self._keep("model", f"{STAGED}/{name}.safetensors", checkpoint.encode(staged), draft.description)
+        self._keep("model", f"{STAGED}/{name}.safetensors", checkpoints.encode(staged), draft.description)
 
     def _keep(self, kind: Any, path: str, data: bytes, title: str) -> None:
         self.folder.write(path, data)

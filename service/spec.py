@@ -11,9 +11,10 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, Field, SerializeAsAny, field_validator, model_validator
 
-from service import catalog, yaml_text
+from service import catalog
 from service.errors import SpecError
-from service.validation import Json, Section, kind_of, validate
+from service.planning import yaml_text
+from service.planning.validation import Json, Section, kind_of, validate
 
 
 class Uniform(Section):

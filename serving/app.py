@@ -15,15 +15,15 @@ import ray
 from ray import serve as ray_serve
 
 from service import models
-from service.cluster import connect
+from service.cluster.connection import connect
 from service.errors import ClusterError, InputError
 from service.models import ModelCard
 from service.store import open_store
-from serving import attack_server, front
-from serving import settings as settings_of
-from serving.attack_server import AttackServer
-from serving.server import Server
-from serving.settings import LOAD_SECONDS, ServeSettings
+from serving.http import attack_server, middleware
+from serving.http import settings as settings_of
+from serving.http.attack_server import AttackServer
+from serving.http.server import Server
+from serving.http.settings import LOAD_SECONDS, ServeSettings
 
 NAME = "assay"
 CONTROLLER = "SERVE_CONTROLLER_ACTOR"  # as Serve names it, in its namespace "serve"
@@ -85,7 +85,7 @@ def environment(settings: ServeSettings, folder: str) -> Mapping[str, str]:
 
     folder: for the sockets of HAProxy; by default all users of a machine would share one.
     """
-    variables = dict(front.environment(settings))
+    variables = dict(middleware.environment(settings))
     if settings.haproxy:
         variables |= {
             "RAY_SERVE_ENABLE_HA_PROXY": "1",

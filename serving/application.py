@@ -4,7 +4,7 @@ from ray.serve import Application
 
 from service.store import open_store
 from serving import app
-from serving import settings as settings_of
+from serving.http import settings as settings_of
 
 
 def build(args: dict[str, str]) -> Application:

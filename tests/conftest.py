@@ -15,7 +15,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 @pytest.fixture(scope="session")
 def ray_session() -> Iterator[None]:
     """An embedded Ray with 4 logical cores, started once."""
-    from service.cluster import connect
+    from service.cluster.connection import connect
 
     with connect(address="local", cpus=4):
         yield

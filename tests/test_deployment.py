@@ -14,13 +14,14 @@ from packaging.specifiers import SpecifierSet
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.serve.schema import ServeDeploySchema
 
-from service import node_types, spec
-from service.cluster import check_feasible
+from service import spec
+from service.cluster import node_types
+from service.cluster.connection import check_feasible
+from service.cluster.node_types import NodeType
+from service.cluster.sweep import FAN_OUT_BYTES
 from service.errors import AssayError
-from service.node_types import NodeType
 from service.spec import Resources
-from service.sweep import FAN_OUT_BYTES
-from serving import settings
+from serving.http import settings
 
 PINS = " ".join(tomllib.loads(Path("pyproject.toml").read_text())["project"]["dependencies"])
 RAY = SpecifierSet(re.search(r"ray\[[^\]]*\]([^ ]+)", PINS)[1])  # type: ignore[index]

@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from jobs.common.batches import Epochs, permutation
+from jobs.common.data.batches import Epochs, permutation
 from jobs.common.params import StudyParams
 from jobs.deep_thinking.problems.base import Problem
 from jobs.deep_thinking.problems.cache import cached_sample

@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor
 
 from jobs.common.params import StudyParams
-from jobs.common.training import device_of
+from jobs.common.training.optimizers import device_of
 from jobs.deep_thinking.data import Instances, batches
 from jobs.deep_thinking.networks import Thinker
 from jobs.deep_thinking.problems.base import Problem

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
-from jobs.common.plots import BAND, house_style, ordered_colours, panels, training_band
+from jobs.common.figures.plots import BAND, house_style, ordered_colours, panels, training_band
 
 FRAME = 360  # the longer side of a frame of an animation, in pixels
 CAPTION = 26  # height of the line of text under it

@@ -23,7 +23,7 @@ import torch
 from pydantic import Field, JsonValue, model_validator
 
 from jobs.common.params import StudyParams
-from jobs.common.training import device, device_of
+from jobs.common.training.optimizers import device, device_of
 from jobs.deep_thinking import figures
 from jobs.deep_thinking.evaluation import (
     LOOK_AHEAD,

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from jobs.common.params import StudyParams
-from jobs.common.training import OptimizerParams, device_of, moments, restore_moments, set_rate
+from jobs.common.training.optimizers import OptimizerParams, device_of, moments, restore_moments, set_rate
 from jobs.deep_thinking.data import Data, FixedSet, FreshBatches, Instances, batches
 from jobs.deep_thinking.networks import Thinker
 from jobs.deep_thinking.problems.base import Problem

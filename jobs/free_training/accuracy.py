@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from jobs.common import parallel
 from jobs.common.attacks.ball import Ball
 from jobs.common.attacks.base import Attack
-from jobs.common.datasets.base import ImageSet
-from jobs.common.training import device_of
+from jobs.common.data.images.base import ImageSet
+from jobs.common.training import parallel
+from jobs.common.training.optimizers import device_of
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from jobs.common.augmentation import AugmentationParams
-from jobs.common.batches import Epochs, permutation
-from jobs.common.datasets.base import ImageSet, Part
+from jobs.common.data.augmentation import AugmentationParams
+from jobs.common.data.batches import Epochs, permutation
+from jobs.common.data.images.base import ImageSet, Part
 from service.errors import InputError
 
 

@@ -9,7 +9,7 @@ from pydantic import Field, StringConstraints
 from torch import Tensor, nn
 
 from jobs.common.attacks import PGD, AttackParams, Ball
-from jobs.common.datasets.base import ImageSet
+from jobs.common.data.images.base import ImageSet
 from jobs.common.params import StudyParams
 from jobs.free_training.accuracy import Verdict, attacked, correct
 

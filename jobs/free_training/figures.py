@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from jobs.common.plots import GREY, PALETTE, house_style, panels
+from jobs.common.figures.plots import GREY, PALETTE, house_style, panels
 
 
 @dataclass(frozen=True)

@@ -28,13 +28,13 @@ from pydantic import Field, model_validator
 
 from jobs.common.attacks import Ball
 from jobs.common.attacks.checks import check_ball
-from jobs.common.classifier_params import ClassifierParams, check_fit
-from jobs.common.classifiers import ARCHITECTURES
-from jobs.common.datasets import DATASETS, DataParams
-from jobs.common.datasets.base import ImageSet
+from jobs.common.data.images import DATASETS, DataParams
+from jobs.common.data.images.base import ImageSet
 from jobs.common.imports import resolve
+from jobs.common.models.classifier_params import ClassifierParams, check_fit
+from jobs.common.models.classifiers import ARCHITECTURES
 from jobs.common.params import StudyParams
-from jobs.common.training import device
+from jobs.common.training.optimizers import device
 from jobs.free_training import figures
 from jobs.free_training.data import TrainingData
 from jobs.free_training.evaluation import EvaluationParams, evaluate

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from jobs.common import parallel
-from jobs.common.precision import Precision
+from jobs.common.training import parallel
+from jobs.common.training.precision import Precision
 
 Crafting = Literal["train", "eval"]
 

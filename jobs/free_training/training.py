@@ -13,13 +13,13 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from jobs.common import parallel
 from jobs.common.attacks.ball import Ball
 from jobs.common.attacks.pgd import PGD
-from jobs.common.augmentation import AugmentationParams
+from jobs.common.data.augmentation import AugmentationParams
 from jobs.common.params import StudyParams
-from jobs.common.precision import Precision, PrecisionName, check_precision
-from jobs.common.training import OptimizerParams, device_of, moments, restore_moments, set_rate
+from jobs.common.training import parallel
+from jobs.common.training.optimizers import OptimizerParams, device_of, moments, restore_moments, set_rate
+from jobs.common.training.precision import Precision, PrecisionName, check_precision
 from jobs.free_training.accuracy import attacked, correct
 from jobs.free_training.data import TrainingData
 from jobs.free_training.methods.base import Method

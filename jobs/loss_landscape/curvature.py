@@ -15,7 +15,7 @@ from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from jobs.common.weights import Direction
+from jobs.common.models.weights import Direction
 from jobs.loss_landscape.directions import Normalisation, rescale
 from jobs.loss_landscape.evaluation import Loss, cross_entropy
 from service.errors import InputError

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from jobs.common.batches import permutation
-from jobs.common.classifiers import Classifier
-from jobs.common.datasets.base import ImageSet
+from jobs.common.data.batches import permutation
+from jobs.common.data.images.base import ImageSet
+from jobs.common.models.classifiers import Classifier
 from service.errors import InputError
 
 MOST_BYTES = 16 << 30

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from jobs.common.weights import Direction, check_alike
+from jobs.common.models.weights import Direction, check_alike
 from service.errors import InputError
 
 Normalisation = Literal["filter", "layer", "weight", "dfilter", "dlayer", "none"]

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from jobs.common.costs import KNOWN, LayerWork, layer_work, least_seconds
-from jobs.common.datasets import DataParams
-from jobs.common.datasets.base import Split
-from jobs.common.network_params import StoredNetwork, TrainedNetwork
-from jobs.common.weights import tensors
+from jobs.common.data.images import DataParams
+from jobs.common.data.images.base import Split
+from jobs.common.estimation import KNOWN, LayerWork, layer_work, least_seconds
+from jobs.common.models.network_params import StoredNetwork, TrainedNetwork
+from jobs.common.models.weights import tensors
 from jobs.loss_landscape.directions import random_direction
 from jobs.loss_landscape.evaluation import Evaluator, EvaluatorParams
 from jobs.loss_landscape.grid import GridParams

@@ -20,11 +20,11 @@ from torch import Tensor, fx, nn
 from torch.func import functional_call
 from torch.nn import functional
 
-from jobs.common import graph
 from jobs.common.imports import resolve
+from jobs.common.models import graph
+from jobs.common.models.weights import Direction, places
 from jobs.common.params import StudyParams
-from jobs.common.training import device
-from jobs.common.weights import Direction, places
+from jobs.common.training.optimizers import device
 from jobs.loss_landscape import first_layer
 
 PrecisionName = Literal["float32", "bfloat16"]

@@ -20,7 +20,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from mpl_toolkits.mplot3d import Axes3D
 
-from jobs.common.plots import PALETTE, house_style, panels
+from jobs.common.figures.plots import PALETTE, house_style, panels
 
 WIDE = 30  # highest loss over lowest, from which a scale is logarithmic
 DEPTH = 1e-12  # of the highest loss: what is below it is at the bottom of a logarithmic scale

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.func import functional_call
 
-from jobs.common.graph import LAYERS, macs, module_of
-from jobs.common.weights import Direction, places
+from jobs.common.models.graph import LAYERS, macs, module_of
+from jobs.common.models.weights import Direction, places
 
 LEAST_SHARE = 0.1  # of all multiply-adds, below which it does not pay
 LEAST_INPUTS = 64  # that an output is made of, below which the sum costs as much as the layer

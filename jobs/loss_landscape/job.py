@@ -26,25 +26,26 @@ import numpy as np
 import torch
 from pydantic import Field, model_validator
 
-from jobs.common.classifiers import ARCHITECTURES
-from jobs.common.datasets import DATASETS, DataParams
-from jobs.common.datasets.base import ImageSet, Split
+from jobs.common.data.images import DATASETS, DataParams
+from jobs.common.data.images.base import ImageSet, Split
 from jobs.common.imports import resolve
-from jobs.common.network_params import StoredNetwork, TrainedNetwork
+from jobs.common.models.classifiers import ARCHITECTURES
+from jobs.common.models.network_params import StoredNetwork, TrainedNetwork
+from jobs.common.models.weights import tensors
 from jobs.common.params import StudyParams
-from jobs.common.weights import tensors
-from jobs.loss_landscape import direction_file, estimation, figures
+from jobs.loss_landscape import estimation, figures
 from jobs.loss_landscape.curvature import Neighbourhood, curvature_at
 from jobs.loss_landscape.data import as_seen, draw
 from jobs.loss_landscape.directions import cosine, moved
 from jobs.loss_landscape.evaluation import LOSSES, EvaluatorParams
+from jobs.loss_landscape.files import direction_file
+from jobs.loss_landscape.files.surface_files import SurfaceFile, vtk_polydata, write_surface
 from jobs.loss_landscape.grid import AxisParams, GridParams
 from jobs.loss_landscape.interactive import interactive
 from jobs.loss_landscape.networks import Found, NetworkParams, find
 from jobs.loss_landscape.planes import Axes, ModelPlane, PlaneParams, RandomPlane, TrajectoryPlane, axes_of, others
 from jobs.loss_landscape.refinement import RefinementParams
 from jobs.loss_landscape.surface import Subject, Surface, Whole, compute_surface, plain_means
-from jobs.loss_landscape.surface_files import SurfaceFile, vtk_polydata, write_surface
 from jobs.loss_landscape.trajectory import project, surrounding
 from service.errors import InputError
 from service.models import CardDraft, TensorSpec

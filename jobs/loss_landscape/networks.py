@@ -8,15 +8,15 @@ from typing import Annotated, Literal
 from pydantic import Field
 from torch import Tensor, nn
 
-from jobs.common.classifier_params import ClassifierParams, check_fit
-from jobs.common.datasets import DataParams
-from jobs.common.datasets.base import ImageSet, Split
-from jobs.common.network_params import StoredNetwork, TrainedNetwork
+from jobs.common.data.images import DataParams
+from jobs.common.data.images.base import ImageSet, Split
+from jobs.common.models.classifier_params import ClassifierParams, check_fit
+from jobs.common.models.network_params import StoredNetwork, TrainedNetwork
+from jobs.common.models.weights import check_finite, tensors
 from jobs.common.params import StudyParams
-from jobs.common.supervised import Training, train
-from jobs.common.training import device
-from jobs.common.weights import check_finite, tensors
-from jobs.loss_landscape.weights_file import load_weights
+from jobs.common.training.optimizers import device
+from jobs.common.training.supervised import Training, train
+from jobs.loss_landscape.files.weights_file import load_weights
 from service.run import Run
 
 

@@ -10,9 +10,8 @@ from pydantic import Field
 from torch import Tensor
 
 from jobs.common.imports import resolve
+from jobs.common.models.weights import Direction, Space, tensors
 from jobs.common.params import StudyParams
-from jobs.common.weights import Direction, Space, tensors
-from jobs.loss_landscape import direction_file
 from jobs.loss_landscape.curvature import Hessian, eigenvector_axes
 from jobs.loss_landscape.directions import (
     Ignore,
@@ -23,6 +22,7 @@ from jobs.loss_landscape.directions import (
     rescale,
 )
 from jobs.loss_landscape.evaluation import LOSSES
+from jobs.loss_landscape.files import direction_file
 from jobs.loss_landscape.networks import Found, NetworkParams
 from jobs.loss_landscape.trajectory import principal_axes
 from service.errors import InputError

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from jobs.common.weights import Direction
+from jobs.common.models.weights import Direction
 from jobs.loss_landscape.evaluation import Evaluator, EvaluatorParams, Scores, plain_scores
 from jobs.loss_landscape.grid import GridParams
 from jobs.loss_landscape.refinement import Index, RefinementParams, interpolate, measure

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from jobs.common.weights import Direction, check_alike, check_finite
+from jobs.common.models.weights import Direction, check_alike, check_finite
 from jobs.loss_landscape.directions import Ignore, check_axes, complete
 from service.errors import InputError
 

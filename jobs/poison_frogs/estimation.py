@@ -11,18 +11,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from jobs.common.classifier_params import ClassifierParams
-from jobs.common.costs import KNOWN, layer_work, least_seconds
-from jobs.common.datasets import DataParams
+from jobs.common.data.images import DataParams
+from jobs.common.estimation import KNOWN, layer_work, least_seconds
 from jobs.common.imports import resolve
-from jobs.common.model_reference import ModelReference
+from jobs.common.models.classifier_params import ClassifierParams
+from jobs.common.models.reference import ModelReference
 from jobs.poison_frogs.features import Features
-from jobs.poison_frogs.heads import HeadParams, fit_head
-from jobs.poison_frogs.recipes import Matching, Polytope, Recipe
-from jobs.poison_frogs.search import batches
-from jobs.poison_frogs.selection import class_index
-from jobs.poison_frogs.setups import Setup
-from jobs.poison_frogs.victims import ScratchParams, VictimParams
+from jobs.poison_frogs.poisons.recipes import Matching, Polytope, Recipe
+from jobs.poison_frogs.poisons.search import batches
+from jobs.poison_frogs.targets.selection import class_index
+from jobs.poison_frogs.targets.setups import Setup
+from jobs.poison_frogs.victims.heads import HeadParams, fit_head
+from jobs.poison_frogs.victims.networks import ScratchParams, VictimParams
 from service.errors import InputError
 
 EVALUATIONS = 200  # of L-BFGS for a head, as measured on digits

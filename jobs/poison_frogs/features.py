@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from jobs.common.classifiers import LARGEST, Classifier
-from jobs.common.classifiers.normalisation import normalisation
+from jobs.common.models.classifiers import LARGEST, Classifier
+from jobs.common.models.classifiers.normalisation import normalisation
 from service.errors import InputError
 
 BATCH = 256

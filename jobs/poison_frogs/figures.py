@@ -9,12 +9,12 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from jobs.common.plots import GREY, PALETTE, house_style, panels
-from jobs.poison_frogs.angles import class_vector
-from jobs.poison_frogs.retraining import Retraining, head_name
-from jobs.poison_frogs.search import Crafts
-from jobs.poison_frogs.selection import Target
-from jobs.poison_frogs.verdicts import Outcome, rates
+from jobs.common.figures.plots import GREY, PALETTE, house_style, panels
+from jobs.poison_frogs.poisons.search import Crafts
+from jobs.poison_frogs.targets.selection import Target
+from jobs.poison_frogs.victims.angles import class_vector
+from jobs.poison_frogs.victims.retraining import Retraining, head_name
+from jobs.poison_frogs.victims.verdicts import Outcome, rates
 from service.run import Run
 
 CLEAN_COLOURS = (PALETTE[0], PALETTE[2])  # of the classes of targets and of bases

@@ -33,20 +33,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from jobs.common.datasets.base import ImageSet
-from jobs.common.network_params import TrainedNetwork
+from jobs.common.data.images.base import ImageSet
+from jobs.common.models.network_params import TrainedNetwork
 from jobs.poison_frogs import estimation, figures, tables
-from jobs.poison_frogs.benchmark import check_crafts, check_setup, targets_of
-from jobs.poison_frogs.crafting import Crafting, Subject
-from jobs.poison_frogs.heads import Head, HeadParams
 from jobs.poison_frogs.networks import networks_of
 from jobs.poison_frogs.params import Params
-from jobs.poison_frogs.retraining import Group, Retraining, controls, head_name
-from jobs.poison_frogs.search import crafts_of, features_of
-from jobs.poison_frogs.selection import Scene, Target, class_index, nearest, select
-from jobs.poison_frogs.setups import Setup
-from jobs.poison_frogs.verdicts import rates, verdicts_of
-from jobs.poison_frogs.victims import ScratchParams, VictimParams
+from jobs.poison_frogs.poisons.crafting import Crafting, Subject
+from jobs.poison_frogs.poisons.search import crafts_of, features_of
+from jobs.poison_frogs.targets.benchmark import check_crafts, check_setup, targets_of
+from jobs.poison_frogs.targets.selection import Scene, Target, class_index, nearest, select
+from jobs.poison_frogs.targets.setups import Setup
+from jobs.poison_frogs.victims.heads import Head, HeadParams
+from jobs.poison_frogs.victims.networks import ScratchParams, VictimParams
+from jobs.poison_frogs.victims.retraining import Group, Retraining, controls, head_name
+from jobs.poison_frogs.victims.verdicts import rates, verdicts_of
 from service.errors import InputError, RunFailedError
 from service.run import Run, Trial
 

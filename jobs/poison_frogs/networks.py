@@ -2,13 +2,13 @@
 
 from torch import nn
 
-from jobs.common.classifier_params import check_fit
-from jobs.common.datasets.base import ImageSet
-from jobs.common.network_params import TrainedNetwork
-from jobs.common.supervised import Training, train
-from jobs.common.training import device
-from jobs.poison_frogs.heads import HeadParams
+from jobs.common.data.images.base import ImageSet
+from jobs.common.models.classifier_params import check_fit
+from jobs.common.models.network_params import TrainedNetwork
+from jobs.common.training.optimizers import device
+from jobs.common.training.supervised import Training, train
 from jobs.poison_frogs.params import Params
+from jobs.poison_frogs.victims.heads import HeadParams
 from service.models import CardDraft, TensorSpec
 from service.run import Run
 

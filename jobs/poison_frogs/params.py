@@ -4,18 +4,18 @@ from typing import Annotated, Self
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
-from jobs.common.classifier_params import ClassifierParams
-from jobs.common.classifiers import ARCHITECTURES
-from jobs.common.datasets import DATASETS, DataParams
+from jobs.common.data.images import DATASETS, DataParams
 from jobs.common.imports import resolve
-from jobs.common.network_params import StoredNetwork, TrainedNetwork
+from jobs.common.models.classifier_params import ClassifierParams
+from jobs.common.models.classifiers import ARCHITECTURES
+from jobs.common.models.network_params import StoredNetwork, TrainedNetwork
 from jobs.common.params import StudyParams
-from jobs.poison_frogs.benchmark import SetupsParams
-from jobs.poison_frogs.filters import DefenceParams
-from jobs.poison_frogs.heads import HeadParams
-from jobs.poison_frogs.recipes import AttackParams, Paper, Recipe, RetryParams
-from jobs.poison_frogs.selection import BaseParams, PairParams, TargetParams
-from jobs.poison_frogs.victims import ScratchParams, VictimParams
+from jobs.poison_frogs.defences.filters import DefenceParams
+from jobs.poison_frogs.poisons.recipes import AttackParams, Paper, Recipe, RetryParams
+from jobs.poison_frogs.targets.benchmark import SetupsParams
+from jobs.poison_frogs.targets.selection import BaseParams, PairParams, TargetParams
+from jobs.poison_frogs.victims.heads import HeadParams
+from jobs.poison_frogs.victims.networks import ScratchParams, VictimParams
 from service.errors import InputError
 
 Name = Annotated[str, StringConstraints(pattern="^[a-z][a-z0-9_]{0,31}$")]

@@ -7,16 +7,16 @@ from typing import Any
 
 import torch
 
-from jobs.common.datasets.base import ImageSet
-from jobs.poison_frogs.defences import starved
-from jobs.poison_frogs.export import INDEX, PoisonSet, to_8_bits, write
-from jobs.poison_frogs.filters import DeepKnn
-from jobs.poison_frogs.heads import HeadParams
+from jobs.common.data.images.base import ImageSet
+from jobs.poison_frogs.defences.detectors import starved
+from jobs.poison_frogs.defences.filters import DeepKnn
 from jobs.poison_frogs.params import Params
-from jobs.poison_frogs.retraining import Retraining
-from jobs.poison_frogs.search import Crafts
-from jobs.poison_frogs.selection import Target
-from jobs.poison_frogs.verdicts import Outcome, rates
+from jobs.poison_frogs.poisons.export import INDEX, PoisonSet, to_8_bits, write
+from jobs.poison_frogs.poisons.search import Crafts
+from jobs.poison_frogs.targets.selection import Target
+from jobs.poison_frogs.victims.heads import HeadParams
+from jobs.poison_frogs.victims.retraining import Retraining
+from jobs.poison_frogs.victims.verdicts import Outcome, rates
 from service.run import Run
 
 

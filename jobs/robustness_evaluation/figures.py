@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from jobs.common.plots import PALETTE, house_style, panels
+from jobs.common.figures.plots import PALETTE, house_style, panels
 
 BLACK = "#000000"
 

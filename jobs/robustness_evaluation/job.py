@@ -24,10 +24,10 @@ import torch
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from jobs.common.attacks import AttackParams, AutoAttack, Ball, Norm
-from jobs.common.datasets import DATASETS, DataParams
-from jobs.common.datasets.base import ImageSet, Part, Split
+from jobs.common.data.images import DATASETS, DataParams
+from jobs.common.data.images.base import ImageSet, Part, Split
 from jobs.common.imports import resolve
-from jobs.common.model_reference import ModelReference
+from jobs.common.models.reference import ModelReference
 from jobs.common.params import StudyParams
 from jobs.robustness_evaluation import figures, slices, tables
 from jobs.robustness_evaluation.robustness import Outcome, gathered, minimum_norm, worst_case

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from jobs.common.attacks import Attack, AttackParams, Ball, Goal, Norm, Search
 from jobs.common.attacks.checks import check_ball, check_batch, check_classes, check_evaluation_mode
-from jobs.common.datasets.base import ImageSet
-from jobs.common.training import device
+from jobs.common.data.images.base import ImageSet
+from jobs.common.training.optimizers import device
 from service.errors import InputError
 
 Span = tuple[int, int]  # the first image of a slice, and the first after it

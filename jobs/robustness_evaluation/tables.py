@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from jobs.common.datasets.base import ImageSet
-from jobs.common.intervals import wilson
+from jobs.common.data.images.base import ImageSet
+from jobs.common.metrics.intervals import wilson
 from jobs.robustness_evaluation.robustness import Outcome, lacking, rises, square_breaks_more, worst_case
 
 CLEAN, WORST_CASE = "no attack", "worst case"  # with a space, so that no attack of a spec has such a name

@@ -11,10 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 from torch import Tensor
 
-from jobs.common import parallel
-from jobs.common.batches import Epochs, permutation
-from jobs.stacked_unets.augmentation import DRAWS, JointAugmentationParams
-from jobs.stacked_unets.datasets.base import Part, SegmentationSet
+from jobs.common.data.batches import Epochs, permutation
+from jobs.common.data.masks.augmentation import DRAWS, JointAugmentationParams
+from jobs.common.data.masks.base import Part, SegmentationSet
+from jobs.common.training import parallel
 from service.errors import InputError
 
 THREADS = 8  # that decode files

@@ -5,9 +5,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from jobs.common.costs import layer_work, least_seconds
-from jobs.stacked_unets.augmentation import JointAugmentationParams
-from jobs.stacked_unets.datasets import DataParams
+from jobs.common.data.masks import DataParams
+from jobs.common.data.masks.augmentation import JointAugmentationParams
+from jobs.common.estimation import layer_work, least_seconds
 from jobs.stacked_unets.network_params import NetworkParams
 from jobs.stacked_unets.training import TrainingParams
 

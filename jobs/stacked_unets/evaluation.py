@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from jobs.common import parallel
-from jobs.common.classifiers.sunet import UNetModule
-from jobs.common.training import device_of
-from jobs.stacked_unets.datasets.base import SegmentationSet
-from jobs.stacked_unets.metrics import IGNORE, confusion
+from jobs.common.data.masks.base import SegmentationSet
+from jobs.common.metrics.segmentation import IGNORE, confusion
+from jobs.common.models.classifiers.sunet import UNetModule
+from jobs.common.training import parallel
+from jobs.common.training.optimizers import device_of
 from jobs.stacked_unets.prediction import PredictionParams, predict
 
 

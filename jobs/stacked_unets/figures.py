@@ -8,9 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from jobs.common.plots import GREY, PALETTE, house_style, panels
-from jobs.stacked_unets.datasets.base import Colour
-from jobs.stacked_unets.metrics import IGNORE
+from jobs.common.data.masks.base import Colour
+from jobs.common.figures.plots import GREY, PALETTE, house_style, panels
+from jobs.common.metrics.segmentation import IGNORE
 
 WRONG, RIGHT, UNCOUNTED = (213, 60, 40), (225, 225, 225), (255, 255, 255)
 MOST_NAMED = 24  # classes in a legend

@@ -4,7 +4,7 @@ from typing import Literal
 
 from torch import nn
 
-from jobs.common.classifiers.sunet import initialise
+from jobs.common.models.classifiers.sunet import initialise
 
 HeadName = Literal["linear", "degridding"]
 

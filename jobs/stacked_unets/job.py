@@ -26,15 +26,15 @@ from typing import Any, Self
 from pydantic import Field, model_validator
 from torch import nn
 
+from jobs.common.data.masks import DATASETS, DataParams
+from jobs.common.data.masks.base import MOST_CLASSES, SegmentationSet
 from jobs.common.imports import resolve
+from jobs.common.metrics.segmentation import IGNORE, scores
 from jobs.common.params import StudyParams
-from jobs.common.training import device
+from jobs.common.training.optimizers import device
 from jobs.stacked_unets import estimation, figures
 from jobs.stacked_unets.data import TrainingData
-from jobs.stacked_unets.datasets import DATASETS, DataParams
-from jobs.stacked_unets.datasets.base import MOST_CLASSES, SegmentationSet
 from jobs.stacked_unets.evaluation import evaluate, gains, unets, without
-from jobs.stacked_unets.metrics import IGNORE, scores
 from jobs.stacked_unets.network_params import NetworkParams, check_fit
 from jobs.stacked_unets.networks import ARCHITECTURES
 from jobs.stacked_unets.prediction import PredictionParams, predict

@@ -6,9 +6,9 @@ import torch
 from pydantic import Field, JsonValue
 from torch import nn
 
-from jobs.common.model_reference import ModelReference, ReferredModel
+from jobs.common.models.reference import ModelReference, ReferredModel
 from jobs.common.params import StudyParams
-from jobs.common.training import device_of
+from jobs.common.training.optimizers import device_of
 from jobs.stacked_unets.networks import ARCHITECTURES, segmenter
 from service.errors import InputError
 from service.run import Run

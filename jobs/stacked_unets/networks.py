@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from jobs.common.classifiers import LARGEST
-from jobs.common.classifiers.normalisation import IMAGENET_MEAN, IMAGENET_STD, normalisation
-from jobs.common.classifiers.sunet import OUTPUT_STRIDES, PLANS, Plan, StackedUNets
 from jobs.common.imports import resolve
+from jobs.common.models.classifiers import LARGEST
+from jobs.common.models.classifiers.normalisation import IMAGENET_MEAN, IMAGENET_STD, normalisation
+from jobs.common.models.classifiers.sunet import OUTPUT_STRIDES, PLANS, Plan, StackedUNets
 from jobs.stacked_unets.heads import HEADS, head
 from jobs.stacked_unets.plain import PlainNet
 from service.errors import InputError

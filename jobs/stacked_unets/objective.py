@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from jobs.common import parallel
-from jobs.stacked_unets.metrics import IGNORE
+from jobs.common.metrics.segmentation import IGNORE
+from jobs.common.training import parallel
 
 
 def pixel_loss(logits: Tensor, labels: Tensor, easy_above: float | None = None) -> Tensor:

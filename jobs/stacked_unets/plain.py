@@ -6,7 +6,7 @@ at its default width have about as many weights.
 
 from torch import Tensor, nn
 
-from jobs.common.classifiers.preactivation_resnet import PreactivationBlock
+from jobs.common.models.classifiers.preactivation_resnet import PreactivationBlock
 
 
 class PlainNet(nn.Module):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from jobs.common.params import StudyParams
-from jobs.common.training import device_of
+from jobs.common.training.optimizers import device_of
 from jobs.stacked_unets.tiles import Score, Tiling, strips
 
 

@@ -13,14 +13,14 @@ from pydantic import Field
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from jobs.common import parallel
+from jobs.common.data.masks.augmentation import JointAugmentationParams
+from jobs.common.metrics.segmentation import scores
 from jobs.common.params import StudyParams
-from jobs.common.precision import Precision, PrecisionName, check_precision
-from jobs.common.training import CosineDecay, OptimizerParams, device_of, moments, restore_moments, set_rate
-from jobs.stacked_unets.augmentation import JointAugmentationParams
+from jobs.common.training import parallel
+from jobs.common.training.optimizers import CosineDecay, OptimizerParams, device_of, moments, restore_moments, set_rate
+from jobs.common.training.precision import Precision, PrecisionName, check_precision
 from jobs.stacked_unets.data import TrainingData
 from jobs.stacked_unets.evaluation import evaluate
-from jobs.stacked_unets.metrics import scores
 from jobs.stacked_unets.network_params import backbone_prefix
 from jobs.stacked_unets.objective import pixel_loss
 from jobs.stacked_unets.prediction import PredictionParams

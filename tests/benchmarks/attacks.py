@@ -31,8 +31,8 @@ from jobs.common.attacks.autoattack import AutoAttack
 from jobs.common.attacks.base import Attack, Ball
 from jobs.common.attacks.pgd import PGD
 from jobs.common.attacks.square import Square
-from jobs.common.classifiers import classifier
-from jobs.common.datasets import DataParams
+from jobs.common.data.images import DataParams
+from jobs.common.models.classifiers import classifier
 
 EPSILON = 4 / 255
 CONTESTS = (

@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 import torch
 
-from jobs.common.classifiers import classifier
+from jobs.common.models.classifiers import classifier
 from service.models import CardDraft, TensorSpec, publish
 from service.store import open_store
 from tests.benchmarks.serving import AT_ONCE, _serve, client, load, wait_for
@@ -95,7 +95,7 @@ def main() -> None:
 
 def _publish(store: str) -> None:
     draft = CardDraft(
-        architecture="jobs.common.classifiers:resnet20",
+        architecture="jobs.common.models.classifiers:resnet20",
         arguments={"classes": CLASSES},
         study="free_training",
         task="classification",

@@ -17,7 +17,7 @@ from pathlib import Path
 import httpx
 import yaml
 
-from service import history
+from service.execution import history
 from service.store import Folder, open_store
 from tests.cluster.nodes import BIN, LocalCluster, wait_for
 from tests.ports import free_port

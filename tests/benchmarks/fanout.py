@@ -12,9 +12,9 @@ from statistics import median
 
 import ray
 
-from service.cluster import connect
-from service.fanout import Executor, InProcess
-from service.ray_tasks import RayTasks
+from service.cluster.connection import connect
+from service.cluster.tasks import RayTasks
+from service.execution.fan_out.mapping import Executor, InProcess
 from service.run import Run
 from service.spec import Resources
 from service.store import open_store

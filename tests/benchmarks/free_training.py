@@ -13,9 +13,9 @@ from statistics import median
 import torch
 
 from jobs.common.attacks import Ball
-from jobs.common.classifiers import classifier
-from jobs.common.datasets.base import Pixels
-from jobs.common.training import OptimizerParams
+from jobs.common.data.images.base import Pixels
+from jobs.common.models.classifiers import classifier
+from jobs.common.training.optimizers import OptimizerParams
 from jobs.free_training.data import AugmentationParams, TrainingData
 from jobs.free_training.methods.base import Method
 from jobs.free_training.methods.free import Free

@@ -21,14 +21,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
-from jobs.common.classifiers import classifier
-from jobs.common.weights import Direction, tensors
+from jobs.common.models.classifiers import classifier
+from jobs.common.models.weights import Direction, tensors
 from jobs.loss_landscape.directions import moved, random_direction
 from jobs.loss_landscape.evaluation import PIXELS, Evaluator, EvaluatorParams
 from jobs.loss_landscape.grid import AxisParams, GridParams
 from jobs.loss_landscape.surface import Subject, compute_surface
-from service.cluster import connect
-from service.ray_tasks import RayTasks
+from service.cluster.connection import connect
+from service.cluster.tasks import RayTasks
 from service.run import Run
 from service.spec import Resources
 from service.store import open_store

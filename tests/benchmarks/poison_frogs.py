@@ -21,11 +21,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from jobs.common.datasets.base import Source
-from jobs.poison_frogs.collision import craft
+from jobs.common.data.images.base import Source
 from jobs.poison_frogs.features import Features, small
-from jobs.poison_frogs.recipes import Paper
-from jobs.poison_frogs.selection import digits_16
+from jobs.poison_frogs.poisons.collision import craft
+from jobs.poison_frogs.poisons.recipes import Paper
+from jobs.poison_frogs.targets.selection import digits_16
 
 PAIRS, TIMED_ART, ROUNDS = 64, 8, 3
 EPOCHS, BATCH = 12, 64

@@ -8,9 +8,10 @@ import tempfile
 import time
 from statistics import median
 
-from service import history, runner, spec
-from service.cluster import connect
-from service.runner import Execution
+from service import spec
+from service.cluster.connection import connect
+from service.execution import history, runner
+from service.execution.runner import Execution
 from service.store import open_store
 from tests.benchmarks import _loop
 

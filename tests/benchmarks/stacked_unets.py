@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from jobs.common.attacks.prepared import prepared
-from jobs.common.classifiers import classifier
+from jobs.common.models.classifiers import classifier
 from jobs.stacked_unets.networks import segmenter
 
 SIDE = 512

@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 import requests
 
-from service.submit import Head
+from service.cluster.submission import Head
 from tests.ports import free_port
 from tests.service.pace import HURRY
 

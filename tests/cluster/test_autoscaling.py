@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from service import history
+from service.execution import history
 from tests.cluster.nodes import BIN, LocalCluster, wait_for
 from tests.cluster.test_survival import ended, run_of, written
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from pyarrow import parquet
 
-from service import history
+from service.execution import history
 from service.store import Folder
 from tests.cluster.nodes import LocalCluster, wait_for
 from tests.cluster.test_survival import ended, run_of, undisturbed, written

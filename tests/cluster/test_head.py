@@ -11,7 +11,7 @@ import pytest
 from tests.cluster.nodes import LocalCluster, kill_tree, wait_for
 from tests.cluster.redis_server import Redis
 from tests.cluster.test_survival import ended, run_of, undisturbed, written
-from tests.service.test_fanout import computed, persisted
+from tests.service.execution.fan_out.test_mapping import computed, persisted
 
 pytestmark = pytest.mark.slow  # minutes: nodes are started, lost and waited for
 

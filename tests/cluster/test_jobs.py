@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from service import history
+from service.execution import history
 from service.store import Folder
 from tests.cluster.nodes import BIN, LocalCluster, wait_for
 from tests.cluster.test_survival import ended, run_of, undisturbed, written
-from tests.service.test_runner import results
+from tests.service.execution.test_runner import results
 
 pytestmark = pytest.mark.slow  # minutes: nodes are started, lost and waited for
 

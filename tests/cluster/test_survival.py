@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 import yaml
 
-from service import runner, spec
-from service.runner import Execution
+from service import spec
+from service.execution import runner
+from service.execution.runner import Execution
 from service.store import Folder, open_store
 from tests.cluster.nodes import LocalCluster, wait_for
+from tests.service.execution.test_runner import results
 from tests.service.pace import HURRY
-from tests.service.test_runner import results
 
 pytestmark = pytest.mark.slow  # minutes: nodes are started, lost and waited for
 

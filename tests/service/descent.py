@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
-from jobs.common import parallel
+from jobs.common.training import parallel
 from service.errors import InputError
 from service.run import Run
 

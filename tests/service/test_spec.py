@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service import spec, yaml_text
+from service import spec
 from service.errors import AssayError, SpecError
+from service.planning import yaml_text
 
 WALK = "job: tests.service.walk\n"
 

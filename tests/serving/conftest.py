@@ -10,7 +10,7 @@ from ray import serve
 
 from service.store import Folder, open_store
 from serving import app
-from serving.settings import Attacks, Batching, Http, Limits, Logging, Models, Queue, ServeSettings
+from serving.http.settings import Attacks, Batching, Http, Limits, Logging, Models, Queue, ServeSettings
 from tests.ports import free_port
 from tests.serving.models import put, put_classifier
 

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from jobs.common.classifiers import classifier
+from jobs.common.models.classifiers import classifier
 from jobs.deep_thinking.networks import ARCHITECTURES
 from jobs.stacked_unets.job import Params, _card
 from jobs.stacked_unets.network_params import NetworkParams
@@ -66,7 +66,7 @@ DIGITS = tuple(["zero", "one", "two", "three", "four", "five", "six", "seven", "
 def classifier_draft(channels: int = 1, side: int = 8, classes: tuple[str, ...] = DIGITS, **changes: Any) -> CardDraft:
     """The card of a small image classifier. side: -1 takes images of any size."""
     fields: dict[str, Any] = {
-        "architecture": "jobs.common.classifiers:digits_net",
+        "architecture": "jobs.common.models.classifiers:digits_net",
         "arguments": {"classes": len(classes), "channels": channels},
         "study": "free_training",
         "task": "classification",

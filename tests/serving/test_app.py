@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from serving.app import build, greeting, lacking
-from serving.settings import Attacks, Replicas, ServeSettings
-from tests.serving.test_classification import card_of
-from tests.serving.test_deep_thinking import card_of as thinking_card
+from serving.http.settings import Attacks, Replicas, ServeSettings
+from tests.serving.kinds.test_classification import card_of
+from tests.serving.kinds.test_thinking import card_of as thinking_card
 
 
 def test_too_few_cores_are_told_at_the_start() -> None:

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from jobs.common import graph
 from jobs.common.attacks.base import Model
+from jobs.common.models import graph
 
 TOLERANCE = 1e-4  # of the logits, by the largest
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from jobs.common.training import OptimizerParams
+from jobs.common.training.optimizers import OptimizerParams
 from jobs.deep_thinking.data import FreshBatches
 from jobs.deep_thinking.training import TrainingParams
 

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from service import history, runner, spec
-from service.runner import Execution
+from service import spec
+from service.execution import history, runner
+from service.execution.runner import Execution
 from service.store import open_store
 
 CONFIGS = Path(__file__).parents[3] / "configs" / "deep_thinking"

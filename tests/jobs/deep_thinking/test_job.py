@@ -10,8 +10,8 @@ import torch
 
 from jobs.deep_thinking.job import Params, run
 from service import models
-from service.checkpoint import decode
 from service.errors import SpecError
+from service.execution.checkpoints import decode
 from service.spec import validate
 from service.store import open_store
 

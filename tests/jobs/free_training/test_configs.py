@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service import models, runner, spec
-from service.runner import Execution
+from service import models, spec
+from service.execution import runner
+from service.execution.runner import Execution
 from service.store import Folder, open_store
 
 CONFIGS = Path(__file__).parents[3] / "configs" / "free_training"

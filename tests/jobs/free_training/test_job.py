@@ -11,8 +11,8 @@ import torch
 from jobs.common.attacks import PGD, Ball
 from jobs.free_training.job import Params, run
 from service import models
-from service.checkpoint import decode
 from service.errors import InputError, SpecError
+from service.execution.checkpoints import decode
 from service.spec import validate
 from service.store import open_store
 

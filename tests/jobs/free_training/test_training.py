@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import Tensor, distributed, multiprocessing, nn
 
-from jobs.common import parallel
 from jobs.common.attacks import PGD, Ball
-from jobs.common.augmentation import AugmentationParams
-from jobs.common.datasets.base import ImageSet
-from jobs.common.precision import Precision
-from jobs.common.training import CosineDecay, LinearDecay, OptimizerParams, StepDecay, WarmUp
+from jobs.common.data.augmentation import AugmentationParams
+from jobs.common.data.images.base import ImageSet
+from jobs.common.training import parallel
+from jobs.common.training.optimizers import CosineDecay, LinearDecay, OptimizerParams, StepDecay, WarmUp
+from jobs.common.training.precision import Precision
 from jobs.free_training.accuracy import attacked, correct
 from jobs.free_training.data import TrainingData
 from jobs.free_training.methods.base import Method, Outcome

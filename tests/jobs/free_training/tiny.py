@@ -3,9 +3,9 @@
 import torch
 from torch import nn
 
-from jobs.common.datasets.base import Pixels
-from jobs.common.precision import Precision
-from jobs.common.training import OptimizerParams
+from jobs.common.data.images.base import Pixels
+from jobs.common.training.optimizers import OptimizerParams
+from jobs.common.training.precision import Precision
 from jobs.free_training.objective import Objective
 from jobs.free_training.training import TrainingParams
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from jobs.common.classifiers import classifier
+from jobs.common.models.classifiers import classifier
 
 
 @pytest.fixture

@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from jobs.common.weights import check_alike, check_finite, digest, tensors
-from jobs.loss_landscape import direction_file
+from jobs.common.models.weights import check_alike, check_finite, digest, tensors
 from jobs.loss_landscape.directions import (
     between,
     check_axes,
@@ -18,6 +17,7 @@ from jobs.loss_landscape.directions import (
     random_direction,
     rescale,
 )
+from jobs.loss_landscape.files import direction_file
 from service.errors import InputError
 
 

@@ -5,13 +5,13 @@ import json
 import pytest
 import torch
 
-from jobs.common.classifiers import classifier
-from jobs.common.costs import layer_work
+from jobs.common.estimation import layer_work
+from jobs.common.models.classifiers import classifier
 from jobs.loss_landscape.estimation import H100, estimate, gpu_seconds
 from jobs.loss_landscape.evaluation import EvaluatorParams
 from jobs.loss_landscape.job import Params
-from service import cli
-from service.validation import validate
+from service.cli import main
+from service.planning.validation import validate
 
 
 @pytest.mark.parametrize(("name", "macs"), [("resnet20", 40.8e6), ("resnet56", 125.8e6), ("vgg9", 191.6e6)])
@@ -49,9 +49,9 @@ def test_data_that_are_not_here_are_counted_where_they_are_known():
 
 def test_check_tells_the_cost_of_each_trial(capsys):
     spec, changes = "configs/loss_landscape/small.yaml", ["params.grid.x.steps=7", "params.images=20"]
-    assert cli.main(["check", spec, *changes, "--json"]) == 0
+    assert main.main(["check", spec, *changes, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)["estimates"]
     assert told["shortcuts_38"]["cells"] == 7 * 15 and told["shortcuts_38"]["images"] == 7 * 15 * 20
     assert told["shortcuts_38"]["seconds here"] > 0
-    assert cli.main(["check", spec, *changes]) == 0
+    assert main.main(["check", spec, *changes]) == 0
     assert "  plain_38\n    cells: 105\n    images: 2,100\n" in capsys.readouterr().out

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from jobs.common import graph
-from jobs.common.weights import tensors
+from jobs.common.models import graph
+from jobs.common.models.weights import tensors
 from jobs.loss_landscape.directions import complete, moved, random_direction
 from jobs.loss_landscape.evaluation import Evaluator, EvaluatorParams, Scores, plain_scores
 from service.errors import InputError

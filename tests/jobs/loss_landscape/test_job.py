@@ -9,16 +9,16 @@ import pytest
 import safetensors.torch
 import torch
 
-from jobs.common.classifiers import classifier
+from jobs.common.models.classifiers import classifier
+from jobs.loss_landscape.files.surface_files import read_surface
+from jobs.loss_landscape.files.weights_file import load_weights
 from jobs.loss_landscape.job import Params, run, summarize
-from jobs.loss_landscape.surface_files import read_surface
-from jobs.loss_landscape.weights_file import load_weights
 from service import models
-from service.checkpoint import decode
 from service.errors import InputError, SpecError
+from service.execution.checkpoints import decode
+from service.planning.validation import validate
 from service.run import Run, Trial
 from service.store import open_store
-from service.validation import validate
 
 OPTIMIZER = {"kind": "sgd", "learning_rate": 0.05, "nesterov": True}
 TRAINED = {

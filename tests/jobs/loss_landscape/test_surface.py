@@ -7,14 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from jobs.common.graph import has_bfloat16
-from jobs.common.weights import tensors
+from jobs.common.models.graph import has_bfloat16
+from jobs.common.models.weights import tensors
 from jobs.loss_landscape.directions import moved, random_direction
 from jobs.loss_landscape.evaluation import EvaluatorParams, plain_scores
 from jobs.loss_landscape.grid import AxisParams, GridParams
 from jobs.loss_landscape.refinement import RefinementParams, interpolate, measure
 from jobs.loss_landscape.surface import Subject, Whole, compute_surface, loss_at, plain_means
-from service.fanout import InProcess
+from service.execution.fan_out.mapping import InProcess
 
 GRID = GridParams(x=AxisParams(low=-1, high=1, steps=5), y=AxisParams(low=-0.5, high=0.5, steps=3))
 
@@ -69,7 +69,7 @@ def test_after_a_kill_only_what_is_missing_is_computed_and_the_surface_is_the_sa
         return evaluate(self, point, precision)
 
     monkeypatch.setattr("jobs.loss_landscape.evaluation.Evaluator.at", counted)
-    monkeypatch.setattr("service.fanout.FLUSH_SECONDS", 0.0)
+    monkeypatch.setattr("service.execution.fan_out.mapping.FLUSH_SECONDS", 0.0)
     with pytest.raises(Killed):
         compute_surface(subject, GRID, None, make_run("disturbed", executor=InProcess(kill)))
     before = len(computed)

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.loss_landscape.surface_files import (
+from jobs.loss_landscape.files.surface_files import (
     SurfaceFile,
     read_directions,
     read_surface,

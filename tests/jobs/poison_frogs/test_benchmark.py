@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from jobs.poison_frogs.benchmark import TRACKS, check_clean_label, check_setup, fine_tuning_set, levels, track
-from jobs.poison_frogs.setups import Setup
+from jobs.poison_frogs.targets.benchmark import TRACKS, check_clean_label, check_setup, fine_tuning_set, levels, track
+from jobs.poison_frogs.targets.setups import Setup
 from service.errors import InputError, UnknownNameError
 
 SETUP = Setup(target_class=3, target_index=17, base_class=1, base_indices=(4, 9, 2))

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from jobs.poison_frogs.collision import backward_step, craft, quantised
 from jobs.poison_frogs.features import Features, small
-from jobs.poison_frogs.recipes import Code, CodeEndToEnd, Paper, Recipe
+from jobs.poison_frogs.poisons.collision import backward_step, craft, quantised
+from jobs.poison_frogs.poisons.recipes import Code, CodeEndToEnd, Paper, Recipe
 
 DRAW = torch.Generator().manual_seed(3)
 MAP = torch.randn(6, 16, generator=DRAW, dtype=torch.float64) / 4

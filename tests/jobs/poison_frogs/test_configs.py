@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 
 from jobs.poison_frogs import figures
-from service import plan, runner, spec
-from service.runner import Execution
+from service import spec
+from service.execution import runner
+from service.execution.runner import Execution
+from service.planning import plan
 from service.store import open_store
 
 CONFIGS = Path(__file__).parents[3] / "configs" / "poison_frogs"

@@ -9,7 +9,7 @@ from sklearn.cluster import KMeans
 from sklearn.metrics import matthews_corrcoef, precision_score, recall_score
 from torch import Tensor
 
-from jobs.poison_frogs.defences import (
+from jobs.poison_frogs.defences.detectors import (
     activation_clustering,
     deep_knn,
     l2_outliers,

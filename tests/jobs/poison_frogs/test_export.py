@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
-from jobs.poison_frogs.export import PoisonSet, decode, encode, read, to_8_bits, write
+from jobs.poison_frogs.poisons.export import PoisonSet, decode, encode, read, to_8_bits, write
 from service.errors import InputError, TooLargeError
 
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from jobs.poison_frogs import gradient_matching
-from jobs.poison_frogs.gradient_matching import (
+from jobs.poison_frogs.poisons import gradient_matching
+from jobs.poison_frogs.poisons.gradient_matching import (
     Augmentation,
     Brewed,
     MatchingParams,

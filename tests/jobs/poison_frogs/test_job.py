@@ -11,16 +11,17 @@ import numpy as np
 import pytest
 import torch
 
-from jobs.common.classifiers import classifier
-from jobs.poison_frogs import export, figures
+from jobs.common.models.classifiers import classifier
+from jobs.poison_frogs import figures
 from jobs.poison_frogs.job import Params, estimate, run, summarize
+from jobs.poison_frogs.poisons import export
 from service import models
-from service.checkpoint import decode
 from service.errors import InputError, SpecError
+from service.execution.checkpoints import decode
 from service.models import CardDraft
+from service.planning.validation import validate
 from service.run import Run, Trial
 from service.store import Folder, open_store
-from service.validation import validate
 
 SMALL = {"name": "jobs.poison_frogs.features:small", "options": {"side": 8, "size": 128}}
 OPTIMIZER = {"kind": "adam", "learning_rate": 3e-3, "weight_decay": 0.0}

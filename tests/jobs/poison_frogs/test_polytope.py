@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from jobs.poison_frogs.polytope import Features, PolytopeParams, bullseye, collisions, convex, craft
+from jobs.poison_frogs.poisons.polytope import Features, PolytopeParams, bullseye, collisions, convex, craft
 from service.errors import InputError
 
 OBJECTIVES = ("bullseye_polytope", "convex_polytope", "feature_collision_ensemble")

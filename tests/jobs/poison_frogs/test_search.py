@@ -11,15 +11,18 @@ from typing import Any
 import pytest
 import torch
 
-from jobs.poison_frogs import crafting, figures
+from jobs.poison_frogs import figures
 from jobs.poison_frogs.job import Params, run
-from jobs.poison_frogs.search import Crafts, batches
-from service import fanout, runner, spec
-from service.fanout import CellProgress
-from service.plan import trials
-from service.runner import Execution
+from jobs.poison_frogs.poisons import crafting
+from jobs.poison_frogs.poisons.search import Crafts, batches
+from service import spec
+from service.execution import runner
+from service.execution.fan_out import mapping
+from service.execution.fan_out.mapping import CellProgress
+from service.execution.runner import Execution
+from service.planning.plan import trials
+from service.planning.validation import validate
 from service.store import Folder, open_store
-from service.validation import validate
 
 CHEAP = {
     "data": {"name": "digits", "train_limit": 200, "test_limit": 150},
@@ -156,8 +159,8 @@ def test_a_killed_search_goes_on_and_crafts_nothing_twice(make_run, crafted, mon
             raise Killed
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(fanout, "FLUSH_SECONDS", 0.0)  # what is done is written before anything more begins
-        run(params(poisons=[1, 2]), make_run("killed", executor=fanout.InProcess(die)))
+        patch.setattr(mapping, "FLUSH_SECONDS", 0.0)  # what is done is written before anything more begins
+        run(params(poisons=[1, 2]), make_run("killed", executor=mapping.InProcess(die)))
     assert 0 < len(crafted) < crafts
     resumed = make_run("killed")
     run(params(poisons=[1, 2]), resumed)

@@ -6,8 +6,17 @@ from typing import Any
 import pytest
 import torch
 
-from jobs.common.datasets.base import Source
-from jobs.poison_frogs.selection import BaseParams, PairParams, Scene, Target, TargetParams, digits_16, nearest, select
+from jobs.common.data.images.base import Source
+from jobs.poison_frogs.targets.selection import (
+    BaseParams,
+    PairParams,
+    Scene,
+    Target,
+    TargetParams,
+    digits_16,
+    nearest,
+    select,
+)
 from service.errors import InputError
 
 LABELS = torch.tensor([0] * 6 + [1] * 5 + [2] * 2)

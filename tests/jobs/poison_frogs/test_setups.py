@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jobs.poison_frogs import setups
-from jobs.poison_frogs.setups import Setup, convert, read_setups, write_setups
+from jobs.poison_frogs.targets import setups
+from jobs.poison_frogs.targets.setups import Setup, convert, read_setups, write_setups
 from service.errors import InputError, TooLargeError
 
 SETUP = Setup(target_class=3, target_index=17, base_class=1, base_indices=(4, 9, 2))
@@ -141,7 +141,7 @@ def test_a_reader_that_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_converting_by_hand(tmp_path: Path) -> None:
     """The command of the hint, from file to file."""
     (tmp_path / "setups.pickle").write_bytes(pickle.dumps([PUBLISHED]))
-    with pytest.raises(InputError, match="convert it: python -m jobs.poison_frogs.setups"):
+    with pytest.raises(InputError, match="convert it: python -m jobs.poison_frogs.targets.setups"):
         read_setups((tmp_path / "setups.pickle").read_bytes())
     command = setups.CONVERT.replace("python", sys.executable, 1).replace("setups.", f"{tmp_path}/setups.")
     subprocess.run(command, shell=True, check=True)
@@ -150,6 +150,6 @@ def test_converting_by_hand(tmp_path: Path) -> None:
 
 def test_the_reader_is_kept_small() -> None:
     """It loads neither torch nor the service's machinery: it starts fast, and little is at hand in it."""
-    code = "import sys, jobs.poison_frogs.setups; print(*{'torch', 'ray', 'pandas'} & set(sys.modules))"
+    code = "import sys, jobs.poison_frogs.targets.setups; print(*{'torch', 'ray', 'pandas'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""

@@ -8,7 +8,7 @@ import torch
 from scipy.optimize import minimize, nnls
 from torch import Tensor
 
-from jobs.poison_frogs.simplex import least_norm, nearest_combination, project
+from jobs.poison_frogs.poisons.simplex import least_norm, nearest_combination, project
 
 
 def problems(k: int, dimension: int, count: int = 30, seed: int = 0) -> tuple[Tensor, Tensor]:

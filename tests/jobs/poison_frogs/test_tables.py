@@ -6,15 +6,15 @@ from typing import Any
 import pytest
 import torch
 
-from jobs.common.datasets.base import Pixels
-from jobs.poison_frogs.crafting import Craft, Subject
+from jobs.common.data.images.base import Pixels
 from jobs.poison_frogs.features import small
 from jobs.poison_frogs.params import Params
-from jobs.poison_frogs.retraining import Retraining
-from jobs.poison_frogs.search import Crafts
-from jobs.poison_frogs.selection import Target
+from jobs.poison_frogs.poisons.crafting import Craft, Subject
+from jobs.poison_frogs.poisons.search import Crafts
 from jobs.poison_frogs.tables import warnings
-from service.validation import validate
+from jobs.poison_frogs.targets.selection import Target
+from jobs.poison_frogs.victims.retraining import Retraining
+from service.planning.validation import validate
 
 LABELS = torch.tensor([0] * 6 + [1] * 2)
 IMAGES = Pixels("shades", ("dark", "bright"), torch.zeros(8, 1, 8, 8, dtype=torch.uint8), LABELS)

@@ -7,14 +7,14 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from jobs.common.datasets.base import Pixels
-from jobs.common.training import OptimizerParams
-from jobs.poison_frogs.angles import class_vector, rotation
+from jobs.common.data.images.base import Pixels
+from jobs.common.training.optimizers import OptimizerParams
+from jobs.poison_frogs.defences.filters import Clustering, DeepKnn, L2Outliers, Spectral
 from jobs.poison_frogs.features import small
-from jobs.poison_frogs.filters import Clustering, DeepKnn, L2Outliers, Spectral
-from jobs.poison_frogs.heads import HeadParams, fit_head
-from jobs.poison_frogs.verdicts import verdict
-from jobs.poison_frogs.victims import FineTuneParams, PoisonedSet, ScratchParams, fit_network
+from jobs.poison_frogs.victims.angles import class_vector, rotation
+from jobs.poison_frogs.victims.heads import HeadParams, fit_head
+from jobs.poison_frogs.victims.networks import FineTuneParams, PoisonedSet, ScratchParams, fit_network
+from jobs.poison_frogs.victims.verdicts import verdict
 from service.errors import RunFailedError
 
 DRAW = torch.Generator().manual_seed(0)

@@ -3,7 +3,7 @@
 from typing import Any
 
 from jobs.robustness_evaluation.job import Params
-from service.validation import validate
+from service.planning.validation import validate
 
 HERE = "tests.jobs.robustness_evaluation.subjects"
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from jobs.common.datasets.base import Pixels, Source, Split
+from jobs.common.data.images.base import Pixels, Source, Split
 from tests.jobs.common.attacks.linear import LinearDigits
 
 DIGITS = LinearDigits()

@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from jobs.common.classifiers import classifier
-from service import models, plan, runner, spec
+from jobs.common.models.classifiers import classifier
+from service import models, spec
+from service.execution import runner
+from service.execution.runner import Execution
 from service.models import CardDraft
-from service.runner import Execution
+from service.planning import plan
 from service.store import open_store
 
 CONFIGS = Path(__file__).parents[3] / "configs" / "robustness_evaluation"
@@ -24,7 +26,7 @@ def test_the_small_spec_runs(store_uri: str) -> None:
     arguments = {"classes": 10, "channels": 1}
     for each in plan.trials(loaded):
         draft = CardDraft(
-            architecture="jobs.common.classifiers:digits_net",
+            architecture="jobs.common.models.classifiers:digits_net",
             arguments=arguments,
             study="free_training",
             task="classification",

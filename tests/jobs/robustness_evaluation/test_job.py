@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 import torch
 
-from jobs.common.classifiers import classifier
+from jobs.common.models.classifiers import classifier
 from jobs.robustness_evaluation.job import run
-from service import models, runner, spec
+from service import models, spec
 from service.errors import AssayError, ModelNotFoundError, SpecError
+from service.execution import runner
+from service.execution.runner import Execution
 from service.models import CardDraft
 from service.run import Run
-from service.runner import Execution
 from service.store import Folder, open_store
 from tests.jobs.robustness_evaluation.small import HERE, odd, params, tree
 from tests.jobs.robustness_evaluation.subjects import DIGITS
@@ -159,7 +160,7 @@ def test_masked_gradients_are_flagged(make_run):
 def publish(store: Folder, name: str, task: str = "classification") -> None:
     arguments = {"classes": 10, "channels": 1}
     draft = CardDraft(
-        architecture="jobs.common.classifiers:digits_net",
+        architecture="jobs.common.models.classifiers:digits_net",
         arguments=arguments,
         study="free_training",
         task=task,

@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 
 from jobs.stacked_unets import estimation
-from service import plan, runner, spec
-from service.runner import Execution
+from service import spec
+from service.execution import runner
+from service.execution.runner import Execution
+from service.planning import plan
 from service.store import open_store
 
 CONFIGS = Path(__file__).parents[3] / "configs" / "stacked_unets"

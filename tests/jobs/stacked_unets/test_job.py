@@ -5,12 +5,12 @@ from typing import Any
 import pytest
 import torch
 
-from jobs.common.classifiers import classifier
-from jobs.common.model_reference import ModelReference, ReferredModel
-from jobs.stacked_unets.datasets import DataParams
+from jobs.common.data.masks import DataParams
+from jobs.common.metrics.segmentation import IGNORE, confusion
+from jobs.common.models.classifiers import classifier
+from jobs.common.models.reference import ModelReference, ReferredModel
 from jobs.stacked_unets.evaluation import evaluate, gains, unets, without
 from jobs.stacked_unets.job import EvaluationParams, Params, estimate, run, summarize
-from jobs.stacked_unets.metrics import IGNORE, confusion
 from jobs.stacked_unets.network_params import NetworkParams, check_fit, load_backbone
 from jobs.stacked_unets.prediction import PredictionParams
 from service import models
@@ -109,7 +109,11 @@ def test_a_backbone_from_the_store(make_run: Any) -> None:
     draft = {"study": "free_training", "task": "classification", "settings": {}, "metrics": {}, "description": ""}
     source = classifier("sunet_tiny", classes=4)
     card = models.CardDraft(
-        architecture="jobs.common.classifiers:sunet_tiny", arguments={"classes": 4}, inputs=(), outputs=(), **draft
+        architecture="jobs.common.models.classifiers:sunet_tiny",
+        arguments={"classes": 4},
+        inputs=(),
+        outputs=(),
+        **draft,
     )
     models.publish(handle._store, "pretrained", source.state_dict(), card)
     net = tiny.network()

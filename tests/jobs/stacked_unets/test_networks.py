@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from jobs.common.classifiers import classifier
-from jobs.common.classifiers.sunet import PLANS, StackedUNets, UNet
-from jobs.common.costs import layer_work
+from jobs.common.estimation import layer_work
+from jobs.common.models.classifiers import classifier
+from jobs.common.models.classifiers.sunet import PLANS, StackedUNets, UNet
 from jobs.stacked_unets.networks import ARCHITECTURES, TORCHVISION, segmenter
 from service.errors import InputError
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor, distributed, multiprocessing, nn
 
-from jobs.common.training import PolyDecay
-from jobs.stacked_unets.augmentation import JointAugmentationParams
+from jobs.common.data.masks.augmentation import JointAugmentationParams
+from jobs.common.data.masks.base import Pairs
+from jobs.common.metrics.segmentation import IGNORE
+from jobs.common.training.optimizers import PolyDecay
 from jobs.stacked_unets.data import TrainingData
-from jobs.stacked_unets.datasets.base import Pairs
-from jobs.stacked_unets.metrics import IGNORE
 from jobs.stacked_unets.objective import pixel_loss
 from jobs.stacked_unets.training import BatchNormParams, TrainingParams, parameter_groups, prepare_batch_norms, train
 from service.errors import InputError, RunFailedError

@@ -3,10 +3,10 @@
 import torch
 from torch import nn
 
-from jobs.common.training import CosineDecay, OptimizerParams
-from jobs.stacked_unets.augmentation import JointAugmentationParams
-from jobs.stacked_unets.datasets.base import Pairs, Source, Split
-from jobs.stacked_unets.metrics import IGNORE
+from jobs.common.data.masks.augmentation import JointAugmentationParams
+from jobs.common.data.masks.base import Pairs, Source, Split
+from jobs.common.metrics.segmentation import IGNORE
+from jobs.common.training.optimizers import CosineDecay, OptimizerParams
 from jobs.stacked_unets.networks import segmenter
 from jobs.stacked_unets.training import TrainingParams
 

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from jobs.common.attacks.prepared import prepared
-from jobs.common.classifiers import classifier
+from jobs.common.models.classifiers import classifier
 from tests.jobs.common.attacks.networks import random_images
 
 

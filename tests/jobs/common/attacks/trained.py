@@ -7,7 +7,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn import functional
 
-from jobs.common.classifiers import classifier
+from jobs.common.models.classifiers import classifier
 
 TRAIN = 1297
 Trained = tuple[nn.Module, Tensor, Tensor]

@@ -1,0 +1,1 @@
+"""Data that several studies use: labelled images, images with masks, batches and augmentation."""

@@ -1,0 +1,72 @@
+"""Labelled images that the studies use, by name. Another set is another module here and another line in DATASETS."""
+
+from collections.abc import Callable
+
+import torch
+from pydantic import Field
+
+from jobs.common.data.batches import permutation
+from jobs.common.data.images.base import ImageSet, Part, Source, Split
+from jobs.common.imports import resolve
+from service.errors import InputError
+
+# import paths: torchvision, which some of them need, takes a second to load
+DATASETS = {
+    "digits": "jobs.common.data.images.digits:digits",
+    "mnist_5k": "jobs.common.data.images.digits:mnist_5k",
+    "photo_patches": "jobs.common.data.images.photo_patches:photo_patches",
+    "mnist": "jobs.common.data.images.idx:mnist",
+    "fashion_mnist": "jobs.common.data.images.idx:fashion_mnist",
+    "cifar10": "jobs.common.data.images.cifar:cifar10",
+    "cifar100": "jobs.common.data.images.cifar:cifar100",
+    "svhn": "jobs.common.data.images.svhn:svhn",
+    "image_folder": "jobs.common.data.images.folder:image_folder",
+    "imagenet": "jobs.common.data.images.folder:imagenet",
+}
+
+
+class DataParams(Source):
+    """The images that a network learns to classify."""
+
+    name: str = Field(
+        "digits",
+        description="digits, mnist_5k, photo_patches (inside packages); fashion_mnist, mnist, cifar10, cifar100, svhn, "
+        "image_folder, imagenet (on disk); or an import path mypackage.module:build, called with split and source",
+    )
+    train_limit: int | None = Field(None, ge=1, description="images to train with, of a shuffled set; none: all")
+    test_limit: int | None = Field(None, ge=1, description="images to test with, of a shuffled set; none: all")
+    limit_seed: int = Field(
+        0, ge=0, lt=2**63, description="seed of the shuffle that decides which images a limit keeps"
+    )
+
+    def load(self, split: Split) -> ImageSet:
+        """The images of a split. InputError, one sentence, if they are not there, damaged, or fewer than the limit."""
+        build: Callable[[Split, Source], ImageSet] = resolve(self.name, DATASETS, "data set")
+        images = build(split, self)
+        if ":" in self.name:
+            _check(self.name, images)
+        limit = self.train_limit if split == "train" else self.test_limit
+        if limit is None:
+            return images
+        if limit > len(images):
+            raise InputError(f"{split}_limit: {limit} images asked, {self.name} has {len(images)}")
+        return Part(images, permutation(len(images), self.limit_seed)[:limit])
+
+
+def _check(name: str, images: ImageSet) -> None:
+    """InputError if a set of the user's own is not as an ImageSet is."""
+    parts = ("name", "classes", "shape", "labels", "digest", "images", "__len__")
+    if lacking := [part for part in parts if not hasattr(images, part)]:
+        raise InputError(f"data set {name!r} lacks {', '.join(lacking)}")
+    labels, count = images.labels, len(images)
+    if not isinstance(labels, torch.Tensor) or labels.dtype != torch.int64 or labels.shape != (count,) or not count:
+        raise InputError(f"data set {name!r}: the labels are not one int64 for each of its {count} images")
+    if int(labels.min()) < 0 or int(labels.max()) >= len(images.classes):
+        found = f"{int(labels.min())} to {int(labels.max())}"
+        raise InputError(f"data set {name!r}: labels from {found} for {len(images.classes)} classes")
+    first = images.images(torch.arange(1))
+    if first.dtype != torch.float32 or first.shape != (1, *images.shape):
+        found = f"{first.dtype} {tuple(first.shape)}"
+        raise InputError(f"data set {name!r}: its first image is {found}, not float32 {(1, *images.shape)}")
+    if not 0 <= float(first.min()) <= float(first.max()) <= 1:
+        raise InputError(f"data set {name!r}: pixels from {first.min():g} to {first.max():g}, 0 to 1 are allowed")

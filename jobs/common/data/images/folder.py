@@ -1,0 +1,115 @@
+"""Folders of images, one folder a class, decoded when they are asked for.
+
+    <root>/train/<class>/*  <root>/val/<class>/*
+
+ImageNet is such a folder. For evaluation the shorter side is resized to 256/224 of the size that is asked for and the
+centre is cut out; for training a random part is resized (Szegedy et al. 2015, section 6; torchvision's defaults).
+"""
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.datasets import ImageFolder
+
+from jobs.common.data.image_files import centre, decode
+from jobs.common.data.images.base import Source, Split
+from service.errors import InputError
+
+FOLDERS = {"train": ("train",), "test": ("val", "test")}
+MARGIN = 256 / 224  # the shorter side that an image is resized to before its centre is cut out, in units of the centre
+AREAS, RATIOS = (0.08, 1.0), (3 / 4, 4 / 3)  # of a random part: share of the image's area, width by height
+TRIES = 10
+THREADS = 8
+
+Box = tuple[float, float, float, float]  # left, top, right, bottom
+
+
+class Folder:
+    """Images on disk. All files are decoded anew whenever they are asked for."""
+
+    def __init__(self, name: str, folder: Path, size: int) -> None:
+        """folder: holds one folder a class. size: side of the square images. InputError if there are none."""
+        try:
+            found = ImageFolder(str(folder))
+        except (FileNotFoundError, NotADirectoryError) as error:
+            reason = str(error).split(". ")[0]
+            raise InputError(f"{name}: {str(folder)!r} does not hold folders of images: {reason}") from error
+        self.name, self.classes = name, tuple(found.classes)
+        self.shape: tuple[int, int, int] = (3, size, size)
+        self.labels = torch.tensor(found.targets, dtype=torch.int64)
+        self._folder, self._files, self._size = folder, [Path(file) for file, _ in found.samples], size
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    @cached_property
+    def digest(self) -> str:
+        """Of the names and sizes of all files, not of their bytes: reading all of ImageNet takes longer than a run."""
+        files = [(str(file.relative_to(self._folder)), file.stat().st_size) for file in self._files]
+        return hashlib.sha256(json.dumps([self._size, files]).encode()).hexdigest()
+
+    def images(self, indices: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Decoded by several threads; the draws are made before, so that their order does not matter.
+
+        InputError, naming the file, if one cannot be read.
+        """
+        files = [self._files[index] for index in indices.tolist()]
+        draws = [None] * len(files) if generator is None else torch.rand(len(files), TRIES + 1, 2, generator=generator)
+        with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
+            images = list(pool.map(self._image, files, draws))
+        return torch.stack(images) if images else torch.empty(0, *self.shape)
+
+    def _image(self, file: Path, draws: Tensor | None) -> Tensor:
+        image = decode(file, f"image {str(file)!r}")
+        size = self._size
+        if draws is None:
+            cut = centre(image, size, size, MARGIN)
+        else:
+            cut = image.resize((size, size), Image.Resampling.BILINEAR, part(image.size, draws.tolist()))
+        return torch.from_numpy(np.array(cut)).permute(2, 0, 1).float() / 255
+
+
+def image_folder(split: Split, source: Source) -> Folder:
+    """Folders of images of the user's own, in `root`."""
+    return _open("image_folder", split, source)
+
+
+def imagenet(split: Split, source: Source) -> Folder:
+    """ImageNet (Russakovsky et al. 2015) in `root`: train/<class>/*.JPEG and val/<class>/*.JPEG."""
+    return _open("imagenet", split, source)
+
+
+def _open(name: str, split: Split, source: Source) -> Folder:
+    if source.root is None:
+        raise InputError(f"{name} needs root, the folder that holds train/<class>/ and val/<class>/")
+    folders = [source.folder / folder for folder in FOLDERS[split]]
+    return Folder(name, next((folder for folder in folders if folder.is_dir()), folders[0]), source.image_size)
+
+
+def part(size: tuple[int, int], draws: Sequence[Sequence[float]]) -> Box:
+    """A random part: of a random area and ratio that fits, at a random place.
+
+    draws: uniform in [0, 1), a pair for the place and then one for the area and ratio of each try. If no try fits, the
+    largest part in the middle with a ratio that is allowed.
+    """
+    width, height = size
+    (across, down), *tries = draws
+    for area, ratio in tries:
+        area = width * height * (AREAS[0] + area * (AREAS[1] - AREAS[0]))
+        ratio = math.exp(math.log(RATIOS[0]) + ratio * math.log(RATIOS[1] / RATIOS[0]))
+        wide, high = math.sqrt(area * ratio), math.sqrt(area / ratio)
+        if wide <= width and high <= height:
+            left, top = across * (width - wide), down * (height - high)
+            return left, top, left + wide, top + high
+    wide, high = min(width, height * RATIOS[1]), min(height, width / RATIOS[0])
+    return (width - wide) / 2, (height - high) / 2, (width + wide) / 2, (height + high) / 2

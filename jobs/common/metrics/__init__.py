@@ -1,0 +1,1 @@
+"""How well a network does: shares with their intervals, and segmentation from a matrix of counts."""

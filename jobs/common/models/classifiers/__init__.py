@@ -1,0 +1,93 @@
+"""Image classifiers by name. Each maps images (batch, channels, height, width) in [0, 1] to logits (batch, classes).
+
+All take `classes`, `channels`, and one of two normalisations, which is their first layer, so that attacks and endpoints
+see pixels: `mean` and `std` of each channel, or `per_image`. What else a family takes, its module says. Weights are
+drawn from torch's global generator, so fork and seed that to get the same network twice.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+
+from jobs.common.imports import resolve
+from jobs.common.models.classifiers import imagenet, small
+from jobs.common.models.classifiers.densenet import densenet121
+from jobs.common.models.classifiers.normalisation import IMAGENET_MEAN, IMAGENET_STD, normalisation
+from jobs.common.models.classifiers.preactivation_resnet import preactivation_resnet18
+from jobs.common.models.classifiers.resnet import LAYERS, cifar_resnet, stem_resnet
+from jobs.common.models.classifiers.sunet import SUNETS
+from jobs.common.models.classifiers.vgg import vgg9
+from jobs.common.models.classifiers.wide_resnet import wide_resnet
+from service.errors import InputError
+
+LARGEST = 1 << 14  # of any number that an architecture is called with: a stranger's card may say it
+
+
+class Classifier(nn.Module):
+    """A network behind the normalisation of its inputs."""
+
+    def __init__(self, normalise: nn.Module, network: nn.Module) -> None:
+        super().__init__()
+        self.normalise = normalise
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        """images (batch, channels, height, width) in [0, 1]. Returns logits (batch, classes)."""
+        logits: Tensor = self.network(self.normalise(images))
+        return logits
+
+
+def _architecture(
+    build: Callable[..., nn.Module],
+    *,
+    classes: int = 10,
+    channels: int = 3,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    per_image: bool = False,
+    **arguments: Any,
+) -> Classifier:
+    """A network of a family behind its normalisation. InputError names an argument that is out of its range."""
+    for name, value in {"classes": classes, "channels": channels, **arguments}.items():
+        least = 2 if name == "classes" else 1
+        if isinstance(value, int) and not isinstance(value, bool) and not least <= value <= LARGEST:
+            raise InputError(f"{name}: {value} is not allowed, {least} to {LARGEST:,} are")
+    normalise = normalisation(channels, mean, std, per_image)
+    return Classifier(normalise, build(classes=classes, channels=channels, **arguments))
+
+
+ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
+    # CIFAR: colour images of 32x32
+    "cifar_resnet": partial(_architecture, cifar_resnet),
+    **{f"resnet{depth}": partial(_architecture, cifar_resnet, depth=depth) for depth in (20, 32, 44, 56, 110)},
+    **{f"cifar_resnet{depth}": partial(_architecture, partial(stem_resnet, depth)) for depth in LAYERS},
+    "preactivation_resnet18": partial(_architecture, preactivation_resnet18),
+    "wide_resnet": partial(_architecture, wide_resnet, per_image=True),
+    "vgg9": partial(_architecture, vgg9),
+    "densenet121": partial(_architecture, densenet121),
+    # ImageNet
+    **{
+        name: partial(_architecture, build, classes=1000, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+        for name, build in (imagenet.RESNETS | SUNETS).items()
+    },
+    # small ones
+    "digits_net": partial(_architecture, small.digits_net, channels=1),
+    "fast_mnist": partial(_architecture, small.fast_mnist, channels=1),
+    "madry_mnist": partial(_architecture, small.madry_mnist, channels=1),
+    "trades_mnist": partial(_architecture, small.trades_mnist, channels=1),
+    "colour_net": partial(_architecture, small.colour_net),
+}
+
+
+def classifier(name: str, **arguments: Any) -> nn.Module:
+    """Build a classifier by its name in ARCHITECTURES or by import path. InputError if its arguments are refused."""
+    build = resolve(name, ARCHITECTURES, "classifier")
+    try:
+        built = build(**arguments)
+    except TypeError as error:
+        raise InputError(f"classifier {name!r} refuses its arguments {arguments}: {error}") from error
+    if not isinstance(built, nn.Module):
+        raise InputError(f"classifier {name!r} is a {type(built).__name__}, not a torch module")
+    return built

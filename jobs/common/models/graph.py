@@ -1,0 +1,254 @@
+"""A network as a graph of its layers, made shorter where that does not change what it computes.
+
+    graph = trace(network)            none if its forward pass is more than layers and operations
+    axes = fold(graph, axes)          batch norm becomes a part of the layer before it
+    fuse(graph, images)               on a CPU: ReLU and the sum of a residual block become a part of the convolution
+
+Folding is exact along a direction in the space of weights as well: with s = gamma / sqrt(variance + eps) the layer W, b
+followed by batch norm is the layer s W, s (b - mean) + beta, which is linear in W and b. So directions are scaled by s,
+and it is allowed where no direction moves batch norm itself. What is fused computes gradients too, of what it is given,
+not of its weights.
+"""
+
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.fx.passes.shape_prop import ShapeProp
+from torch.nn import functional
+
+from jobs.common.models.weights import Direction, places
+
+LAYERS = (nn.Conv2d, nn.Linear)
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
+NOTHING = (nn.Identity, nn.Dropout, nn.Dropout2d)  # in evaluation mode
+RELU = (functional.relu, torch.relu, "relu")
+SUM = (operator.add, operator.iadd, torch.add, "add")
+
+
+class _Layers(fx.Tracer):
+    """Convolutions of the user's own are layers as well."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, LAYERS) or super().is_leaf_module(m, module_qualified_name)
+
+
+def trace(network: nn.Module) -> fx.GraphModule | None:
+    """The graph of a network in evaluation mode, made of the same tensors; None if it cannot be traced."""
+    try:
+        graph = fx.GraphModule(network, _Layers().trace(network))
+    except Exception:  # whatever a forward pass does when it meets a symbol: branch on it, count with it, print it
+        return None
+    for node in list(graph.graph.nodes):
+        if isinstance(module_of(graph, node), NOTHING):
+            node.replace_all_uses_with(node.args[0])
+            graph.graph.erase_node(node)
+    graph.recompile()
+    return graph
+
+
+def module_of(graph: fx.GraphModule, node: Any) -> nn.Module | None:
+    """The module that a node calls, None if it calls something else."""
+    called = isinstance(node, fx.Node) and node.op == "call_module"
+    return graph.get_submodule(str(node.target)) if called else None
+
+
+def fold(graph: fx.GraphModule, axes: Sequence[Direction] = ()) -> list[Direction]:
+    """Fold every batch norm that no axis moves, in place. Returns the axes for the tensors that there are then."""
+    held = places(graph)
+    moved = {name for axis in axes for name, tensor in axis.items() if bool(tensor.any())}
+    axes = [dict(axis) for axis in axes]
+    for node in list(graph.graph.nodes):
+        norm = module_of(graph, node)
+        if not isinstance(norm, NORMS) or norm.running_mean is None:
+            continue
+        before = node.args[0]
+        layer = module_of(graph, before)
+        if not isinstance(layer, LAYERS) or len(before.users) > 1 or _calls(graph, before) + _calls(graph, node) > 2:
+            continue
+        still = all(name in held and name not in moved for name in _names(node, norm))
+        tied = any(len(held.get(name, ())) != 1 for name in _names(before, layer))
+        if still and not tied:
+            _fold_into(layer, norm, str(before.target), axes)
+            node.replace_all_uses_with(before)
+            graph.graph.erase_node(node)
+    graph.delete_all_unused_submodules()
+    graph.recompile()
+    left = places(graph)
+    return [{name: tensor for name, tensor in axis.items() if name in left} for axis in axes]
+
+
+def _fold_into(layer: nn.Conv2d | nn.Linear, norm: Any, name: str, axes: list[Direction]) -> None:
+    """Scale a layer and what the axes say of it, in double precision."""
+    scale = (norm.running_var.double() + norm.eps).rsqrt()  # (channels,)
+    shift = torch.zeros_like(scale)
+    if norm.affine:
+        scale, shift = scale * norm.weight.detach().double(), norm.bias.detach().double()
+    bias = -norm.running_mean.double() if layer.bias is None else layer.bias.detach().double() - norm.running_mean
+    rows = scale.view(-1, *[1] * (layer.weight.ndim - 1))
+    dtype = layer.weight.dtype
+    layer.weight = nn.Parameter((layer.weight.detach().double() * rows).to(dtype), requires_grad=False)
+    layer.bias = nn.Parameter((bias * scale + shift).to(dtype), requires_grad=False)
+    for axis in axes:
+        for key, factor in ((f"{name}.weight", rows), (f"{name}.bias", scale)):
+            if key in axis:
+                axis[key] = (axis[key].double() * factor).float()
+
+
+class FusedConvolution(nn.Module):
+    """ReLU(convolution(x)), or ReLU(convolution(x) + other) written over `other`, as oneDNN computes it in one pass.
+
+    shape: of the features, if the weights stay as they are: they are then laid out once, not in each pass.
+    """
+
+    def __init__(self, convolution: nn.Conv2d, shape: torch.Size | None = None) -> None:
+        super().__init__()
+        self.weight, self.bias = convolution.weight, convolution.bias
+        self.geometry = (
+            list(convolution.padding),
+            list(convolution.stride),
+            list(convolution.dilation),
+            convolution.groups,
+        )
+        """padding, stride, dilation, groups"""
+        self._laid_out: Tensor | None = None
+        if shape is not None:
+            self._laid_out = torch.ops.mkldnn._reorder_convolution_weight(self.weight.detach(), *self.geometry, shape)
+
+    def forward(self, features: Tensor, other: Tensor | None = None) -> Tensor:
+        inputs = (features,) if other is None else (features, other)
+        if torch.is_grad_enabled() and any(each.requires_grad for each in inputs):
+            rectified: Tensor = _Rectified.apply(features, other, self)
+            return rectified
+        return self.rectified(features, other)
+
+    def rectified(self, features: Tensor, other: Tensor | None) -> Tensor:
+        """Without gradients."""
+        fused, weight = torch.ops.mkldnn, self.weight if self._laid_out is None else self._laid_out
+        if other is None:
+            alone: Tensor = fused._convolution_pointwise(features, weight, self.bias, *self.geometry, "relu", [], "")
+            return alone
+        both: Tensor = fused._convolution_pointwise_.binary(
+            other, features, weight, self.bias, *self.geometry, "add", 1.0, "relu", [], ""
+        )
+        return both
+
+
+class _Rectified(torch.autograd.Function):
+    """The same, where the gradient of its inputs will be asked for. It writes over nothing."""
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, other: Tensor | None, fused: FusedConvolution) -> Tensor:
+        output = fused.rectified(features, None if other is None else other.clone())
+        ctx.fused = fused
+        ctx.save_for_backward(features, output)
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, slopes: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        features, output = ctx.saved_tensors
+        padding, stride, dilation, groups = ctx.fused.geometry
+        slopes = torch.ops.aten.threshold_backward(slopes, output, 0)
+        back, *_ = torch.ops.aten.convolution_backward(
+            *(slopes, features, ctx.fused.weight, None, stride, padding, dilation, False, [0, 0], groups),
+            [True, False, False],
+        )
+        return back, slopes if ctx.needs_input_grad[1] else None, None
+
+
+def can_fuse() -> bool:
+    """Whether this torch has the fused convolutions."""
+    available: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return available and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
+
+
+def has_bfloat16() -> bool:
+    """Whether the convolutions of this processor take bfloat16."""
+    supported: bool = can_fuse() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return supported
+
+
+def fuse(graph: fx.GraphModule, images: Tensor, leave: fx.Node | None = None, still: bool = False) -> None:
+    """Fuse convolutions but one with what follows them, in place, float32 or bfloat16.
+
+    images: a few, (batch, channels, height, width). still: the weights will not change any more.
+    """
+    ShapeProp(graph).propagate(images)
+    order = {node: index for index, node in enumerate(graph.graph.nodes)}
+    fused: set[fx.Node] = set()
+    for node in list(graph.graph.nodes):
+        if not _is(graph, node, RELU, nn.ReLU):
+            continue
+        before, other = node.args[0], None
+        if _is(graph, before, SUM) and len(before.users) == 1 and len(before.args) == 2 and not before.kwargs:
+            one, two = before.args
+            if _may_be_fused(graph, one) and _may_be_overwritten(graph, two, before, fused, order):
+                before, other = one, two
+            elif _may_be_fused(graph, two) and _may_be_overwritten(graph, one, before, fused, order):
+                before, other = two, one
+        if before is leave or not _may_be_fused(graph, before):
+            continue
+        convolution = module_of(graph, before)
+        assert isinstance(convolution, nn.Conv2d)
+        shape = before.args[0].meta["tensor_meta"].shape if still else None
+        graph.set_submodule(str(before.target), FusedConvolution(convolution, shape))
+        arguments = (before.args[0],) if other is None else (before.args[0], other)
+        with graph.graph.inserting_before(node):
+            new = graph.graph.call_module(str(before.target), arguments)
+        new.meta = node.meta
+        order[new] = order[node]
+        fused.add(new)
+        node.replace_all_uses_with(new)
+    graph.graph.eliminate_dead_code()
+    graph.recompile()
+
+
+def _may_be_fused(graph: fx.GraphModule, node: Any) -> bool:
+    layer = module_of(graph, node)
+    plain = type(layer) is nn.Conv2d and layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
+    return plain and len(node.users) == 1 and _calls(graph, node) == 1
+
+
+def _may_be_overwritten(
+    graph: fx.GraphModule, node: Any, total: fx.Node, fused: set[fx.Node], order: dict[fx.Node, int]
+) -> bool:
+    """Whether a summand is of the shape of the sum, has memory of its own, and is not needed afterwards."""
+    if not isinstance(node, fx.Node) or not (node in fused or isinstance(module_of(graph, node), nn.Conv2d)):
+        return False
+    readers = [user for user in node.users if user is not total]
+    # a layer makes something new of it; of anything else a part might be looked at later
+    read = all(isinstance(module_of(graph, user), (*LAYERS, FusedConvolution)) for user in readers)
+    same = node.meta["tensor_meta"].shape == total.meta["tensor_meta"].shape
+    return read and same and all(order[user] < order[total] for user in readers)
+
+
+def macs(graph: fx.GraphModule, images: Tensor) -> dict[str, int]:
+    """Multiply-adds for an image of each convolution and linear layer, by name. images: a few."""
+    ShapeProp(graph).propagate(images)
+    found = {}
+    for node in graph.graph.nodes:
+        layer = module_of(graph, node)
+        if isinstance(layer, LAYERS):
+            outputs = node.meta["tensor_meta"].shape.numel() // len(images)
+            found[str(node.target)] = outputs * layer.weight[0].numel()
+    return found
+
+
+def _names(node: fx.Node, module: nn.Module) -> list[str]:
+    own = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
+    return [f"{node.target}.{name}" for name, tensor in own if tensor.is_floating_point()]
+
+
+def _calls(graph: fx.GraphModule, node: fx.Node) -> int:
+    """How often the module of a node is called."""
+    return sum(each.op == "call_module" and each.target == node.target for each in graph.graph.nodes)
+
+
+def _is(graph: fx.GraphModule, node: Any, functions: Sequence[Any], kind: type[nn.Module] | None = None) -> bool:
+    if not isinstance(node, fx.Node):
+        return False
+    if kind is not None and isinstance(module_of(graph, node), kind):
+        return True
+    return node.op in ("call_function", "call_method") and node.target in functions

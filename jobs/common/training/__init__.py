@@ -1,0 +1,1 @@
+"""Training that several studies share: optimizers, rates, precision, ranks, the loop."""

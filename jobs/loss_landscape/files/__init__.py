@@ -1,0 +1,1 @@
+"""Surfaces, directions and weights as files."""

@@ -1,0 +1,1 @@
+"""Filters that look for poisons in a training set."""

@@ -1,0 +1,1 @@
+"""How poisons are made: recipes, the attacks behind them, and their search as cells."""

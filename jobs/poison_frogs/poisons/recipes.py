@@ -1,0 +1,117 @@
+"""How poisons are made: the parameters of every attack, with the profiles that are named after their sources.
+
+Pixels are in [0, 1] here. λ and β belong to the pixels that `pixel_range` names, as in the source of a profile.
+
+Source: Shafahi et al. 2018, "Poison Frogs!", equations 1 to 3, algorithm 1; the released code for the profiles `code`.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from jobs.common.params import StudyParams
+from jobs.poison_frogs.poisons.gradient_matching import MatchingParams
+from jobs.poison_frogs.poisons.polytope import PolytopeParams
+
+
+class Recipe(StudyParams):
+    """What the profiles share."""
+
+    squared: bool = Field(True, description="whether L is the squared distance of the features")
+    forward: Literal["gradient", "adam"] = Field("gradient", description="rule of the forward step")
+    step: float = Field(0.01, gt=0, le=1e9, description="λ at first; the learning rate of adam")
+    pixel_range: Literal[1, 255] = Field(1, description="white in the pixels that step and beta belong to")
+    beta0: float = Field(0.25, ge=0, le=1e6, description="β = beta0 (numbers in a feature / in an image)²")
+    beta: float | None = Field(None, ge=0, le=1e9, description="β itself, instead of beta0")
+    control: Literal["objective", "window", "loss"] = Field(
+        "objective",
+        description="a step is rejected and λ cut if the objective rises; if, on 2 of 40 steps, it is not below the "
+        "mean of the last 40 objectives; or if the loss without β does not fall",
+    )
+    decay: float = Field(0.5, gt=0, lt=1, description="what λ is multiplied with when a step is rejected")
+    iterations: int = Field(100, ge=0, le=1_000_000, description="steps at most")
+    stop_ratio: float | None = Field(
+        None, gt=0, description="stop when the collision is below so many times the target's distance to its neighbour"
+    )
+    stop_distance: float | None = Field(None, gt=0, description="stop when the collision is below this")
+    stop_objective: float | None = Field(None, gt=0, description="stop when the objective is not above this")
+    stop_change: float = Field(1e-10, ge=0, lt=1, description="stop when a step changes the image by less, relatively")
+    watermark: float = Field(0.0, ge=0, lt=1, description="γ: share of the target that is blended into the base first")
+    epsilon: float | None = Field(
+        None, gt=0, le=1, description="bound on the change of a pixel, for pixels in [0, 1]; none: no bound"
+    )
+    clip: bool = Field(True, description="keep pixels in [0, 1] after every step")
+    quantise: Literal["round", "truncate", "none"] = Field(
+        "round", description="how the image is brought to 256 shades; none: it stays as it is"
+    )
+    feature_noise: float = Field(
+        0.0, ge=0, description="deviation of normal noise on the target's features, for several poisons of one base"
+    )
+
+    def weight(self, size: int, numbers: int) -> float:
+        """β. size: numbers in a feature; numbers: in an image. Source: equation 2."""
+        return self.beta0 * (size / numbers) ** 2 if self.beta is None else self.beta
+
+
+class Paper(Recipe):
+    """As the paper prints it. The step size and its control, of which it says nothing, are those of a small replica."""
+
+    kind: Literal["paper"] = Field("paper", description="algorithm 1 of the paper, as printed")
+
+
+class Code(Recipe):
+    """As the code for transfer learning runs: the plain distance, pixels to 255, a windowed control, truncation."""
+
+    kind: Literal["code"] = Field("code", description="as the released code for transfer learning")
+    squared: bool = Field(False, description="whether L is the squared distance of the features")
+    step: float = Field(127_500.0, gt=0, le=1e9, description="λ, the length of the first step")
+    pixel_range: Literal[1, 255] = Field(255, description="white in the pixels that step and beta belong to")
+    beta0: float = Field(0.2, ge=0, le=1e6, description="β = beta0 (numbers in a feature / in an image)²")
+    control: Literal["objective", "window", "loss"] = Field("window", description="when a step is rejected")
+    iterations: int = Field(1500, ge=0, le=1_000_000, description="steps at most")
+    stop_objective: float | None = Field(2.9, gt=0, description="stop when the objective is not above this")
+    quantise: Literal["round", "truncate", "none"] = Field("truncate", description="how 256 shades are reached")
+
+
+class CodeEndToEnd(Recipe):
+    """As the code for end-to-end training runs: steps of Adam, no clipping, no quantisation.
+
+    The loss that a step is judged by is measured after the backward step, not before it: the two differ by a pull of
+    λβ = 0.001, and one pass a step is saved.
+    """
+
+    kind: Literal["code_end_to_end"] = Field("code_end_to_end", description="as the released end-to-end code")
+    squared: bool = Field(False, description="whether L is the squared distance of the features")
+    forward: Literal["gradient", "adam"] = Field("adam", description="rule of the forward step")
+    beta: float | None = Field(
+        0.1, ge=0, le=1e9, description="β, as it is: not scaled with the sizes of features and images"
+    )
+    control: Literal["objective", "window", "loss"] = Field("loss", description="when a step is rejected")
+    decay: float = Field(0.2, gt=0, lt=1, description="what λ is multiplied with when a step is rejected")
+    iterations: int = Field(12_000, ge=0, le=1_000_000, description="steps at most")
+    stop_change: float = Field(1e-5, ge=0, lt=1, description="stop when a step changes the image by less, relatively")
+    clip: bool = Field(False, description="keep pixels in [0, 1] after every step")
+    quantise: Literal["round", "truncate", "none"] = Field("none", description="how 256 shades are reached")
+
+
+class Polytope(PolytopeParams):
+    """Poisons that enclose the target: bullseye or convex polytope, or the ensemble form of feature collision."""
+
+    kind: Literal["polytope"] = Field("polytope", description="poisons of a target that enclose it in feature space")
+    watermark: float = Field(0.0, ge=0, lt=1, description="share of the target that is blended into the bases first")
+
+
+class Matching(MatchingParams):
+    """Poisons whose training gradient is that which takes the target to the wrong class: Witches' Brew."""
+
+    kind: Literal["gradient_matching"] = Field("gradient_matching", description="poisons of a matching gradient")
+
+
+AttackParams = Annotated[Paper | Code | CodeEndToEnd | Polytope | Matching, Field(discriminator="kind")]
+
+
+class RetryParams(StudyParams):
+    """What to do about a poison that did not come near enough."""
+
+    above: float = Field(gt=0, description="collision above which the target's next base is tried")
+    tries: int = Field(10, ge=2, le=1000, description="bases for a poison at most; the best try is kept")

@@ -1,0 +1,207 @@
+"""Which test images are targets, and which images they are to be taken for: the bases, from which poisons are made.
+
+Both come from the test split, as in the paper: neither a target nor a base is among the images that victims learn from.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional
+
+from jobs.common.data.batches import permutation
+from jobs.common.data.images.base import ImageSet, Pixels, Source, Split
+from jobs.common.data.images.digits import digits
+from jobs.common.params import StudyParams
+from service.errors import InputError, unknown
+
+DIGITS_TRAIN = 1000
+
+
+class PairParams(StudyParams):
+    """The class of the targets, and the class that they are to be taken for."""
+
+    target: str = Field(min_length=1, description="class of the targets, by name")
+    base: str = Field(min_length=1, description="class that they are to be taken for, by name")
+    targets: int | None = Field(None, ge=1, description="targets of this pair; none: as `targets.count` says")
+
+
+class TargetParams(StudyParams):
+    """Which images of the target class."""
+
+    rule: Literal["random", "outlier"] = Field(
+        "random", description="in a random order, or those first whose own class the clean network is least sure of"
+    )
+    count: int | None = Field(None, ge=1, description="targets of each pair; none: all")
+    only_correct: bool = Field(True, description="leave out what the clean network misclassifies already")
+    indices: tuple[int, ...] = Field((), description="these images of the test split, instead of a rule")
+
+
+class BaseParams(StudyParams):
+    """Which images of the base class, for each target."""
+
+    rule: Literal["nearest", "random", "same", "single"] = Field(
+        "nearest",
+        description="nearest to the target in features; in a random order, for each target another; in one random "
+        "order, the same for all targets; or the nearest alone, for all poisons of the target",
+    )
+    preferred: tuple[int, ...] = Field((), description="images of the test split to be tried before the others")
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What selection looks at. All of the test split, an image a row."""
+
+    classes: tuple[str, ...]
+    labels: Tensor
+    """int64 (n,)"""
+    features: Tensor
+    """(n, D)"""
+    logits: Tensor
+    """(n, outputs) of the clean network or head; a class that it does not know is -inf"""
+    neighbours: Tensor
+    """(n,) distance of its features to the nearest training image; NaN where it was not computed"""
+
+
+@dataclass(frozen=True)
+class Target:
+    """One image that is to be taken for another class, and the bases of its poisons in their order."""
+
+    index: int
+    own: int
+    """its class"""
+    aim: int
+    """the class of the bases"""
+    confidence: float
+    """of the clean network in its own class"""
+    margin: float
+    """logit of its own class minus the largest other: below 0 if it is misclassified already"""
+    neighbour: float
+    """distance of its features to those of the nearest training image"""
+    bases: tuple[int, ...]
+    """one image, of which all poisons are made, or as many as there are"""
+    group: int = 0
+    """which of the training sets it belongs to, if there are several"""
+
+    def base(self, rank: int) -> int:
+        """What a poison is made of. Beyond the last base it is the last again: such a poison is not used."""
+        return self.bases[min(rank, len(self.bases) - 1)]
+
+
+def select(
+    scene: Scene, pair: PairParams, targets: TargetParams, bases: BaseParams, most: int, seed: int
+) -> list[Target]:
+    """The targets of a pair, each with `most` bases or more. InputError, a sentence, if there are not enough.
+
+    seed: of what is random.
+    """
+    own, aim = (class_index(scene.classes, name) for name in (pair.target, pair.base))
+    chosen = _targets(scene, own, aim, pair.targets or targets.count, targets, seed)
+    candidates = _bases(scene, aim, bases.preferred)
+    if len(candidates) < most and bases.rule != "single":
+        raise InputError(
+            f"poisons: {most} for each target, but the test split has {len(candidates)} images of {pair.base!r} that "
+            "are no copies of training images"
+        )
+    if not len(candidates):
+        raise InputError(f"bases: the test split has no image of {pair.base!r}")
+    margins, confidence = own_margins(scene.logits, own)
+    order = permutation(len(candidates), seed)
+    found = []
+    for index in chosen.tolist():
+        match bases.rule:
+            case "nearest" | "single":
+                distances = _distances(scene.features[index : index + 1], scene.features[candidates])[0]
+                ordered = candidates[distances.argsort(stable=True)]
+            case "same":
+                ordered = candidates[order]
+            case "random":
+                ordered = candidates[permutation(len(candidates), seed + index)]
+        first = [each for each in bases.preferred if int(scene.labels[each]) == aim]
+        ordered_ids = [*first, *(each for each in ordered.tolist() if each not in first)]
+        if bases.rule == "single":
+            ordered_ids = ordered_ids[:1]
+        sure, margin, neighbour = (float(each[index]) for each in (confidence, margins, scene.neighbours))
+        found.append(Target(index, own, aim, sure, margin, neighbour, tuple(ordered_ids)))
+    return found
+
+
+def class_index(classes: tuple[str, ...], name: str) -> int:
+    """The label of a class. UnknownNameError names the nearest."""
+    if name not in classes:
+        raise unknown("class", name, classes)
+    return classes.index(name)
+
+
+def _targets(scene: Scene, own: int, aim: int, count: int | None, params: TargetParams, seed: int) -> Tensor:
+    """int64 (targets,)."""
+    name = scene.classes[own]
+    if params.indices:
+        for index in params.indices:
+            if index < 0 or index >= len(scene.labels):
+                raise InputError(f"targets.indices: {index} is not allowed, 0 to {len(scene.labels) - 1} are")
+        if len(set(params.indices)) < len(params.indices):
+            raise InputError("targets.indices: an image is named twice")
+        mine = torch.tensor([index for index in params.indices if int(scene.labels[index]) == own], dtype=torch.int64)
+        if not len(mine):
+            raise InputError(f"targets.indices: none of them is of the class {name!r}")
+    else:
+        mine = (scene.labels == own).nonzero().flatten()
+    if not len(mine):
+        raise InputError(f"targets: the test split has no image of {name!r}")
+    # at a distance of exactly 0 it is a copy of a training image, and nothing could be learnt from its fate
+    fit = (scene.neighbours[mine] != 0) & scene.features[mine].any(1)
+    margins, confidence = own_margins(scene.logits, own)
+    if params.only_correct:
+        fit &= margins[mine] > 0
+    fitting = mine[fit]
+    if not len(fitting) or (count is not None and count > len(fitting)):
+        raise InputError(
+            f"targets: {count or 'all'} of {name!r} asked, but of {len(mine)} only {len(fitting)} fit: the others are "
+            f"copies of training images, have dead features{' or are misclassified' * params.only_correct}"
+        )
+    if params.indices:
+        return fitting
+    if params.rule == "outlier":
+        return fitting[confidence[fitting].argsort(stable=True)][:count]
+    return fitting[permutation(len(fitting), seed)][:count]
+
+
+def _bases(scene: Scene, aim: int, preferred: tuple[int, ...]) -> Tensor:
+    """The images that may be bases, int64 (k,)."""
+    for index in preferred:
+        if not 0 <= index < len(scene.labels):
+            raise InputError(f"bases.preferred: {index} is not allowed, 0 to {len(scene.labels) - 1} are")
+    if len(set(preferred)) < len(preferred):
+        raise InputError("bases.preferred: an image is named twice")
+    fit = (scene.labels == aim) & (scene.neighbours != 0)
+    return fit.nonzero().flatten()
+
+
+def nearest(features: Tensor, others: Tensor) -> Tensor:
+    """The distance (n,) of each feature (n, D) to the nearest of the others (m, D): exactly 0 for a copy."""
+    return torch.cat([_distances(some, others).amin(1) for some in torch.split(features, 256)])
+
+
+def _distances(features: Tensor, others: Tensor) -> Tensor:
+    """(n, m). Without the detour over scalar products, which loses what is near."""
+    return torch.cdist(features, others, compute_mode="donot_use_mm_for_euclid_dist")
+
+
+def own_margins(logits: Tensor, own: int) -> tuple[Tensor, Tensor]:
+    """Of every image: logit of the class minus the largest other, and the probability of the class."""
+    others = logits.clone()
+    others[:, own] = -torch.inf
+    return logits[:, own] - others.amax(1), logits.softmax(1)[:, own]
+
+
+def digits_16(split: Split, source: Source) -> Pixels:
+    """scikit-learn's digits at 16x16, enlarged bilinearly: 1,000 to train and 797 to test."""
+    parts: list[ImageSet] = [digits("train", source), digits("test", source)]
+    images = torch.cat([each.images(torch.arange(len(each))) for each in parts])
+    labels = torch.cat([each.labels for each in parts])
+    large = functional.interpolate(images, scale_factor=2, mode="bilinear", align_corners=False)
+    here = slice(0, DIGITS_TRAIN) if split == "train" else slice(DIGITS_TRAIN, None)
+    return Pixels("digits_16", parts[0].classes, (255 * large[here]).round().to(torch.uint8), labels[here])

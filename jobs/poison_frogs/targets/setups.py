@@ -1,0 +1,235 @@
+"""The setups of the poisoning benchmark: which image is attacked, and which training images become poisons.
+
+Setups are JSON here. Those that are published are pickles, which can run anything when they are loaded. `convert` reads
+them in a process of its own with little memory and time, where every name that a pickle asks for is refused but the few
+by which numpy rebuilds whole numbers, and these are stood in for. That process is this file, run as a program, which is
+why it needs numpy and not torch; it can also be run by hand:
+
+    python -m jobs.poison_frogs.targets.setups < setups.pickle > setups.json
+
+Source: Schwarzschild et al. 2021 ("Just how toxic is data poisoning?") and its code.
+"""
+
+import io
+import json
+import os
+import pickle
+import resource
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal, NoReturn, Self
+
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
+
+from jobs.common.params import StudyParams
+from service.errors import InputError, TooLargeError
+
+LARGEST_FILE = 64 << 20  # bytes; the largest published one has less than 1 MB
+MOST_SETUPS = 100_000
+MEMORY = 1 << 30  # bytes of the process that reads pickles
+SECONDS = 10  # of processor time that it has
+CONVERT = "python -m jobs.poison_frogs.targets.setups < setups.pickle > setups.json"
+REFUSED = 3  # how it ends where it refuses
+
+
+class Setup(StudyParams):
+    """One trial: a target, and the training images that poisons are made of."""
+
+    target_class: int = Field(ge=0, description="its label")
+    target_index: int = Field(ge=0, description="its place in the test split")
+    base_class: int = Field(ge=0, description="label of the bases, which the target shall be taken for")
+    base_indices: tuple[int, ...] = Field(min_length=1, description="their places in the training split")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.target_class == self.base_class:
+            raise ValueError(f"target and bases are of the same class, {self.base_class}")
+        if min(self.base_indices) < 0 or len(set(self.base_indices)) < len(self.base_indices):
+            raise ValueError("base indices must be 0 or more, each but once")
+        return self
+
+
+_SETUPS = TypeAdapter(tuple[Setup, ...])
+
+
+def read_setups(content: bytes, where: str = "the setups file") -> tuple[Setup, ...]:
+    """Setups from JSON, a list of objects with the fields of `Setup`. InputError says what is wrong, and where."""
+    if content[:1] == b"\x80":
+        raise InputError(
+            f"{where} is a pickle, which could run anything: it is not opened", hint=f"convert it: {CONVERT}"
+        )
+    _check_size(content, where)
+    try:
+        setups = _SETUPS.validate_json(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = " ".join(str(part) for part in ("setup", *first["loc"])) if first["loc"] else "the list of setups"
+        raise InputError(f"{where}: {place}: {first['msg']}") from error
+    if not 1 <= len(setups) <= MOST_SETUPS:
+        raise InputError(f"{where} holds {len(setups)} setups, 1 to {MOST_SETUPS:,} are allowed")
+    return setups
+
+
+def write_setups(setups: Sequence[Setup]) -> bytes:
+    """Setups as JSON."""
+    return _SETUPS.dump_json(tuple(setups), indent=1)
+
+
+def convert(pickled: bytes, where: str = "the setups file") -> tuple[Setup, ...]:
+    """Setups from a pickle of the benchmark. InputError if it is damaged, or asks for anything but plain values."""
+    _check_size(pickled, where)
+    environment = {"PYTHONPATH": str(Path(__file__).parents[3]), "OPENBLAS_NUM_THREADS": "1"}
+    command = [sys.executable, "-P", "-m", "jobs.poison_frogs.targets.setups"]
+    try:
+        done = subprocess.run(command, input=pickled, capture_output=True, env=environment, timeout=6 * SECONDS)
+    except subprocess.TimeoutExpired as error:
+        raise InputError(f"{where} takes more than {6 * SECONDS} seconds to be read") from error
+    said = done.stderr.decode(errors="replace").strip()
+    if done.returncode == REFUSED:
+        raise InputError(f"{where} is not a pickle of setups: {said[-300:]}")
+    if done.returncode < 0:  # killed: out of time, or of memory in a way that cannot be caught
+        raise InputError(f"{where} takes more than {SECONDS} seconds or {MEMORY >> 20} MB to be read")
+    if done.returncode:
+        raise RuntimeError(f"the reader of pickles does not run: {said}")
+    return read_setups(done.stdout, where)
+
+
+def load(file: str) -> tuple[Setup, ...]:
+    """The setups of a file, JSON or a pickle of the benchmark. InputError if it cannot be read, or holds no setups."""
+    try:
+        with open(file, "rb") as opened:
+            content = opened.read(LARGEST_FILE + 1)
+    except OSError as error:
+        raise InputError(f"setups.file: {file!r} cannot be read: {error.strerror}") from error
+    where = f"setups.file: {file!r}"
+    return read_setups(content, where) if content.lstrip()[:1] in (b"[", b"{") else convert(content, where)
+
+
+def _check_size(content: bytes, where: str) -> None:
+    if len(content) > LARGEST_FILE:
+        raise TooLargeError(f"{where} has {len(content):,} bytes, at most {LARGEST_FILE:,} are allowed")
+
+
+# What follows runs in a process of its own.
+
+
+class _Whole:
+    """Stands for a numpy array of whole numbers, or for one such number. kind: such as "i8"; data: as they lie."""
+
+    def __init__(self, kind: Any = None, data: Any = b"") -> None:
+        self.kind, self.data = kind, data
+
+    def __setstate__(self, state: Any) -> None:  # of an array: version, shape, kind, whether columns come first, data
+        _, _, self.kind, _, self.data = state
+
+    def values(self) -> list[int]:
+        if not isinstance(self.kind, _Kind) or not isinstance(self.data, bytes | bytearray):
+            raise ValueError("an array is not one of whole numbers")
+        width, order = self.kind.width, self.kind.order
+        numbers = range(0, len(self.data), width)
+        return [int.from_bytes(self.data[at : at + width], order, signed=self.kind.signed) for at in numbers]
+
+
+class _Kind:
+    """Stands for a numpy data type of whole numbers."""
+
+    def __init__(self, code: str, *_: Any) -> None:
+        if code not in ("i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8"):
+            raise ValueError(f"it holds an array of {code!r}, whole numbers are allowed")
+        self.signed, self.width = code[0] == "i", int(code[1])
+        self.order: Literal["little", "big"] = "little"
+
+    def __setstate__(self, state: Any) -> None:
+        self.order = "big" if state[1] == ">" else "little"
+
+
+def _bytes_of(text: str, encoding: str) -> bytes:
+    """Stands for codecs.encode: how bytes were written before pickles had them."""
+    if encoding != "latin1":
+        raise ValueError(f"it encodes text as {encoding!r}")
+    return text.encode("latin1")
+
+
+_STAND_INS: dict[str, Callable[..., Any]] = {
+    "numpy.ndarray": _Whole,
+    "numpy.dtype": _Kind,
+    "multiarray.scalar": _Whole,
+    "multiarray._reconstruct": lambda *_: _Whole(),
+    "numeric._frombuffer": lambda data, kind, *_: _Whole(kind, data),
+    "_codecs.encode": _bytes_of,
+}
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        known = f"{module.removeprefix('numpy.core.').removeprefix('numpy._core.')}.{name}"
+        if known not in _STAND_INS:
+            raise ValueError(f"it asks for {module}.{name}, which setups never do")
+        return _STAND_INS[known]
+
+
+def _plain(content: Any) -> list[dict[str, Any]]:
+    """The setups that a pickle of the benchmark holds. ValueError if it holds anything else."""
+    if type(content) is not list or len(content) > MOST_SETUPS:
+        raise ValueError(f"it holds a {type(content).__name__}, a list of up to {MOST_SETUPS:,} setups is wanted")
+    names = ("target class", "target index", "base class", "base indices")
+    setups = []
+    for number, setup in enumerate(content):
+        if type(setup) is not dict or sorted(map(str, setup)) != sorted(names):
+            raise ValueError(f"setup {number} is no dictionary of {', '.join(names)}")
+        found: dict[str, Any] = {name.replace(" ", "_"): _numbers(setup[name], f"setup {number}") for name in names}
+        for name in ("target_class", "target_index", "base_class"):
+            if len(found[name]) != 1:
+                raise ValueError(f"setup {number} holds {len(found[name])} numbers as its {name.replace('_', ' ')}")
+            found[name] = found[name][0]
+        setups.append(found)
+    return setups
+
+
+def _numbers(value: Any, where: str) -> list[int]:
+    if isinstance(value, _Whole):
+        return value.values()
+    listed = [value] if type(value) is int else value
+    if type(listed) not in (list, tuple):
+        raise ValueError(f"{where} holds a {type(value).__name__} where whole numbers are wanted")
+    return [
+        number for each in listed for number in (each.values() if isinstance(each, _Whole) else [_int(each, where)])
+    ]
+
+
+def _int(value: Any, where: str) -> int:
+    if type(value) is not int:
+        raise ValueError(f"{where} holds a {type(value).__name__} where a whole number is wanted")
+    return value
+
+
+def _mapped() -> int:
+    """Bytes of address space that the libraries of this process take, which is much where there are many cores."""
+    return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+
+
+def main() -> NoReturn:
+    """Read a pickle of setups from standard input, write JSON to standard output, or say why it is refused."""
+    for limit, value in (
+        (resource.RLIMIT_AS, _mapped() + MEMORY),
+        (resource.RLIMIT_CPU, SECONDS),
+        (resource.RLIMIT_FSIZE, LARGEST_FILE),
+        (resource.RLIMIT_CORE, 0),
+    ):
+        hard = resource.getrlimit(limit)[1]
+        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        resource.setrlimit(limit, (value, value))
+    try:
+        setups = json.dumps(_plain(_Unpickler(io.BytesIO(sys.stdin.buffer.read())).load()))
+    except Exception as error:  # a hostile pickle can make the loader raise anything
+        print(str(error) or type(error).__name__, file=sys.stderr)
+        sys.exit(REFUSED)
+    sys.stdout.write(setups)
+    sys.stdout.flush()
+    os._exit(0)  # nothing that was loaded gets to run as it is cleared away
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Who learns from the poisoned set, and what becomes of the targets."""

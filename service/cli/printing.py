@@ -1,0 +1,65 @@
+"""How the commands print data."""
+
+import json
+import os
+import sys
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from service.cli.options import DEFAULT_STORE
+from service.execution.records import RunRecord
+from service.formatting import duration
+from service.store import Folder
+
+PIPE_WIDTH = 200  # columns when nobody tells how wide the output is
+
+
+def console() -> Console:
+    """Standard output as it is now: commands that run move it aside for a while."""
+    return Console(file=sys.stdout, width=None if sys.stdout.isatty() else PIPE_WIDTH)
+
+
+def print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2))
+
+
+def print_rows(rows: list[dict[str, Any]]) -> None:
+    """Rows as a table with a header, as wide as the terminal."""
+    if not rows:
+        print("none")
+        return
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for column in rows[0]:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*[f"{value:.4g}" if isinstance(value, float) else str(value) for value in row.values()])
+    console().print(table, highlight=False, markup=False)
+
+
+def print_verdict(state: RunRecord, folder: Folder, steps: list[str]) -> None:
+    """How a run stands, where everything is, and what to do next."""
+    out = console()
+    style = {"finished": "green", "partial": "yellow", "cancelled": "yellow", "running": "cyan"}.get(
+        state.status, "red"
+    )
+    counts = f"{state.trials_done} of {state.trials} trials, {duration(state.seconds)}"
+    out.print(f"[{style}]{state.status}[/{style}]: {counts}", highlight=False)
+    lines = [("report", folder.uri_of("report.html"))] if folder.exists("report.html") else []
+    lines += [("figure", folder.uri_of(each.path)) for each in state.artefacts if each.path.startswith("figures/")]
+    lines += [("model", name) for name in state.models]
+    lines += [("next", command) for command in steps]
+    for name, value in lines:
+        out.print(f"  {name:8}{value}", markup=False, highlight=False, soft_wrap=True)
+
+
+def next_steps(state: RunRecord, store: str) -> list[str]:
+    """The commands that suit a run as it is now."""
+    where = "" if store == os.environ.get("ASSAY_STORE", DEFAULT_STORE) else f" --store {store}"
+    steps = [f"assay show {state.id}{where}"]
+    if state.status in ("lost", "cancelled", "partial", "failed"):
+        steps.append(f"assay resume {state.id}{where}")
+    if state.models:
+        steps.append(f"assay serve{where}")
+    return steps

@@ -1,0 +1,210 @@
+"""Connect to Ray: an embedded one on this machine, or the cluster that an address names. What its nodes can hold."""
+
+import logging
+import os
+import sys
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from service.cluster import address as address_of
+from service.cluster.node_types import NodeType, known_to_driver
+from service.errors import ClusterError, SpecError, StoreError
+from service.spec import Resources
+from service.store import Folder, open_store
+
+ANSWER_SECONDS = 60.0  # that a node has to look at the store, the start of a worker included
+
+# Said before Ray starts, and inherited by its processes.
+_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths in a spec mean the same in a trial as on the command line
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the run's own tables hold the metrics
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # the runner saves and stops by itself
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+}
+
+
+@contextmanager
+def connect(address: str | None = None, cpus: int | None = None) -> Iterator[None]:
+    """Ray for the length of a `with` block.
+
+    address: `host:port` of a cluster's GCS or `ray://host:port`; default RAY_ADDRESS; none: an embedded Ray that ends
+    with the block. A Ray that this process is connected to already is used and left alone.
+    cpus: how many cores the embedded Ray has; default all.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    try:
+        if address == "local":
+            _import_path_for_workers()
+            ray.init(
+                address="local",
+                num_cpus=cpus,
+                include_dashboard=False,
+                log_to_driver=True,
+                logging_level=logging.WARNING,
+            )
+            _protect_token()
+        else:
+            probe(address)
+            ray.init(address=address, log_to_driver=True, logging_level=logging.WARNING)
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        told = f"cannot connect to Ray at {address!r}: {first_line(error)}"
+        raise ClusterError(told, None if address == "local" else address_of.about_tokens()) from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def probe(address: str) -> None:
+    """Fail within a second if nobody listens: `ray.init` would try for minutes without a word."""
+    if address == "auto":
+        return
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        raise ClusterError(f"the Ray address {address!r} is not of the form host:port")
+    address_of.probe(host.strip("[]"), int(port))
+
+
+def check_feasible(resources: Resources, nodes: Iterable[NodeType] | None = None) -> None:
+    """ClusterError if the cluster could never hold one trial: Ray would wait for ever without a word.
+
+    nodes: those that there are or may become; default: the living ones and those that the autoscaler may add.
+    """
+    nodes = [*_living(), *known_to_driver()] if nodes is None else list(nodes)
+    found = sum(node.count * node.room(amounts(resources)) for node in nodes)
+    if found >= resources.workers:
+        return
+    if resources.workers > 1 and found > 0:
+        raise ClusterError(
+            f"resources.workers: a trial asks for {resources.workers}; the cluster has room for {found} of that size"
+        )
+    asked = amounts(resources)
+    best = {name: max((node.amount(name) for node in nodes), default=0.0) for name in asked}
+    lacking = next((name for name, amount in asked.items() if amount > best[name]), "CPU")
+    unit = {"CPU": "cpus", "GPU": "gpus", "memory": "memory_gb"}[lacking]
+    scale = 2**30 if lacking == "memory" else 1
+    raise ClusterError(
+        f"resources.{unit}: a trial asks for {asked[lacking] / scale:g}; the largest node has {best[lacking] / scale:g}"
+    )
+
+
+def no_room(what: str, resources: Resources, seconds: float) -> ClusterError:
+    """What to say of something that could not be placed for so long."""
+    asked = " and ".join(f"{amount:g} {name}" for name, amount in amounts(resources).items() if name != "memory")
+    there = ", ".join(
+        f"{sum(node.amount(name) for node in _living()):g} {name}" for name in amounts(resources) if name != "memory"
+    )
+    workers = f"{resources.workers} workers of " if resources.workers > 1 else ""
+    return ClusterError(
+        f"limits.max_wait_seconds: {what} waited {seconds:g} s for {workers}{asked} on a node; the cluster has {there}",
+        hint="`assay resume` goes on when there is room",
+    )
+
+
+def amounts(resources: Resources) -> dict[str, float]:
+    """What one worker of a trial reserves, in Ray's names and units. What it does not need is left out."""
+    named = {"CPU": resources.cpus, "GPU": resources.gpus, "memory": (resources.memory_gb or 0) * 2**30}
+    return {name: amount for name, amount in named.items() if amount > 0}
+
+
+def room(resources: Resources) -> int:
+    """How many workers of this size the nodes hold now, were they empty. A worker is never split between nodes."""
+    return sum(node.room(amounts(resources)) for node in _living())
+
+
+def check_store(store: Folder) -> None:
+    """ClusterError if a node does not see what another writes to the store. Every node is asked, at the same time."""
+    here = ray.get_runtime_context().get_node_id()
+    others = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] != here]  # type: ignore[no-untyped-call]
+    if not others:
+        return
+    folder = store / f"check-{uuid.uuid4().hex[:12]}"
+    folder.write("question", b"?")
+    try:
+        asked = {}
+        for node in others:
+            there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            task = _answer.options(num_cpus=0, max_retries=0, scheduling_strategy=there)
+            asked[task.remote(folder.uri, node["NodeID"])] = node
+        ready, _ = ray.wait(list(asked), num_returns=len(asked), timeout=ANSWER_SECONDS)
+        for ref in ready:  # of a node that does not answer in time nothing is known
+            node = asked[ref]
+            try:
+                complaint = ray.get(ref)
+                if complaint is None and not folder.exists(node["NodeID"]):
+                    complaint = "the driver does not see what that node wrote"
+            except RayTaskError as error:
+                complaint = f"it cannot run Assay: {str(error).strip().splitlines()[-1]}"
+            except RayError:  # the node was lost meanwhile, which is Ray's to handle
+                complaint = None
+            if complaint:
+                raise ClusterError(
+                    f"store: {store.uri} is not the same place on node {node['NodeManagerAddress']}: {complaint}",
+                    hint="set `store` to a folder that all nodes share (NFS, a mounted volume) or to a URI such as "
+                    "s3://bucket/prefix",
+                )
+    finally:
+        folder.delete()
+
+
+@ray.remote
+def _answer(uri: str, name: str) -> str | None:
+    """Read what the driver wrote, and write an answer. Runs on the node that is asked."""
+    folder = open_store(uri)
+    try:
+        folder.read("question")
+        folder.write(name, b"!")
+    except StoreError as error:
+        return error.message
+    return None
+
+
+def check_absolute(store: str) -> None:
+    """SpecError if the store is a folder relative to where a driver happens to run: no other node would find it."""
+    if "://" not in store and not Path(store).expanduser().is_absolute():
+        raise SpecError(
+            f"store: {store!r} is a folder of this machine, and the run is for a cluster",
+            hint="give a folder that all nodes share, by its full path, or a URI such as s3://bucket/prefix",
+        )
+
+
+def is_job() -> bool:
+    """Whether this process is the driver of a job that was submitted to a cluster."""
+    return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+
+
+def _living() -> list[NodeType]:
+    return [NodeType(1, node["Resources"]) for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+
+
+def _import_path_for_workers() -> None:
+    """Workers of the embedded Ray import from where the command was given, as the driver does."""
+    paths = [os.getcwd(), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+
+
+def _protect_token() -> None:
+    """Ray writes the cluster's secret with the permissions of the umask; only its owner has to read it."""
+    token = Path.home() / ".ray" / "auth_token"
+    if token.exists() and token.stat().st_uid == os.getuid():
+        token.chmod(0o600)
+
+
+def first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,0 +1,224 @@
+"""Trials on Ray Tune: placement, retries of lost workers, early stopping.
+
+What Tune is not asked to do: keep results. Each trial writes its checkpoint, its tables and its end into its own folder
+of the store, so a run can go on after its driver, its head node or the whole cluster is gone, and nothing is unpickled.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+from ray import tune
+from ray.tune.experiment import Trial as TuneTrial
+
+from service import catalog
+from service.cluster import connection, data_parallel
+from service.cluster.schedulers import replay, scheduler_for
+from service.cluster.tasks import RayTasks
+from service.errors import ClusterError
+from service.execution import records
+from service.execution.fan_out.mapping import CellProgress, Executor, InProcess
+from service.execution.progress import Progress
+from service.execution.records import Failure, TrialRecord, TrialStatus
+from service.execution.trial import execute, record_from_driver
+from service.planning.plan import TrialPlan
+from service.run import Row
+from service.spec import JobSpec
+from service.store import Folder, open_store
+
+TUNE_FOLDER = "tune"
+FAN_OUT_BYTES = 512 << 20  # reserved for a trial that only hands out cells: about what its process is large
+SAVE_SECONDS = 5.0  # that such a trial is given to write what has arrived, when the run stops
+
+
+def run_trials(
+    spec: JobSpec,
+    plans: list[TrialPlan],
+    todo: list[TrialPlan],
+    folder: Folder,
+    progress: Progress,
+    stop: threading.Event,
+) -> None:
+    """Run the trials in `todo`, of all the `plans` of the run, until all have ended or `stop` is set. Needs Ray."""
+    scheduler: Any = scheduler_for(spec, plans)
+    replay(scheduler, plans, todo, folder)
+    (folder / TUNE_FOLDER).delete()
+    watched, most = _watched(spec), spec.limits.max_concurrent
+    shared = any(plan.spec.resources.workers > 1 for plan in plans)  # by several processes, at least one of the trials
+    if shared:
+        line = data_parallel.open_line()
+        trainable = data_parallel.trainable(plans, folder.uri, watched, line)
+        watch = _Watch(plans, folder, progress, stop, release=line.close.remote)
+        most = most or data_parallel.most_at_once(todo)
+    else:
+        trainable = _trainable(plans, folder.uri, watched)
+        watch = _Watch(plans, folder, progress, stop)
+    tuner = tune.Tuner(
+        trainable,
+        param_space={"plan": tune.grid_search([plans.index(plan) for plan in todo])},
+        tune_config=tune.TuneConfig(
+            scheduler=scheduler,
+            max_concurrent_trials=most,
+            reuse_actors=not shared,  # seconds a trial: a job rebuilds all it needs and reseeds from its key
+        ),
+        run_config=tune.RunConfig(
+            name=TUNE_FOLDER,
+            storage_path=folder.path,
+            storage_filesystem=folder.fs,
+            stop=_StopWhen(watch),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # the store has the checkpoints
+            failure_config=tune.FailureConfig(max_failures=spec.limits.max_failures),
+            callbacks=[watch],
+            verbose=0,
+        ),
+    )
+    tuner.fit()
+    (folder / TUNE_FOLDER).delete()
+    if watch.given_up:
+        raise watch.given_up
+
+
+def _watched(spec: JobSpec) -> list[str]:
+    """The metrics that the scheduler looks at."""
+    if spec.sweep is None:
+        return []
+    rule = spec.sweep.scheduler
+    return [name for name in {spec.sweep.metric, getattr(rule, "metric", None)} if name is not None]
+
+
+def _trainable(plans: list[TrialPlan], run_uri: str, watched: list[str]) -> Any:
+    """The function that Tune calls in a worker. It carries plain data only."""
+
+    def trial(config: dict[str, Any]) -> None:
+        plan = plans[config["plan"]]
+
+        def report(index: int, row: Row, total_steps: int | None) -> None:
+            seen = {name: row[name] for name in watched if name in row}
+            tune.report({"step": row["step"], **seen, "row": row, "index": index, "total_steps": total_steps})
+
+        def tell(cells: CellProgress) -> None:
+            tune.report({"cells": asdict(cells)})
+
+        resources, max_failures = plan.spec.resources, plan.spec.limits.max_failures
+        executor: Executor = InProcess(tell, max_failures)
+        if catalog.load(plan.spec.job).fan_out:
+            executor = RayTasks(resources, max_failures, tell, plan.spec.limits.max_wait_seconds)
+        # a failure of the job itself is recorded there and does not raise: Tune retries lost workers only
+        execute(plan, open_store(run_uri) / "trials" / plan.id, report, executor)
+
+    return tune.with_resources(trial, lambda config: _placement(plans[config["plan"]].spec))
+
+
+def _placement(spec: JobSpec) -> tune.PlacementGroupFactory:
+    """What a trial occupies. One that fans out occupies no core, or on a single one its cells would wait for ever."""
+    fan_out = catalog.load(spec.job).fan_out
+    return tune.PlacementGroupFactory([{"memory": FAN_OUT_BYTES} if fan_out else connection.amounts(spec.resources)])
+
+
+class _StopWhen(tune.Stopper):
+    """Stops a trial at its next report. One that maps cells has written all results right before it reports."""
+
+    def __init__(self, watch: "_Watch") -> None:
+        self.watch = watch
+        self.asked_at: float | None = None
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return self.watch.stop.is_set()
+
+    def stop_all(self) -> bool:
+        if self.watch.given_up:
+            return True
+        if not self.watch.stop.is_set():
+            return False
+        self.asked_at = self.asked_at or time.monotonic()
+        return not self.watch.mapping or time.monotonic() - self.asked_at > SAVE_SECONDS
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune pickles its own state aside; the event belongs to this process
+
+
+class _Watch(tune.Callback):
+    """Follows the trials from the driver: live progress, and the end of those that cannot write it themselves."""
+
+    def __init__(
+        self,
+        plans: list[TrialPlan],
+        folder: Folder,
+        progress: Progress,
+        stop: threading.Event,
+        release: Callable[[str], object] = lambda trial: None,
+    ) -> None:
+        self.plans, self.folder, self.progress, self.stop = plans, folder, progress, stop
+        self.release = release  # frees what a trial whose process may be gone has reserved elsewhere
+        self.rows: dict[str, list[Row]] = {}
+        self.started_at: dict[str, float] = {}
+        self.mapping: set[str] = set()  # trials that are in the middle of a map
+        self.given_up: ClusterError | None = None
+        self._idle_since: float | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+    def _plan(self, trial: TuneTrial) -> TrialPlan:
+        return self.plans[int(trial.config["plan"])]
+
+    def on_step_end(self, iteration: int, trials: list[TuneTrial], **info: Any) -> None:
+        """Give up when no trial has found a place for too long: Ray would wait for ever."""
+        waiting = [trial for trial in trials if trial.status == TuneTrial.PENDING]
+        if not waiting or any(trial.status == TuneTrial.RUNNING for trial in trials):
+            self._idle_since = None
+            return
+        self._idle_since = self._idle_since or time.monotonic()
+        plan = self._plan(waiting[0])
+        if time.monotonic() - self._idle_since > plan.spec.limits.max_wait_seconds:
+            self.given_up = connection.no_room(
+                f"trial {plan.label!r}", plan.spec.resources, plan.spec.limits.max_wait_seconds
+            )
+
+    def on_trial_start(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
+        plan = self._plan(trial)
+        self.rows[plan.id] = []
+        self.mapping.discard(plan.id)
+        self.started_at[plan.id] = time.monotonic()
+        self.progress.started(plan)
+
+    def on_trial_result(
+        self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, result: dict[str, Any], **info: Any
+    ) -> None:
+        plan = self._plan(trial)
+        if "cells" in result:
+            cells = CellProgress(**result["cells"])
+            going_on = cells.done + cells.failed < cells.total
+            (self.mapping.add if going_on else self.mapping.discard)(plan.id)
+            self.progress.mapped(plan, cells)
+        if "row" in result:
+            self.rows[plan.id][result["index"] :] = [result["row"]]
+            self.progress.reported(plan, result["row"], result["total_steps"])
+
+    def on_trial_complete(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
+        plan = self._plan(trial)
+        self.mapping.discard(plan.id)
+        folder = self.folder / "trials" / plan.id
+        ended = records.read_trial(folder)
+        if ended is None and not self.stop.is_set():
+            ended = self._record(plan, "stopped", None)
+        self.release(plan.id)
+        self.progress.ended(plan, ended.status if ended else "interrupted")
+
+    def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
+        plan = self._plan(trial)
+        self.mapping.discard(plan.id)
+        failure = Failure(
+            cause="worker_lost",
+            message=f"its worker died, also when started again (limits.max_failures: {plan.spec.limits.max_failures})",
+            traceback=str(trial.get_error() or ""),
+        )
+        self.release(plan.id)
+        self._record(plan, "failed", failure)
+        self.progress.ended(plan, "failed")
+
+    def _record(self, plan: TrialPlan, status: TrialStatus, failure: Failure | None) -> TrialRecord:
+        seconds = time.monotonic() - self.started_at[plan.id]
+        return record_from_driver(plan, self.folder / "trials" / plan.id, status, self.rows[plan.id], seconds, failure)

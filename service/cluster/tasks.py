@@ -1,0 +1,113 @@
+"""Chunks of cells as Ray tasks. Ray places them, starts them again when a worker or a node is lost, and scales up."""
+
+import importlib
+import math
+import time
+from collections.abc import Callable
+from functools import reduce
+from typing import Any
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+
+from service.cluster import connection
+from service.execution.fan_out import cells, sharing
+from service.execution.fan_out.cells import Outcome
+from service.execution.fan_out.mapping import Capacity, CellProgress, Chunk, Pool, Work
+from service.execution.records import Failure
+from service.execution.trial import set_threads
+from service.spec import Resources
+
+TICK_SECONDS = 1.0  # between two looks at the cluster, and the longest wait for a result
+LEAST_IN_FLIGHT = 8
+IN_FLIGHT_PER_WORKER = 4
+
+
+class RayTasks:
+    """An executor for `run.map`: every chunk is a task that occupies `resources`."""
+
+    def __init__(
+        self,
+        resources: Resources,
+        max_failures: int,
+        tell: Callable[[CellProgress], None],
+        max_wait_seconds: float = math.inf,
+    ) -> None:
+        self.resources = resources
+        self.max_wait_seconds = max_wait_seconds
+        self.max_failures = max_failures
+        self.tell = tell
+
+    def pool(self, work: Work) -> Pool:
+        return _Tasks(work, self.resources, self.max_failures, self.max_wait_seconds)
+
+
+class _Tasks:
+    def __init__(self, work: Work, resources: Resources, max_failures: int, max_wait_seconds: float) -> None:
+        self.max_wait_seconds, self._room_at = max_wait_seconds, time.monotonic()
+        self.work, self.resources, self.max_failures = work, resources, max_failures
+        needs = connection.amounts(resources)
+        self.shared = ray.put(work.shared)
+        self.task = compute_chunk.options(
+            name=f"cells of {work.name}",
+            num_cpus=needs["CPU"],
+            num_gpus=needs.get("GPU", 0),
+            memory=needs.get("memory"),
+            max_retries=max_failures,
+            scheduling_strategy="DEFAULT",  # said aloud: otherwise a task stays within the trial's placement group
+        )
+        self.flying: dict[ray.ObjectRef[list[Outcome]], Chunk] = {}
+        self._looked, self._workers = float("-inf"), 1
+
+    def capacity(self) -> Capacity:
+        if time.monotonic() - self._looked > TICK_SECONDS:
+            room = connection.room(self.resources)
+            self._looked, self._workers = time.monotonic(), max(1, room)
+            if room:
+                self._room_at = self._looked
+            elif self._looked - self._room_at > self.max_wait_seconds:
+                raise connection.no_room(f"cells of {self.work.name}", self.resources, self.max_wait_seconds)
+        # more than fits: workers never wait for the driver, and an autoscaler sees the demand
+        return Capacity(self._workers, max(LEAST_IN_FLIGHT, IN_FLIGHT_PER_WORKER * self._workers))
+
+    def submit(self, chunk: Chunk) -> None:
+        shared = [self.shared]  # in a list, so that a worker fetches it only if it does not have it
+        ref = self.task.remote(self.work.path, chunk.cells, self.work.shared.digest, shared, self.resources.threads)
+        self.flying[ref] = chunk
+
+    def finished(self) -> list[tuple[Chunk, list[Outcome] | Failure]]:
+        ray.wait(list(self.flying), num_returns=1, timeout=TICK_SECONDS)
+        ready, _ = ray.wait(list(self.flying), num_returns=len(self.flying), timeout=0)
+        return [(self.flying.pop(ref), self._outcomes(ref)) for ref in ready]
+
+    def _outcomes(self, ref: "ray.ObjectRef[list[Outcome]]") -> list[Outcome] | Failure:
+        try:
+            return ray.get(ref)
+        except RayTaskError:
+            raise  # not the fault of a cell: those are part of the outcomes
+        except RayError as error:
+            often = f"limits.max_failures: {self.max_failures}"
+            message = f"its worker died ({type(error).__name__}), {self.max_failures + 1} time(s) ({often})"
+            return Failure(cause="worker_lost", message=message, traceback=str(error))
+
+    def close(self) -> None:
+        for ref in self.flying:
+            # by force: an exception in the middle of an import would leave the worker broken for the next task
+            ray.cancel(ref, force=True)
+        self.flying.clear()
+
+
+_kept: tuple[str, sharing.Prepared] | None = None  # what the last chunk of this worker shared
+
+
+@ray.remote
+def compute_chunk(path: str, chunk: tuple[str, ...], digest: str, shared: list[Any], threads: int) -> list[Outcome]:
+    """Compute the cells of a chunk in a worker."""
+    global _kept
+    set_threads(threads)
+    if _kept is None or _kept[0] != digest:
+        _kept = None  # the old one goes before the new one comes
+        _kept = digest, sharing.unpack(ray.get(shared[0]))
+    module, _, qualified = path.partition(":")
+    fn = reduce(getattr, qualified.split("."), importlib.import_module(module))
+    return cells.compute(fn, chunk, _kept[1])  # type: ignore[arg-type]

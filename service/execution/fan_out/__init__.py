@@ -1,0 +1,1 @@
+"""Many small independent cells: how they are handed out, computed, shared with and kept."""

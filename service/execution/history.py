@@ -1,0 +1,133 @@
+"""Runs that are in a store: list them, find one, compare several."""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from service.errors import AssayError, RunNotFoundError, SpecError, nearest
+from service.execution import lock, records
+from service.execution.records import RunRecord, TrialRecord
+from service.planning import yaml_text
+from service.spec import JobSpec
+from service.store import Folder
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One line of a comparison: a field of the specs or a metric, with its value in each run."""
+
+    name: str
+    values: tuple[Any, ...]
+
+
+def run_folder(store: Folder, name: str) -> Folder:
+    """The folder of a run, by its id, an unambiguous beginning or end of it, `last`, or `last~1` for the one before."""
+    known = (store / "runs").names()
+    if counted := re.fullmatch(r"last(?:~(\d{1,6}))?", name):
+        back = int(counted[1] or 0)
+        if back < len(known):
+            return store / "runs" / known[-1 - back]
+        raise RunNotFoundError(f"no run {name!r} in {store.uri}: it has {len(known)}")
+    matching = [id for id in known if id == name] or [id for id in known if id.startswith(name) or id.endswith(name)]
+    if len(matching) == 1:
+        return store / "runs" / matching[0]
+    if matching:
+        raise RunNotFoundError(f"{name!r} names {len(matching)} runs: {', '.join(matching[:5])}")
+    raise RunNotFoundError(f"no run {name!r} in {store.uri}", hint=nearest(name, known) if known else "it has no runs")
+
+
+def load(folder: Folder) -> RunRecord:
+    """The record of a run. A run that says `running` though its driver is gone is `lost`.
+
+    Takes seconds if the driver is on another machine: its heartbeat has to be watched.
+    """
+    (state,) = _judged([(folder, _read(folder))])
+    return state
+
+
+def _read(folder: Folder) -> RunRecord:
+    if not folder.exists("run.json"):
+        raise RunNotFoundError(f"{folder.uri} holds no run: it has no run.json")
+    return records.read_run(folder)
+
+
+def _judged(found: list[tuple[Folder, RunRecord]]) -> list[RunRecord]:
+    """The records, those marked as lost that nobody works on. All of their drivers are watched at the same time."""
+    running = [folder for folder, state in found if state.status == "running"]
+    alive = dict(zip([folder.uri for folder in running], lock.alive(*running), strict=True))
+    return [
+        state if alive.get(folder.uri, True) else state.model_copy(update={"status": "lost"}) for folder, state in found
+    ]
+
+
+def begun(folder: Folder, job_spec: JobSpec) -> bool:
+    """Whether a run of this spec has begun in the folder. SpecError if it is one of another spec."""
+    if not folder.exists("spec.yaml"):
+        return False
+    if folder.read("spec.yaml") != yaml_text.dump(job_spec.tree()).encode():
+        raise SpecError(f"run id {folder.name!r} is in use by another spec", hint="choose another --id")
+    return True
+
+
+def all_runs(store: Folder) -> tuple[list[RunRecord], list[str]]:
+    """Every run of the store, oldest first, and a sentence about each one that cannot be read."""
+    found, damaged = [], []
+    for name in (store / "runs").names():
+        folder = store / "runs" / name
+        try:
+            found.append((folder, _read(folder)))
+        except AssayError as error:
+            damaged.append(f"{name}: {error}")
+    return _judged(found), damaged
+
+
+def trials(folder: Folder) -> list[TrialRecord]:
+    """The trials of a run that have ended, in order."""
+    ended = [records.read_trial(folder / "trials" / name) for name in (folder / "trials").names()]
+    return [each for each in ended if each is not None]
+
+
+def seconds_of_same(store: Folder, job_spec: JobSpec) -> float | None:
+    """How long the newest finished run of exactly this spec took; None if there is none."""
+    text = yaml_text.dump(job_spec.tree()).encode()
+    for name in reversed((store / "runs").names()):
+        folder = store / "runs" / name
+        try:
+            state = _read(folder)
+            if state.status == "finished" and folder.read("spec.yaml") == text:
+                return state.seconds
+        except AssayError:
+            continue  # `assay runs` tells of it
+    return None
+
+
+def compare(folders: list[Folder]) -> tuple[list[Difference], list[Difference]]:
+    """What differs between the specs, and the metrics side by side: those of the best trial of each variant.
+
+    A metric that a run has not is None there.
+    """
+    specs = [dict(_flat(yaml_text.parse(folder.read("spec.yaml")))) for folder in folders]
+    fields = sorted({name for spec in specs for name in spec})
+    differing = [Difference(name, tuple(spec.get(name) for spec in specs)) for name in fields]
+    differing = [each for each in differing if any(value != each.values[0] for value in each.values)]
+
+    tables = [_best_metrics(folder) for folder in folders]
+    names = sorted({name for table in tables for name in table})
+    return differing, [Difference(name, tuple(table.get(name) for table in tables)) for name in names]
+
+
+def _best_metrics(folder: Folder) -> dict[str, float]:
+    """`variant/metric` -> the value last logged by the variant's best trial."""
+    ended = {each.id: each for each in trials(folder)}
+    return {
+        f"{variant}/{name}" if variant else name: value
+        for variant, id in records.read_run(folder).best.items()
+        if id in ended
+        for name, value in ended[id].metrics.items()
+    }
+
+
+def _flat(value: Any, prefix: str = "") -> list[tuple[str, Any]]:
+    if isinstance(value, dict) and value:
+        return [pair for name, inner in value.items() for pair in _flat(inner, f"{prefix}.{name}" if prefix else name)]
+    return [(prefix, value)]

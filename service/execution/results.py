@@ -1,0 +1,105 @@
+"""What comes out of the trials of a run: the best of each variant, one table of metrics, the models to publish."""
+
+from pathlib import Path
+
+from service import models
+from service.execution import checkpoints
+from service.execution.records import Artefact, TrialRecord
+from service.models import CardDraft
+from service.planning.plan import TrialPlan
+from service.run import METRICS, STAGED, Trial, read_rows, table_of
+from service.spec import JobSpec
+from service.store import Folder
+
+
+def best_of_variants(job_spec: JobSpec, plans: list[TrialPlan], ends: dict[str, TrialRecord]) -> dict[str, str]:
+    """Variant ('' if there are none) -> id of its best finished trial by the sweep's metric; of equals the first."""
+    best: dict[str, TrialRecord] = {}
+    for each in plans:
+        ended = ends.get(each.id)
+        if ended is None or ended.status not in ("finished", "partial"):
+            continue
+        variant = each.variant or ""
+        if variant not in best or _better(job_spec, ended, best[variant]):
+            best[variant] = ended
+    return {variant: ended.id for variant, ended in best.items()}
+
+
+def _better(job_spec: JobSpec, one: TrialRecord, other: TrialRecord) -> bool:
+    if job_spec.sweep is None or (metric := job_spec.sweep.metric) is None:
+        return False
+    worst = float("-inf") if job_spec.sweep.mode == "max" else float("inf")
+    mine, theirs = one.metrics.get(metric, worst), other.metrics.get(metric, worst)
+    return mine > theirs if job_spec.sweep.mode == "max" else mine < theirs
+
+
+def view(each: TrialPlan, ended: TrialRecord, folder: Folder, best: dict[str, str]) -> Trial:
+    """An ended trial as `summarize` sees it."""
+    return Trial(
+        folder / "trials" / each.id,
+        id=each.id,
+        label=each.label,
+        variant=each.variant,
+        seed=each.spec.seed,
+        overrides=each.overrides,
+        params=each.spec.params,
+        status=ended.status,
+        metrics=ended.metrics,
+        best=each.id in best.values(),
+    )
+
+
+def write_metrics(plans: list[TrialPlan], folder: Folder) -> None:
+    """metrics.parquet of the whole run: the rows of every trial, under its id, in the order of the plan."""
+    rows = [{"trial": each.id, **row} for each in plans for row in read_rows(folder / "trials" / each.id)]
+    if rows:
+        folder.write_table(METRICS, table_of(rows))
+
+
+def publish(
+    job_spec: JobSpec,
+    plans: list[TrialPlan],
+    ends: dict[str, TrialRecord],
+    store: Folder,
+    folder: Folder,
+    run_id: str,
+) -> list[str]:
+    """Put the staged models into the store: of all trials that saved a name the best, or each if there is no metric."""
+    staged: dict[str, list[TrialRecord]] = {}
+    for each in plans:
+        ended = ends[each.id]
+        for artefact in ended.artefacts if ended.status == "finished" else ():
+            if artefact.kind == "model":
+                staged.setdefault(Path(artefact.path).stem, []).append(ended)
+    earlier = {card.name: card for card in models.list_models(store) if card.run == run_id}
+    published = []
+    for name, candidates in staged.items():
+        if name in earlier:  # a driver that died right after publishing
+            published.append(f"{name}/{earlier[name].version}")
+            continue
+        chosen = candidates
+        if job_spec.sweep is not None and job_spec.sweep.metric is not None:
+            first = candidates[0]
+            for candidate in candidates[1:]:
+                first = candidate if _better(job_spec, candidate, first) else first
+            chosen = [first]
+        for ended in chosen:
+            data = (folder / "trials" / ended.id / STAGED).read(f"{name}.safetensors")
+            saved = checkpoints.decode(data)
+            card = models.publish(store, name, saved["weights"], CardDraft(**saved["draft"]), run=run_id)
+            published.append(f"{card.name}/{card.version}")
+    return published
+
+
+def trial_artefacts(ends: dict[str, TrialRecord]) -> list[Artefact]:
+    """The artefacts of all trials, their paths as seen from the run's folder."""
+    return [
+        artefact.model_copy(update={"path": f"trials/{ended.id}/{artefact.path}"})
+        for ended in ends.values()
+        for artefact in ended.artefacts
+    ]
+
+
+def message(ended: TrialRecord) -> str:
+    """Why a trial failed, in one sentence."""
+    return ended.failure.message if ended.failure else ""

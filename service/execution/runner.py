@@ -1,0 +1,194 @@
+"""One spec from start to finish: validate, connect, run the trials, summarise, publish, record.
+
+Everything that can be refused is refused before the run's folder exists. From then on nothing computed is lost: each
+trial's end is on disk, and `resume` does what is missing.
+"""
+
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from service import catalog, spec
+from service.cluster import connection, sweep
+from service.cluster.metrics import RunMetrics
+from service.errors import RunNotFoundError, SpecError
+from service.execution import logs, records, results, serial
+from service.execution.cancellation import Stop
+from service.execution.lock import RunLock
+from service.execution.progress import LoggedProgress, Progress, Silent
+from service.execution.records import Failure, RunRecord
+from service.planning import plan, yaml_text
+from service.planning.plan import TrialPlan
+from service.provenance import provenance
+from service.report import contents
+from service.run import Run
+from service.spec import JobSpec
+from service.store import Folder, open_store
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How a run is carried out: nothing here changes its results."""
+
+    serial: bool = False
+    address: str | None = None
+    cpus: int | None = None
+    progress: Progress = Silent()
+    log_file: Path | None = None  # where the output of Ray and of the jobs goes meanwhile
+
+
+def new_run_id(title: str) -> str:
+    """Sorts by time, says what it is, and does not repeat."""
+    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{title[:32].strip('-')}-{secrets.token_hex(2)}"
+
+
+def runs_of(store: Folder) -> Folder:
+    return store / "runs"
+
+
+def start(job_spec: JobSpec, how: Execution, run_id: str | None = None) -> RunRecord:
+    """Run a spec under a new id. Returns how it ended; raises only if it could not begin."""
+    run_id = run_id or new_run_id(job_spec.title)
+    records.check_id(run_id)
+    if connection.is_job():
+        connection.check_absolute(job_spec.store)
+    store = open_store(job_spec.store)
+    plans = _plans(job_spec, store)
+    store.check()
+    folder = runs_of(store) / run_id
+    with _ray(plans, how):
+        if not folder.create("spec.yaml", yaml_text.dump(job_spec.tree()).encode()):
+            raise SpecError(f"run id {run_id!r} is in use", hint=f"`assay resume {run_id}` goes on with it")
+        return _drive(job_spec, plans, store, folder, how)
+
+
+def resume(store: Folder, run_id: str, how: Execution) -> RunRecord:
+    """Go on with a run: ended trials are kept, what failed is tried again, the rest goes on from where it was."""
+    folder = runs_of(store) / run_id
+    if not folder.exists("spec.yaml"):
+        raise RunNotFoundError(f"no run {run_id!r} in {store.uri}")
+    job_spec = spec.build(yaml_text.parse(folder.read("spec.yaml")))
+    plans = _plans(job_spec, store)
+    with _ray(plans, how):
+        return _drive(job_spec, plans, store, folder, how)
+
+
+def _plans(job_spec: JobSpec, store: Folder) -> list[TrialPlan]:
+    """The trials, with the store named so that a worker finds it in whatever folder, on whatever node it runs."""
+    return plan.trials(job_spec.model_copy(update={"store": store.uri}))
+
+
+@contextmanager
+def _ray(plans: list[TrialPlan], how: Execution) -> Iterator[None]:
+    """Ray, able to hold every trial; nothing for a serial run."""
+    if how.serial:
+        yield
+        return
+    with connection.connect(how.address, how.cpus):
+        for resources in {each.spec.resources for each in plans}:
+            connection.check_feasible(resources)
+        connection.check_store(open_store(plans[0].spec.store))
+        yield
+
+
+def _drive(job_spec: JobSpec, plans: list[TrialPlan], store: Folder, folder: Folder, how: Execution) -> RunRecord:
+    stop = Stop()
+    began = time.monotonic()
+    run_id = folder.name
+    earlier = records.read_run(folder) if folder.exists("run.json") else None
+    state = RunRecord(
+        id=run_id,
+        job=job_spec.job,
+        name=job_spec.title,
+        status="running",
+        created=earlier.created if earlier else _now(),
+        updated=_now(),
+        seconds=earlier.seconds if earlier else 0.0,
+        trials=len(plans),
+        trials_done=0,
+        provenance=provenance(),
+    )
+    progress = LoggedProgress(how.progress, run_id, None if how.serial else RunMetrics(job_spec.job))
+    cancelled = "cancelled on request; `assay resume` goes on from here"
+    with (
+        RunLock(folder, on_cancel=lambda: stop.ask("cancelled", cancelled)),
+        stop.on_signals(cancelled),
+        stop.after(job_spec.limits.max_seconds),
+        logs.shipped(how.log_file, folder),
+    ):
+        records.write(folder, "run.json", state)
+        try:
+            todo = _outstanding(plans, folder)
+            progress.run_started(job_spec.job, len(todo))
+            if todo:
+                (serial if how.serial else sweep).run_trials(job_spec, plans, todo, folder, progress, stop.event)
+            state = _finish(job_spec, plans, store, folder, state, stop)
+        except Exception as error:
+            state = state.model_copy(update={"status": "failed", "failure": records.describe(error)})
+        seconds = state.seconds + time.monotonic() - began
+        state = state.model_copy(update={"seconds": seconds, "updated": _now()})
+        records.write(folder, "run.json", state)
+        progress.run_ended(state.status, time.monotonic() - began)
+        folder.write("report.html", contents.render_run(folder, state, job_spec))
+    return state
+
+
+def _outstanding(plans: list[TrialPlan], folder: Folder) -> list[TrialPlan]:
+    """The trials still to be run. The record of one that failed, or lacks cells, is removed: another chance."""
+    todo = []
+    for each in plans:
+        ended = records.read_trial(folder / "trials" / each.id)
+        if ended is None or ended.status in ("failed", "partial"):
+            (folder / "trials" / each.id).delete("trial.json")
+            todo.append(each)
+    return todo
+
+
+def _finish(
+    job_spec: JobSpec, plans: list[TrialPlan], store: Folder, folder: Folder, state: RunRecord, stop: Stop
+) -> RunRecord:
+    """Summarise over the trials that ended, publish the models, list every file, and give the verdict."""
+    ends = {each.id: ended for each in plans if (ended := records.read_trial(folder / "trials" / each.id))}
+    best = results.best_of_variants(job_spec, plans, ends)
+    results.write_metrics(plans, folder)
+    done = [each for each in plans if each.id in ends]
+    failed = [ended for ended in ends.values() if ended.status == "failed"]
+    state = state.model_copy(update={"trials_done": len(done) - len(failed), "best": best})
+    if len(done) < len(plans):
+        reason = stop.reason or Failure(cause="error", message=f"{len(plans) - len(done)} trials did not end")
+        return state.model_copy(update={"status": "cancelled" if stop.reason else "failed", "failure": reason})
+    if len(failed) == len(plans):
+        return state.model_copy(update={"status": "failed", "failure": failed[0].failure})
+
+    summary = Run(folder, job_spec.seed)
+    summarize = catalog.load(job_spec.job).summarize
+    if summarize is not None:
+        trials = [results.view(each, ends[each.id], folder, best) for each in done if ends[each.id].status != "failed"]
+        summarize(trials, summary)
+    published = results.publish(job_spec, plans, ends, store, folder, state.id)
+    artefacts = [*summary.artefacts.values(), *results.trial_artefacts(ends)]
+    manifest = [artefact.model_dump() for artefact in artefacts]
+    folder.write_json("manifest.json", manifest)
+    verdict: dict[str, Any] = {"status": "finished", "artefacts": tuple(artefacts), "models": tuple(published)}
+    if failed:
+        first = failed[0]
+        sentence = f"{len(failed)} of {len(plans)} trials failed, first {first.label!r}: {results.message(first)}"
+        cause = first.failure.cause if first.failure else "error"
+        verdict |= {"status": "partial", "failure": Failure(cause=cause, message=sentence)}
+    elif lacking := [ended for ended in ends.values() if ended.status == "partial"]:
+        first = lacking[0]
+        sentence = results.message(first)
+        if len(plans) > 1:
+            sentence = f"{len(lacking)} of {len(plans)} trials lack cells, first {first.label!r}: {sentence}"
+        cause = first.failure.cause if first.failure else "error"
+        verdict |= {"status": "partial", "failure": Failure(cause=cause, message=sentence)}
+    return state.model_copy(update=verdict)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,96 @@
+"""One trial from start to finish, the same in this process and in a worker of Ray."""
+
+import os
+
+import torch
+
+from service import catalog
+from service.execution import records
+from service.execution.fan_out.mapping import Executor
+from service.execution.records import Failure, TrialRecord, TrialStatus, describe
+from service.planning.plan import TrialPlan
+from service.run import CHECKPOINT, METRICS, Report, Row, Run, table_of
+from service.store import Folder, open_store
+
+
+def execute(plan: TrialPlan, folder: Folder, report: Report, executor: Executor) -> TrialRecord:
+    """Run the job's code for one trial and record how it ended.
+
+    folder: the trial's own. executor: where the cells of `run.map` are computed.
+    An exception of the job becomes a record with status `failed`: the other trials go on. A stop by the scheduler or by
+    the user passes through as a BaseException, after the rows have been written.
+    """
+    run = Run(folder, plan.spec.seed, report, executor, open_store(plan.spec.store), _of_run(folder))
+    failure = None
+    try:
+        perform(plan, run)
+    except Exception as error:
+        failure = describe(error)
+    finally:
+        run.flush()
+    return conclude(plan, run, failure)
+
+
+def _of_run(folder: Folder) -> Folder:
+    """The folder of the run, of that of a trial: `<run>/trials/<id>`."""
+    place, question, query = folder.uri.partition("?")
+    return open_store(place.rpartition("/trials/")[0] + question + query)
+
+
+def perform(plan: TrialPlan, run: Run) -> None:
+    """The job's own code for one trial."""
+    job = catalog.load(plan.spec.job)
+    set_threads(plan.spec.resources.threads)
+    job.run(plan.spec.params, run)
+
+
+def conclude(plan: TrialPlan, run: Run, failure: Failure | None) -> TrialRecord:
+    """Record the end of a trial in its folder. It is `partial` if it has an end, but not all of its cells."""
+    status: TrialStatus = "failed" if failure else "finished"
+    if run.failed_cells:
+        lacking = "; ".join(map(str, run.failed_cells))
+        if failure:
+            failure = failure.model_copy(update={"message": f"{failure.message}; before that {lacking}"})
+        else:
+            status = "partial"
+            failure = run.failed_cells[0].failure.model_copy(update={"message": lacking})
+    ended = TrialRecord(
+        id=plan.id,
+        label=plan.label,
+        status=status,
+        seconds=run.seconds,
+        metrics=run.metrics,
+        artefacts=tuple(run.artefacts.values()),
+        failure=failure,
+    )
+    records.write(run.folder, "trial.json", ended)
+    if ended.status == "finished":
+        run.folder.delete(CHECKPOINT)  # the results are in place: nothing will go on from it
+    return ended
+
+
+def record_from_driver(
+    plan: TrialPlan, folder: Folder, status: TrialStatus, rows: list[Row], seconds: float, failure: Failure | None
+) -> TrialRecord:
+    """Record the end of a trial that cannot do it itself: the scheduler stopped it, or its worker is gone.
+
+    rows: all that it reported. What it had staged stays where it is; nothing will go on from its checkpoint if it
+    was stopped, but a trial that lost its worker can be resumed from it.
+    """
+    if rows:
+        folder.write_table(METRICS, table_of(rows))
+    metrics = {name: value for row in rows for name, value in row.items() if name != "step"}
+    ended = TrialRecord(id=plan.id, label=plan.label, status=status, seconds=seconds, metrics=metrics, failure=failure)
+    records.write(folder, "trial.json", ended)
+    if status == "stopped":
+        folder.delete(CHECKPOINT)
+    return ended
+
+
+def set_threads(threads: int) -> None:
+    """Fix the thread count of the numerics: float sums depend on it, and a reused worker keeps that of its past."""
+    torch.set_num_threads(threads)
+    # as use_deterministic_algorithms(True, warn_only=True), without its two seconds of importing the compiler
+    torch.set_deterministic_debug_mode("warn")
+    os.environ.setdefault("TORCHINDUCTOR_DETERMINISTIC", "1")  # what it would tell the compiler
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what CUDA asks for deterministic matrix products

@@ -1,0 +1,1 @@
+"""From YAML and overrides to a list of trials: reading, validation, description."""

@@ -1,0 +1,132 @@
+"""Which requests are computed together, and when.
+
+Serve's dynamic batching collects the requests that arrive within a moment. Of these, the ones that ask the same of
+the same model form a batch. A batch waits while another of its kind is computed, and whoever comes meanwhile joins it:
+under load batches grow by themselves. Batches of different kinds are computed side by side, so a long thought holds up
+none but its own kind; and a request that fails in company is tried alone, so it fails alone.
+"""
+
+import asyncio
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Hashable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from service.errors import AssayError
+from serving.kinds.endpoint import Abandoned, Answer, Endpoint, Work
+
+
+@dataclass(eq=False)
+class Item:
+    """One request on its way through a batch. Cancelling `answer` takes it out."""
+
+    endpoint: Endpoint
+    work: Work
+    answer: asyncio.Future[Answer]
+    arrived: float = field(default_factory=time.perf_counter)
+
+    @property
+    def kind(self) -> Hashable:
+        return self.endpoint.card.name, self.endpoint.card.version, self.endpoint.card.sha256, self.work.key
+
+
+@dataclass(frozen=True)
+class Executed:
+    """A batch that was computed, for the statistics. Times in seconds."""
+
+    endpoint: Endpoint
+    rows: int
+    waited: tuple[float, ...]
+    took: float
+
+
+class Batcher:
+    """Lives on one event loop; computes in threads.
+
+    max_rows: inputs in a batch. parallel: batches computed at once. report: told of each batch.
+    """
+
+    def __init__(self, max_rows: int, parallel: int, report: Callable[[Executed], None]) -> None:
+        self._max_rows, self._parallel, self._report = max_rows, parallel, report
+        self._waiting: dict[Hashable, deque[Item]] = {}  # the kinds in the order in which their turn comes
+        self._running: dict[Hashable, list[Item]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()  # a loop holds its tasks by weak references only
+        self._threads = ThreadPoolExecutor(parallel, thread_name_prefix="compute")
+
+    @property
+    def running(self) -> Counter[tuple[str, int]]:
+        """How many batches of each model, by name and version, are being computed."""
+        return Counter(
+            (batch[0].endpoint.card.name, batch[0].endpoint.card.version) for batch in self._running.values()
+        )
+
+    def add(self, items: Iterable[Item]) -> None:
+        """Queue requests; their answers arrive in their futures."""
+        for item in items:
+            self._waiting.setdefault(item.kind, deque()).append(item)
+        self._start()
+
+    def _start(self) -> None:
+        for kind in list(self._waiting):
+            if len(self._running) == self._parallel:
+                return
+            if kind not in self._running and (batch := self._take(kind)):
+                self._running[kind] = batch
+                task = asyncio.get_running_loop().create_task(self._run(kind, batch))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+
+    def _take(self, kind: Hashable) -> list[Item]:
+        queue = self._waiting.pop(kind)
+        batch: list[Item] = []
+        rows = 0
+        while queue and rows + queue[0].work.rows <= self._max_rows:
+            item = queue.popleft()
+            if not item.answer.done():
+                batch.append(item)
+                rows += item.work.rows
+        if queue:
+            self._waiting[kind] = queue  # behind the other kinds
+        return batch
+
+    async def _run(self, kind: Hashable, batch: list[Item]) -> None:
+        try:
+            await self._compute(batch)
+        finally:
+            del self._running[kind]
+            self._start()
+
+    async def _compute(self, batch: list[Item]) -> None:
+        started = time.perf_counter()
+
+        def stopped() -> bool:
+            return all(item.answer.done() for item in batch)
+
+        try:
+            answers = await asyncio.get_running_loop().run_in_executor(
+                self._threads, batch[0].endpoint.compute, [item.work for item in batch], stopped
+            )
+        except Abandoned:
+            return
+        except AssayError as error:
+            _fail(batch, error)
+        except Exception as error:  # something about one of them that validation did not see
+            if len(batch) == 1:
+                _fail(batch, error)
+            else:
+                for item in batch:
+                    await self._compute([item])
+        else:
+            took = time.perf_counter() - started
+            for item, answer in zip(batch, answers, strict=True):
+                if not item.answer.done():
+                    item.answer.set_result(answer)
+            waited = tuple(started - item.arrived for item in batch)
+            self._report(Executed(batch[0].endpoint, sum(item.work.rows for item in batch), waited, took))
+
+
+def _fail(batch: list[Item], error: Exception) -> None:
+    for item in batch:
+        if not item.answer.done():
+            item.answer.set_exception(error)

@@ -1,0 +1,281 @@
+"""Messages of the Open Inference Protocol v2 over REST, with the binary tensor data extension.
+
+    POST /v2/models/{name}[/versions/{version}]/infer
+        {"id": "…", "parameters": {…},
+         "inputs":  [{"name", "shape", "datatype", "data" | "parameters": {"binary_data_size": bytes}}],
+         "outputs": [{"name", "parameters": {"binary_data": true}}]}
+
+With binary tensors the header Inference-Header-Content-Length tells how many bytes of the body are JSON; the tensors
+follow, one after another. Everything here is a pure function of bytes: parsing raises InputError, one sentence.
+Source: github.com/kserve/open-inference-protocol (inference_rest.md) and the Triton server's extension_binary_data.md.
+"""
+
+import json
+import zlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from service.errors import InputError, TooLargeError, nearest
+from service.models import ModelCard, TensorSpec
+from serving.http.tensors import Array, check_shape, datatype_of, from_json, from_raw, to_raw
+
+HEADER_LENGTH = "Inference-Header-Content-Length"
+MAX_TENSORS = 64
+MAX_ID = 256
+
+Json = dict[str, Any]
+Scalar = str | int | float | bool
+
+# What clients may send with any request, besides the parameters of a kind of model. A priority or a time out of the
+# client's own is a wish that the protocol lets a server ignore; ours are in the settings.
+COMMON_PARAMETERS = ("binary_data_output", "priority", "timeout")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """An output that the client asked for by name."""
+
+    name: str
+    binary: bool
+
+
+@dataclass(frozen=True)
+class InferRequest:
+    """A request that is well-formed. Whether it fits the model is for the endpoint to say.
+
+    inputs: finite arrays by name. parameters: without those that are about the form of the answer.
+    wanted: None stands for every output, in binary if `all_binary`.
+    """
+
+    id: str
+    inputs: Mapping[str, Array]
+    parameters: Mapping[str, Scalar]
+    wanted: tuple[Wanted, ...] | None
+    all_binary: bool
+
+
+def decompress(body: bytes, encoding: str, limit: int) -> bytes:
+    """The body as it was before Content-Encoding. TooLargeError before more than `limit` bytes are unpacked."""
+    if encoding in ("", "identity"):
+        return body
+    if encoding not in ("gzip", "deflate"):
+        raise InputError(f"Content-Encoding {encoding!r} is not taken; use gzip, deflate or none")
+    unpacker = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)  # | 32: finds out by itself whether it is gzip or zlib
+    try:
+        plain = unpacker.decompress(body, limit + 1)
+    except zlib.error as error:
+        raise InputError(f"the body is not valid {encoding}") from error
+    if len(plain) > limit:
+        raise TooLargeError(f"the body unpacks to more than {limit:,} bytes")
+    if not unpacker.eof:
+        raise InputError(f"the body is cut off: its {encoding} stream has no end")
+    return plain
+
+
+def parse_infer(body: bytes, header_length: str | None = None) -> InferRequest:
+    """A request from its body. header_length: the header of that name, if the body carries binary tensors."""
+    view = memoryview(body)
+    length = len(view)
+    if header_length is not None:
+        if not (header_length.isascii() and header_length.isdigit() and int(header_length) <= len(view)):
+            raise InputError(f"{HEADER_LENGTH} is {header_length!r}; the body has {len(view)} bytes")
+        length = int(header_length)
+    message = _parse_json(bytes(view[:length]))
+    inputs = _parse_inputs(_list(message, "inputs", required=True), view[length:])
+    parameters = _parameters(message, "the request")
+    all_binary = _flag(parameters.pop("binary_data_output", False), "binary_data_output")
+    outputs = _list(message, "outputs", required=False)
+    request_id = message.get("id", "")
+    if not isinstance(request_id, str) or len(request_id) > MAX_ID:
+        raise InputError(f"id must be a string of at most {MAX_ID} characters")
+    wanted = tuple(_parse_wanted(output, all_binary) for output in outputs) or None
+    for name in COMMON_PARAMETERS:
+        parameters.pop(name, None)
+    return InferRequest(request_id, inputs, parameters, wanted, all_binary)
+
+
+def parse_object(body: bytes) -> Json:
+    """A body that may be empty or hold one JSON object, as the repository index takes it."""
+    return _parse_json(body) if body.strip() else {}
+
+
+def check_parameters(given: Mapping[str, Scalar], known: Iterable[str]) -> None:
+    """InputError about the first parameter that the model does not know, with the nearest that it does."""
+    known = tuple(known)
+    for name in given:
+        if name not in known:
+            raise InputError(f"unknown parameter {name!r}", nearest(name, known))
+
+
+def check_fits(inputs: Mapping[str, Array], specs: Iterable[TensorSpec]) -> None:
+    """InputError unless the tensors are exactly those that a model declares: names, datatypes and shapes."""
+    specs = tuple(specs)
+    names = [spec.name for spec in specs]
+    for name in inputs:
+        if name not in names:
+            raise InputError(f"unknown input {name!r}", nearest(name, names))
+    for spec in specs:
+        if spec.name not in inputs:
+            raise InputError(f"input {spec.name!r} is missing")
+        array = inputs[spec.name]
+        if (datatype := datatype_of(array)) != spec.datatype:
+            raise InputError(f"input {spec.name!r}: datatype is {datatype}; the model takes {spec.datatype}")
+        fits = len(array.shape) == len(spec.shape) and all(
+            size == free or free == -1 for size, free in zip(array.shape, spec.shape, strict=True)
+        )
+        if not fits:
+            raise InputError(
+                f"input {spec.name!r}: shape is {list(array.shape)}; the model takes {list(spec.shape)} (-1: any)"
+            )
+        if not array.size:
+            raise InputError(f"input {spec.name!r}: shape {list(array.shape)} is empty")
+
+
+def encode_infer(
+    card: ModelCard, request: InferRequest, outputs: Mapping[str, Array], parameters: Mapping[str, Scalar]
+) -> tuple[bytes, int | None]:
+    """The body of an answer, and the length of its JSON part if binary tensors follow it.
+
+    parameters: what else there is to say.
+    """
+    described, tail = _describe_outputs(request, outputs)
+    message: Json = {"model_name": card.name, "model_version": str(card.version)}
+    if request.id:
+        message["id"] = request.id
+    if parameters:
+        message["parameters"] = dict(parameters)
+    message["outputs"] = described
+    head = json.dumps(message, separators=(",", ":"), allow_nan=False).encode()
+    return b"".join([head, *tail]), len(head) if any("parameters" in each for each in described) else None
+
+
+def check_wanted(request: InferRequest, known: Iterable[str]) -> None:
+    """InputError about an output that was asked for and that the model does not have."""
+    known = tuple(known)
+    for each in request.wanted or ():
+        if each.name not in known:
+            raise InputError(f"unknown output {each.name!r}", nearest(each.name, known))
+
+
+def describe_model(
+    card: ModelCard, versions: Iterable[int], outputs: Iterable[TensorSpec], actions: Iterable[str]
+) -> Json:
+    """The metadata of a model. actions: what it offers behind its path."""
+    return {
+        "name": card.name,
+        "versions": [str(version) for version in versions],
+        "platform": f"assay_{card.task}",
+        "inputs": [_describe(spec) for spec in card.inputs],
+        "outputs": [_describe(spec) for spec in outputs],
+        "parameters": {
+            "version": str(card.version),
+            "description": card.description,
+            "metrics": card.metrics,
+            "settings": card.settings,
+            "actions": list(actions),
+        },
+    }
+
+
+def _describe(spec: TensorSpec) -> Json:
+    return {"name": spec.name, "datatype": spec.datatype, "shape": list(spec.shape)}
+
+
+def _describe_outputs(request: InferRequest, outputs: Mapping[str, Array]) -> tuple[list[Json], list[bytes]]:
+    wanted = request.wanted or tuple(Wanted(name, request.all_binary) for name in outputs)
+    described, tail = [], []
+    for each in wanted:
+        array = outputs[each.name]
+        entry: Json = {"name": each.name, "datatype": datatype_of(array), "shape": list(array.shape)}
+        if each.binary:
+            tail.append(to_raw(array))
+            entry["parameters"] = {"binary_data_size": len(tail[-1])}
+        else:
+            entry["data"] = array.ravel().tolist()
+        described.append(entry)
+    return described, tail
+
+
+def _parse_json(text: bytes) -> Json:
+    try:
+        message = json.loads(text, parse_constant=_no_constant)
+    except (UnicodeDecodeError, ValueError) as error:
+        raise InputError(f"the body is not valid JSON: {error}") from error
+    except RecursionError as error:
+        raise InputError("the body is not valid JSON: nested too deeply") from error
+    if not isinstance(message, dict):
+        raise InputError("the body must be a JSON object")
+    return message
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is not a number that JSON has")
+
+
+def _list(message: Json, field: str, *, required: bool) -> list[Json]:
+    value = message.get(field, [])
+    if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
+        raise InputError(f"{field} must be a list of objects")
+    if required and not value:
+        raise InputError(f"{field} is missing")
+    if len(value) > MAX_TENSORS:
+        raise InputError(f"{field} has {len(value)} tensors; at most {MAX_TENSORS} are taken")
+    return value
+
+
+def _parameters(holder: Json, whose: str) -> dict[str, Any]:
+    value = holder.get("parameters", {})
+    if not isinstance(value, dict) or not all(isinstance(each, str | int | float | bool) for each in value.values()):
+        raise InputError(f"parameters of {whose} must map names to strings, numbers or booleans")
+    return dict(value)
+
+
+def _name(holder: Json, kind: str) -> str:
+    name = holder.get("name")
+    if not isinstance(name, str) or not name:
+        raise InputError(f"an {kind} has no name")
+    return name
+
+
+def _flag(value: Any, name: str) -> bool:
+    if not isinstance(value, bool):
+        raise InputError(f"parameter {name!r} must be true or false")
+    return value
+
+
+def _parse_inputs(described: list[Json], raw: memoryview) -> dict[str, Array]:
+    inputs: dict[str, Array] = {}
+    taken = 0
+    for each in described:
+        name = _name(each, "input")
+        if name in inputs:
+            raise InputError(f"input {name!r} is given twice")
+        shape = check_shape(name, each.get("shape"))
+        parameters = _parameters(each, f"input {name!r}")
+        size = parameters.get("binary_data_size")
+        if "shared_memory_region" in parameters:
+            raise InputError(f"input {name!r}: shared memory is not offered; send the tensor with the request")
+        if size is None and "data" not in each:
+            raise InputError(f"input {name!r} has no data")
+        if size is None:
+            inputs[name] = from_json(name, each["data"], each.get("datatype"), shape)
+            continue
+        if "data" in each:
+            raise InputError(f"input {name!r} has data in JSON and in binary; send one of the two")
+        if type(size) is not int or size < 0 or taken + size > len(raw):
+            raise InputError(f"input {name!r}: binary_data_size is {size!r}; {len(raw) - taken} bytes are left")
+        inputs[name] = from_raw(name, raw[taken : taken + size], each.get("datatype"), shape)
+        taken += size
+    if taken != len(raw):
+        raise InputError(f"{len(raw) - taken} bytes follow that no input claims by binary_data_size")
+    return inputs
+
+
+def _parse_wanted(output: Json, all_binary: bool) -> Wanted:
+    name = _name(output, "output")
+    parameters = _parameters(output, f"output {name!r}")
+    for unwanted in ("classification", "shared_memory_region"):
+        if unwanted in parameters:
+            raise InputError(f"output {name!r}: {unwanted} is not offered")
+    return Wanted(name, _flag(parameters.get("binary_data", all_binary), "binary_data"))

@@ -1,0 +1,338 @@
+"""The deployment: one process that takes HTTP requests and answers them with models of the store.
+
+    GET  /v2                                      the server
+    GET  /v2/health/live  /v2/health/ready
+    GET  /v2/models/stats                         counts, times, batch sizes
+    POST /v2/repository/index                     every model of the store
+    GET  /v2/models/{name}[/versions/{version}]   [/ready | /stats]
+    POST /v2/models/{name}[/versions/{version}]   /infer | /infer_stream | /attack
+
+All of it is the Open Inference Protocol v2, but for infer_stream: server-sent events with an answer each; attack: which
+another deployment answers; and images that are uploaded, or come back, instead of tensors.
+"""
+
+import asyncio
+import contextlib
+import json
+import logging
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version as version_of
+from typing import Any, TypeVar, cast
+
+import torch
+from ray import serve
+from ray.serve.exceptions import BackPressureError
+from ray.serve.handle import DeploymentHandle
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from torch import nn
+
+from service.errors import AssayError, BusyError, InputError, ModelNotFoundError, TooLargeError, nearest
+from service.models import ModelCard
+from service.store import open_store
+from serving.http import middleware, protocol
+from serving.http.attack_server import INTERNAL, Reply
+from serving.http.auth import is_open
+from serving.http.batching import Batcher, Item
+from serving.http.body_limit import error_body, error_headers
+from serving.http.keys import HEADER, Keyring
+from serving.http.messages import Message
+from serving.http.model_cache import Shelf
+from serving.http.protocol import InferRequest
+from serving.http.settings import ServeSettings
+from serving.http.statistics import ModelKey, Statistics
+from serving.http.uploads import PNG_MEDIA
+from serving.kinds import ACTIONS, KINDS, check_offered, kind_of
+from serving.kinds.endpoint import Answer, Endpoint, Streaming, Work
+
+logger = logging.getLogger("ray.serve")
+T = TypeVar("T")
+
+EXTENSIONS = ["binary_tensor_data", "model_repository", "statistics"]
+CLIENT_LEFT = 499
+INLINE_BYTES = 8 << 10  # a larger body is parsed in a thread, so that others are answered meanwhile
+
+
+class Server:
+    """A replica. Its constructor opens the store; models are loaded when they are asked for.
+
+    attacks: the deployment that attacks; None: attacks are switched off.
+    """
+
+    def __init__(self, settings: ServeSettings, store_uri: str, attacks: DeploymentHandle[Any] | None) -> None:
+        middleware.check_guarded(settings)
+        torch.set_num_threads(settings.replicas.threads)  # Ray reuses workers, whatever they were set to before
+        self._settings = settings
+        self._keyring = Keyring(settings.keys)
+        self._attacks = attacks
+        self._shelf: Shelf[Endpoint] = Shelf(open_store(store_uri), settings.models, self._serve)
+        self._statistics = Statistics()
+        self._batcher = Batcher(settings.batching.max_rows, settings.batching.parallel, self._statistics.executed)
+        self._streams = 0
+        self._gather.set_max_batch_size(settings.batching.max_rows)  # type: ignore[attr-defined]
+        self._gather.set_batch_wait_timeout_s(settings.batching.wait_seconds)  # type: ignore[attr-defined]
+
+    def _serve(self, card: ModelCard, network: nn.Module) -> Endpoint:
+        return kind_of(card)(card, network, self._settings)
+
+    # ---- HTTP -----------------------------------------------------------------------------------------------------
+
+    async def __call__(self, request: Request) -> Response:
+        started = time.perf_counter()
+        call = Call(request, self._settings.queue.retry_after_seconds)
+        try:
+            if self._keyring and not is_open(request.scope):  # the gate asked already; here is told who it is
+                call.key = self._keyring.holder(request.headers.getlist(HEADER)).name
+            response = await self._route(call)
+        except AssayError as error:
+            response = _failure(str(error), error.http_status, call.retry_after)
+            response.headers.update(error_headers(error))
+        except Exception:
+            logger.exception("request failed: %s %s", request.method, request.scope["path"])
+            response = _failure(INTERNAL, 500, call.retry_after)
+        if call.counted:
+            self._statistics.answered(call.model, response.status_code, time.perf_counter() - started, call.key)
+        return response
+
+    async def _route(self, call: "Call") -> Response:
+        path: str = call.request.scope["path"]
+        match call.request.method, path.strip("/").split("/"):
+            case "GET", ["v2"]:
+                return _json({"name": "assay", "version": version_of("assay"), "extensions": EXTENSIONS})
+            case "GET", ["v2", "health", "live"]:
+                return _json({"live": True})
+            case "GET", ["v2", "health", "ready"]:
+                await self._shelf.check()
+                return _json({"ready": True})
+            case "GET", ["v2", "models", "stats"]:
+                return _json(self._statistics.tree(self._batcher.running))
+            case "POST", ["v2", "repository", "index"]:
+                return await self._index(call)
+            case _, ["v2", "models", name, "versions", version, *action]:
+                return await self._model(call, name, _version(name, version), action)
+            case _, ["v2", "models", name, *action] if name:
+                return await self._model(call, name, None, action)
+        raise NoSuchPath(f"nothing is at {call.request.method} {path}", hint="the server describes itself at GET /v2")
+
+    async def _model(self, call: "Call", name: str, version: int | None, action: list[str]) -> Response:
+        match call.request.method, action:
+            case "GET", []:
+                return await self._metadata(name, version)
+            case "GET", ["ready"]:
+                await self._served(name, version)
+                return _json({"name": name, "ready": True})
+            case "GET", ["stats"]:
+                card = await self._shelf.card(name, version)
+                self._statistics.of((card.name, card.version))
+                return _json(self._statistics.tree(self._batcher.running, name, version))
+            case "POST", ["infer"]:
+                return await self._infer(call, name, version)
+            case "POST", ["infer_stream"]:
+                return await self._infer_stream(call, name, version)
+            case "POST", ["attack"]:
+                return await self._attack(call, name, version)
+        known = [*ACTIONS, "ready", "stats"]
+        if not action or action[0] in known:
+            raise NoSuchPath(f"{call.request.method} is not offered at {call.request.scope['path']}")
+        raise NoSuchPath(f"a model has no {'/'.join(action)!r}", nearest(action[0], known))
+
+    async def _index(self, call: "Call") -> Response:
+        asked = protocol.parse_object(await self._body(call.request))
+        loaded = {(card.name, card.version) for card in self._shelf.loaded}
+        entries: list[dict[str, Any]] = []
+        for card in await self._shelf.cards():
+            served = card.task in KINDS
+            if asked.get("ready") and not served:
+                continue
+            entry = {"name": card.name, "version": str(card.version), "state": "READY" if served else "UNAVAILABLE"}
+            entry["reason"] = "" if served else f"nothing serves the task {card.task!r}"
+            entries.append({**entry, "loaded": (card.name, card.version) in loaded})
+        return _json(entries)
+
+    async def _metadata(self, name: str, version: int | None) -> Response:
+        card = await self._served(name, version)
+        versions = await self._shelf.versions(name)
+        kind = kind_of(card)
+        return _json(protocol.describe_model(card, versions, kind.outputs_of(card), kind.actions))
+
+    # ---- inference ------------------------------------------------------------------------------------------------
+
+    async def _infer(self, call: "Call", name: str, version: int | None) -> Response:
+        endpoint, infer, work = await self._accept(call, name, version, "infer")
+        answer = await self._batched(endpoint, work)
+        if work.picture is not None:
+            return Response(await asyncio.to_thread(work.picture, answer), media_type=PNG_MEDIA)
+        body, header = protocol.encode_infer(endpoint.card, infer, answer, work.parameters)
+        if header is None:
+            return Response(body, media_type="application/json")
+        return Response(body, headers={protocol.HEADER_LENGTH: str(header)}, media_type="application/octet-stream")
+
+    async def _infer_stream(self, call: "Call", name: str, version: int | None) -> Response:
+        endpoint, infer, work = await self._accept(call, name, version, "infer_stream")
+        if infer.all_binary or any(wanted.binary for wanted in infer.wanted or ()):
+            raise InputError("a streamed answer is JSON; ask for binary outputs at infer")
+        if self._streams >= self._settings.limits.streams:
+            raise BusyError(f"{self._streams} streamed answers are under way; no more are taken now")
+        call.counted = False  # it is when the stream ends
+        events = self._events(call, cast(Streaming, endpoint), infer, work)
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        return StreamingResponse(events, headers=headers, media_type="text/event-stream")
+
+    async def _accept(
+        self, call: "Call", name: str, version: int | None, action: str
+    ) -> tuple[Endpoint, InferRequest, Work]:
+        """From HTTP to work that only has to be computed, or the error that the client is to see."""
+        call.counted = True
+        card = await self._served(name, version)
+        check_offered(card, action)
+        call.model = card.name, card.version
+        message = Message.of(call.request, await self._body(call.request))
+        endpoint = await self._shelf.endpoint(name, version)
+
+        def parse() -> tuple[InferRequest, Work]:
+            infer = message.parse(endpoint)
+            protocol.check_fits(infer.inputs, endpoint.inputs)
+            protocol.check_wanted(infer, (spec.name for spec in endpoint.outputs))
+            return infer, endpoint.prepare(infer.inputs, infer.parameters, message.form(infer))
+
+        infer, work = parse() if len(message.body) <= INLINE_BYTES else await asyncio.to_thread(parse)
+        return endpoint, infer, work
+
+    async def _batched(self, endpoint: Endpoint, work: Work) -> Answer:
+        item = Item(endpoint, work, asyncio.get_running_loop().create_future())
+        try:
+            await self._gather(item)
+            return await item.answer
+        finally:
+            item.answer.cancel()  # a client that left takes its request out of the batch
+
+    @serve.batch
+    async def _gather(self, items: list[Item]) -> list[None]:
+        """Called with the requests of a moment. They are only queued here, so that none waits for another's answer."""
+        self._batcher.add(items)
+        return [None] * len(items)
+
+    async def _events(self, call: "Call", endpoint: Streaming, infer: InferRequest, work: Work) -> AsyncIterator[bytes]:
+        """Server-sent events. The next answer is computed when the client has taken the last; never if it left."""
+        card = endpoint.card
+        of_model = self._statistics.of((card.name, card.version))
+        started, status = time.perf_counter(), CLIENT_LEFT
+        self._streams += 1
+        of_model.streams += 1
+        try:
+            async with contextlib.aclosing(_in_thread(endpoint.stream(work))) as answers:
+                async for event, answer in answers:
+                    body, _ = protocol.encode_infer(card, infer, answer, work.parameters)
+                    of_model.streamed += 1
+                    yield b"event: %s\ndata: %s\n\n" % (event.encode(), body)
+            status = 200
+        except AssayError as error:
+            status = error.http_status
+            yield b"event: error\ndata: %s\n\n" % error_body(str(error))
+        except Exception:
+            status = 500
+            logger.exception("stream of model %s failed", card.name)
+            yield b"event: error\ndata: %s\n\n" % error_body(INTERNAL)
+        finally:
+            self._streams -= 1
+            of_model.streams -= 1
+            self._statistics.answered(call.model, status, time.perf_counter() - started, call.key)
+
+    # ---- attacks --------------------------------------------------------------------------------------------------
+
+    async def _attack(self, call: "Call", name: str, version: int | None) -> Response:
+        """Handed on as it is. When the client leaves, Serve cancels this, and with it the call that waits."""
+        card = await self._served(name, version)
+        check_offered(card, "attack")
+        if self._attacks is None:
+            raise NoSuchPath("attacks are switched off here", "attacks.enabled in the settings of the server")
+        call.retry_after = self._settings.attacks.queue.retry_after_seconds
+        message = Message.of(call.request, await self._body(call.request))
+        of_model = self._statistics.of((card.name, card.version))
+        reply = Reply(500, b"")
+        of_model.attacks += 1
+        try:
+            reply = await self._attacks.attack.remote(card.name, card.version, message, call.key)
+        except BackPressureError:
+            reply = Reply(503, error_body("too many attacks wait; no more are taken now"))
+        except asyncio.CancelledError:
+            reply = Reply(CLIENT_LEFT, b"")
+            raise
+        finally:
+            of_model.attacks -= 1
+            self._statistics.attacked((card.name, card.version), reply, call.key)
+        headers = {**_retry(reply.status, call.retry_after), **reply.headers}
+        return Response(reply.body, reply.status, headers, reply.media_type)
+
+    # ---- the parts of a request -------------------------------------------------------------------------------------
+
+    async def _body(self, request: Request) -> bytes:
+        limit = self._settings.limits.body_bytes
+        chunks: list[bytes] = []
+        size = int(request.headers.get("content-length", "0"))
+        if size <= limit:
+            size = 0
+            async for chunk in request.stream():
+                chunks.append(chunk)
+                if (size := size + len(chunk)) > limit:
+                    break
+        if size > limit:
+            raise TooLargeError(f"the body has more than {limit:,} bytes")
+        return protocol.decompress(b"".join(chunks), request.headers.get("content-encoding", ""), limit)
+
+    async def _served(self, name: str, version: int | None) -> ModelCard:
+        card = await self._shelf.card(name, version)
+        kind_of(card)
+        return card
+
+
+class Call:
+    """A request, and what the statistics are to know of it. counted: it asks for inference.
+
+    key: the name of the key that it came with. retry_after: seconds after which it may be sent again, should there be
+    no room.
+    """
+
+    def __init__(self, request: Request, retry_after: float) -> None:
+        self.request, self.retry_after = request, retry_after
+        self.counted = False
+        self.key: str | None = None
+        self.model: ModelKey | None = None
+
+
+class NoSuchPath(InputError):
+    http_status = 404
+
+
+def _json(value: Any) -> Response:
+    return Response(json.dumps(value), media_type="application/json")
+
+
+def _failure(message: str, status: int, retry_after: float) -> Response:
+    return Response(error_body(message), status, _retry(status, retry_after), "application/json")
+
+
+def _retry(status: int, seconds: float) -> dict[str, str]:
+    return {"Retry-After": f"{seconds:.0f}"} if status == 503 else {}
+
+
+def _version(name: str, text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise ModelNotFoundError(f"model {name!r} has no version {text!r}", hint="versions are whole numbers")
+    return int(text)
+
+
+async def _in_thread(values: Iterator[T]) -> AsyncGenerator[T, None]:
+    """An iterator that computes, run in one thread of its own, a step at a time; closed when nobody wants more."""
+    loop = asyncio.get_running_loop()
+    thread = ThreadPoolExecutor(1, thread_name_prefix="stream")
+    done = object()
+    try:
+        while (value := await loop.run_in_executor(thread, next, values, done)) is not done:
+            yield value  # type: ignore[misc]
+    finally:
+        if close := getattr(values, "close", None):
+            thread.submit(close)
+        thread.shutdown(wait=False)

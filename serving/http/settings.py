@@ -1,0 +1,212 @@
+"""The settings of `assay serve`: configs/serve.yaml as one strict and frozen object.
+
+Ray Serve ignores misspelt keys and leaves queues and bodies without a bound; here each key is checked, and each
+default of Serve that matters is written out.
+"""
+
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from service.errors import SpecError
+from service.planning import yaml_text
+from service.planning.validation import Section, validate
+
+KEY_NAME = "[a-z0-9][a-z0-9-]{0,62}"
+LOAD_SECONDS = 30.0  # over which Serve averages the load that it scales by
+
+
+class Tls(Section):
+    """HTTPS by Serve's own proxy. Both files are PEM, and on every node that has a proxy."""
+
+    certificate: str = Field(min_length=1, description="the server's certificate, and those up to its authority")
+    private_key: str = Field(min_length=1, description="its private key, without a password")
+
+
+class Http(Section):
+    """Where the endpoints listen."""
+
+    host: str = Field("127.0.0.1", min_length=1, description="address to listen at; 0.0.0.0: every one of the machine")
+    port: int = Field(8000, ge=1, le=65535, description="TCP port")
+    request_seconds: float = Field(300, gt=0, description="a request that takes longer is dropped")
+    keep_alive_seconds: int = Field(5, ge=1, description="how long an idle connection is kept")
+    tls: Tls | None = Field(None, description="HTTPS; none: plain HTTP, for a proxy in front or this machine alone")
+
+    @property
+    def public(self) -> bool:
+        """Whether other machines may reach it."""
+        try:
+            return not ip_address(self.host).is_loopback
+        except ValueError:  # a name
+            return self.host != "localhost"
+
+
+class Key(Section):
+    """Somebody who may use the endpoints, and how much. `assay serve --new-key NAME` makes one."""
+
+    name: str = Field(pattern=f"^{KEY_NAME}$", description="in logs and metrics; never in an answer")
+    hash: str = Field(pattern="^sha256:[0-9a-f]{32}:[0-9a-f]{64}$", description="of the key, which is kept nowhere")
+    requests_per_second: float = Field(50, gt=0, le=1_000_000, description="in the long run; beyond: 429")
+    burst: int = Field(100, ge=1, le=1_000_000, description="requests that may come at once after a pause")
+    attack_gmacs_per_hour: float = Field(100_000, gt=0, description="work of its attacks: 10^9 multiplications an hour")
+
+
+class HaProxy(Section):
+    """HAProxy in front of the replicas instead of Serve's own proxy: several times less CPU for each request.
+
+    Its two ports for statistics listen on every address of the machine: keep them behind a firewall.
+    """
+
+    stats_port: int = Field(8404, ge=1, le=65535, description="port of its page of statistics")
+    metrics_port: int = Field(9101, ge=1, le=65535, description="port of its Prometheus metrics")
+    threads: int = Field(1, ge=1, le=64, description="threads of HAProxy")
+
+
+class Replicas(Section):
+    """Processes that hold models and answer requests. Load is the average of the last 30 s."""
+
+    min: int = Field(1, ge=1, le=1000, description="replicas kept running")
+    max: int = Field(1, ge=1, le=1000, description="replicas under load; above min, Serve scales between the two")
+    target_ongoing: float = Field(16, gt=0, description="requests at a replica at once that scaling aims at")
+    upscale_seconds: float = Field(10, ge=0, description="how long load is high before a replica is added")
+    downscale_seconds: float = Field(300, ge=0, description="how long load is low before one is removed")
+    cpus: float = Field(1, gt=0, le=1024, description="CPU cores of a replica")
+    gpus: float = Field(0, ge=0, le=64, description="GPUs of a replica; fractions share one")
+    threads: int = Field(1, ge=1, le=256, description="threads of the numerics in a replica")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.max < self.min:
+            raise ValueError(f"max is {self.max}, below min, which is {self.min}")
+        return self
+
+
+class Queue(Section):
+    """How many requests a replica takes, and how many may wait for one. Beyond that the answer is 503."""
+
+    ongoing: int = Field(128, ge=1, le=10_000, description="requests at a replica at once")
+    waiting: int = Field(256, ge=0, le=100_000, description="requests that wait for a replica")
+    retry_after_seconds: float = Field(1, ge=0, description="the Retry-After of a 503")
+
+
+class Batching(Section):
+    """Requests that come together and ask the same of the same model are computed together."""
+
+    max_rows: int = Field(32, ge=1, le=4096, description="inputs computed at once; a larger request is refused")
+    wait_ms: float = Field(5, ge=0, le=1000, description="how long the first request waits for others to join it")
+    parallel: int = Field(
+        2, ge=1, le=64, description="batches computed at the same time, so that a long one blocks none"
+    )
+
+    @property
+    def wait_seconds(self) -> float:
+        return self.wait_ms / 1000
+
+
+class Models(Section):
+    """Models in the memory of a replica. The one unused for longest leaves when there are too many."""
+
+    loaded: int = Field(16, ge=1, le=10_000, description="models in memory")
+    loaded_mb: int = Field(2048, ge=1, description="their weights in MiB")
+    refresh_seconds: float = Field(2, ge=0, description="how old the knowledge of what the store holds may be")
+    trusted: tuple[str, ...] = Field((), description="packages besides Assay's own whose architectures may be built")
+
+
+class Limits(Section):
+    """What one request may ask for."""
+
+    body_mb: float = Field(16, gt=0, le=1024, description="its body in MiB, also after unpacking; beyond: 413")
+    iterations: int = Field(10_000, ge=1, description="iterations of thought")
+    gmacs: float = Field(2_000, gt=0, description="its work: 10^9 multiplications, positions x iterations x weights")
+    seconds: float = Field(120, gt=0, description="its time of computation")
+    streams: int = Field(4, ge=1, le=1000, description="streamed answers at a replica at once")
+    stream_values: int = Field(50_000_000, ge=1, description="numbers in one streamed answer: positions x iterations")
+    pixels: int = Field(25_000_000, ge=1, description="pixels of an uploaded image, before it is resized")
+    map_values: int = Field(20_000_000, ge=1, description="numbers in an answer that has some for each pixel")
+
+    @property
+    def body_bytes(self) -> int:
+        return int(self.body_mb * 2**20)
+
+
+class Attacks(Section):
+    """Attacks on the models, in processes of their own so that inference does not wait, and what one may ask for."""
+
+    enabled: bool = Field(True, description="whether attacks are offered")
+    replicas: Replicas = Field(Replicas(target_ongoing=2), description="processes that attack; as above")
+    queue: Queue = Field(Queue(ongoing=8, waiting=8, retry_after_seconds=5), description="as above")
+    parallel: int = Field(1, ge=1, le=64, description="attacks computed at a replica at the same time")
+    rows: int = Field(64, ge=1, le=4096, description="images in one attack")
+    pixels: int = Field(262_144, ge=1, description="pixels in one attack on segmentation, of all images")
+    passes: int = Field(20_000, ge=1, description="forward and backward passes for each image")
+    gmacs: float = Field(10_000, gt=0, description="its work: 10^9 multiplications, images x passes x those of a pass")
+    seconds: float = Field(240, gt=0, description="its time of computation")
+
+
+class Logging(Section):
+    level: str = Field("WARNING", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="of what is logged by Serve")
+    access: bool = Field(False, description="one line for each request")
+
+
+class ServeSettings(Section):
+    """Everything that `assay serve` can be told."""
+
+    http: Http = Field(Http(), description="where the endpoints listen")
+    keys: tuple[Key, ...] = Field((), max_length=256, description="who may use the endpoints; none: everybody")
+    haproxy: HaProxy | None = Field(None, description="HAProxy in front; none: Serve's own proxy")
+    replicas: Replicas = Field(Replicas(), description="processes that hold models")
+    queue: Queue = Field(Queue(), description="how many requests wait")
+    batching: Batching = Field(Batching(), description="requests computed together")
+    models: Models = Field(Models(), description="models in memory")
+    limits: Limits = Field(Limits(), description="what one request may ask for")
+    attacks: Attacks = Field(Attacks(), description="attacks on the models")
+    logging: Logging = Field(Logging(), description="what is logged")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.limits.streams >= self.queue.ongoing:
+            raise ValueError(
+                f"queue.ongoing is {self.queue.ongoing}: {self.limits.streams} streams would leave no room for others"
+            )
+        names = [key.name for key in self.keys]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"keys: {twice[0]!r} is given twice")
+        if self.haproxy and self.http.tls:
+            raise ValueError("http.tls is for Serve's own proxy; with haproxy put a proxy in front that speaks TLS")
+        return self
+
+    def of_attacks(self) -> Self:
+        """The same settings as a replica that attacks sees them: its own size and queue."""
+        return self.model_copy(update={"replicas": self.attacks.replicas, "queue": self.attacks.queue})
+
+    def listening(self, host: str | None, port: int | None) -> Self:
+        """The same settings with another address; None leaves what is."""
+        given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
+        http = validate(Http, {**self.http.model_dump(), **given}, "http")
+        return self.model_copy(update={"http": http})
+
+
+def load(path: str | None) -> ServeSettings:
+    """Read a settings file; None gives the defaults. SpecError, one sentence, names the file and the field."""
+    if path is None:
+        return ServeSettings()
+    try:
+        text = Path(path).read_bytes()
+    except OSError as error:
+        raise SpecError(f"cannot read the settings {path}: {error.strerror or error}") from error
+    try:
+        return parse(text)
+    except SpecError as error:
+        raise SpecError(f"{path}: {error.message}", error.hint) from error
+
+
+def parse(text: str | bytes) -> ServeSettings:
+    """Settings from YAML; an empty document gives the defaults."""
+    tree = yaml_text.parse(text)
+    if tree is None:
+        return ServeSettings()
+    if not isinstance(tree, dict):
+        raise SpecError("settings are a mapping of fields")
+    return validate(ServeSettings, tree, "")

@@ -1,0 +1,66 @@
+"""Uploaded images: the body of a request as the input of a model, and an input as an image again.
+
+curl --data-binary @cat.png -H 'Content-Type: image/png' http://localhost:8000/v2/models/photos/infer
+"""
+
+import io
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from jobs.common.data.image_files import centre, decode
+from service.errors import InputError
+from serving.http.tensors import Array
+
+FORMATS = ("PNG", "JPEG")
+MODES = {1: "L", 3: "RGB"}  # of Pillow, by the number of channels
+PNG_MEDIA = "image/png"
+
+
+@dataclass(frozen=True)
+class ImageInput:
+    """How an uploaded image becomes the input of a model.
+
+    channels: 1 or 3. height, width: -1 takes any. resize: what the shorter side of the cut is resized to before its
+    centre is cut out. most_pixels: of the upload.
+    """
+
+    channels: int
+    height: int
+    width: int
+    resize: int | None
+    most_pixels: int
+
+    def read(self, body: bytes) -> Array:
+        """An image as FP32 (1, channels, height, width) in [0, 1]. InputError says what is wrong with it.
+
+        An image that has the size already stays as it is; any other is resized, and its centre is cut out.
+        """
+        image = decode(io.BytesIO(body), "the uploaded image", FORMATS, self.most_pixels)
+        if self.channels not in MODES:
+            raise InputError(f"the model takes {self.channels} channels, which no image has; send a tensor")
+        height = image.height if self.height == -1 else self.height
+        width = image.width if self.width == -1 else self.width
+        if (image.height, image.width) != (height, width):
+            margin = 1.0 if self.resize is None else self.resize / min(height, width)
+            image = centre(image, height, width, margin)
+        pixels = np.atleast_3d(np.asarray(image.convert(MODES[self.channels])))  # (height, width, channels)
+        return np.ascontiguousarray(pixels.transpose(2, 0, 1)[None], np.float32) / np.float32(255)
+
+
+def to_png(array: Array) -> bytes:
+    """A grey or colour image (channels, height, width) in [0, 1], its pixels rounded to 8 bits."""
+    pixels = np.rint(array * 255).astype(np.uint8).transpose(1, 2, 0)
+    file = io.BytesIO()
+    Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def indexed_png(labels: Array, palette: Array) -> bytes:
+    """A map of labels as the indices of a PNG. labels: uint8 (height, width). palette: uint8 (labels, 3)."""
+    image = Image.fromarray(labels)
+    image.putpalette(palette.tobytes())
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()

@@ -1,0 +1,93 @@
+"""Learning rates against the tables of the papers, and optimizers that go on where they stopped."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from jobs.common.training.optimizers import (
+    CosineDecay,
+    OptimizerParams,
+    StepDecay,
+    WarmUp,
+    moments,
+    restore_moments,
+    set_rate,
+)
+
+
+def test_exponential_warm_up_has_the_values_of_the_released_code():
+    warm_up = WarmUp(kind="exponential", period=10)
+    factors = [round(warm_up.factor(epoch), 3) for epoch in range(11)]
+    assert factors[:2] == [0.095, 0.181]
+    assert factors[8:] == [0.593, 1.0, 1.0]
+
+
+def test_linear_warm_up_ends_at_the_full_rate():
+    warm_up = WarmUp(kind="linear", period=50)
+    assert warm_up.factor(0) == pytest.approx(1 / 50)
+    assert [warm_up.factor(step) for step in (49, 50, 10_000)] == [1, 1, 1]
+
+
+def test_step_decay_falls_at_its_milestones():
+    decay = StepDecay(milestones=(60, 100))
+    assert [decay.at(epoch, 150) for epoch in (0, 59, 60, 99)] == pytest.approx([1, 1, 0.1, 0.1])
+    assert decay.at(100, 150) == pytest.approx(0.01)
+
+
+def test_cosine_decay_is_that_of_torch():
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    reference = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=20)
+    for tick in range(20):
+        assert CosineDecay().at(tick, 20) == pytest.approx(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        reference.step()
+
+
+def test_the_rate_is_the_product_of_its_parts():
+    params = OptimizerParams(
+        learning_rate=1e-3, warm_up=WarmUp(kind="exponential", period=10), decay=StepDecay(milestones=(5,))
+    )
+    assert params.rate(5, 20) == pytest.approx(1e-3 * (1 - math.exp(-0.6)) * 0.1)
+
+
+def test_a_group_has_its_own_scale():
+    fast, slow = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))
+    optimizer = OptimizerParams(kind="sgd", momentum=0.0, weight_decay=0.0).build([(1.0, [fast]), (0.1, [slow])])
+    set_rate(optimizer, 0.5)
+    (fast.sum() + slow.sum()).backward()
+    optimizer.step()
+    assert fast.tolist() == pytest.approx([0.5, 0.5])
+    assert slow.tolist() == pytest.approx([0.95, 0.95])
+
+
+@pytest.mark.parametrize("kind", ["adam", "adamw", "sgd"])
+def test_an_optimizer_goes_on_where_it_stopped(kind):
+    """Also when the weights lie in memory channels last and the saved moments do not."""
+    params = OptimizerParams(kind=kind)
+
+    def network() -> nn.Module:
+        torch.manual_seed(0)
+        return nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
+
+    def steps(network: nn.Module, optimizer: torch.optim.Optimizer, count: int) -> None:
+        for _ in range(count):
+            optimizer.zero_grad()
+            network(torch.ones(1, 3, 5, 5)).square().sum().backward()
+            optimizer.step()
+
+    undisturbed = network()
+    optimizer = params.build([(1.0, list(undisturbed.parameters()))])
+    steps(undisturbed, optimizer, 3)
+    saved = [{name: value.clone().contiguous() for name, value in each.items()} for each in moments(optimizer)]
+    weights = {name: value.clone().contiguous() for name, value in undisturbed.state_dict().items()}
+    steps(undisturbed, optimizer, 3)
+
+    resumed = network()
+    resumed.load_state_dict(weights)
+    optimizer = params.build([(1.0, list(resumed.parameters()))])
+    restore_moments(optimizer, saved)
+    steps(resumed, optimizer, 3)
+    for one, other in zip(resumed.parameters(), undisturbed.parameters(), strict=True):
+        assert torch.equal(one, other)

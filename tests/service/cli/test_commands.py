@@ -1,0 +1,149 @@
+"""The command line, as a user meets it: words in, lines and exit codes out."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from service.cli.commands import main
+
+WALK = "job: tests.service.walk\nstore: {store}\n"
+
+
+@pytest.fixture
+def walk(tmp_path: Path) -> Path:
+    path = tmp_path / "walk.yaml"
+    path.write_text(WALK.format(store=tmp_path / "store"))
+    return path
+
+
+def assay(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "service", *words]
+    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment}, timeout=120)
+
+
+def test_run_show_compare_logs(walk: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    store = str(tmp_path / "store")
+
+    def said(*words: str) -> str:
+        assert main([*words, "--store", store]) == 0
+        return capfd.readouterr().out
+
+    first = assay("run", str(walk), "--serial", "--id", "one", "seed=1")
+    assert first.returncode == 0, first.stderr
+    assert (
+        "finished: 1 of 1 trials" in first.stdout
+        and "one/report.html" in first.stdout
+        and "assay show one" in first.stdout
+    )
+    assert main(["run", str(walk), "--serial", "--id", "two", "seed=2", "--json"]) == 0
+    assert json.loads(capfd.readouterr().out)["status"] == "finished"
+
+    runs = json.loads(said("runs", "--json"))
+    assert [(run["run"], run["status"]) for run in runs] == [("one", "finished"), ("two", "finished")]
+    shown = json.loads(said("show", "last", "--json"))
+    assert shown["id"] == "two" and shown["ended_trials"][0]["status"] == "finished"
+    assert "finished" in said("show", "one")
+    compared = json.loads(said("compare", "one", "two", "--json"))
+    assert compared["spec"] == {"seed": [1, 2]}
+    assert len(set(compared["metrics"]["height"])) == 2
+    assert "seed" in said("compare", "last~1", "last")
+    assert main(["show", "last~2", "--store", store]) == 2 and "it has 2" in capfd.readouterr().err
+    assert "trial 000: finished" in said("logs", "one")
+    (newest, older) = json.loads(said("models", "--json"))[::-1]
+    assert (newest["model"], older["model"]) == ("walk/2", "walk/1")
+    assert json.loads(said("models", "walk/1"))["run"] == "one"
+    assert "not running" in said("cancel", "one")
+    resumed = json.loads(said("resume", "one", "--serial", "--json"))
+    assert resumed["models"] == ["walk/1"], "resuming what is done publishes nothing twice"
+
+
+WORKER = """
+import torch
+from service.execution.trial import set_threads
+set_threads(1)
+assert torch.get_deterministic_debug_mode() == 1
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "left_out"),
+    [
+        ("import service.cli.commands", "torch ray matplotlib"),  # commands that look at a store
+        ("import service.cluster.submission, service.planning.plan", "torch ray.tune"),  # those that ask a cluster
+        (WORKER, "torch._dynamo torch._inductor"),
+    ],
+)
+def test_what_is_not_needed_is_not_loaded(code: str, left_out: str) -> None:
+    """So that commands answer, and workers start, seconds earlier."""
+    code = f"import sys\n{code}\nprint(set({left_out.split()}) & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+def test_partial_and_failed_have_their_exit_codes(walk: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", str(walk), "--serial", "params.fail_at=2"]) == 1
+    assert capfd.readouterr().err.splitlines()[0] == "assay: the walk fails at step 2"
+    partial = walk.read_text() + "sweep: {grid: {params.fail_at: [2, null]}}\n"
+    walk.write_text(partial)
+    assert main(["run", str(walk), "--serial"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("run", "absent.yaml"), "cannot read the spec absent.yaml"),
+        (("run", "{walk}", "params.drfit=1"), "params.drfit: unknown field"),
+        (("run", "{walk}", "store={file}/x"), "{file}"),
+        (("check", "{walk}", "job=deep_thinkin"), "unknown job 'deep_thinkin'"),
+        (("jobs", "deep_thinkin"), "did you mean 'deep_thinking'?"),
+        (("show", "nothing", "--store", "{store}"), "no run 'nothing'"),
+        (("models", "nothing", "--store", "{store}"), "nothing"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_code_2(
+    walk: Path, tmp_path: Path, words: tuple[str, ...], sentence: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    names = {"walk": str(walk), "file": str(tmp_path / "file"), "store": str(tmp_path / "store")}
+    (tmp_path / "file").write_text("")
+    assert main([word.format(**names) for word in words]) == 2
+    out, err = capfd.readouterr()
+    assert sentence.format(**names) in err
+    assert "Traceback" not in err and len(err.splitlines()) <= 2
+    assert not (tmp_path / "store" / "runs").exists()
+
+
+def test_ray_out_of_reach_is_noticed_at_once(walk: Path) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{closed.getsockname()[1]}"
+        tried = assay("run", str(walk), RAY_ADDRESS=address)
+    assert tried.returncode == 2
+    assert f"nobody answers at the Ray address '{address}'" in tried.stderr
+    assert not (walk.parent / "store" / "runs").exists()
+
+
+def test_check_and_jobs_need_nothing(walk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(walk)]) == 0
+    assert "is valid: job tests.service.walk, 1 trial(s), each on 1 CPU" in capsys.readouterr().out
+    assert main(["check", str(walk), "job=tests.service.grid", "params={cells: 3}"]) == 0
+    assert "1 trial(s), each task of theirs on 1 CPU" in capsys.readouterr().out
+    assert main(["check", str(walk), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["trials"] == ["tests-service-walk"]
+    assert main(["jobs", "tests.service.walk"]) == 0
+    out = capsys.readouterr().out
+    assert "params.pace.steps: whole number; > 0, ≤ 100,000; default 10\n    steps of the walk" in out
+    assert main(["jobs"]) == 0
+    assert "deep_thinking" in capsys.readouterr().out
+
+
+def test_every_config_is_valid() -> None:
+    others = ("serve", "ray")  # settings of the endpoints, and clusters
+    specs = [path for path in Path("configs").rglob("*.yaml") if not path.name.startswith(others)]
+    assert specs
+    for path in specs:
+        assert main(["check", str(path)]) == 0, path

@@ -1,0 +1,545 @@
+"""The fan-out: the same results however it is computed, nothing computed twice, and what goes wrong with cells."""
+
+import dataclasses
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from service import spec
+from service.cluster.tasks import RayTasks
+from service.errors import InputError, StoreError
+from service.execution import history, runner
+from service.execution.fan_out import cells, mapping, sharing
+from service.execution.fan_out.cells import CellStore, Outcome
+from service.execution.fan_out.mapping import CellProgress, Executor, InProcess, Pace
+from service.execution.lock import CANCEL
+from service.execution.records import RunRecord
+from service.execution.runner import Execution
+from service.run import Run
+from service.spec import Resources
+from service.store import Folder, open_store
+from tests.service import grid
+
+
+def nowhere(progress: CellProgress) -> None:
+    pass
+
+
+def handle(folder: Path, executor: Executor | None = None) -> Run:
+    return Run(open_store(str(folder)), seed=7, executor=executor)
+
+
+def shared(**misbehaviour: Any) -> dict[str, Any]:
+    weights = torch.arange(500, dtype=torch.float32) / 500
+    return {"weights": weights, **grid.Params(**misbehaviour).model_dump()}
+
+
+def points(count: int) -> list[dict[str, int]]:
+    return [{"index": index, "seed": 1000 + index} for index in range(count)]
+
+
+def computed(folder: Path) -> Counter[int]:
+    """How often each cell has been computed."""
+    path = folder / "computed"
+    return Counter(map(int, path.read_text().split())) if path.exists() else Counter()
+
+
+def identical(one: Any, other: Any) -> bool:
+    """Equal bit for bit, types too."""
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(identical(one[key], other[key]) for key in one)
+    if isinstance(one, list):
+        return len(one) == len(other) and all(map(identical, one, other))
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    return type(one) is type(other) and one == other
+
+
+# ---- the same results ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def reference() -> list[Any]:
+    """The bare loop."""
+    given = shared()
+    return [grid.value(cell, given) for cell in points(60)]
+
+
+def test_in_this_process_as_the_bare_loop(tmp_path: Path, reference: list[Any]) -> None:
+    assert identical(handle(tmp_path).map(grid.value, points(60), shared()), reference)
+
+
+@pytest.mark.parametrize("cpus", [4, 1])  # of the 4 of the session's Ray: one task at a time, and four
+def test_ray_as_the_bare_loop(tmp_path: Path, ray_session: None, reference: list[Any], cpus: float) -> None:
+    run = handle(tmp_path, RayTasks(Resources(cpus=cpus), 2, nowhere))
+    assert identical(run.map(grid.value, points(60), shared()), reference)
+
+
+@pytest.mark.parametrize("seconds", [1e-9, 0.01, 100.0])
+def test_any_size_of_chunks(
+    tmp_path: Path, reference: list[Any], seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mapping, "CHUNK_SECONDS", seconds)
+    assert identical(handle(tmp_path).map(grid.value, points(60), shared()), reference)
+
+
+def test_no_cells_equal_cells_and_plain_results(tmp_path: Path) -> None:
+    run = handle(tmp_path)
+    assert run.map(grid.value, [], shared()) == []
+    assert run.map(plain, [], shared()) == []
+    values = [[], None, True, 1, 1.0, "1", -0.0, {"b": [1, 2], "a": {}}]
+    found = run.map(plain, [*values, *values], str(tmp_path))
+    assert identical(found, [*values, *values])
+    assert len((tmp_path / "plain").read_text().splitlines()) == len(values), "equal cells are computed once"
+    assert identical(run.map(plain, [(1, (2,))], str(tmp_path)), [[1, [2]]]), "a tuple is a list in JSON"
+
+
+def plain(cell: Any, folder: str) -> Any:
+    with open(Path(folder) / "plain", "a") as file:
+        file.write(f"{cell}\n")
+    return cell
+
+
+def test_results_of_every_kind(tmp_path: Path) -> None:
+    first, second = handle(tmp_path).map(kinds, [0], name="once")[0], handle(tmp_path).map(kinds, [0], name="once")[0]
+    expected = kinds(0, None)
+    for found in (first, second):  # computed, and read back
+        assert math.isnan(found["nan"]) and found["inf"] == -math.inf
+        assert found["scalar"] == 0.5 and type(found["scalar"]) is float
+        for name in ("backwards", "frozen", "empty", "bfloat"):
+            assert found[name].dtype == expected[name].dtype and found[name].shape == expected[name].shape
+            assert found[name].tolist() == expected[name].tolist()
+
+
+def kinds(cell: int, _: None) -> Any:
+    frozen = np.arange(4.0)
+    frozen.flags.writeable = False
+    return {
+        "nan": math.nan,
+        "inf": -math.inf,
+        "scalar": np.float32(0.5),
+        "backwards": np.arange(5)[::-1],
+        "frozen": frozen,
+        "empty": np.zeros((0, 3), np.float32),
+        "bfloat": torch.tensor(1.5, dtype=torch.bfloat16),
+    }
+
+
+# ---- what is shared -----------------------------------------------------------------------------------------------
+
+
+def test_shared_comes_back_as_it_was() -> None:
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4))
+    network[0].bias = torch.nn.Parameter(network[1].weight, requires_grad=False)  # type: ignore[index]
+    network.register_parameter("tied", network[1].weight)  # type: ignore[index]
+    images = torch.randn(2, 3, 5, 7).to(memory_format=torch.channels_last)
+    whole = {
+        "network": network,
+        "images": images,
+        "slice": torch.arange(24).reshape(4, 6)[1:, ::2],
+        "complex": torch.view_as_complex(torch.randn(3, 2)).conj(),
+        "half": torch.tensor([1.0, 2.0], dtype=torch.bfloat16),
+        "nothing": torch.zeros(0, 3),
+        "array": np.asfortranarray(np.arange(6.0).reshape(2, 3)),
+        "names": {"b", "a"},
+    }
+    back = sharing.unpack(sharing.pack(whole)).value
+    assert back["images"].is_contiguous(memory_format=torch.channels_last)
+    for name in ("images", "slice", "complex", "half", "nothing"):
+        assert torch.equal(back[name], whole[name]) and back[name].dtype == whole[name].dtype  # type: ignore[arg-type,union-attr]
+    assert back["names"] == {"a", "b"} and np.array_equal(back["array"], whole["array"])  # type: ignore[arg-type]
+    assert back["network"].tied is back["network"][1].weight, "tied weights stay tied"
+    assert torch.equal(back["network"](back["images"]), network(images))
+    with torch.no_grad():
+        back["network"][0].weight.zero_()
+    assert network[0].weight.abs().sum() > 0, "a worker's module is its own"  # type: ignore[union-attr,operator]
+
+
+def test_the_digest_is_of_the_content() -> None:
+    def digest(value: Any) -> str:
+        return sharing.pack(value).digest
+
+    text = "".join(["lo", "ss"])
+    assert digest([text, text]) == digest(["loss", "".join(["lo", "ss"])]), "not of which objects are one"
+    network = torch.nn.Linear(3, 2)
+    before = digest(network)
+    assert digest(network) == before
+    with torch.no_grad():
+        network.weight[0, 0] += 1e-3
+    assert digest(network) != before
+    tensor = torch.arange(6)
+    different = [tensor, tensor.float(), tensor.reshape(2, 3), tensor.numpy(), tensor.tolist(), tensor.reshape(2, 3).T]
+    assert len({digest(each) for each in different}) == len(different)
+    said = Resources(cpus=1)
+    assert digest(Resources()) == digest(said) != digest(Resources(cpus=2)), "not of which defaults were said aloud"
+    assert sharing.unpack(sharing.pack(said)).value == said
+    loop: list[Any] = [1]
+    loop.append(loop)
+    assert sharing.unpack(sharing.pack(loop)).value[1][0] == 1, "an object that contains itself"
+    script = "from service import sharing; print(sharing.pack({'a': {'x', 'y', 'z'}, 'b': [1.5]}).digest)"
+    environment = {**os.environ, "PYTHONHASHSEED": "1"}
+    printed = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
+    )
+    assert printed.stdout.strip() == digest({"a": {"z", "y", "x"}, "b": [1.5]}), "the same in every process"
+
+
+@pytest.mark.parametrize("how", ["serial", "ray"])
+def test_writing_to_what_is_shared(tmp_path: Path, how: str, request: pytest.FixtureRequest) -> None:
+    executor = None
+    if how == "ray":
+        request.getfixturevalue("ray_session")
+        executor = RayTasks(Resources(), 0, nowhere)
+    run, large = handle(tmp_path, executor), np.zeros(200_000)
+    with pytest.raises(InputError, match="a cell wrote to a tensor of `shared`"):
+        run.map(write_to_tensor, [0], torch.from_numpy(large))
+    large = np.zeros(200_000)
+    (result,) = run.map(write_to_array, [0], large)
+    assert result is None and "read-only" in str(run.failed_cells[-1]) and not large.any()
+
+
+def write_to_tensor(cell: int, tensor: torch.Tensor) -> None:
+    tensor[3] = 1
+
+
+def write_to_array(cell: int, array: np.ndarray) -> None:
+    array[3] = 1
+
+
+# ---- keys and chunks ----------------------------------------------------------------------------------------------
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(JSON, JSON)
+def test_a_cell_is_named_by_its_content(one: Any, other: Any) -> None:
+    texts = [cells.canonical(each, "cell") for each in (one, other)]
+    # what repr keeps apart (1, 1.0 and True) is kept apart; the order of a dictionary is not
+    assert (texts[0] == texts[1]) == (sorted_repr(one) == sorted_repr(other))
+    assert identical(json.loads(texts[0]), one)
+    assert (cells.key_of("a", texts[0]) == cells.key_of("a", texts[1])) == (texts[0] == texts[1])
+    assert cells.key_of("a", "b", texts[0]) != cells.key_of("ab", texts[0])
+
+
+def sorted_repr(value: Any) -> str:
+    if isinstance(value, dict):
+        return "dict " + repr([(key, sorted_repr(value[key])) for key in sorted(value)])
+    return repr(list(map(sorted_repr, value))) if isinstance(value, list) else repr(value)
+
+
+@settings(max_examples=200)
+@given(st.integers(1, 20_000), st.integers(1, 300), st.floats(0, 1e4), st.integers(0, 1 << 28))
+def test_chunks(waiting: int, workers: int, seconds: float, size: int) -> None:
+    pace = Pace()
+    assert pace.chunk_size(waiting, workers) == 1, "nothing is known yet"
+    pace.learn([Outcome(seconds, bytes(min(size, 10)))])
+    pace.bytes = size
+    sizes = []
+    while waiting:
+        sizes.append(pace.chunk_size(waiting, workers))
+        assert 1 <= sizes[-1] <= waiting
+        if sizes[-1] > 1:
+            assert sizes[-1] * seconds <= mapping.CHUNK_SECONDS * 1.001 and sizes[-1] * size <= mapping.CHUNK_BYTES
+            short = sizes[-1] * seconds <= mapping.LEAST_SECONDS * 1.001
+            assert short or waiting / sizes[-1] >= mapping.CHUNKS_PER_WORKER * workers
+        waiting -= sizes[-1]
+    assert sizes == sorted(sizes, reverse=True), "the last ones are the smallest"
+
+
+def test_many_parts_are_joined(tmp_path: Path) -> None:
+    store = CellStore(open_store(str(tmp_path)))
+    for index in range(2 * cells.SMALL_PARTS + 3):
+        store.add(f"key{index}", f"{index}", Outcome(0.0, bytes([index])))
+        store.flush()
+    store.flush()
+    assert len(list(tmp_path.iterdir())) == 2 + 3
+    loaded = CellStore(open_store(str(tmp_path))).load()
+    assert loaded == {f"key{index}": bytes([index]) for index in range(2 * cells.SMALL_PARTS + 3)}
+
+
+def grid_spec(store: Path, **fields: Any) -> spec.JobSpec:
+    return spec.build({"job": "tests.service.grid", "store": str(store), **fields})
+
+
+def trial_folder(job_spec: spec.JobSpec, state: RunRecord) -> Folder:
+    folder = open_store(job_spec.store) / "runs" / state.id / "trials"
+    return folder / folder.names()[0]
+
+
+def persisted(folder: Path) -> set[int]:
+    """The cells with a result on disk, below a folder."""
+    rows = [
+        row for file in folder.rglob("cells/**/*.parquet") for row in store_of(file).read_table(file.name).to_pylist()
+    ]
+    return {json.loads(row["cell"])["index"] for row in rows if row["result"] is not None}
+
+
+def store_of(file: Path) -> Folder:
+    return open_store(str(file.parent))
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 90) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.1)
+
+
+# ---- cells that fail ----------------------------------------------------------------------------------------------
+
+
+def test_failing_cells_make_the_run_partial_and_are_tried_again(tmp_path: Path) -> None:
+    params = {"cells": 30, "folder": str(tmp_path), "fail": [11, 4]}
+    job_spec = grid_spec(tmp_path / "store", params=params)
+    state = runner.start(job_spec, Execution(serial=True))
+    assert state.status == "partial" and state.failure is not None
+    sentence = state.failure.message
+    assert sentence.startswith('2 of 30 cells of grid failed, first {"index":4,"seed":')
+    assert sentence.endswith("ArithmeticError: cell 4 does not converge")
+    assert computed(tmp_path) == Counter(range(30)) + Counter([4, 11]), "once more, each alone"
+    (trial,) = history.trials(open_store(job_spec.store) / "runs" / state.id)
+    assert trial.status == "partial" and trial.metrics["cells"] == 28
+    assert trial.failure is not None and "in value" in trial.failure.traceback
+    report = (open_store(job_spec.store) / "runs" / state.id).read("report.html").decode()
+    assert "2 of 30 cells of grid failed" in report
+
+    (tmp_path / "mended").touch()
+    state = runner.resume(open_store(job_spec.store), state.id, Execution(serial=True))
+    assert state.status == "finished" and state.failure is None
+    assert computed(tmp_path) == Counter(range(30)) + Counter([4, 11, 4, 11]), "and only these"
+    assert len(trial_folder(job_spec, state).read_table("tables/losses.parquet")) == 30
+
+
+def test_no_second_try_without_max_failures(tmp_path: Path) -> None:
+    run = handle(tmp_path / "run", InProcess(max_failures=0))
+    run.map(grid.value, points(9), shared(folder=str(tmp_path), fail=(3,)))
+    assert computed(tmp_path) == Counter(range(9)) and len(run.failed_cells) == 1
+
+
+@pytest.mark.parametrize("how", ["serial", "ray"])
+def test_a_cell_that_refuses_ends_the_map(tmp_path: Path, how: str, request: pytest.FixtureRequest) -> None:
+    executor = None
+    if how == "ray":
+        request.getfixturevalue("ray_session")
+        executor = RayTasks(Resources(cpus=4), 2, nowhere)
+    given = shared(folder=str(tmp_path), refuse=8, seconds=0.01)
+    with pytest.raises(InputError, match="the grid is upside down"):
+        handle(tmp_path / "run", executor).map(grid.value, points(500), given)
+    assert sum(computed(tmp_path).values()) < 500
+    assert persisted(tmp_path / "run") >= set(range(8)) if how == "serial" else persisted(tmp_path / "run")
+
+
+def test_what_cannot_be_fanned_out(tmp_path: Path) -> None:
+    run = handle(tmp_path)
+    with pytest.raises(InputError, match=r"the result of cell .* cannot be kept: result.stream: a Generator"):
+        run.map(grid.value, points(3), shared(unserialisable=True))
+    with pytest.raises(InputError, match="is not a function of a module"):
+        run.map(lambda cell, shared: cell, [1])
+    with pytest.raises(InputError, match="cell 1 is not plain JSON: .*int64"):
+        run.map(plain, [1, np.int64(2)], str(tmp_path))
+    with pytest.raises(InputError, match="cell 0 is not plain JSON"):
+        run.map(plain, [math.nan], str(tmp_path))
+    with pytest.raises(InputError, match="`shared` cannot be sent to workers: .*lock"):
+        run.map(plain, [1], {"lock": threading.Lock()})
+    with pytest.raises(InputError, match=r"the name '\.\./x'"):
+        run.map(plain, [1], str(tmp_path), name="../x")
+    assert not (tmp_path / "plain").exists()
+
+
+def test_a_worker_that_dies(tmp_path: Path, ray_session: None) -> None:
+    # one cell that kills its worker once, and one that always does: its neighbours in the chunk have their results
+    misbehaviour: dict[str, Any] = {"folder": str(tmp_path), "die_once": 20, "die_always": 50}
+    run = handle(tmp_path / "run", RayTasks(Resources(cpus=4), 0, nowhere))
+    found = run.map(grid.value, points(60), shared(**misbehaviour))
+    assert [index for index, each in enumerate(found) if each is None] == [50]
+    (failed,) = run.failed_cells
+    assert failed.failure.cause == "worker_lost" and failed.count == 1 and '"index":50' in failed.first
+    assert "its worker died (WorkerCrashedError), 1 time(s) (limits.max_failures: 0)" in str(failed)
+
+
+# ---- progress -----------------------------------------------------------------------------------------------------
+
+
+def test_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mapping, "FLUSH_SECONDS", 0.05)
+    told: list[CellProgress] = []
+    run = handle(tmp_path, InProcess(told.append))
+    run.map(grid.value, points(20), shared(seconds=0.02, fail=(2,)))
+    assert (told[0].done, told[0].total, told[0].seconds_left) == (0, 20, None)
+    assert len(told) > 3 and [each.done for each in told] == sorted(each.done for each in told)
+    assert (told[-1].done, told[-1].failed, told[-1].seconds_left) == (19, 1, 0.0)
+    assert 5 < told[-1].per_second < 51
+    assert str(dataclasses.replace(told[-1], per_second=33.3)) == "value 19/20 cells, 33.3/s, 1 failed"
+
+
+# ---- nothing is computed twice ------------------------------------------------------------------------------------
+
+
+def test_only_what_is_missing_is_computed(tmp_path: Path) -> None:
+    given = shared(folder=str(tmp_path))
+    first = handle(tmp_path / "run").map(grid.value, points(5), given)
+    second = handle(tmp_path / "run").map(grid.value, points(8), given)
+    assert identical(second[:5], first) and computed(tmp_path) == Counter(range(8))
+    other = {**given, "weights": given["weights"] + 1}
+    third = handle(tmp_path / "run").map(grid.value, points(5), other)
+    assert third[0]["loss"] != first[0]["loss"], "a map of the same name with other content"
+    assert identical(handle(tmp_path / "run").map(grid.value, points(5), given), first)
+    handle(tmp_path / "run").map(grid.value, points(5), given, name="other")
+    assert computed(tmp_path) == Counter({**dict.fromkeys(range(5), 3), **dict.fromkeys(range(5, 8), 1)})
+
+
+def test_trials_compute_together_what_they_have_in_common(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three at the same time, of which each wants a part of what the others want: nothing is computed twice."""
+    monkeypatch.setattr(cells, "LOOK_SECONDS", 0.02)
+    given, common = shared(folder=str(tmp_path), seconds=0.01), open_store(str(tmp_path / "run"))
+    asked = {"a": points(20), "b": points(30), "c": [*points(3), {"index": 40, "seed": 1}]}
+    runs = {name: Run(common / "trials" / name, 7, common=common) for name in asked}
+    found: dict[str, list[Any]] = {}
+
+    def trial(name: str) -> None:
+        found[name] = runs[name].map_across_trials(grid.value, asked[name], given)
+
+    threads = [threading.Thread(target=trial, args=(name,)) for name in asked]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert computed(tmp_path) == Counter([*range(30), 40])
+    for name, wanted in asked.items():
+        assert identical(found[name], [grid.value(cell, shared()) for cell in wanted])
+    assert not list(tmp_path.rglob("lock.json")) and not (tmp_path / "run/trials").exists()
+    alone = handle(tmp_path / "other").map_across_trials(grid.value, points(2), given)
+    assert identical(alone, found["a"][:2]) and computed(tmp_path)[0] == 2, "another run computes its own"
+
+
+def test_a_trial_that_waits_for_another_can_be_stopped_and_outlives_it(tmp_path: Path) -> None:
+    common = open_store(str(tmp_path / "run"))
+    store = CellStore(common, common=True)
+
+    class StoppedError(Exception):
+        pass
+
+    def stop() -> None:
+        raise StoppedError
+
+    with store.alone(stop):
+        with pytest.raises(StoppedError), CellStore(common, common=True).alone(stop):
+            pass
+        lock = json.loads(common.read("lock.json"))
+    child = subprocess.Popen(["true"])
+    child.wait()
+    common.write_json("lock.json", {**lock, "pid": child.pid})
+    with store.alone(stop):
+        pass  # its process is gone: nobody is waited for
+
+
+def test_a_part_that_another_trial_joins_with_others_is_looked_for_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = CellStore(open_store(str(tmp_path)), common=True)
+    store.add("key", "1", Outcome(0.0, b"result"))
+    store.flush()
+    listed = [["gone.parquet", *store.folder.names()], store.folder.names()]
+    monkeypatch.setattr(store.folder, "names", lambda: listed.pop(0))
+    assert store.load() == {"key": b"result"} and not listed
+    store.folder.write("broken.parquet", b"")
+    listed.append(["broken.parquet"])
+    with pytest.raises(StoreError, match=r"broken\.parquet is damaged"):
+        store.load()
+
+
+@pytest.mark.slow  # tests/cluster/test_fanout.py kills a driver, and a node before that
+def test_kill_the_driver_and_resume(tmp_path: Path, ray_session: None) -> None:
+    calm = grid_spec(tmp_path / "calm", params={"cells": 80})
+    expected = trial_folder(calm, runner.start(calm, Execution(serial=True))).read_table("tables/losses.parquet")
+    params = {"cells": 80, "seconds": 0.1, "folder": str(tmp_path)}
+    job_spec = grid_spec(tmp_path / "store", params=params)
+    path = tmp_path / "spec.json"
+    path.write_text(json.dumps(job_spec.tree()))
+    driver = subprocess.Popen(
+        [sys.executable, "-m", "service", "run", str(path), "--id", "killed", "--cpus", "2"],
+        env={**os.environ, "RAY_ADDRESS": ""},
+        stdout=subprocess.DEVNULL,
+    )
+    wait_for(lambda: persisted(tmp_path / "store"))
+    driver.send_signal(signal.SIGKILL)
+    driver.wait()
+    time.sleep(1)  # Ray's workers go with their driver
+    kept, before = persisted(tmp_path / "store"), computed(tmp_path)
+    assert 0 < len(kept) < 80
+    state = runner.resume(open_store(job_spec.store), "killed", Execution(serial=True))
+    assert state.status == "finished", state.failure
+    assert trial_folder(job_spec, state).read_table("tables/losses.parquet").equals(expected)
+    again = computed(tmp_path) - before
+    assert not set(again) & kept, "a persisted cell was computed again"
+    assert set(again) | kept == set(range(80)) and max(again.values()) == 1
+
+
+def test_cancel_a_sweep_on_one_core_and_resume(tmp_path: Path, ray_session: None) -> None:
+    """Two trials whose cells occupy the whole cluster each: none waits for a core that a trial holds."""
+    sweep = {"grid": {"seed": [1, 2]}}
+    params = {"cells": 120, "seconds": 0.05, "folder": str(tmp_path)}
+    job_spec = grid_spec(tmp_path / "store", params=params, sweep=sweep, resources={"cpus": 4})
+    folder = open_store(job_spec.store) / "runs" / "stopped"
+
+    def cancel_when_some_are_kept() -> None:
+        wait_for(lambda: len(persisted(tmp_path / "store")) > 10)
+        folder.write(CANCEL, b"")
+
+    canceller = threading.Thread(target=cancel_when_some_are_kept)
+    canceller.start()
+    state = runner.start(job_spec, Execution(), run_id="stopped")
+    canceller.join()
+    assert state.status == "cancelled", state.failure
+    time.sleep(1)
+    before = computed(tmp_path)
+    rows = sum(len(store_of(file).read_table(file.name)) for file in (tmp_path / "store").rglob("cells/**/*.parquet"))
+    assert 10 < rows < 240
+    assert sum(before.values()) - rows < 60, "what had arrived was written: only the chunks in flight are lost"
+    state = runner.resume(open_store(job_spec.store), "stopped", Execution(serial=True))
+    assert state.status == "finished", state.failure
+    assert sum((computed(tmp_path) - before).values()) == 240 - rows
+    calm = grid_spec(tmp_path / "calm", params={"cells": 120}, sweep=sweep)
+    calm_state = runner.start(calm, Execution(serial=True))
+    for name in (folder / "trials").names():
+        expected = open_store(calm.store) / "runs" / calm_state.id / "trials" / name
+        table = (folder / "trials" / name).read_table("tables/losses.parquet")
+        assert table.equals(expected.read_table("tables/losses.parquet"))
+
+
+def test_without_the_mark_cells_are_computed_inside_the_trial(tmp_path: Path, ray_session: None) -> None:
+    calm = grid_spec(tmp_path / "calm")
+    expected = trial_folder(calm, runner.start(calm, Execution(serial=True))).read_table("tables/losses.parquet")
+    job_spec = spec.build(
+        {**grid_spec(tmp_path / "store", resources={"cpus": 4}).tree(), "job": "tests.service.slow_grid"}
+    )
+    state = runner.start(job_spec, Execution())
+    assert state.status == "finished", state.failure
+    assert trial_folder(job_spec, state).read_table("tables/losses.parquet").equals(expected)
+
+
+def test_time_limit_of_a_serial_run(tmp_path: Path) -> None:
+    params = {"cells": 1000, "seconds": 0.02, "folder": str(tmp_path)}
+    job_spec = grid_spec(tmp_path / "store", params=params, limits={"max_seconds": 1})
+    state = runner.start(job_spec, Execution(serial=True))
+    assert state.status == "cancelled" and state.failure is not None and state.failure.cause == "timeout"
+    assert persisted(tmp_path / "store") == set(computed(tmp_path)) != set()

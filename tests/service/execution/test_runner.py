@@ -1,0 +1,278 @@
+"""Runs from start to finish: the same results in this process, on Ray, and after a kill."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service import models, spec
+from service.cli.commands import main
+from service.errors import AssayError, RunLockedError, RunNotFoundError, SpecError, StoreError
+from service.execution import checkpoints, history, records, runner
+from service.execution.lock import LOCK, RunLock, identity
+from service.execution.records import RunRecord
+from service.execution.runner import Execution
+from service.store import Folder, open_store
+
+SWEEP = {"grid": {"seed": [1, 2, 3], "params.drift": [0.0, 0.5]}, "metric": "height"}
+
+
+def walk(store: str, **fields: Any) -> spec.JobSpec:
+    return spec.build({"job": "tests.service.walk", "store": store, **fields})
+
+
+def folder_of(job_spec: spec.JobSpec, state: RunRecord) -> Folder:
+    return open_store(job_spec.store) / "runs" / state.id
+
+
+def results(folder: Folder) -> dict[str, Any]:
+    """All that a run computed, without times."""
+    trials = folder / "trials"
+    return {
+        "metrics": folder.read_table("metrics.parquet").to_pylist(),
+        "ends": [(each.id, each.status, each.metrics) for each in history.trials(folder)],
+        "weights": {
+            name: checkpoints.decode((trials / name).read("models/walk.safetensors"))["weights"]["weight"].tolist()
+            for name in trials.names()
+            if (trials / name).exists("models/walk.safetensors")
+        },
+        "tables": folder.read_table("tables/ends.parquet").to_pylist(),
+    }
+
+
+@pytest.fixture
+def serial(tmp_path: Path) -> dict[str, Any]:
+    job_spec = walk(str(tmp_path / "serial"), sweep=SWEEP)
+    state = runner.start(job_spec, Execution(serial=True))
+    assert state.status == "finished", state.failure
+    return results(folder_of(job_spec, state))
+
+
+def test_a_run_leaves_a_whole_folder(any_store_uri: str) -> None:
+    job_spec = walk(any_store_uri, sweep=SWEEP)
+    state = runner.start(job_spec, Execution(serial=True))
+    folder = folder_of(job_spec, state)
+    assert (state.status, state.trials, state.trials_done) == ("finished", 6, 6)
+    assert {"spec.yaml", "run.json", "metrics.parquet", "manifest.json", "report.html"} <= set(folder.names())
+    assert "lock.json" not in folder.names()
+    manifest = folder.read_json("manifest.json")
+    assert {each["kind"] for each in manifest} == {"figure", "table", "model"}
+    assert all(folder.size(each["path"]) == each["bytes"] for each in manifest)
+    page = folder.read("report.html").decode()
+    assert "data:image/png;base64," in page and "http://" not in page.replace("http://www.w3.org", "")
+    (card,) = models.list_models(open_store(any_store_uri))
+    heights = {each.id: each.metrics["height"] for each in history.trials(folder)}
+    assert card.metrics["height"] == max(heights.values())
+    assert state.best == {"": max(heights, key=lambda id: heights[id])}
+
+
+@pytest.mark.parametrize("cpus", [1, 2])
+def test_ray_equals_serial(tmp_path: Path, ray_session: None, serial: dict[str, Any], cpus: int) -> None:
+    # the session's Ray has 4 cores: trials of 4 cores run one at a time, of 2 cores two at a time
+    job_spec = walk(str(tmp_path / "ray"), sweep=SWEEP, resources={"cpus": 4 / cpus})
+    state = runner.start(job_spec, Execution())
+    assert state.status == "finished", state.failure
+    assert results(folder_of(job_spec, state)) == serial
+
+
+def test_kill_the_driver_and_resume(tmp_path: Path, serial: dict[str, Any], ray_session: None) -> None:
+    witness = tmp_path / "witness"
+    fields: dict[str, Any] = {"sweep": SWEEP, "params": {"witness": str(witness), "pace": {"seconds_per_step": 0.15}}}
+    job_spec = walk(str(tmp_path / "killed"), **fields)
+    path = tmp_path / "spec.json"
+    path.write_text(json.dumps(job_spec.tree()))
+    driver = subprocess.Popen(
+        [sys.executable, "-m", "service", "run", str(path), "--id", "killed", "--cpus", "2"],
+        env={**os.environ, "RAY_ADDRESS": ""},
+        stdout=subprocess.DEVNULL,
+    )
+    folder = open_store(job_spec.store) / "runs" / "killed"
+    wait_for(lambda: len(history.trials(folder)) >= 1 and len(unfinished(folder)) >= 1)
+    driver.send_signal(signal.SIGKILL)
+    driver.wait()
+    assert history.load(folder).status == "lost"
+    finished = {each.id for each in history.trials(folder)}
+    assert 0 < len(finished) < 6
+    starts = witness.read_text().count
+
+    state = runner.resume(open_store(job_spec.store), "killed", Execution())
+    assert state.status == "finished", state.failure
+    assert results(folder) == serial
+    for id in finished:
+        assert starts(f"trials/{id}\n") == 1, "a finished trial was repeated"
+
+
+def unfinished(folder: Folder) -> list[str]:
+    return [name for name in (folder / "trials").names() if (folder / "trials" / name).exists("checkpoint.safetensors")]
+
+
+def wait_for(condition: Any, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+
+
+def test_a_worker_that_dies_goes_on_from_its_checkpoint(tmp_path: Path, ray_session: None) -> None:
+    params = {"witness": str(tmp_path / "witness"), "die_once_at": 5}
+    job_spec = walk(str(tmp_path / "died"), params=params, seed=3)
+    state = runner.start(job_spec, Execution())
+    assert state.status == "finished", state.failure
+    calm = walk(str(tmp_path / "calm"), seed=3)
+    calm_state = runner.start(calm, Execution(serial=True))
+    assert results(folder_of(job_spec, state)) == results(folder_of(calm, calm_state))
+    assert (tmp_path / "witness").read_text().count("\n") == 2
+
+
+def test_a_worker_that_dies_too_often(tmp_path: Path, ray_session: None) -> None:
+    params = {"witness": str(tmp_path / "witness"), "die_once_at": 5}
+    job_spec = walk(str(tmp_path / "died"), params=params, limits={"max_failures": 0})
+    state = runner.start(job_spec, Execution())
+    assert state.status == "failed"
+    assert state.failure is not None and state.failure.cause == "worker_lost"
+    assert [row["step"] for row in folder_of(job_spec, state).read_table("metrics.parquet").to_pylist()][-1] == 5
+
+
+@pytest.mark.parametrize("how", ["serial", "ray"])
+def test_some_trials_fail(store_uri: str, how: str, request: pytest.FixtureRequest) -> None:
+    if how == "ray":
+        request.getfixturevalue("ray_session")
+    sweep = {"grid": {"params.fail_at": [None, 4]}}
+    job_spec = walk(store_uri, sweep=sweep, resources={"cpus": 2})
+    state = runner.start(job_spec, Execution(serial=how == "serial"))
+    assert (state.status, state.trials_done) == ("partial", 1)
+    assert state.failure is not None
+    assert state.failure.message == "1 of 2 trials failed, first 'fail_at=4': the walk fails at step 4"
+    (failed,) = [each for each in history.trials(folder_of(job_spec, state)) if each.status == "failed"]
+    assert failed.failure and "InputError" in failed.failure.traceback
+    rows = folder_of(job_spec, state).read_table("metrics.parquet").to_pylist()
+    assert len(rows) == 10 + 4, "rows that were logged before the failure are kept"
+
+
+@pytest.mark.parametrize("how", ["serial", "ray"])
+def test_threshold_scheduler_stops_the_same_trials(store_uri: str, how: str, request: pytest.FixtureRequest) -> None:
+    if how == "ray":
+        request.getfixturevalue("ray_session")
+    rule = {"kind": "threshold", "metric": "height", "at_step": 5, "at_least": 0.0}
+    sweep = {"grid": {"seed": [0, 1, 2, 3]}, "metric": "height", "scheduler": rule}
+    job_spec = walk(store_uri, sweep=sweep, resources={"cpus": 2})
+    state = runner.start(job_spec, Execution(serial=how == "serial"))
+    assert state.status == "finished"
+    folder = folder_of(job_spec, state)
+    statuses = {}
+    for each in history.trials(folder):
+        heights = [row["height"] for row in folder.read_table("metrics.parquet").to_pylist() if row["trial"] == each.id]
+        assert each.status == ("finished" if heights[4] >= 0 else "stopped")
+        assert len(heights) == (10 if heights[4] >= 0 else 5)
+        statuses[each.id] = each.status
+    assert set(statuses.values()) == {"finished", "stopped"}, "the seeds of this test show both"
+
+
+@pytest.mark.parametrize("how", ["serial", pytest.param("ray", marks=pytest.mark.slow)])
+def test_asha_stops_within_a_variant(store_uri: str, how: str, request: pytest.FixtureRequest) -> None:
+    if how == "ray":
+        request.getfixturevalue("ray_session")
+    rule = {"kind": "asha", "grace_steps": 2, "max_steps": 10, "reduction": 2}
+    sweep = {
+        "variants": {"low": {"params.drift": -5.0}, "high": {"params.drift": 5.0}},
+        "grid": {"seed": [0, 1, 2, 3]},
+        "metric": "height",
+        "scheduler": rule,
+    }
+    job_spec = walk(store_uri, sweep=sweep, resources={"cpus": 2})
+    state = runner.start(job_spec, Execution(serial=how == "serial"))
+    assert state.status == "finished"
+    ends = history.trials(folder_of(job_spec, state))
+    assert any(each.status == "stopped" for each in ends)
+    for variant in ("low", "high"):
+        assert any(each.status == "finished" for each in ends if variant in each.label)
+    assert set(state.best) == {"low", "high"}
+
+
+def test_cancel_saves_and_resume_goes_on(tmp_path: Path, serial: dict[str, Any]) -> None:
+    job_spec = walk(str(tmp_path / "cancelled"), sweep=SWEEP, params={"pace": {"seconds_per_step": 0.1}})
+    path = tmp_path / "spec.json"
+    path.write_text(json.dumps(job_spec.tree()))
+    command = [sys.executable, "-m", "service"]
+    driver = subprocess.Popen([*command, "run", str(path), "--id", "slow", "--serial"], stdout=subprocess.DEVNULL)
+    folder = open_store(job_spec.store) / "runs" / "slow"
+    wait_for(lambda: len(history.trials(folder)) >= 1)
+    with pytest.raises(RunLockedError, match="is being worked on by process"):
+        runner.resume(open_store(job_spec.store), "slow", Execution(serial=True))
+    assert main(["cancel", "slow", "--store", job_spec.store]) == 0
+    assert driver.wait(timeout=30) == 130
+    assert history.load(folder).status == "cancelled"
+    assert runner.resume(open_store(job_spec.store), "slow", Execution(serial=True)).status == "finished"
+    assert results(folder) == serial
+
+
+def test_time_limit(store_uri: str) -> None:
+    job_spec = walk(store_uri, params={"pace": {"steps": 1000, "seconds_per_step": 0.05}}, limits={"max_seconds": 0.5})
+    state = runner.start(job_spec, Execution(serial=True))
+    assert state.status == "cancelled"
+    assert state.failure is not None and state.failure.cause == "timeout"
+    assert len(folder_of(job_spec, state).read_table("metrics.parquet")) > 2
+
+
+def test_a_lock_whose_owner_is_gone_is_taken_over(store_uri: str) -> None:
+    job_spec = walk(store_uri)
+    state = runner.start(job_spec, Execution(serial=True))
+    folder = folder_of(job_spec, state)
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    folder.write_json(LOCK, {**identity(), "pid": gone.pid, "token": "x", "beat": 3})
+    with RunLock(folder, on_cancel=lambda: None):
+        pass
+    folder.write(LOCK, b"not json")
+    with RunLock(folder, on_cancel=lambda: None):
+        pass
+
+
+def test_a_lock_of_another_machine_is_watched(store_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.execution.lock.BEAT_SECONDS", 0.1)
+    folder = open_store(store_uri) / "runs" / "elsewhere"
+    with RunLock(folder, on_cancel=lambda: None) as lock:
+        lock.owner["host"] = "elsewhere"
+        wait_for(lambda: folder.read_json(LOCK)["host"] == "elsewhere")
+        with pytest.raises(RunLockedError, match="elsewhere"):
+            RunLock(folder, on_cancel=lambda: None).__enter__()
+    folder.write_json(LOCK, {**identity(), "host": "elsewhere", "token": "x", "beat": 3})
+    with RunLock(folder, on_cancel=lambda: None):
+        pass  # its heart does not beat
+
+
+def test_nothing_is_written_when_the_run_cannot_begin(tmp_path: Path, ray_session: None) -> None:
+    store = tmp_path / "store"
+    with pytest.raises(AssayError, match="resources.gpus: a trial asks for 64; the largest node has 0"):
+        runner.start(walk(str(store), resources={"gpus": 64}), Execution())
+    with pytest.raises(SpecError, match="run id '../x'"):
+        runner.start(walk(str(store)), Execution(serial=True), run_id="../x")
+    assert not (store / "runs").exists() or not list((store / "runs").iterdir())
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    with pytest.raises(StoreError):
+        runner.start(walk(str(blocked / "store")), Execution(serial=True))
+    with pytest.raises(RunNotFoundError):
+        runner.resume(open_store(str(store)), "absent", Execution(serial=True))
+
+
+def test_a_run_id_is_used_once(store_uri: str) -> None:
+    runner.start(walk(store_uri), Execution(serial=True), run_id="once")
+    with pytest.raises(SpecError, match="'once' is in use"):
+        runner.start(walk(store_uri), Execution(serial=True), run_id="once")
+
+
+def test_a_damaged_record_is_one_sentence(store_uri: str) -> None:
+    state = runner.start(walk(store_uri), Execution(serial=True))
+    folder = open_store(store_uri) / "runs" / state.id
+    folder.write("run.json", b'{"id": 3')
+    with pytest.raises(StoreError, match="run.json is damaged"):
+        records.read_run(folder)
+    found, damaged = history.all_runs(open_store(store_uri))
+    assert found == [] and len(damaged) == 1

@@ -1,0 +1,56 @@
+"""From a sweep to its trials."""
+
+from typing import Any
+
+import pytest
+
+from service import spec
+from service.errors import SpecError
+from service.planning import plan
+
+
+def plans(sweep: dict[str, Any], seed: int = 0) -> list[plan.TrialPlan]:
+    return plan.trials(spec.build({"job": "tests.service.walk", "seed": seed, "sweep": sweep}))
+
+
+def test_variants_times_grid() -> None:
+    found = plans({"variants": {"a": {"params.drift": 1}, "b": {"params.drift": 2}}, "grid": {"seed": [3, 4]}})
+    assert [each.label for each in found] == ["a seed=3", "a seed=4", "b seed=3", "b seed=4"]
+    assert [each.id for each in found] == ["000-a-seed-3", "001-a-seed-4", "002-b-seed-3", "003-b-seed-4"]
+    assert [(each.spec.params.drift, each.spec.seed) for each in found] == [(1, 3), (1, 4), (2, 3), (2, 4)]  # type: ignore[attr-defined]
+    assert all(each.spec.sweep is None for each in found)
+
+
+def test_random_draws_come_from_the_seed_alone() -> None:
+    sweep = {
+        "random": {"params.drift": {"loguniform": [1e-4, 1]}, "params.pace.steps": {"randint": [1, 9]}},
+        "samples": 5,
+    }
+    first, again, other = plans(sweep), plans(sweep), plans(sweep, seed=1)
+    assert [each.overrides for each in first] == [each.overrides for each in again]
+    assert [each.overrides for each in first] != [each.overrides for each in other]
+    assert all(1e-4 <= each.overrides["params.drift"] <= 1 for each in first)
+    assert {type(each.overrides["params.pace.steps"]) for each in first} == {int}
+
+
+@pytest.mark.parametrize(
+    ("sweep", "sentence"),
+    [
+        ({"grid": {"params.drif": [1]}}, "sweep.grid: params.drif: unknown field"),
+        ({"grid": {"params.pace.steps": [1, 0]}}, "sweep.grid: params.pace.steps: 0 is not allowed"),
+        ({"grid": {"store": ["a"]}}, "'store' cannot be swept"),
+        ({"variants": {"a": {"params.nope": 1}}}, "sweep.variants.a: params.nope: unknown field"),
+        ({"random": {"params.drift": {"uniform": [2, 1]}}}, "bounds [2.0, 1.0] are reversed"),
+        ({"random": {"params.drift": {"loguniform": [0, 1]}}}, "out of range"),
+        ({"grid": {"seed": list(range(101)), "params.drift": list(range(100))}}, "at most 10,000"),
+    ],
+)
+def test_a_sweep_over_what_cannot_be_swept(sweep: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        plans(sweep)
+    assert sentence in str(caught.value)
+
+
+def test_samples_without_anything_to_draw() -> None:
+    with pytest.raises(SpecError, match="would repeat the same trial"):
+        plans({"samples": 2})

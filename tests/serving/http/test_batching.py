@@ -1,0 +1,190 @@
+"""Which requests are computed together: equal ones, without waiting for long ones, without failing for bad ones."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from service.errors import BusyError
+from service.models import ModelCard
+from serving.http.batching import Batcher, Executed, Item
+from serving.kinds.endpoint import TENSORS, Abandoned, Answer, Form, Stopped, Work
+from tests.serving.models import draft
+
+CARD = ModelCard(
+    **draft().model_dump(), name="m", version=1, created="", parameters=1, bytes=1, sha256="", run=None
+)  # fmt: skip
+
+
+class Echo:
+    """Answers with its inputs. gate: computes only while it is open. A row of 13 breaks a batch, one of 14 is busy."""
+
+    card, inputs, outputs = CARD, (), ()
+
+    def __init__(self) -> None:
+        self.gate = threading.Event()
+        self.gate.set()
+        self.batches: list[list[list[int]]] = []
+
+    def prepare(self, inputs: Mapping[str, Any], parameters: Mapping[str, Any], form: Form = TENSORS) -> Work:
+        raise NotImplementedError
+
+    def stream(self, work: Work) -> Iterator[tuple[str, Answer]]:
+        raise NotImplementedError
+
+    def compute(self, works: Sequence[Work], stopped: Stopped) -> list[Answer]:
+        while not self.gate.wait(0.01):
+            if stopped():
+                raise Abandoned
+        rows = [work.inputs.tolist() for work in works]
+        self.batches.append(rows)
+        if any(13 in each for each in rows):
+            raise RuntimeError("thirteen")
+        if any(14 in each for each in rows):
+            raise BusyError("fourteen")
+        if works[0].ask == "slow":
+            time.sleep(0.3)
+        return [{"x": work.inputs} for work in works]
+
+
+class Bench:
+    """A batcher with its reports, and requests made of numbers."""
+
+    def __init__(self, max_rows: int = 4, parallel: int = 1) -> None:
+        self.echo = Echo()
+        self.reports: list[Executed] = []
+        self.batcher = Batcher(max_rows, parallel, self.reports.append)
+
+    def item(self, *rows: int, key: str = "", ask: str = "") -> Item:
+        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        return Item(self.echo, Work(np.array(rows), key, ask), answer)
+
+    def held(self) -> "Bench":
+        """Nothing is computed until the gate opens."""
+        self.echo.gate.clear()
+        return self
+
+
+def run(test: Callable[[], Awaitable[None]]) -> None:
+    async def bounded() -> None:
+        async with asyncio.timeout(10):
+            await test()
+
+    asyncio.run(bounded())
+
+
+async def answers(*items: Item) -> list[list[int]]:
+    return [(await item.answer)["x"].tolist() for item in items]
+
+
+def test_requests_that_come_together_are_computed_together() -> None:
+    async def test() -> None:
+        bench = Bench()
+        items = [bench.item(1), bench.item(2, 3), bench.item(4)]
+        bench.batcher.add(items)
+        assert await answers(*items) == [[1], [2, 3], [4]]
+        assert bench.echo.batches == [[[1], [2, 3], [4]]]
+        (report,) = bench.reports
+        assert report.rows == 4 and len(report.waited) == 3 and report.took > 0
+
+    run(test)
+
+
+def test_whoever_comes_while_a_batch_is_computed_forms_the_next() -> None:
+    async def test() -> None:
+        bench = Bench().held()
+        items = [bench.item(number) for number in range(7)]
+        for item in items:
+            bench.batcher.add([item])
+        bench.echo.gate.set()
+        await answers(*items)
+        assert bench.echo.batches == [[[0]], [[1], [2], [3], [4]], [[5], [6]]]
+
+    run(test)
+
+
+def test_kinds_are_not_mixed_and_take_turns() -> None:
+    async def test() -> None:
+        bench = Bench(max_rows=1).held()
+        items = [bench.item(number, key="ab"[number % 2]) for number in range(6)]
+        bench.batcher.add(items)
+        bench.echo.gate.set()
+        await answers(*items)
+        assert bench.echo.batches == [[[0]], [[1]], [[2]], [[3]], [[4]], [[5]]]
+
+    run(test)
+
+
+def test_a_long_thought_holds_up_no_other_kind() -> None:
+    async def test() -> None:
+        bench = Bench(parallel=2)
+        slow, quick = bench.item(1, key="slow", ask="slow"), bench.item(2, key="quick")
+        bench.batcher.add([slow, quick])
+        await quick.answer
+        assert not slow.answer.done()
+        await slow.answer
+
+    run(test)
+
+
+def test_one_that_fails_fails_alone() -> None:
+    async def test() -> None:
+        bench = Bench()
+        items = [bench.item(1), bench.item(13), bench.item(2)]
+        bench.batcher.add(items)
+        assert await answers(items[0], items[2]) == [[1], [2]]
+        with pytest.raises(RuntimeError, match="thirteen"):
+            await items[1].answer
+        assert [report.rows for report in bench.reports] == [1, 1]
+
+    run(test)
+
+
+def test_what_is_said_of_a_whole_batch_is_not_tried_again() -> None:
+    async def test() -> None:
+        bench = Bench()
+        items = [bench.item(1), bench.item(14)]
+        bench.batcher.add(items)
+        for item in items:
+            with pytest.raises(BusyError):
+                await item.answer
+        assert len(bench.echo.batches) == 1
+
+    run(test)
+
+
+def test_requests_of_clients_that_left_are_not_computed() -> None:
+    async def test() -> None:
+        bench = Bench().held()
+        first, left, stays = bench.item(0), bench.item(1), bench.item(2)
+        bench.batcher.add([first])
+        bench.batcher.add([left, stays])
+        left.answer.cancel()
+        bench.echo.gate.set()
+        await stays.answer
+        assert bench.echo.batches == [[[0]], [[2]]]
+
+    run(test)
+
+
+def test_a_batch_is_abandoned_when_all_its_clients_left_and_not_before() -> None:
+    async def test() -> None:
+        bench = Bench().held()
+        batch = [bench.item(1), bench.item(2)]
+        after = bench.item(3)
+        bench.batcher.add(batch)
+        bench.batcher.add([after])
+        batch[0].answer.cancel()
+        await asyncio.sleep(0.1)
+        assert not after.answer.done() and not bench.echo.batches
+        batch[1].answer.cancel()
+        await asyncio.sleep(0.1)
+        bench.echo.gate.set()
+        assert await answers(after) == [[3]]
+        assert bench.echo.batches == [[[3]]]
+
+    run(test)

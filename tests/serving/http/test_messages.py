@@ -1,0 +1,59 @@
+"""What of an HTTP request says what is asked: tensors in the body, or an image and its parameters in the address."""
+
+import json
+
+import pytest
+
+from service.errors import InputError
+from serving.http.messages import Message, parse_query
+from tests.serving.http.test_uploads import encoded, halves
+from tests.serving.kinds.test_classification import endpoint
+from tests.serving.kinds.test_thinking import endpoint as thinking
+from tests.serving.models import pixels
+
+MODEL = endpoint(channels=3, side=-1)
+
+
+def message(body: bytes, kind: str = "image/png", query: str = "", accept: str = "*/*") -> Message:
+    return Message(body, kind, None, query, accept)
+
+
+def test_an_image_and_its_parameters() -> None:
+    request = message(
+        encoded(halves()), query="epsilon=0.03&attack=pgd&random_start=false&outputs=broken,distance"
+    ).parse(MODEL)
+    assert request.inputs["images"].shape == (1, 3, 40, 60)
+    assert request.parameters == {"epsilon": 0.03, "attack": "pgd", "random_start": False}
+    assert request.wanted is not None and [each.name for each in request.wanted] == ["broken", "distance"]
+
+
+def test_values_in_an_address_are_what_they_read_as() -> None:
+    assert parse_query("a=1&b=1.5&c=true&d=x%20y&e=&f=null&g=[1]&h=1e-3&i=%22q%22") == {
+        "a": 1, "b": 1.5, "c": True, "d": "x y", "e": "", "f": "null", "g": "[1]", "h": 0.001, "i": '"q"',
+    }  # fmt: skip
+    assert parse_query("") == {}
+    assert parse_query(f"a={'[' * 100_000}")["a"] == "[" * 100_000
+
+
+@pytest.mark.parametrize(
+    ("query", "sentence"),
+    [("a", "name=value"), ("a=1&a=2", "'a' is given twice"), ("&".join(f"a{i}=1" for i in range(99)), "name=value")],
+)
+def test_what_is_no_list_of_parameters_is_refused(query: str, sentence: str) -> None:
+    with pytest.raises(InputError) as raised:
+        parse_query(query)
+    assert sentence in str(raised.value)
+
+
+def test_what_is_sent_in_the_wrong_way_is_told_the_right_one() -> None:
+    with pytest.raises(InputError, match="takes no images; send tensors"):
+        message(encoded(halves())).parse(thinking())
+    with pytest.raises(InputError, match="curl --data-binary"):
+        message(b"--x", "multipart/form-data").parse(MODEL)
+    tensor = {"name": "images", "datatype": "FP32", "shape": [1, 1, 8, 8], "data": pixels(1).flatten().tolist()}
+    body = json.dumps({"inputs": [tensor]}).encode()
+    assert message(body, "application/x-www-form-urlencoded").parse(MODEL).inputs["images"].shape == (1, 1, 8, 8)
+    with pytest.raises(InputError, match="those of tensors to the body"):
+        message(body, "application/json", "epsilon=0.1").parse(MODEL)
+    with pytest.raises(InputError, match=r"is an image; .* -H 'Content-Type: image/png'"):
+        message(encoded(halves()), "application/x-www-form-urlencoded").parse(MODEL)

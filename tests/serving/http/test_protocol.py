@@ -1,0 +1,195 @@
+"""Messages: requests as tritonclient makes them, answers as it reads them, and a sentence for whatever is wrong."""
+
+import gzip
+import json
+import zlib
+from typing import Any
+
+import numpy as np
+import pytest
+import tritonclient.http as triton
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.errors import InputError, TooLargeError
+from service.models import ModelCard, TensorSpec
+from serving.http import protocol
+from serving.http.protocol import HEADER_LENGTH, InferRequest, Wanted
+
+SPEC = TensorSpec(name="input", datatype="FP32", shape=(-1, 1, -1))
+CARD = ModelCard(
+    architecture="", arguments={}, study="deep_thinking", task="thinking", inputs=(SPEC,), outputs=(), settings={},
+    metrics={}, description="", name="m", version=3, created="", parameters=0, bytes=0, sha256="", run=None,
+)  # fmt: skip
+BITS = np.array([[[-0.5, 0.5, 0.5]]], np.float32)
+
+
+def request_of(client_inputs: list[triton.InferInput], **options: Any) -> InferRequest:
+    body, length = triton.InferenceServerClient.generate_request_body(client_inputs, **options)
+    return protocol.parse_infer(body, None if length is None else str(length))
+
+
+def client_input(array: np.ndarray, binary: bool, name: str = "input") -> triton.InferInput:
+    made = triton.InferInput(name, list(array.shape), "FP32")
+    made.set_data_from_numpy(array, binary_data=binary)
+    return made
+
+
+@pytest.mark.parametrize("binary", [True, False])
+def test_a_request_of_tritonclient_is_read(binary: bool) -> None:
+    wanted = [
+        triton.InferRequestedOutput("prediction", binary_data=True),
+        triton.InferRequestedOutput("verified", False),
+    ]
+    request = request_of(
+        [client_input(BITS, binary), client_input(BITS * 2, not binary, "other")],
+        outputs=wanted,
+        request_id="7",
+        parameters={"iterations": 12},
+        priority=3,
+        timeout=1000,
+    )
+    np.testing.assert_array_equal(request.inputs["input"], BITS)
+    np.testing.assert_array_equal(request.inputs["other"], BITS * 2)
+    assert (request.id, request.parameters) == ("7", {"iterations": 12})
+    assert request.wanted == (Wanted("prediction", True), Wanted("verified", False))
+
+
+def test_without_outputs_tritonclient_asks_for_all_in_binary() -> None:
+    request = request_of([client_input(BITS, True)])
+    assert request.wanted is None and request.all_binary
+
+
+@given(st.lists(st.booleans(), min_size=3, max_size=3), st.integers(1, 4))
+def test_tritonclient_reads_an_answer(binary: list[bool], batch: int) -> None:
+    outputs = {
+        "prediction": np.arange(batch * 3, dtype=np.int64).reshape(batch, 3),
+        "confidence": np.linspace(0, 1, batch, dtype=np.float32),
+        "verified": np.arange(batch) % 2 == 0,
+    }
+    wanted = tuple(Wanted(name, flag) for name, flag in zip(outputs, binary, strict=True))
+    body, length = protocol.encode_infer(CARD, InferRequest("id", {}, {}, wanted, False), outputs, {})
+    result = triton.InferenceServerClient.parse_response_body(body, header_length=length)
+    for name, array in outputs.items():
+        np.testing.assert_array_equal(result.as_numpy(name), array)
+    answer = result.get_response()
+    assert (answer["model_name"], answer["model_version"], answer["id"]) == ("m", "3", "id")
+
+
+def test_outputs_come_in_the_order_and_number_asked_for() -> None:
+    outputs = {"a": np.zeros(1, np.int64), "b": np.ones(1, np.int64)}
+    body, length = protocol.encode_infer(
+        CARD, InferRequest("", {}, {}, (Wanted("b", False),), True), outputs, {"warning": "w"}
+    )
+    assert length is None and [each["name"] for each in json.loads(body)["outputs"]] == ["b"]
+    assert "id" not in json.loads(body) and json.loads(body)["parameters"] == {"warning": "w"}
+
+
+def message(**changes: Any) -> dict[str, Any]:
+    tensor = {"name": "input", "shape": [1, 1, 3], "datatype": "FP32", "data": [0, 0, 0]}
+    return {"inputs": [tensor], **changes}
+
+
+def tensor(**changes: Any) -> dict[str, Any]:
+    made = {**message()["inputs"][0], **changes}
+    return {name: value for name, value in made.items() if value is not None}
+
+
+@pytest.mark.parametrize(
+    ("body", "sentence"),
+    [
+        (b"", "not valid JSON"),
+        (b"\xff\xfe", "not valid JSON"),
+        (b"[" * 100_000, "not valid JSON"),
+        (b"[]", "must be a JSON object"),
+        (b'{"inputs": [{"name": "input", "shape": [1], "datatype": "FP32", "data": [NaN]}]}', "NaN is not a number"),
+        (b'{"inputs": [{"name": "input", "shape": [1], "datatype": "FP32", "data": [-Infinity]}]}', "not a number"),
+        ({}, "inputs is missing"),
+        (message(inputs=[]), "inputs is missing"),
+        (message(inputs={}), "inputs must be a list"),
+        (message(inputs=[1]), "inputs must be a list of objects"),
+        (message(inputs=[tensor()] * 65), "at most 64"),
+        (message(inputs=[tensor()] * 2), "'input' is given twice"),
+        (message(inputs=[tensor(name=None)]), "an input has no name"),
+        (message(inputs=[tensor(name=7)]), "an input has no name"),
+        (message(inputs=[tensor(data=None)]), "'input' has no data"),
+        (message(inputs=[tensor(shape=None)]), "shape must be a list"),
+        (message(inputs=[tensor(parameters={"binary_data_size": 12})]), "in JSON and in binary"),
+        (message(inputs=[tensor(data=None, parameters={"binary_data_size": 12})]), "0 bytes are left"),
+        (message(inputs=[tensor(data=None, parameters={"binary_data_size": -1})]), "binary_data_size is -1"),
+        (message(inputs=[tensor(data=None, parameters={"binary_data_size": True})]), "binary_data_size is True"),
+        (message(inputs=[tensor(parameters={"shared_memory_region": "r"})]), "shared memory is not offered"),
+        (message(inputs=[tensor(parameters=[1])]), "parameters of input 'input' must map"),
+        (message(parameters={"exit": {}}), "parameters of the request must map"),
+        (message(parameters={"binary_data_output": 1}), "must be true or false"),
+        (message(outputs=[{"name": "a", "parameters": {"binary_data": "yes"}}]), "must be true or false"),
+        (message(outputs=[{"name": "a", "parameters": {"classification": 3}}]), "classification is not offered"),
+        (message(outputs=[{}]), "an output has no name"),
+        (message(id=7), "id must be a string"),
+        (message(id="x" * 257), "at most 256"),
+    ],
+)  # fmt: skip
+def test_what_is_not_a_request_is_refused(body: Any, sentence: str) -> None:
+    with pytest.raises(InputError) as raised:
+        protocol.parse_infer(body if isinstance(body, bytes) else json.dumps(body).encode())
+    assert sentence in str(raised.value)
+
+
+@given(st.binary(max_size=200), st.one_of(st.none(), st.text(max_size=5)))
+def test_no_bytes_raise_anything_but_a_sentence(body: bytes, length: str | None) -> None:
+    with pytest.raises(InputError):
+        protocol.parse_infer(body, length)
+
+
+@pytest.mark.parametrize("length", ["", "-1", "x", "1.5", "²", "1000"])
+def test_a_header_length_that_the_body_does_not_have_is_refused(length: str) -> None:
+    with pytest.raises(InputError, match=HEADER_LENGTH):
+        protocol.parse_infer(json.dumps(message()).encode(), length)
+
+
+def test_bytes_that_no_input_claims_are_refused() -> None:
+    head = json.dumps(message()).encode()
+    with pytest.raises(InputError, match="4 bytes follow that no input claims"):
+        protocol.parse_infer(head + b"1234", str(len(head)))
+
+
+@pytest.mark.parametrize(
+    ("inputs", "sentence"),
+    [
+        ({"inputs": BITS}, "unknown input 'inputs' (did you mean 'input'?)"),
+        ({}, "input 'input' is missing"),
+        ({"input": BITS.astype(np.float64)}, "datatype is FP64; the model takes FP32"),
+        ({"input": BITS[0]}, "shape is [1, 3]; the model takes [-1, 1, -1]"),
+        ({"input": np.zeros((1, 2, 3), np.float32)}, "shape is [1, 2, 3]"),
+        ({"input": np.zeros((0, 1, 3), np.float32)}, "is empty"),
+    ],
+)
+def test_tensors_that_do_not_fit_the_model_are_refused(inputs: dict[str, np.ndarray], sentence: str) -> None:
+    with pytest.raises(InputError) as raised:
+        protocol.check_fits(inputs, [SPEC])
+    assert sentence in str(raised.value)
+
+
+def test_unknown_parameters_and_outputs_name_the_nearest() -> None:
+    with pytest.raises(InputError, match="unknown parameter 'iteration' .did you mean 'iterations'"):
+        protocol.check_parameters({"iteration": 3}, ["iterations", "exit"])
+    request = InferRequest("", {}, {}, (Wanted("predictions", False),), False)
+    with pytest.raises(InputError, match="unknown output 'predictions' .did you mean 'prediction'"):
+        protocol.check_wanted(request, ["prediction"])
+
+
+def test_compressed_bodies() -> None:
+    plain = b"x" * 1000
+    assert protocol.decompress(plain, "", 1000) == plain
+    assert protocol.decompress(gzip.compress(plain), "gzip", 1000) == plain
+    assert protocol.decompress(zlib.compress(plain), "deflate", 1000) == plain
+    with pytest.raises(TooLargeError, match="unpacks to more than 999 bytes"):
+        protocol.decompress(gzip.compress(plain), "gzip", 999)
+    with pytest.raises(TooLargeError):
+        protocol.decompress(gzip.compress(b"\0" * 50_000_000), "gzip", 1 << 20)
+    with pytest.raises(InputError, match="not valid gzip"):
+        protocol.decompress(plain, "gzip", 1000)
+    with pytest.raises(InputError, match="cut off"):
+        protocol.decompress(gzip.compress(plain)[:-9], "gzip", 1000)
+    with pytest.raises(InputError, match="'br' is not taken"):
+        protocol.decompress(plain, "br", 1000)

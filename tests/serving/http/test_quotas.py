@@ -1,0 +1,75 @@
+"""Token buckets: what is let through, and how long the rest is told to wait."""
+
+import random
+
+import pytest
+
+from serving.http.keys import new_key
+from serving.http.quotas import Bucket, Buckets
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_burst_then_the_rate_and_the_wait_is_exact() -> None:
+    clock = Clock()
+    buckets, bucket = Buckets(clock), Bucket("b", capacity=3, per_second=0.5)
+    assert [buckets.take(bucket, 1) for _ in range(4)] == [(1, 0), (1, 0), (1, 0), (0, 2)]
+    clock.now += 1.5
+    assert buckets.take(bucket, 1) == (0, 0.5)
+    clock.now += 0.5
+    assert buckets.take(bucket, 1) == (1, 0)
+    clock.now += 1000
+    assert buckets.take(bucket, 3) == (3, 0), "it never holds more than its capacity"
+    assert buckets.take(bucket, 1) == (0, 2)
+
+
+def test_more_is_taken_as_far_as_it_is_there() -> None:
+    clock = Clock()
+    buckets, bucket = Buckets(clock), Bucket("b", capacity=10, per_second=1)
+    assert buckets.take(bucket, 1, more=5) == (6, 0)
+    assert buckets.take(bucket, 1, more=5) == (4, 0)
+    clock.now += 1.75
+    assert buckets.take(bucket, 1, more=5) == (1, 0)
+    assert buckets.take(bucket, 1, more=5) == (0, 0.25)
+
+
+def test_what_was_not_needed_comes_back() -> None:
+    clock = Clock()
+    buckets, bucket = Buckets(clock), Bucket("b", capacity=100, per_second=1)
+    assert buckets.take(bucket, 90) == (90, 0)
+    assert buckets.take(bucket, 30) == (0, 20)
+    buckets.give_back(bucket, 85)
+    assert buckets.take(bucket, 95) == (95, 0)
+    buckets.give_back(bucket, 1000)
+    assert buckets.take(bucket, 100) == (100, 0) and buckets.take(bucket, 1) == (0, 1)
+
+
+def test_buckets_of_keys_are_apart() -> None:
+    clock = Clock()
+    buckets, keys = Buckets(clock), [new_key(name)[1] for name in ("alice", "bob")]
+    for key in keys:
+        assert buckets.take(Bucket.of_requests(key), key.burst) == (key.burst, 0)
+        assert buckets.take(Bucket.of_attacks(key), key.attack_gmacs_per_hour) == (key.attack_gmacs_per_hour, 0)
+    _, seconds = buckets.take(Bucket.of_attacks(keys[0]), keys[0].attack_gmacs_per_hour / 2)
+    assert seconds == pytest.approx(1800)
+
+
+def test_whoever_waits_as_long_as_told_is_let_in() -> None:
+    """Whatever the sums of floats make of it."""
+    draw, clock = random.Random(0), Clock()
+    for index in range(300):
+        bucket = Bucket(str(index), capacity=10 ** draw.uniform(0, 6), per_second=10 ** draw.uniform(-4, 5))
+        buckets = Buckets(clock)
+        buckets.take(bucket, bucket.capacity)
+        for _ in range(5):
+            amount = draw.uniform(0, 1) * bucket.capacity
+            taken, seconds = buckets.take(bucket, amount)
+            if not taken:
+                clock.now += seconds
+                assert buckets.take(bucket, amount)[0] == amount

@@ -1,0 +1,88 @@
+"""configs/serve.yaml: what is written is what is meant, or one sentence says what is wrong."""
+
+from pathlib import Path
+
+import pytest
+
+from service.errors import SpecError
+from serving.http import settings
+from serving.http.settings import Http, Key, ServeSettings
+
+ENTRY = f"{{name: alice, hash: 'sha256:{32 * '0'}:{64 * '0'}'}}"
+CONFIGS = Path(__file__).parents[3] / "configs"
+
+
+def test_the_shipped_settings_spell_out_every_default() -> None:
+    assert settings.load(str(CONFIGS / "serve.yaml")) == ServeSettings()
+    text = (CONFIGS / "serve.yaml").read_text()
+    for name, field in ServeSettings.model_fields.items():
+        if name == "keys":
+            assert all(f" {inner}:" in text for inner in Key.model_fields)
+        elif name != "haproxy":
+            for inner in type(field.get_default()).model_fields:
+                assert f"  {inner}:" in text, f"{name}.{inner} is not in configs/serve.yaml"
+
+
+def test_the_fast_profile_differs_in_the_proxy_and_the_wait() -> None:
+    fast = settings.load(str(CONFIGS / "serve.fast.yaml"))
+    assert fast.haproxy is not None and fast.haproxy.threads == 1
+    assert fast.model_copy(update={"haproxy": None, "batching": ServeSettings().batching}) == ServeSettings()
+
+
+def test_without_a_file_the_defaults_bind_to_loopback() -> None:
+    assert settings.load(None).http.host == "127.0.0.1"
+    assert settings.parse("") == ServeSettings()
+
+
+def test_the_command_line_wins() -> None:
+    found = ServeSettings().listening("0.0.0.0", 9001)
+    assert (found.http.host, found.http.port) == ("0.0.0.0", 9001)
+    assert ServeSettings().listening(None, None) == ServeSettings()
+    with pytest.raises(SpecError, match="http.port: 70000 is not allowed"):
+        ServeSettings().listening(None, 70000)
+
+
+@pytest.mark.parametrize(
+    ("host", "public"),
+    [("127.0.0.1", False), ("127.0.0.2", False), ("::1", False), ("localhost", False), ("0.0.0.0", True)]
+    + [("::", True), ("192.168.1.4", True), ("head.example.org", True)],
+)
+def test_which_addresses_are_public(host: str, public: bool) -> None:
+    assert Http(host=host).public == public
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("htp: {}", "htp: unknown field (did you mean 'http'?)"),
+        ("batching: {max_row: 3}", "batching.max_row: unknown field (did you mean 'max_rows'?)"),
+        ("queue: {ongoing: lots}", "queue.ongoing: 'lots' is not allowed"),
+        ("limits: {body_mb: '3'}", "limits.body_mb: '3' is not allowed"),
+        ("limits: {gmacs: 1e400}", "limits.gmacs"),
+        ("logging: {access: no}", "logging.access: must be true or false, not 'no'"),
+        ("replicas: {min: 3, max: 2}", "max is 2, below min, which is 3"),
+        ("queue: {ongoing: 4}", "4 streams would leave no room"),
+        ("http: {port: 1, port: 2}", "'port' is given twice"),
+        ("keys: [{name: alice}]", "keys.0.hash: missing"),
+        ("keys: [{name: Alice, hash: x}]", "keys.0.name: 'Alice' is not allowed"),
+        ("keys: [{name: alice, hash: secret}]", "keys.0.hash: 'secret' is not allowed"),
+        (f"keys: [{ENTRY}, {ENTRY}]", "keys: 'alice' is given twice"),
+        (f"keys: [{ENTRY[:-1]}, burst: 0}}]", "keys.0.burst: 0 is not allowed"),
+        ("http: {tls: {certificate: c.pem}}", "http.tls.private_key: missing"),
+        ("{haproxy: {}, http: {tls: {certificate: c.pem, private_key: k.pem}}}", "http.tls is for Serve's own proxy"),
+        ("[1]", "a mapping of fields"),
+        ("http: 3", "http"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_sentence(text: str, sentence: str) -> None:
+    with pytest.raises(SpecError) as raised:
+        settings.parse(text)
+    assert sentence in str(raised.value)
+
+
+def test_the_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="cannot read the settings"):
+        settings.load(str(tmp_path / "absent.yaml"))
+    (tmp_path / "serve.yaml").write_text("htp: {}")
+    with pytest.raises(SpecError, match="serve.yaml: htp: unknown field"):
+        settings.load(str(tmp_path / "serve.yaml"))

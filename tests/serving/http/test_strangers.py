@@ -1,0 +1,292 @@
+"""`assay serve` with keys and HTTPS, as a user starts it: who comes in, how often, and what it leaves open."""
+
+import inspect
+import json
+import os
+import re
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+import tritonclient.http as triton
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from service.cli.commands import main
+from service.errors import InputError
+from service.store import open_store
+from serving import app
+from serving.http.keys import new_key
+from serving.http.server import Server
+from tests.ports import free_port
+from tests.serving.http.test_attack_server import message as attack_message
+from tests.serving.models import bits, pixels, put, put_classifier
+
+GMACS_OF_PASS = 3.3e-5  # of one image through the classifier of the tests, at most
+OPEN = {"/v2/health/live", "/v2/health/ready"}
+
+
+@dataclass(frozen=True)
+class Guarded:
+    """A server that asks for keys. certificate: to trust it by. keys: name -> key. output: what it printed."""
+
+    port: int
+    process: "subprocess.Popen[str]"
+    certificate: str
+    keys: dict[str, str]
+    output: Path
+
+    def client(self, name: str | None = None) -> httpx.Client:
+        headers = {} if name is None else {"Authorization": f"Bearer {self.keys[name]}"}
+        trusting = ssl.create_default_context(cafile=self.certificate)
+        return httpx.Client(base_url=f"https://127.0.0.1:{self.port}", headers=headers, verify=trusting, timeout=60)
+
+
+def certificate(folder: Path) -> tuple[str, str]:
+    """A certificate for 127.0.0.1, signed by itself, and its private key: PEM files."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "assay")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    (folder / "certificate.pem").write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    form = serialization.PrivateFormat.PKCS8
+    secret = key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption())
+    (folder / "key.pem").write_bytes(secret)
+    return str(folder / "certificate.pem"), str(folder / "key.pem")
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+    folder, port = tmp_path_factory.mktemp("guarded"), free_port()
+    store = open_store(str(folder / "store"))
+    put(store, "sums")
+    put_classifier(store, "digits")
+    cert, secret = certificate(folder)
+    tokens, entries = {}, []
+    limits: dict[str, dict[str, Any]] = {
+        "alice": {"requests_per_second": 1000.0, "burst": 1000},
+        "bob": {"requests_per_second": 0.5, "burst": 3},
+        "mallory": {"attack_gmacs_per_hour": 400 * GMACS_OF_PASS},
+    }
+    for name, changes in limits.items():
+        tokens[name], key = new_key(name)
+        entries.append(key.model_copy(update=changes).model_dump())
+    tls = {"certificate": cert, "private_key": secret}
+    logging = {"level": "INFO", "access": True}
+    settings = {"http": {"port": port, "tls": tls}, "keys": entries, "logging": logging}
+    (folder / "serve.yaml").write_text(json.dumps(settings))
+    words = ["serve", "--store", store.uri, "--config", str(folder / "serve.yaml")]
+    environment = {**os.environ, "RAY_metrics_report_interval_ms": "1000", "PYTHONUNBUFFERED": "1"}
+    environment.pop("RAY_ADDRESS", None)
+    with open(folder / "output", "w") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "service", *words], stdout=output, stderr=output, env=environment, text=True
+        )
+    try:
+        found = Guarded(port, process, cert, tokens, folder / "output")
+        deadline = time.monotonic() + 300
+        while "serving 2 model(s)" not in found.output.read_text():
+            assert process.poll() is None and time.monotonic() < deadline, found.output.read_text()
+            time.sleep(0.1)
+        yield found
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def routes() -> list[tuple[str, str]]:
+    """Every method and path that the server answers, read from where it matches them."""
+    found = [("GET", f"/{path}") for path in ("", "-/routes", "v1/models", "v2/models/../../etc/passwd")]
+    for function, prefix in ((Server._route, ""), (Server._model, "v2/models/sums")):
+        for method, parts in re.findall(r'case ("\w+"|_), \[(.*?)\]', inspect.getsource(function)):
+            names = [part.strip() for part in parts.split(",") if part.strip() and not part.strip().startswith("*")]
+            words = {"name": "sums", "version": "1"}
+            path = "/".join([prefix] * bool(prefix) + [words.get(part, part.strip('"')) for part in names])
+            found.append((method.strip('"') if method != "_" else "GET", f"/{path}"))
+    return found
+
+
+@pytest.mark.parametrize("route", routes(), ids=lambda route: f"{route[0]}-{route[1]}")
+def test_a_stranger_gets_401_from_every_route_but_health(guarded: Guarded, route: tuple[str, str]) -> None:
+    with guarded.client() as stranger:
+        answer = stranger.request(*route, content=b"{}" if route[0] == "POST" else None)
+    if route[1] in OPEN:
+        assert answer.status_code == 200
+    else:
+        assert answer.status_code == 401 and answer.headers["www-authenticate"] == "Bearer"
+        assert "a key is needed here" in answer.json()["error"]
+
+
+def test_the_routes_are_those_of_the_server() -> None:
+    found = {path for _, path in routes()}
+    assert found > OPEN
+    for action in ("", "/infer", "/infer_stream", "/attack", "/stats", "/ready"):
+        assert f"/v2/models/sums{action}" in found
+    assert {"/v2", "/v2/repository/index", "/v2/models/stats", "/v2/models/sums/versions/1"} < found
+
+
+def test_a_stranger_with_a_large_body_is_refused_before_it_is_sent(guarded: Guarded) -> None:
+    """The answer comes though the client never sends what it announced."""
+    trusting = ssl.create_default_context(cafile=guarded.certificate)
+    with (
+        socket.create_connection(("127.0.0.1", guarded.port), timeout=20) as plain,
+        trusting.wrap_socket(plain, server_hostname="127.0.0.1") as connection,
+    ):
+        connection.sendall(b"POST /v2/models/sums/infer HTTP/1.1\r\nHost: x\r\nContent-Length: 100000000\r\n\r\n")
+        assert connection.recv(4096).startswith(b"HTTP/1.1 401")
+
+
+def test_triton_clients_send_their_key_as_a_header(guarded: Guarded) -> None:
+    headers = {"Authorization": f"Bearer {guarded.keys['alice']}"}
+    client = triton.InferenceServerClient(
+        f"127.0.0.1:{guarded.port}",
+        ssl=True,
+        ssl_options={"ca_certs": guarded.certificate},
+        ssl_context_factory=lambda: ssl.create_default_context(cafile=guarded.certificate),
+        network_timeout=60,
+    )
+    inputs = triton.InferInput("input", [2, 1, 8], "FP32").set_data_from_numpy(bits(2, 8).numpy())
+    assert client.infer("sums", [inputs], headers=headers).as_numpy("prediction").shape == (2, 8)
+    assert client.is_server_ready(), "without a key"
+    with pytest.raises(triton.InferenceServerException, match="a key is needed"):
+        client.infer("sums", [inputs])
+
+
+def test_a_key_over_its_rate_gets_429_and_is_let_in_when_told(guarded: Guarded) -> None:
+    """Many at once: no more than three come in, whatever processes they come to."""
+    with guarded.client("bob") as bob, ThreadPoolExecutor(8) as pool:
+        began = time.monotonic()
+        answers = list(pool.map(lambda _: bob.get("/v2"), range(12)))
+        refused = [answer for answer in answers if answer.status_code == 429]
+        assert len(answers) - len(refused) <= 3 + 0.5 * (time.monotonic() - began)
+        assert len(refused) >= 9 - 0.5 * (time.monotonic() - began)
+        assert all(answer.status_code in (200, 429) for answer in answers)
+        assert all(1 <= int(answer.headers["retry-after"]) <= 2 for answer in refused)
+        assert "3 requests at once and 0.5 a second" in refused[0].json()["error"]
+        last = bob.get("/v2")
+        time.sleep(int(last.headers.get("retry-after", "0")))
+        assert bob.get("/v2").status_code == 200
+    with guarded.client("alice") as alice:
+        assert alice.get("/v2").status_code == 200, "the limits of others are not hers"
+
+
+def test_a_key_over_its_attack_budget_gets_429_and_what_was_not_needed_comes_back(guarded: Guarded) -> None:
+    def attack(rows: int, steps: int) -> httpx.Response:
+        body = attack_message(pixels(rows).numpy(), epsilon=1e-9, steps=steps)
+        return mallory.post("/v2/models/digits/attack", json=body)
+
+    with guarded.client("mallory") as mallory:
+        assert attack(1, 50).status_code == 200
+        for _ in range(8):
+            answer = attack(1, 100)
+            if answer.status_code != 200:
+                break
+        assert answer.status_code == 429 and "in an hour" in answer.json()["error"]
+        assert 0 < int(answer.headers["retry-after"]) <= 3600
+        assert attack(40, 1000).status_code == 400, "never within the budget: no use in coming back"
+        assert mallory.get("/v2/models/digits").status_code == 200, "everything else goes on"
+    with guarded.client("alice") as alice:
+        body = attack_message(pixels(1).numpy(), epsilon=1e-9, steps=100)
+        assert alice.post("/v2/models/digits/attack", json=body).status_code == 200
+
+
+def test_metrics_are_scraped_and_neither_they_nor_logs_hold_a_key(guarded: Guarded) -> None:
+    address = re.search(r"metrics for Prometheus at (\S+)", guarded.output.read_text())
+    assert address is not None
+
+    def lines(complete: Callable[[str], bool]) -> str:
+        deadline = time.monotonic() + 30
+        while not complete(text := httpx.get(address[1], timeout=10).text):
+            assert time.monotonic() < deadline, [line for line in text.splitlines() if "ray_assay" in line]
+            time.sleep(0.3)
+        return text
+
+    def has(text: str, name: str, *labels: str) -> bool:
+        return any(line.startswith(name) and all(each in line for each in labels) for line in text.splitlines())
+
+    wanted = [
+        ("ray_assay_requests_total", 'key="alice"', 'model="sums"', 'status="200"'),
+        ("ray_assay_attacks_total", 'key="mallory"', 'status="429"'),
+        ("ray_assay_attack_queries_total", 'key="mallory"', 'model="digits"'),
+        ("ray_assay_attack_gradients_total", 'key="mallory"'),
+        ("ray_assay_attack_gmacs_total", 'key="mallory"'),
+        ("ray_assay_refusals_total", 'key="-"', 'status="401"'),
+        ("ray_assay_refusals_total", 'key="bob"', 'status="429"'),
+        ("ray_assay_latency_ms_bucket", 'model="sums"'),
+    ]
+    text = lines(lambda text: all(has(text, *each) for each in wanted))
+    session = re.search(r'SessionName="([^"]+)"', text)
+    assert session is not None
+    logged = ""
+    for path in Path("/tmp/ray", session[1], "logs").rglob("*"):
+        if path.is_file():
+            logged += path.read_text(errors="replace")
+    assert "key bob" in logged, "who was refused is logged by name"
+    for token in guarded.keys.values():
+        assert token not in text + logged + guarded.output.read_text()
+
+
+def test_neither_dashboard_nor_job_api_is_started(guarded: Guarded) -> None:
+    """No port of its processes answers as they do; and the endpoints listen on this machine's own address alone."""
+    family = psutil.Process(guarded.process.pid).children(recursive=True)
+    listening = {
+        (connection.laddr.ip, connection.laddr.port)
+        for each in family
+        for connection in each.net_connections(kind="tcp")
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert {ip for ip, port in listening if port == guarded.port} == {"127.0.0.1"} and len(listening) > 3
+    for _, port in listening:
+        for path in ("/api/version", "/api/jobs/", "/api/job_agent/jobs/"):
+            try:
+                answer = httpx.get(f"http://127.0.0.1:{port}{path}", timeout=5)
+            except httpx.HTTPError:
+                continue  # it does not speak HTTP, or not on this address
+            assert answer.status_code != 200 or "# HELP" in answer.text, f"{port}{path}: {answer.text[:80]}"
+
+
+# ---- what is refused before anything starts --------------------------------------------------------------------------
+
+
+def test_a_public_address_needs_keys_or_a_plain_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reached: list[str] = []
+
+    def stop(host: str, port: int) -> None:
+        reached.append(host)
+        raise InputError("as far as this test goes")
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(app, "check_free", stop)
+    at = ["serve", "--store", str(tmp_path), "--host"]
+    for host in ("0.0.0.0", "::", "192.0.2.7", "example.org"):
+        assert main([*at, host]) == 2
+        told = capsys.readouterr().err
+        assert f"http.host: {host} is public, and there are no keys" in told and "--new-key" in told
+    assert not reached
+    key = new_key("alice")[1]
+    (tmp_path / "serve.yaml").write_text(json.dumps({"keys": [key.model_dump()]}))
+    for words in ([*at, "127.0.0.2"], [*at, "0.0.0.0", "--without-keys"]):
+        assert main(words) == 2
+    assert main([*at, "0.0.0.0", "--config", str(tmp_path / "serve.yaml")]) == 2
+    assert reached == ["127.0.0.2", "0.0.0.0", "0.0.0.0"]

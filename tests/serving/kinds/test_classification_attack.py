@@ -1,0 +1,240 @@
+"""Attacks on a classifier, in this process: what is asked, what it may cost, when it stops, what is answered."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from jobs.common.attacks import ATTACKS, PGD, Ball
+from service.errors import BusyError, InputError
+from serving.http.protocol import InferRequest
+from serving.http.settings import Attacks
+from serving.kinds import classification_attack
+from serving.kinds.classification import Classification
+from serving.kinds.classification_attack import Attacked, AttackWork
+from serving.kinds.endpoint import Abandoned
+from tests.serving.kinds.test_classification import endpoint
+from tests.serving.models import classifier_network, pixels
+
+FEW = {  # what makes each attack short
+    "fgsm": {},
+    "pgd": {"steps": 3},
+    "carlini_wagner": {"norm": "L2", "steps": 5, "binary_search_steps": 2},
+    "apgd": {"steps": 3},
+    "apgd_targeted": {"steps": 3, "targets": 2},
+    "fab": {"steps": 2, "targets": 2},
+    "square": {"queries": 5},
+    "autoattack": {"version": "rand"},
+}
+
+
+def work_of(
+    parameters: dict[str, Any],
+    model: Classification | None = None,
+    limits: Attacks | None = None,
+    uploaded: bool = False,
+    **inputs: Tensor,
+) -> AttackWork:
+    arrays = {"images": pixels(2).numpy()} | {name: tensor.numpy() for name, tensor in inputs.items()}
+    given = {name: value for name, value in {"epsilon": 0.1, **parameters}.items() if value is not None}
+    request = InferRequest("", arrays, given, None, False)
+    return classification_attack.prepare(model or endpoint(), request, uploaded, limits or Attacks())
+
+
+def run(work: AttackWork, model: Classification | None = None, limits: Attacks | None = None) -> Attacked:
+    return classification_attack.compute(model or endpoint(), work, limits or Attacks(), lambda: False)
+
+
+@pytest.mark.parametrize("kind", ATTACKS)
+def test_every_attack_of_the_library_is_served(kind: str) -> None:
+    model, images = endpoint(), pixels(4, seed=3)
+    answer = run(work_of({"attack": kind, **FEW[kind]}, model, images=images), model).answer
+    assert tuple(answer) == classification_attack.OUTPUTS and {len(array) for array in answer.values()} == {4}
+    norm = FEW[kind].get("norm", "Linf")
+    differences = answer["adversarials"] - images.numpy()
+    order = {"Linf": np.inf, "L2": 2}[norm]
+    norms = np.linalg.norm(differences.reshape(4, -1), order, axis=1)
+    np.testing.assert_allclose(answer["distance"], norms, atol=1e-6)
+    assert (norms <= 0.1 + 1e-5).all()
+    np.testing.assert_array_equal(answer["broken"], answer["prediction"] != answer["adversarial_prediction"])
+    assert answer["adversarials"].min() >= 0 and answer["adversarials"].max() <= 1
+
+
+def test_the_answer_is_that_of_the_library() -> None:
+    net, images, labels = classifier_network(), pixels(6), torch.arange(6)
+    model = endpoint(net)
+    work = work_of({"steps": 8, "restarts": 2, "seed": 5}, model, images=images, labels=labels)
+    answer = run(work, model).answer
+    expected = PGD(steps=8, restarts=2).run(net.requires_grad_(False), images, labels, Ball("Linf", 0.1), seed=5)
+    np.testing.assert_array_equal(answer["broken"], expected.broken)
+    np.testing.assert_allclose(answer["adversarials"], expected.adversarials, atol=1e-5)
+    np.testing.assert_array_equal(answer["queries"], expected.queries)
+    np.testing.assert_array_equal(answer["gradients"], expected.gradients)
+    assert answer["broken"].any()
+
+
+def test_without_labels_the_models_own_predictions_are_attacked() -> None:
+    model, images = endpoint(), pixels(6)
+    with torch.no_grad():
+        labels = model.network(images).argmax(1)
+    asked, own = (run(work_of({}, model, images=images, **given), model) for given in ({"labels": labels}, {}))
+    for name in classification_attack.OUTPUTS:
+        np.testing.assert_array_equal(asked.answer[name], own.answer[name])
+    assert (own.answer["prediction"] == labels.numpy()).all() and own.answer["distance"].min() > 0
+
+
+def test_a_target_is_where_it_leads() -> None:
+    model, images = endpoint(), pixels(6)
+    prediction = model.logits(images).argmax(1)
+    targets = (prediction + 1) % 10
+    answer = run(work_of({"epsilon": 0.3, "steps": 40}, model, images=images, targets=targets), model).answer
+    reached = answer["adversarial_prediction"] == targets.numpy()
+    assert reached.any()
+    np.testing.assert_array_equal(answer["broken"], reached)
+
+
+def test_an_uploaded_image_has_its_label_and_target_in_parameters() -> None:
+    work = work_of({"label": 3, "target": 4}, uploaded=True, images=pixels(1))
+    assert (work.labels, work.targets) == (torch.tensor([3]), torch.tensor([4]))
+    with pytest.raises(InputError, match="unknown parameter 'label'"):
+        work_of({"label": 3})
+
+
+def test_8_bits_may_undo_what_was_broken() -> None:
+    """A perturbation far below half a step of 8 bits vanishes in a PNG."""
+
+    class Border(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            mean = images.flatten(1).mean(1)
+            return torch.stack([mean - 51.2 / 255, 51.2 / 255 - mean], dim=1) * 1e3
+
+    model = endpoint(Border(), settings={"classes": ["light", "dark"]})
+    images = torch.full((1, 1, 8, 8), 51 / 255)
+    small, large = (
+        run(work_of({"epsilon": epsilon}, model, images=images), model).answer for epsilon in (0.4 / 255, 8 / 255)
+    )
+    assert small["broken"].item() and not small["rounded_broken"].item()
+    assert large["broken"].item() and large["rounded_broken"].item()
+
+
+def test_what_is_done_is_described_with_every_default() -> None:
+    described = work_of({"attack": "apgd", "norm": "L2", "steps": 7}).described()
+    assert described == {
+        "attack": "apgd", "norm": "L2", "epsilon": 0.1, "seed": 0, "steps": 7, "restarts": 1, "rho": 0.75,
+        "passes": 1, "large_epsilon": False, "loss": "cross_entropy",
+    }  # fmt: skip
+
+
+def test_masked_gradients_are_told() -> None:
+    class Flat(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            return (images.flatten(1)[:, :10] * 4).round() + 0 * images.flatten(1)[:, :10]
+
+    model = endpoint(Flat())
+    (warning,) = run(work_of({}, model), model).warnings
+    assert "gradients may be masked" in warning
+
+
+@pytest.mark.parametrize(
+    ("parameters", "inputs", "sentence"),
+    [
+        ({"epsilon": None}, {}, "parameter 'epsilon' is missing"),
+        ({"epsilon": 8}, {}, "8 of 255 is 0.0314"),
+        ({"epsilon": "8/255"}, {}, "'8/255' is not a number"),
+        ({"epsilon": -0.1}, {}, "must be above 0"),
+        ({"epsilon": float("nan")}, {}, "epsilon is nan"),
+        ({"epsilon": 9.0, "norm": "L2"}, {}, "no two images of 64 pixels"),
+        ({"norm": "linf"}, {}, "did you mean 'Linf'"),
+        ({"norm": 2}, {}, "unknown norm 2"),
+        ({"attack": "pdg"}, {}, "did you mean 'pgd'"),
+        ({"attack": 3}, {}, "unknown attack 3"),
+        ({"attack": "carlini_wagner"}, {}, "carlini_wagner knows L2 only"),
+        ({"stepps": 3}, {}, "did you mean 'steps'"),
+        ({"attack": "fgsm", "steps": 3}, {}, "unknown parameter 'steps'"),
+        ({"kind": "fgsm"}, {}, "unknown parameter 'kind'"),
+        ({"steps": 0}, {}, "parameters.steps: 0 is not allowed"),
+        ({"steps": 2.5}, {}, "parameters.steps: 2.5 is not allowed"),
+        ({"steps": "9"}, {}, "parameters.steps: '9' is not allowed"),
+        ({"random_start": 1}, {}, "parameters.random_start: must be true or false"),
+        ({"loss": "ce"}, {}, "parameters.loss: 'ce' is not allowed"),
+        ({"seed": -1}, {}, "parameter 'seed': -1"),
+        ({"seed": 2**64}, {}, "parameter 'seed'"),
+        ({"seed": True}, {}, "parameter 'seed': True"),
+        ({}, {"label": torch.tensor([0, 1])}, "did you mean 'labels'"),
+        ({}, {"labels": torch.tensor([0, 1, 2])}, "3 classes for 2 images"),
+        ({}, {"labels": torch.tensor([0, 10])}, "10 is not a class; they are 0 to 9"),
+        ({}, {"targets": torch.tensor([0, -1])}, "-1 is not a class"),
+        ({}, {"labels": torch.tensor([0.0, 1.0])}, "datatype is FP32; the model takes INT64"),
+        ({}, {"labels": torch.tensor([[0, 1]])}, "shape is [1, 2]"),
+        ({}, {"images": pixels(2) * 255}, "divide by 255"),
+        ({}, {"images": pixels(2, side=9)}, "shape is [2, 1, 9, 9]"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_before_the_model_is_asked(
+    parameters: dict[str, Any], inputs: dict[str, Tensor], sentence: str
+) -> None:
+    with pytest.raises(InputError) as raised:
+        work_of(parameters, **inputs)
+    assert sentence in str(raised.value)
+
+
+def test_a_target_that_is_the_label_is_refused() -> None:
+    labels = torch.tensor([1, 2])
+    with pytest.raises(InputError, match=r"targets\[1\] is 2, the label itself"):
+        run(work_of({}, labels=labels, targets=torch.tensor([0, 2])))
+
+
+def test_two_classes_are_too_few_for_the_difference_of_logits_ratio() -> None:
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 2)).eval()
+    model = endpoint(net, settings={"classes": ["no", "yes"]})
+    with pytest.raises(InputError, match="2 classes, but pgd with these options needs at least 3"):
+        work_of({"loss": "dlr"}, model)
+
+
+@pytest.mark.parametrize(
+    ("limits", "parameters", "sentence"),
+    [
+        (Attacks(rows=1), {}, "2 rows; at most 1 are attacked at once (attacks.rows)"),
+        (Attacks(passes=100), {"steps": 50}, "101 passes through the model for each image; 100 are allowed"),
+        (Attacks(passes=100), {"attack": "square"}, "(attacks.passes)"),
+        (Attacks(passes=2000), {"attack": "autoattack"}, "(attacks.passes)"),
+        (Attacks(gmacs=1e-3), {"steps": 100}, "(attacks.gmacs)"),
+    ],
+)
+def test_over_the_budget_the_cap_is_named(limits: Attacks, parameters: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(InputError) as raised:
+        work_of(parameters, limits=limits)
+    assert sentence in str(raised.value)
+
+
+def test_what_is_allowed_is_as_much_as_is_done() -> None:
+    """The multiplications of an attack on images that nothing breaks are those that its budget was checked for."""
+    model = endpoint()
+    work = work_of({"steps": 10, "epsilon": 1e-9}, model, Attacks(passes=21))
+    answer = run(work, model).answer
+    assert not answer["broken"].any()
+    assert (answer["queries"] + answer["gradients"] == 21 + 1).all(), "and the clean image"
+
+
+def test_it_stops_at_the_next_pass_when_nobody_waits() -> None:
+    asked = 0
+
+    def nobody_waits() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked > 20
+
+    model = endpoint(classifier_network())
+    work = work_of({"steps": 1000, "epsilon": 1e-9}, model)
+    with pytest.raises(Abandoned):
+        classification_attack.compute(model, work, Attacks(), nobody_waits)
+    assert asked == 21
+
+
+def test_it_stops_when_it_takes_too_long() -> None:
+    limits = Attacks(seconds=0.2, passes=200_000)
+    work = work_of({"steps": 90_000, "epsilon": 1e-9}, limits=limits)
+    with pytest.raises(BusyError, match=r"not done within 0.2 s \(attacks.seconds\)"):
+        run(work, limits=limits)
