@@ -5,12 +5,12 @@ A job is a folder of `jobs/` with a `job.py`, or any importable module of the us
     class Params(BaseModel)                       every field described
     def run(params: Params, run: Run) -> None     one trial
     def summarize(trials: list[Trial], run: Run) -> None      optional: the results over all trials
-    def estimate(params: Params) -> dict[str, Any]            optional: what a trial costs, for `assay check`
-    FAN_OUT = True                                optional: nearly all of its work is done by `run.map`
+    def estimate(params: Params) -> Estimate                  optional: what a trial costs, for `assay check`
+    PLACEMENT: Placement = "fan_out"              optional: how it occupies what a spec reserves; default "one_process"
 
-A trial of a job with the mark FAN_OUT occupies no core: each task of cells occupies the spec's `resources`, anywhere
-in the cluster. Without the mark `run.map` computes the cells inside the trial, one after another.
-An estimate is names and numbers or texts; seconds are names that begin so. It may measure for a second.
+`service.run` has the handle `Run`, `Trial` and `Estimate`. A job that says the wrong placement is told so: `run.map`
+needs "fan_out"; there `run.device` exists inside `run.reserved` and inside cells only; several `resources.workers` need
+"shared_batches". An estimate may measure for a second.
 """
 
 import importlib
@@ -20,11 +20,19 @@ import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel
 
 from service.errors import InputError, SpecError, unknown
+
+Placement = Literal["one_process", "shared_batches", "fan_out"]
+"""How a job occupies what its spec reserves. A job says it once, as PLACEMENT in its job.py.
+
+one_process: `run` has the spec's resources for itself. shared_batches: the same, and `resources.workers` processes may
+train together. fan_out: `run` occupies nothing; each cell of `run.map` and each `run.reserved` occupies the resources.
+"""
+PLACEMENTS: tuple[Placement, ...] = get_args(Placement)
 
 
 @dataclass(frozen=True)
@@ -33,8 +41,8 @@ class Job:
     params: type[BaseModel]
     run: Callable[[Any, Any], None]
     summarize: Callable[[Any, Any], None] | None
-    estimate: Callable[[Any], dict[str, Any]] | None
-    fan_out: bool
+    estimate: Callable[[Any], Any] | None  # a service.run.Estimate
+    placement: Placement
     about: str  # the module's docstring
 
 
@@ -60,6 +68,8 @@ def load(name: str) -> Job:
     params, run = getattr(module, "Params", None), getattr(module, "run", None)
     if not (isinstance(params, type) and issubclass(params, BaseModel) and callable(run)):
         raise InputError(f"job: module {path!r} needs a pydantic class `Params` and a function `run(params, run)`")
-    summarize, fan_out = getattr(module, "summarize", None), bool(getattr(module, "FAN_OUT", False))
-    estimate = getattr(module, "estimate", None)
-    return Job(name, params, run, summarize, estimate, fan_out, inspect.getdoc(module) or "")
+    placement = getattr(module, "PLACEMENT", PLACEMENTS[0])
+    if placement not in PLACEMENTS:
+        raise InputError(f"job: PLACEMENT of {path!r} must be one of {', '.join(PLACEMENTS)}; it is {placement!r}")
+    summarize, estimate = getattr(module, "summarize", None), getattr(module, "estimate", None)
+    return Job(name, params, run, summarize, estimate, placement, inspect.getdoc(module) or "")

@@ -7,9 +7,12 @@ on its own folder `trials/<id>/`; `summarize` gets one on the folder of the whol
 import hashlib
 import io
 import os
+import re
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -21,8 +24,10 @@ from PIL import Image
 from pydantic import BaseModel
 
 from service import models
-from service.errors import StoreError
-from service.execution import checkpoints
+from service.catalog import Placement
+from service.errors import InputError, StoreError
+from service.execution import checkpoints, layout
+from service.execution.devices import reserved_device
 from service.execution.fan_out import mapping
 from service.execution.fan_out.cells import CellStore, key_of
 from service.execution.fan_out.mapping import Executor, FailedCells, InProcess
@@ -32,12 +37,11 @@ from service.provenance import derive_seed
 from service.store import Folder
 
 if TYPE_CHECKING:
+    import torch
     from matplotlib.figure import Figure
     from torch import nn
 
-CHECKPOINT = "checkpoint.safetensors"
-METRICS = "metrics.parquet"
-STAGED = "models"  # models saved by a trial wait here until the run ends
+__all__ = ["Estimate", "Placement", "Row", "Run", "Trial", "reserved_device"]
 
 Row = dict[str, float]
 
@@ -55,6 +59,32 @@ def nowhere(index: int, row: Row, total_steps: int | None) -> None:
     """A report that goes nowhere: for `summarize`, and for a handle in a notebook."""
 
 
+@dataclass(frozen=True)
+class Estimate:
+    """What a trial would cost, for `assay check`.
+
+    core_seconds: on one core of this machine; none: nobody can say before the data are there. multiply_adds: of all
+    its networks. pieces: how many of its parts may be computed at the same time; 1 if it is all one.
+    details: what else there is to know: counts, sizes or a sentence, by name.
+    """
+
+    core_seconds: float | None = None
+    multiply_adds: float | None = None
+    pieces: int = 1
+    details: Mapping[str, float | str] = field(default_factory=dict)
+
+
+@dataclass
+class Written:
+    """What a handle has written so far."""
+
+    rows: list[Row] = field(default_factory=list)
+    artefacts: dict[str, Artefact] = field(default_factory=dict)
+    """by path"""
+    warnings: dict[str, None] = field(default_factory=dict)
+    """in order, each once"""
+
+
 class Run:
     """Logging, checkpoints, artefacts, models and seeds of one trial (or of the whole run, for `summarize`)."""
 
@@ -66,13 +96,18 @@ class Run:
         executor: Executor | None = None,
         store: Folder | None = None,
         common: Folder | None = None,
+        placement: Placement | None = None,
     ) -> None:
-        """folder: the trial's own. store: where models are loaded from. common: the folder of all trials of the run."""
+        """folder: the trial's own. store: where models are loaded from. common: the folder of all trials of the run.
+
+        placement: what the job says; none: a handle in a notebook, which may do everything.
+        """
         self.folder = folder
         self.seed = seed
-        self.rows: list[Row] = []
-        self.artefacts: dict[str, Artefact] = {}
+        self.placement = placement
+        self.written = Written()
         self.failed_cells: list[FailedCells] = []
+        self._inside_reserved = False
         self._report = report
         self._executor = executor or InProcess()
         self._store = store
@@ -84,8 +119,8 @@ class Run:
 
     def log(self, *, step: int, **metrics: float) -> None:
         """Append a row of metrics. Steps never go back. May end the trial, if the scheduler has had enough of it."""
-        if self.rows and step < self.rows[-1]["step"]:
-            raise ValueError(f"step {step} comes after step {self.rows[-1]['step']:.0f}")
+        if step < self.step:
+            raise ValueError(f"step must be at least {self.step}, the last one; it is {step}")
         row = {"step": step, **{name: float(value) for name, value in metrics.items()}}
         self.rows.append(row)
         self._report(len(self.rows) - 1, row, self._total_steps)
@@ -94,29 +129,88 @@ class Run:
         """Say how many steps there will be, so that progress can tell the time left."""
         self._total_steps = steps
 
+    def warn(self, sentence: str) -> None:
+        """Warn whoever reads the results: printed, kept, at the top of the report. The same sentence counts once."""
+        if sentence not in self.written.warnings:
+            print(f"WARNING: {sentence}", flush=True)
+        self.written.warnings[sentence] = None
+
+    def take(self, index: int, row: Row, total_steps: int | None) -> None:
+        """For executors: a row that was logged for this trial in another process; `index`: its place in the table."""
+        self.rows[index:] = [row]
+        self._report(index, row, total_steps)
+
+    @property
+    def rows(self) -> list[Row]:
+        """All rows logged so far."""
+        return self.written.rows
+
+    @property
+    def step(self) -> int:
+        """The last step that was logged; 0 before the first."""
+        return int(self.rows[-1]["step"]) if self.rows else 0
+
     @property
     def metrics(self) -> dict[str, float]:
         """The value last logged of each metric."""
         return {name: value for row in self.rows for name, value in row.items() if name != "step"}
 
+    # ---- where it computes ----------------------------------------------------------------------------------------
+
+    @property
+    def device(self) -> "torch.device":
+        """Where this process is to compute: a GPU if the spec reserved one for it, else the CPU.
+
+        InputError in a job that fans out, outside of `run.reserved`. A cell asks `service.run.reserved_device()`.
+        """
+        return reserved_device()
+
+    def reserved(self, fn: Callable[..., Any], *arguments: Any) -> Any:
+        """fn(run, *arguments), computed where the spec's resources are reserved: for what a job that fans out trains.
+
+        fn: a function at the top level of a module; it gets a handle on the same trial. Arguments and result travel
+        between processes, so a network that is to come back is returned. If the worker is lost fn is called again, and
+        goes on from its checkpoints. Within any other job this is a call of the function.
+        """
+        if self._inside_reserved:
+            return fn(self, *arguments)
+        return self._executor.reserved(self, fn, arguments)
+
+    @contextmanager
+    def inside_reserved(self) -> Iterator[None]:
+        """For executors: what is done with this handle inside happens in a reservation."""
+        self._inside_reserved = True
+        try:
+            yield
+        finally:
+            self._inside_reserved = False
+
     # ---- checkpoints ----------------------------------------------------------------------------------------------
 
-    def checkpoint(self, state: dict[str, Any]) -> None:
-        """Save the state of training: nested dicts and lists of tensors, arrays, numbers and text; whole or not at all.
+    def checkpoint(self, state: dict[str, Any], phase: str = "main") -> None:
+        """Save the state of a phase: nested dicts and lists of tensors, arrays, numbers and text; whole or not at all.
 
-        The rows logged so far go into the same file, so that after a kill the two always agree.
+        phase: a name of lower-case letters, digits and dashes. A trial that trains one thing and then another has a
+        phase for each; that of a phase which is over stays, with its last state. The rows logged so far go into the
+        same file, so that after a kill the two always agree.
         """
-        self.folder.write(CHECKPOINT, checkpoints.encode({"state": state, "rows": self.rows}))
+        self.folder.write(
+            layout.checkpoint(_checked_phase(phase)),
+            checkpoints.encode({"state": state, "rows": self.rows, "warnings": list(self.written.warnings)}),
+        )
 
-    def restore(self) -> dict[str, Any] | None:
-        """The state saved last, None if there is none. Rows logged after it are taken back: they will be made again.
+    def restore(self, phase: str = "main") -> dict[str, Any] | None:
+        """The state of a phase saved last, None if there is none. Rows logged after it are taken back.
 
         The rows before it are reported once more, so that a scheduler of a new driver knows what the old one knew.
+        Phases are restored in the order in which they are computed.
         """
-        if not self.folder.exists(CHECKPOINT):
+        name = layout.checkpoint(_checked_phase(phase))
+        if not self.folder.exists(name):
             return None
-        saved = checkpoints.decode(self.folder.read(CHECKPOINT))
-        self.rows = saved["rows"]
+        saved = checkpoints.decode(self.folder.read(name))
+        self.written.rows = saved["rows"]
+        self.written.warnings = dict.fromkeys(saved["warnings"])
         for index, row in enumerate(self.rows):
             self._report(index, row, self._total_steps)
         return dict(saved["state"])
@@ -157,11 +251,16 @@ class Run:
     def _map(
         self, folder: Folder, fn: Callable[[Any, Any], Any], cells: Sequence[Any], shared: Any, name: str | None
     ) -> list[Any]:
+        if self.placement not in (None, "fan_out") or self._inside_reserved:
+            raise InputError(
+                "run.map is for jobs that fan out, outside of run.reserved",
+                hint='say PLACEMENT = "fan_out" in job.py, and compute what is not a cell with run.reserved(fn, …)',
+            )
         work = mapping.prepare(name, fn, shared)
-        place = folder / "cells" / work.name / key_of(work.path, work.shared.digest)[:16]
-        results, failed = mapping.map_cells(
-            work, cells, CellStore(place, common=folder is self._common), self._executor
+        kept = CellStore(
+            layout.cells(folder, work.name, key_of(work.path, work.shared.digest)[:16]), common=folder is self._common
         )
+        results, failed = mapping.map_cells(work, cells, kept, self._executor)
         if failed:
             self.failed_cells.append(failed)
         return results
@@ -185,19 +284,39 @@ class Run:
         """A table, kept as parquet and shown in the report. Every row has the same columns."""
         data = io.BytesIO()
         pyarrow.parquet.write_table(pa.Table.from_pylist(list(rows)), data)
-        self._keep("table", f"tables/{name}.parquet", data.getvalue(), title)
+        self._keep("table", layout.TABLE.format(name), data.getvalue(), title)
 
     def figure(self, name: str, figure: "Figure", title: str = "") -> None:
         """A matplotlib figure, kept as PNG and shown in the report."""
         data = io.BytesIO()
         figure.savefig(data, format="png", dpi=144, bbox_inches="tight")
-        self._keep("figure", f"figures/{name}.png", data.getvalue(), title)
+        self._keep("figure", layout.FIGURE.format(name), data.getvalue(), title)
 
     def image(self, name: str, pixels: np.ndarray, title: str = "") -> None:
         """One image. pixels: uint8 (height, width, 3)."""
         data = io.BytesIO()
         Image.fromarray(pixels).save(data, format="PNG")
-        self._keep("image", f"samples/{name}.png", data.getvalue(), title)
+        self._keep("image", layout.IMAGE.format(name), data.getvalue(), title)
+
+    def audio(self, name: str, samples: np.ndarray, rate: int, title: str = "") -> None:
+        """A sound, kept as WAV of 16 bits; the report shows a player and a log-mel spectrogram.
+
+        samples: float (n,) or (n, channels) in [-1, 1]; rate: samples a second. InputError if a sample is not finite;
+        what is louder than 1 is clipped, with a warning.
+        """
+        import soundfile  # few jobs make sounds
+
+        if samples.ndim not in (1, 2) or not np.issubdtype(samples.dtype, np.floating) or not samples.size:
+            raise InputError(
+                f"audio {name!r}: samples must be float (n,) or (n, channels), they are {samples.dtype} {samples.shape}"
+            )
+        if not np.isfinite(samples).all():
+            raise InputError(f"audio {name!r}: samples must be finite numbers; some are not")
+        if (peak := float(np.abs(samples).max())) > 1:
+            self.warn(f"audio {name!r}: samples must be within [-1, 1]; the largest is {peak:.3g}, it is clipped")
+        data = io.BytesIO()
+        soundfile.write(data, samples.clip(-1, 1), rate, format="WAV", subtype="PCM_16")
+        self._keep("audio", layout.AUDIO.format(name), data.getvalue(), title)
 
     def animation(
         self, name: str, frames: Sequence[np.ndarray], seconds_per_frame: float = 0.1, title: str = ""
@@ -207,31 +326,31 @@ class Run:
         data = io.BytesIO()
         milliseconds = round(1000 * seconds_per_frame)
         first.save(data, format="GIF", save_all=True, append_images=rest, duration=milliseconds, loop=0)
-        self._keep("animation", f"samples/{name}.gif", data.getvalue(), title)
+        self._keep("animation", layout.ANIMATION.format(name), data.getvalue(), title)
 
     def array(self, name: str, values: np.ndarray, title: str = "") -> None:
         """A numeric array, kept as .npy."""
         data = io.BytesIO()
         np.save(data, values, allow_pickle=False)
-        self._keep("array", f"tables/{name}.npy", data.getvalue(), title)
+        self._keep("array", layout.ARRAY.format(name), data.getvalue(), title)
 
     def html(self, name: str, text: str, title: str = "") -> None:
         """A page of its own, such as an interactive figure; the report links to it. text: a whole HTML document."""
-        self._keep("page", f"pages/{name}.html", text.encode(), title)
+        self._keep("page", layout.PAGE.format(name), text.encode(), title)
 
     def file(self, name: str, content: bytes, title: str = "") -> None:
         """A file in a format of other programs; the report links to it. name: with its ending, e.g. "surface.vtp"."""
-        self._keep("file", f"files/{name}", content, title)
+        self._keep("file", layout.FILE.format(name), content, title)
 
     def save_model(self, name: str, module: "nn.Module", draft: CardDraft) -> None:
         """Stage a trained model. When the run ends, of all trials that saved this name the best one's is published."""
         staged = {"weights": dict(module.state_dict()), "draft": draft.model_dump(mode="json")}
-        self._keep("model", f"{STAGED}/{name}.safetensors", checkpoints.encode(staged), draft.description)
+        self._keep("model", layout.MODEL.format(name), checkpoints.encode(staged), draft.description)
 
     def _keep(self, kind: Any, path: str, data: bytes, title: str) -> None:
         self.folder.write(path, data)
         digest = hashlib.sha256(data).hexdigest()
-        self.artefacts[path] = Artefact(path=path, kind=kind, title=title, bytes=len(data), sha256=digest)
+        self.written.artefacts[path] = Artefact(path=path, kind=kind, title=title, bytes=len(data), sha256=digest)
 
     # ---- determinism ----------------------------------------------------------------------------------------------
 
@@ -251,11 +370,17 @@ class Run:
     def flush(self) -> None:
         """Write the rows logged so far as a table."""
         if self.rows:
-            self.folder.write_table(METRICS, table_of(self.rows))
+            self.folder.write_table(layout.METRICS, table_of(self.rows))
 
     @property
     def seconds(self) -> float:
         return time.monotonic() - self._started
+
+
+def _checked_phase(phase: str) -> str:
+    if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,62}", phase):
+        raise InputError(f"phase must be up to 63 lower-case letters, digits and dashes; it is {phase!r}")
+    return phase
 
 
 class Trial:
@@ -290,20 +415,20 @@ class Trial:
 
     def table(self, name: str) -> list[dict[str, Any]]:
         """A table that the trial wrote; [] if it did not."""
-        path = f"tables/{name}.parquet"
+        path = layout.TABLE.format(name)
         return self._folder.read_table(path).to_pylist() if self._folder.exists(path) else []
 
     def array(self, name: str) -> np.ndarray:
         """An array that the trial wrote."""
-        array: np.ndarray = np.load(io.BytesIO(self._folder.read(f"tables/{name}.npy")), allow_pickle=False)
+        array: np.ndarray = np.load(io.BytesIO(self._folder.read(layout.ARRAY.format(name))), allow_pickle=False)
         return array
 
 
 def read_rows(folder: Folder) -> list[Row]:
     """The rows of metrics in a trial's folder; [] if there are none yet."""
-    if not folder.exists(METRICS):
+    if not folder.exists(layout.METRICS):
         return []
-    rows = folder.read_table(METRICS).to_pylist()
+    rows = folder.read_table(layout.METRICS).to_pylist()
     return [{name: value for name, value in row.items() if value is not None} for row in rows]
 
 

@@ -230,4 +230,9 @@ def build(tree: dict[str, Json]) -> JobSpec:
     tree["params"] = {}
     # `params` is validated above by its own model, so here it only has to be carried along
     spec = validate(JobSpec, tree, "")
+    if spec.resources.workers > 1 and job.placement != "shared_batches":
+        raise SpecError(
+            f"resources.workers must be 1: the job {name} does not share its batches among processes; "
+            f"it is {spec.resources.workers}"
+        )
     return spec.model_copy(update={"params": params})

@@ -23,7 +23,7 @@ import torch
 from pydantic import Field, JsonValue, model_validator
 
 from jobs.common.params import StudyParams
-from jobs.common.training.optimizers import device, device_of
+from jobs.common.training.optimizers import device_of
 from jobs.deep_thinking import figures
 from jobs.deep_thinking.evaluation import (
     LOOK_AHEAD,
@@ -126,7 +126,7 @@ def run(params: Params, run: Run) -> None:
     solved = params.problem.build()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(run.seed_for("weights"))
-        net = params.build_network(solved).to(device())
+        net = params.build_network(solved).to(run.device)
     _check_fit(net, solved, params.training.size, params.model.name)
     data = train(net, solved, params.training, run)
 

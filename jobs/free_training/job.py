@@ -34,7 +34,6 @@ from jobs.common.imports import resolve
 from jobs.common.models.classifier_params import ClassifierParams, check_fit
 from jobs.common.models.classifiers import ARCHITECTURES
 from jobs.common.params import StudyParams
-from jobs.common.training.optimizers import device
 from jobs.free_training import figures
 from jobs.free_training.data import TrainingData
 from jobs.free_training.evaluation import EvaluationParams, evaluate
@@ -45,6 +44,8 @@ from jobs.free_training.training import TrainingParams, train
 from service.errors import InputError
 from service.models import CardDraft, TensorSpec
 from service.run import Run, Trial
+
+PLACEMENT = "shared_batches"
 
 
 class Params(StudyParams):
@@ -97,7 +98,7 @@ def run(params: Params, run: Run) -> None:
     images, test = params.data.load("train"), params.data.load("test")
     ball = params.threat.ball
     check_ball(params.method.kind, ("Linf", "L2"), ball, images.images(torch.arange(1)))
-    network = params.classifier.build(images, run.seed_for("weights")).to(device())
+    network = params.classifier.build(images, run.seed_for("weights")).to(run.device)
     check_fit(network, images, params.classifier.name)
     plan = params.training
     data = TrainingData(images, plan.held_out, plan.batch, plan.augmentation, run.seed_for)
@@ -106,7 +107,7 @@ def run(params: Params, run: Run) -> None:
     balls = [Ball(ball.norm, epsilon) for epsilon in params.epsilons]
     found = evaluate(network, test, balls, params.evaluation, partial(run.seed_for, "attack"))
     robust_to = {f"robust_{name}": accuracy for name, accuracy in found.robust_to(ball).items()}
-    run.log(step=int(run.rows[-1]["step"]), clean=found.clean, robust=found.robust(ball), **robust_to)
+    run.log(step=run.step, clean=found.clean, robust=found.robust(ball), **robust_to)
     run.table("attacks", found.rows(), title="Accuracy under each attack at each epsilon, and the work for an image")
     run.save_model(params.model_name, network, _card(params, test, run.metrics))
 

@@ -19,6 +19,7 @@ from jobs.common.models.weights import Direction
 from jobs.loss_landscape.directions import Normalisation, rescale
 from jobs.loss_landscape.evaluation import Loss, cross_entropy
 from service.errors import InputError
+from service.run import reserved_device
 
 Product = Callable[[np.ndarray], np.ndarray]
 """A symmetric matrix as what it does to a vector: float64 (size,) -> (size,)"""
@@ -202,7 +203,9 @@ def curvature_at(point: Sequence[float], shared: Neighbourhood) -> dict[str, flo
     point: one coordinate an axis. Returns loss, smallest, largest, ratio and products; where the loss or a derivative
     of it is not finite, eigenvalues and ratio are NaN.
     """
-    centre = shared.network.state_dict()
+    device = reserved_device()
+    network = shared.network.to(device)
+    centre = network.state_dict()
     steps = list(zip(point, shared.axes, strict=True))
     weights = {
         name: tensor + sum(step * axis[name].to(tensor) for step, axis in steps if name in axis)
@@ -210,9 +213,9 @@ def curvature_at(point: Sequence[float], shared: Neighbourhood) -> dict[str, flo
         if any(name in axis for axis in shared.axes)
     }
     hessian = Hessian(
-        shared.network,
-        shared.images,
-        shared.labels,
+        network,
+        shared.images.to(device),
+        shared.labels.to(device),
         weights=weights,
         names=shared.names,
         loss=shared.loss,

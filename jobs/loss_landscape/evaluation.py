@@ -24,8 +24,8 @@ from jobs.common.imports import resolve
 from jobs.common.models import graph
 from jobs.common.models.weights import Direction, places
 from jobs.common.params import StudyParams
-from jobs.common.training.optimizers import device
 from jobs.loss_landscape import first_layer
+from service.run import reserved_device
 
 PrecisionName = Literal["float32", "bfloat16"]
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -116,7 +116,7 @@ class Evaluator:
 
         images: float32 (n, channels, height, width), as the network takes them. labels: int64 (n,).
         """
-        self._device = device()
+        self._device = reserved_device()
         self._images = {torch.float32: images.to(self._device)}
         self._labels = labels.to(self._device)
         self._loss = resolve(params.loss, LOSSES, "loss")
@@ -230,7 +230,7 @@ def plain_scores(
             logits = functional_call(network, dict(weights), (some,), tie_weights=True).float()
             losses.append(compute(logits, wanted))
             right.append(_right(logits, wanted))
-    return Scores(torch.cat(losses), torch.cat(right), censored=False)
+    return Scores(torch.cat(losses).cpu(), torch.cat(right).cpu(), censored=False)
 
 
 def _right(logits: Tensor, labels: Tensor) -> Tensor:

@@ -45,13 +45,13 @@ from jobs.loss_landscape.interactive import interactive
 from jobs.loss_landscape.networks import Found, NetworkParams, find
 from jobs.loss_landscape.planes import Axes, ModelPlane, PlaneParams, RandomPlane, TrajectoryPlane, axes_of, others
 from jobs.loss_landscape.refinement import RefinementParams
-from jobs.loss_landscape.surface import Subject, Surface, Whole, compute_surface, plain_means
+from jobs.loss_landscape.surface import Subject, Surface, Whole, compute_surface, plain_means, policy_of
 from jobs.loss_landscape.trajectory import project, surrounding
 from service.errors import InputError
 from service.models import CardDraft, TensorSpec
 from service.run import Run, Trial
 
-FAN_OUT = True
+PLACEMENT = "fan_out"
 DISAGREEMENT = 0.02  # of the centre's loss with the recorded one, relative, from which a run warns
 
 
@@ -184,7 +184,7 @@ def _after_training(params: Params, centre: Found, run: Run) -> Found:
         whole = Whole(network, [{}], points.images, points.labels, params.evaluation.loss)
         ((recorded[split], accuracy),) = plain_means(whole, run, f"{split}_scores")
         metrics |= {f"{name}_loss": recorded[split], f"{name}_accuracy": accuracy}
-    run.log(step=int(run.rows[-1]["step"]), **metrics)
+    run.log(step=run.step, **metrics)
     run.save_model(params.model_name, centre.network, _card(params, images, recorded, run.metrics))
     return Found(centre.name, centre.network, recorded, centre.path, centre.epochs, trained=True)
 
@@ -218,7 +218,7 @@ def _tell(
     checked = {"deviation": surface.deviations.max()} if len(surface.deviations) else {}
     angle = {"cosine": cosine(*axes.directions)} if len(axes.directions) == 2 else {}
     run.log(
-        step=int(run.rows[-1]["step"]) + 1 if run.rows else 0,
+        step=run.step + 1 if run.rows else 0,
         centre_loss=loss,
         centre_accuracy=accuracy,
         points=int(surface.measured.sum()),
@@ -234,7 +234,7 @@ def _tell(
     run.array("x", surface.x, title="coordinates along x")
     if surface.y is not None:
         run.array("y", surface.y, title="coordinates along y")
-    policy = f"{params.evaluation.precision}; {'; '.join(subject.evaluator.policy)}"
+    (policy,) = run.map(policy_of, [params.evaluation.precision], shared=subject, name="policy")
     rows = [
         {"what": "directions", "value": axes.made},
         {
@@ -255,8 +255,7 @@ def _tell(
             f"the loss at the centre is {loss:.6g}, but {expected:.6g} is recorded: other data, another normalisation "
             "or other weights than it was trained with"
         )
-        print(f"WARNING: {sentence}", flush=True)
-        run.table("warnings", [{"warning": sentence}], title="WARNING: the centre is not what it should be")
+        run.warn(sentence)
 
 
 def _draw(params: Params, surface: Surface, title: str, run: Run) -> None:

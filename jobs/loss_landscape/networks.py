@@ -14,7 +14,6 @@ from jobs.common.models.classifier_params import ClassifierParams, check_fit
 from jobs.common.models.network_params import StoredNetwork, TrainedNetwork
 from jobs.common.models.weights import check_finite, tensors
 from jobs.common.params import StudyParams
-from jobs.common.training.optimizers import device
 from jobs.common.training.supervised import Training, train
 from jobs.loss_landscape.files.weights_file import load_weights
 from service.run import Run
@@ -51,36 +50,46 @@ def find(params: Mapping[str, NetworkParams], data: DataParams, like: ImageSet, 
 
     Those that are to be trained are trained now, one after another. like: images that each has to take.
     """
-    images = data.load("train") if any(each.kind == "train" for each in params.values()) else like
+    to_train = {role: each for role, each in params.items() if isinstance(each, TrainedNetwork)}
+    networks: dict[str, Found] = run.reserved(train_networks, to_train, data) if to_train else {}
+    networks |= {
+        role: _loaded(each, like, run) for role, each in params.items() if not isinstance(each, TrainedNetwork)
+    }
+    for role, each in networks.items():
+        check_fit(each.network, like, each.name)
+        check_finite(tensors(each.network), f"network {role}".strip())
+    return {role: networks[role] for role in params}
+
+
+def train_networks(run: Run, params: Mapping[str, TrainedNetwork], data: DataParams) -> dict[str, Found]:
+    """Train networks one after another, by the role that each plays, on the training images."""
+    images = data.load("train")
     trainings = {
         role: Training(
             f"{role}_" if role else "",
-            each.classifier.build(images, run.seed_for("weights", role)).to(device()),
+            each.classifier.build(images, run.seed_for("weights", role)).to(run.device),
             images,
             each.training,
         )
         for role, each in params.items()
-        if isinstance(each, TrainedNetwork)
     }
     for role, training in trainings.items():
         check_fit(training.network, images, role or "network")
-    if trainings:
-        train(list(trainings.values()), run)
-    found = {role: _found(each, trainings.get(role), like, run) for role, each in params.items()}
-    for role, each in found.items():
-        check_fit(each.network, like, each.name)
-        check_finite(tensors(each.network), f"network {role}".strip())
-    return found
+    train(list(trainings.values()), run)
+    return {
+        role: Found(
+            params[role].classifier.name,
+            training.network.cpu().eval(),
+            path=tuple(training.kept),
+            epochs=tuple(training.kept_at),
+            trained=True,
+        )
+        for role, training in trainings.items()
+    }
 
 
-def _found(params: NetworkParams, training: Training | None, like: ImageSet, run: Run) -> Found:
+def _loaded(params: StoredNetwork | NetworkFile, like: ImageSet, run: Run) -> Found:
     match params:
-        case TrainedNetwork():
-            assert training is not None
-            network = training.network.cpu().eval()
-            return Found(
-                params.classifier.name, network, {}, tuple(training.kept), tuple(training.kept_at), trained=True
-            )
         case NetworkFile():
             network = params.classifier.build(like, 0)
             load_weights(network, Path(params.weights).expanduser())

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
+import numpy as np
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from jobs.common.imports import resolve
 from jobs.common.models.weights import Direction, Space, tensors
@@ -126,14 +127,8 @@ def axes_of(
             directions = [{name: tensor.float() for name, tensor in axis.items()} for axis in principal.axes]
             axes = Axes(directions, "principal axes of training", tuple(map(float, principal.explained)))
         case EigenvectorPlane():
-            weights = tensors(centre, "weights")
             some = slice(0, plane.images)
-            hessian = Hessian(centre, images[some], labels[some], loss=resolve(loss, LOSSES, "loss"))
-            values, vectors = eigenvector_axes(hessian, count, seed=run.seed_for("eigenvectors"))
-            directions = [
-                {name: rescale(tensor, weights[name], plane.normalisation) for name, tensor in vector.items()}
-                for vector in vectors
-            ]
+            values, directions = run.reserved(_eigenvectors, plane, count, centre, images[some], labels[some], loss)
             said = " and ".join(f"{value:.3g}" for value in values)
             axes = Axes(directions, f"eigenvectors of the Hessian to {said}")
         case FilePlane():
@@ -143,6 +138,21 @@ def axes_of(
     axes = Axes(axes.directions[:count], axes.made, axes.explained[:count])
     check_axes(axes.directions)
     return axes
+
+
+def _eigenvectors(
+    run: Run, plane: EigenvectorPlane, count: int, network: nn.Module, images: Tensor, labels: Tensor, loss: str
+) -> tuple[np.ndarray, list[Direction]]:
+    """Eigenvalues (count,) and their directions, on the CPU."""
+    weights = tensors(network, "weights")
+    hessian = Hessian(
+        network.to(run.device), images.to(run.device), labels.to(run.device), loss=resolve(loss, LOSSES, "loss")
+    )
+    values, vectors = eigenvector_axes(hessian, count, seed=run.seed_for("eigenvectors"))
+    return values, [
+        {name: rescale(tensor.cpu(), weights[name].cpu(), plane.normalisation) for name, tensor in vector.items()}
+        for vector in vectors
+    ]
 
 
 def _read(path: str, weights: Mapping[str, Tensor]) -> list[Direction]:

@@ -13,7 +13,7 @@ from jobs.common.models.weights import Direction
 from jobs.loss_landscape.evaluation import Evaluator, EvaluatorParams, Scores, plain_scores
 from jobs.loss_landscape.grid import GridParams
 from jobs.loss_landscape.refinement import Index, RefinementParams, interpolate, measure
-from service.run import Run
+from service.run import Run, reserved_device
 
 LOW_LOSS = 0.1  # below which bfloat16 is checked
 CHECKED = 0.01  # of all points, drawn at random, at which it is checked as well
@@ -58,6 +58,11 @@ def loss_at(cell: dict[str, Any], subject: Subject) -> dict[str, Any]:
         "censored": scores.censored,
         "deviation": deviation,
     }
+
+
+def policy_of(precision: str, subject: Subject) -> str:
+    """A cell: how points are computed on the workers, in words."""
+    return "; ".join([precision, *subject.evaluator.policy])
 
 
 @dataclass(frozen=True)
@@ -143,8 +148,13 @@ class Whole:
 def part_of_scores(cell: list[int], whole: Whole) -> dict[str, float]:
     """A cell: the sums over images first..last-1 at a state of the network, as it is written, in float32."""
     state, first, last = cell
+    device = reserved_device()
     scores: Scores = plain_scores(
-        whole.network.eval(), whole.weights[state], whole.images[first:last], whole.labels[first:last], whole.loss
+        whole.network.eval().to(device),
+        {name: tensor.to(device) for name, tensor in whole.weights[state].items()},
+        whole.images[first:last].to(device),
+        whole.labels[first:last].to(device),
+        whole.loss,
     )
     return {"loss": float(scores.losses.double().sum()), "right": float(scores.right.sum())}
 

@@ -50,7 +50,7 @@ from jobs.poison_frogs.victims.verdicts import rates, verdicts_of
 from service.errors import InputError, RunFailedError
 from service.run import Run, Trial
 
-FAN_OUT = True
+PLACEMENT = "fan_out"
 
 
 def run(params: Params, run: Run) -> None:

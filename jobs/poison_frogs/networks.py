@@ -5,7 +5,6 @@ from torch import nn
 from jobs.common.data.images.base import ImageSet
 from jobs.common.models.classifier_params import check_fit
 from jobs.common.models.network_params import TrainedNetwork
-from jobs.common.training.optimizers import device
 from jobs.common.training.supervised import Training, train
 from jobs.poison_frogs.params import Params
 from jobs.poison_frogs.victims.heads import HeadParams
@@ -21,14 +20,21 @@ def networks_of(params: Params, learnt: ImageSet, run: Run) -> list[nn.Module]:
         if any(not isinstance(each, HeadParams) for each in params.victims.values()):
             check_fit(model.network, learnt, model.name)
         return [model.network]
-    classifier = params.network.classifier
-    names = ["", *(f"surrogate_{number}_" for number in range(1, params.surrogates + 1))]
-    networks = [classifier.build(learnt, run.seed_for("weights", name)).to(device()) for name in names]
-    check_fit(networks[0], learnt, classifier.name)
-    train(
-        [Training(name, each, learnt, params.network.training) for name, each in zip(names, networks, strict=True)], run
-    )
+    networks: list[nn.Module] = run.reserved(train_networks, params)
     run.save_model(params.model_name, networks[0], card(params, learnt, run.metrics))
+    return networks
+
+
+def train_networks(run: Run, params: Params) -> list[nn.Module]:
+    """Train the attacked network and the surrogates one after another; they come back on the CPU."""
+    assert isinstance(params.network, TrainedNetwork)
+    images, classifier = params.data.load("train"), params.network.classifier
+    names = ["", *(f"surrogate_{number}_" for number in range(1, params.surrogates + 1))]
+    networks = [classifier.build(images, run.seed_for("weights", name)).to(run.device) for name in names]
+    check_fit(networks[0], images, classifier.name)
+    train(
+        [Training(name, each, images, params.network.training) for name, each in zip(names, networks, strict=True)], run
+    )
     return [each.cpu().eval() for each in networks]
 
 

@@ -24,7 +24,7 @@ def log(params: Params, targets: Sequence[Target], crafts: Crafts, rows: Sequenc
     """One row of metrics for each number of poisons."""
     by = {(row["victim"], row["defence"], row["control"], row["poisons"]): row for row in rows}
     first, most = next(iter(params.victims)), params.poisons[-1]
-    begin = int(run.rows[-1]["step"]) + 1 if run.rows else 0
+    begin = run.step + 1 if run.rows else 0
     for step, count in enumerate(params.poisons, begin):
         row = by.get((first, "", "poison", count))
         if row is None:

@@ -34,7 +34,7 @@ from jobs.robustness_evaluation.robustness import Outcome, gathered, minimum_nor
 from service.errors import InputError, RunFailedError
 from service.run import Run, Trial
 
-FAN_OUT = True
+PLACEMENT = "fan_out"
 
 AttackName = Annotated[str, StringConstraints(pattern="^[a-z][a-z0-9_]{0,31}$")]
 

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from jobs.common.attacks import Attack, AttackParams, Ball, Goal, Norm, Search
 from jobs.common.attacks.checks import check_ball, check_batch, check_classes, check_evaluation_mode
 from jobs.common.data.images.base import ImageSet
-from jobs.common.training.optimizers import device
 from service.errors import InputError
+from service.run import reserved_device
 
 Span = tuple[int, int]  # the first image of a slice, and the first after it
 
@@ -38,9 +38,9 @@ def spans(count: int, size: int) -> list[Span]:
 
 def check(subject: Subject, attacks: Sequence[Attack], epsilons: Sequence[float]) -> None:
     """InputError, one sentence, about the first thing that is wrong: seen on one image, before hours of attacks."""
-    images, labels = _batch(subject, 0, 1)
+    images, labels = subject.images.images(torch.arange(1)), subject.images.labels[:1]
     check_batch(images, labels, None)
-    network = subject.network.to(device())
+    network = subject.network
     check_evaluation_mode(network)
     try:
         logits = Search(network, images, Goal(labels), Ball(subject.norm, epsilons[0])).clean_logits
@@ -60,7 +60,7 @@ def predict(span: Span, subject: Subject) -> Tensor:
     """The classes that the network gives to the clean images of a slice: int64 (slice,)."""
     images, _ = _batch(subject, *span)
     with torch.no_grad():
-        predictions: Tensor = subject.network.to(device())(images).argmax(1)
+        predictions: Tensor = subject.network.to(reserved_device())(images).argmax(1)
     return predictions.cpu()
 
 
@@ -74,7 +74,7 @@ def attack(cell: dict[str, Any], subject: Subject) -> dict[str, Any]:
     """
     began = time.perf_counter()
     images, labels = _batch(subject, *cell["span"])
-    network = subject.network.to(device())
+    network = subject.network.to(reserved_device())
     chosen = TypeAdapter(AttackParams).validate_python(cell["attack"])
     result = chosen.run(network, images, labels, Ball(subject.norm, cell["epsilon"]), cell["seed"])
     seconds = time.perf_counter() - began
@@ -96,4 +96,4 @@ def attack(cell: dict[str, Any], subject: Subject) -> dict[str, Any]:
 
 def _batch(subject: Subject, first: int, end: int) -> tuple[Tensor, Tensor]:
     images = subject.images.images(torch.arange(first, end))
-    return images.to(device()), subject.images.labels[first:end].to(device())
+    return images.to(reserved_device()), subject.images.labels[first:end].to(reserved_device())

@@ -31,7 +31,6 @@ from jobs.common.data.masks.base import MOST_CLASSES, SegmentationSet
 from jobs.common.imports import resolve
 from jobs.common.metrics.segmentation import IGNORE, scores
 from jobs.common.params import StudyParams
-from jobs.common.training.optimizers import device
 from jobs.stacked_unets import estimation, figures
 from jobs.stacked_unets.data import TrainingData
 from jobs.stacked_unets.evaluation import evaluate, gains, unets, without
@@ -55,6 +54,9 @@ class EvaluationParams(StudyParams):
     )
     leave_out: bool = Field(True, description="test without each of the u-nets, to see what it contributes")
     shown: int = Field(5, ge=0, le=50, description="test images in the pictures")
+
+
+PLACEMENT = "shared_batches"
 
 
 class Params(StudyParams):
@@ -91,7 +93,7 @@ def run(params: Params, run: Run) -> None:
     classes = len(images.classes)
     if not 2 <= classes <= MOST_CLASSES:
         raise InputError(f"{images.name} has {classes} classes, 2 to {MOST_CLASSES} are allowed")
-    network = params.network.build(classes, run.seed_for("weights")).to(device())
+    network = params.network.build(classes, run.seed_for("weights")).to(run.device)
     params.network.start(network, run)
     check_fit(network, classes, params.network.name)
     plan = params.training
@@ -106,7 +108,6 @@ def run(params: Params, run: Run) -> None:
 def measure(network: nn.Module, test: SegmentationSet, params: Params, run: Run) -> None:
     """Test in all ways, and at all output strides."""
     told: dict[str, float] = {}
-    step = int(run.rows[-1]["step"])
     ways: list[dict[str, Any]] = []
     for name, way in params.evaluation.ways.items():
         found = scores(evaluate(network, test, way))
@@ -122,7 +123,7 @@ def measure(network: nn.Module, test: SegmentationSet, params: Params, run: Run)
         found = scores(evaluate(params.network.at_stride(network, len(test.classes), stride), test, way))
         ways.append({"way": first, "output_stride": str(stride), **found.metrics()})
         told[f"mean_iou_stride_{stride}"] = found.mean_iou
-    run.log(step=step, **told)
+    run.log(step=run.step, **told)
     run.table("ways", ways, title="Ways of testing, and the same weights at other output strides")
 
 

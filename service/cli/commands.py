@@ -20,7 +20,7 @@ from service.cli.options import Command, address_option, json_option, store_opti
 from service.cli.printing import next_steps, print_json, print_verdict
 from service.cluster import address as address_of
 from service.errors import AssayError, RunCancelledError, RunFailedError, RunPartialError, nearest
-from service.execution import history, lock, logs, records
+from service.execution import history, layout, logs, records
 from service.execution.records import RunRecord
 from service.formatting import duration, number
 from service.store import open_store
@@ -103,7 +103,7 @@ def run(spec_file: str, overrides: tuple[str, ...], run_id: str | None, again: b
     store = open_store(job_spec.store)
 
     def act(execution: "Execution") -> RunRecord:
-        if again and history.begun(store / "runs" / run_id, job_spec):
+        if again and history.begun(layout.run(store, run_id), job_spec):
             return runner.resume(store, run_id, execution)
         return runner.start(job_spec, execution, run_id)
 
@@ -167,7 +167,7 @@ def _execute(
     if as_json:
         print_json(state.model_dump(mode="json"))
     else:
-        print_verdict(state, open_store(store) / "runs" / state.id, next_steps(state, store))
+        print_verdict(state, layout.run(open_store(store), state.id), next_steps(state, store))
     message = state.failure.message if state.failure else state.status
     match state.status:
         case "partial":
@@ -208,7 +208,7 @@ def check(spec_file: str, overrides: tuple[str, ...], as_json: bool) -> None:
             }
         )
         return
-    each = "each task of theirs on " if catalog.load(job_spec.job).fan_out else "each on "
+    each = "each task of theirs on " if catalog.load(job_spec.job).placement == "fan_out" else "each on "
     each += f"{resources.workers} workers of " if resources.workers > 1 else ""
     each += f"{resources.cpus:g} CPU" + (f" and {resources.gpus:g} GPU" if resources.gpus else "")
     print(f"{spec_file} is valid: job {job_spec.job}, {len(plans)} trial(s), {each}, store {store.uri}")
@@ -237,7 +237,7 @@ def cancel(run_name: str, store: str, address: str | None) -> None:
     if state.status != "running":
         print(f"run {state.id} is not running: {state.status}")
         return
-    folder.write(lock.CANCEL, b"")
+    folder.write(layout.CANCEL, b"")
     print(f"asked run {state.id} to save and stop; `assay resume {state.id}` goes on later")
 
 

@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from service.cli.options import DEFAULT_STORE
-from service.execution.records import RunRecord
+from service.execution import layout
+from service.execution.records import Artefact, RunRecord
 from service.formatting import duration
 from service.store import Folder
 
@@ -46,12 +47,17 @@ def print_verdict(state: RunRecord, folder: Folder, steps: list[str]) -> None:
     )
     counts = f"{state.trials_done} of {state.trials} trials, {duration(state.seconds)}"
     out.print(f"[{style}]{state.status}[/{style}]: {counts}", highlight=False)
-    lines = [("report", folder.uri_of("report.html"))] if folder.exists("report.html") else []
-    lines += [("figure", folder.uri_of(each.path)) for each in state.artefacts if each.path.startswith("figures/")]
+    lines = [("report", folder.uri_of(layout.REPORT))] if folder.exists(layout.REPORT) else []
+    lines += [("figure", folder.uri_of(each.path)) for each in state.artefacts if _is_figure(each)]
     lines += [("model", name) for name in state.models]
     lines += [("next", command) for command in steps]
     for name, value in lines:
         out.print(f"  {name:8}{value}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _is_figure(artefact: Artefact) -> bool:
+    """Whether it is a figure of the whole run."""
+    return artefact.kind == "figure" and layout.place(artefact.path).trial is None
 
 
 def next_steps(state: RunRecord, store: str) -> list[str]:

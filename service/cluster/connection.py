@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import ray
 from ray.exceptions import RayError, RayTaskError
@@ -119,6 +120,17 @@ def amounts(resources: Resources) -> dict[str, float]:
     """What one worker of a trial reserves, in Ray's names and units. What it does not need is left out."""
     named = {"CPU": resources.cpus, "GPU": resources.gpus, "memory": (resources.memory_gb or 0) * 2**30}
     return {name: amount for name, amount in named.items() if amount > 0}
+
+
+def task_options(resources: Resources) -> dict[str, Any]:
+    """How a Ray task asks for what one worker of a trial reserves, anywhere in the cluster."""
+    needs = amounts(resources)
+    return {
+        "num_cpus": needs["CPU"],
+        "num_gpus": needs.get("GPU", 0),
+        "memory": needs.get("memory"),
+        "scheduling_strategy": "DEFAULT",  # explicitly: otherwise a task stays within the trial's placement group
+    }
 
 
 def room(resources: Resources) -> int:

@@ -3,7 +3,7 @@
 Every worker runs the job's code with a handle of the same interface; `jobs.common.training.parallel` splits batches
 and adds up gradients. Only rank 0 writes and reports, and the trial's own process passes its rows on to Tune:
 
-    Tune's scheduler <- SharedTrial <- Line <- rank 0 <-> rank 1, ...     gloo on CPUs, NCCL between GPUs
+    Tune's scheduler <- SharedTrial <- Relay <- rank 0 <-> rank 1, ...     gloo on CPUs, NCCL between GPUs
 
 Tune reserves nothing for such a trial but its place in the queue. Ray Train reserves all of its workers at once, so
 two trials never wait for each other's halves, and none runs that the cluster has no room for. Train itself starts
@@ -12,7 +12,6 @@ nothing again: a lost worker ends the trial's attempt, and Tune begins the next 
 
 import threading
 import time
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import ray
@@ -24,8 +23,9 @@ from ray.util.placement_group import get_current_placement_group, placement_grou
 from torch import distributed
 
 from service.cluster import connection
-from service.cluster.relay import Line, Message
+from service.cluster.relay import Message
 from service.errors import ClusterError, RunFailedError
+from service.execution import layout
 from service.execution.records import describe
 from service.execution.trial import conclude, perform, record_from_driver
 from service.planning.plan import TrialPlan
@@ -39,47 +39,31 @@ TIDY_SECONDS = 60.0  # how long Ray Train may take to put its things away after 
 ALONE_SECONDS = 7 * 24 * 3600  # how long one rank may work (an evaluation, a save) while the others wait for it
 
 
-def open_line() -> Any:
-    """The line of a run: one actor for all of its trials. It ends with the last reference to it."""
-    return ray.remote(num_cpus=0)(Line).remote()
-
-
-def trainable(plans: list[TrialPlan], run_uri: str, watched: list[str], line: Any) -> Any:
+def trainable(plans: list[TrialPlan], run_uri: str, watched: list[str], relay: Any) -> Any:
     """What Tune is to run. watched: the metrics that the scheduler looks at."""
-    shared = tune.with_parameters(SharedTrial, plans=plans, run_uri=run_uri, watched=watched, line=line)
+    shared = tune.with_parameters(SharedTrial, plans=plans, run_uri=run_uri, watched=watched, relay=relay)
     return tune.with_resources(shared, tune.PlacementGroupFactory([PLACE]))
 
 
-def most_at_once(plans: list[TrialPlan]) -> int:
-    """How many of the trials the cluster has room for now: more would only wait, each in a process of its own.
-
-    On a cluster that grows, limits.max_concurrent says how many it is to grow to.
-    """
-    return max(1, min(connection.room(plan.spec.resources) // plan.spec.resources.workers for plan in plans))
-
-
 class SharedRun(Run):
-    """The handle of one rank. All read the same checkpoint; only rank 0 writes anything, reports and maps."""
+    """The handle of one rank. All read the same checkpoint; only rank 0 writes anything, reports and warns."""
 
     def __init__(self, folder: Folder, seed: int, report: Report, rank: int, store: Folder | None = None) -> None:
-        super().__init__(folder, seed, report if rank == 0 else nowhere, store=store)
+        super().__init__(folder, seed, report if rank == 0 else nowhere, store=store, placement="shared_batches")
         self.writes = rank == 0
 
-    def checkpoint(self, state: dict[str, Any]) -> None:
+    def checkpoint(self, state: dict[str, Any], phase: str = "main") -> None:
         if self.writes:
-            super().checkpoint(state)
+            super().checkpoint(state, phase)
 
-    def restore(self) -> dict[str, Any] | None:
-        state = super().restore()
+    def restore(self, phase: str = "main") -> dict[str, Any] | None:
+        state = super().restore(phase)
         wait_for_all()  # before rank 0 can write a newer one
         return state
 
-    def map(
-        self, fn: Callable[[Any, Any], Any], cells: Sequence[Any], shared: Any = None, name: str | None = None
-    ) -> list[Any]:
-        results = [super().map(fn, cells, shared, name) if self.writes else None]
-        distributed.broadcast_object_list(results, src=0)
-        return results[0] or []
+    def warn(self, sentence: str) -> None:
+        if self.writes:
+            super().warn(sentence)
 
     def _keep(self, kind: Any, path: str, data: bytes, title: str) -> None:
         if self.writes:
@@ -98,12 +82,12 @@ def wait_for_all() -> None:
 def work(config: dict[str, Any]) -> None:
     """What each worker of Ray Train runs: the job's code, with its rank's handle."""
     plan: TrialPlan = config["plan"]
-    line, rank = config["line"], train.get_context().get_world_rank()
+    relay, rank = config["relay"], train.get_context().get_world_rank()
     if rank == 0:
-        ray.get(line.started.remote(plan.id, get_current_placement_group()))
+        ray.get(relay.started.remote(plan.id, get_current_placement_group()))
 
     def report(index: int, row: Row, total_steps: int | None) -> None:
-        ray.get(line.report.remote(plan.id, (index, row, total_steps)))
+        ray.get(relay.report.remote(plan.id, (index, row, total_steps)))
 
     run = SharedRun(open_store(config["folder"]), plan.spec.seed, report, rank, open_store(plan.spec.store))
     try:
@@ -114,7 +98,7 @@ def work(config: dict[str, Any]) -> None:
             conclude(plan, run, None)
     except Exception as error:
         run.flush()
-        ray.get(line.failed.remote(plan.id, rank, describe(error)))
+        ray.get(relay.failed.remote(plan.id, rank, describe(error)))
         time.sleep(ECHO_SECONDS)
         raise RunFailedError(f"rank {rank}: {error}") from None  # an error of the job's own need not be picklable
 
@@ -123,17 +107,17 @@ class SharedTrial(tune.Trainable):
     """One trial as Tune sees it. It lives in a process without cores of its own, beside the workers."""
 
     def setup(  # type: ignore[override]  # what `with_parameters` adds
-        self, config: dict[str, Any], plans: list[TrialPlan], run_uri: str, watched: list[str], line: Any
+        self, config: dict[str, Any], plans: list[TrialPlan], run_uri: str, watched: list[str], relay: Any
     ) -> None:
         self.plan = plans[config["plan"]]
         self.run_folder = open_store(run_uri)
-        self.folder = self.run_folder / "trials" / self.plan.id
-        self.watched, self.line = watched, line
+        self.folder = layout.trial(self.run_folder, self.plan.id)
+        self.watched, self.relay = watched, relay
         self.rows: list[Row] = []
         self.error: Exception | None = None
         self.closing = False
         self.began = time.monotonic()
-        ray.get(line.open.remote(self.plan.id))
+        ray.get(relay.open.remote(self.plan.id))
         self.training = threading.Thread(target=self._train, daemon=True)
         self.training.start()
 
@@ -143,7 +127,7 @@ class SharedTrial(tune.Trainable):
             self._wait_for_room()
             TorchTrainer(
                 work,
-                train_loop_config={"plan": self.plan, "folder": self.folder.uri, "line": self.line},
+                train_loop_config={"plan": self.plan, "folder": self.folder.uri, "relay": self.relay},
                 torch_config=TorchConfig(
                     # tensors on the CPU are exchanged as well where most are on GPUs
                     backend="cpu:gloo,cuda:nccl" if asked.gpus else "gloo",
@@ -154,7 +138,7 @@ class SharedTrial(tune.Trainable):
                 ),
                 run_config=train.RunConfig(
                     name=f"train-{self.plan.id}",
-                    storage_path=(self.run_folder / "tune").path,  # holds nothing that is needed afterwards
+                    storage_path=layout.tune(self.run_folder).path,  # holds nothing that is needed afterwards
                     storage_filesystem=self.run_folder.fs,
                     failure_config=train.FailureConfig(max_failures=0),
                     logging_config=train.LoggingConfig(log_level="WARNING"),  # type: ignore[call-arg]  # new in V2
@@ -182,7 +166,7 @@ class SharedTrial(tune.Trainable):
         """The next row that rank 0 logs, or the end of the trial."""
         message: Message | None = None
         while message is None and self.training.is_alive():
-            message = ray.get(self.line.next.remote(self.plan.id, POLL_SECONDS))
+            message = ray.get(self.relay.next.remote(self.plan.id, POLL_SECONDS))
         if message is None:
             self._conclude()
             return {RESULT_DUPLICATE: True}  # Tune's own sign for an end without a result
@@ -199,7 +183,7 @@ class SharedTrial(tune.Trainable):
             seconds = time.monotonic() - self.began
             record_from_driver(self.plan, self.folder, "failed", self.rows, seconds, describe(self.error))
             return
-        failures = ray.get(self.line.failures.remote(self.plan.id))
+        failures = ray.get(self.relay.failures.remote(self.plan.id))
         ended = getattr(self.error, "worker_failures", {})  # by rank; other errors are those of Ray Train itself
         if not failures or any(rank not in failures for rank in ended):
             raise self.error
@@ -210,5 +194,5 @@ class SharedTrial(tune.Trainable):
         """End the workers, wherever they are: what they have checkpointed is whole."""
         if self.training.is_alive():
             self.closing = True
-            ray.get(self.line.close.remote(self.plan.id))
+            ray.get(self.relay.close.remote(self.plan.id))
             self.training.join(TIDY_SECONDS)

@@ -1,13 +1,14 @@
-"""The line between the ranks that train a trial together and the trial's own process, which passes rows on to Tune.
+"""What relays rows from the processes that compute a trial to the trial's own process, which passes them on to Tune.
 
-An actor of the driver's, one for all trials of a run: rank 0 is busy training, the trial's process is busy being asked
+An actor of the driver's, one for all trials of a run: whoever computes is busy, the trial's process is busy being asked
 by Tune, and either may die. Nothing heavy is imported here: the first trial waits for it.
 """
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import ray
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ class Attempt:
     group: PlacementGroup | None = None  # what is reserved for its workers
 
 
-class Line:
+class Relay:
     """Rows one by one, each answered by the question for the next; how ranks failed; and where they are."""
 
     def __init__(self) -> None:
@@ -75,3 +76,8 @@ class Line:
     async def failures(self, trial: str) -> dict[int, "Failure"]:
         """How the job's code failed, by rank, the first first."""
         return self._attempts[trial].failures
+
+
+def open_relay() -> Any:
+    """The relay of a run: one actor for all of its trials. It ends with the last reference to it."""
+    return ray.remote(num_cpus=0)(Relay).remote()

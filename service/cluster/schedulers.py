@@ -6,6 +6,7 @@ from typing import Any
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
+from service.execution import layout
 from service.planning.plan import TrialPlan
 from service.run import read_rows
 from service.spec import Asha, JobSpec, Threshold
@@ -90,5 +91,5 @@ def replay(scheduler: Any, plans: list[TrialPlan], todo: list[TrialPlan], folder
         if plan.id not in waiting:
             trial = PlannedTrial(plan.id, {"plan": index})
             scheduler.on_trial_add(None, trial)
-            for row in read_rows(folder / "trials" / plan.id):
+            for row in read_rows(layout.trial(folder, plan.id)):
                 scheduler.on_trial_result(None, trial, row)

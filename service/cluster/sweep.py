@@ -15,10 +15,12 @@ from ray.tune.experiment import Trial as TuneTrial
 
 from service import catalog
 from service.cluster import connection, data_parallel
+from service.cluster.relay import open_relay
+from service.cluster.reserved import Reservations
 from service.cluster.schedulers import replay, scheduler_for
 from service.cluster.tasks import RayTasks
 from service.errors import ClusterError
-from service.execution import records
+from service.execution import layout, records
 from service.execution.fan_out.mapping import CellProgress, Executor, InProcess
 from service.execution.progress import Progress
 from service.execution.records import Failure, TrialRecord, TrialStatus
@@ -28,7 +30,6 @@ from service.run import Row
 from service.spec import JobSpec
 from service.store import Folder, open_store
 
-TUNE_FOLDER = "tune"
 FAN_OUT_BYTES = 512 << 20  # reserved for a trial that only hands out cells: about what its process is large
 SAVE_SECONDS = 5.0  # that such a trial is given to write what has arrived, when the run stops
 
@@ -44,16 +45,19 @@ def run_trials(
     """Run the trials in `todo`, of all the `plans` of the run, until all have ended or `stop` is set. Needs Ray."""
     scheduler: Any = scheduler_for(spec, plans)
     replay(scheduler, plans, todo, folder)
-    (folder / TUNE_FOLDER).delete()
+    layout.tune(folder).delete()
+    placement = catalog.load(spec.job).placement
+    # by several processes, at least one of the trials
+    shared = any(plan.spec.resources.workers > 1 for plan in plans)
+    relay = open_relay() if shared or placement == "fan_out" else None
     watched, most = _watched(spec), spec.limits.max_concurrent
-    shared = any(plan.spec.resources.workers > 1 for plan in plans)  # by several processes, at least one of the trials
-    if shared:
-        line = data_parallel.open_line()
-        trainable = data_parallel.trainable(plans, folder.uri, watched, line)
-        watch = _Watch(plans, folder, progress, stop, release=line.close.remote)
-        most = most or data_parallel.most_at_once(todo)
+    if relay is not None:  # of trials that occupy nothing themselves any number would begin
+        most = most or most_at_once(todo)
+    if shared and relay is not None:
+        trainable = data_parallel.trainable(plans, folder.uri, watched, relay)
+        watch = _Watch(plans, folder, progress, stop, release=relay.close.remote)
     else:
-        trainable = _trainable(plans, folder.uri, watched)
+        trainable = _trainable(plans, folder.uri, watched, relay)
         watch = _Watch(plans, folder, progress, stop)
     tuner = tune.Tuner(
         trainable,
@@ -64,7 +68,7 @@ def run_trials(
             reuse_actors=not shared,  # seconds a trial: a job rebuilds all it needs and reseeds from its key
         ),
         run_config=tune.RunConfig(
-            name=TUNE_FOLDER,
+            name=layout.TUNE,
             storage_path=folder.path,
             storage_filesystem=folder.fs,
             stop=_StopWhen(watch),
@@ -75,7 +79,7 @@ def run_trials(
         ),
     )
     tuner.fit()
-    (folder / TUNE_FOLDER).delete()
+    layout.tune(folder).delete()
     if watch.given_up:
         raise watch.given_up
 
@@ -88,8 +92,16 @@ def _watched(spec: JobSpec) -> list[str]:
     return [name for name in {spec.sweep.metric, getattr(rule, "metric", None)} if name is not None]
 
 
-def _trainable(plans: list[TrialPlan], run_uri: str, watched: list[str]) -> Any:
-    """The function that Tune calls in a worker. It carries plain data only."""
+def most_at_once(plans: list[TrialPlan]) -> int:
+    """How many of the trials the cluster has room for now: more would only wait, each in a process of its own.
+
+    On a cluster that grows, limits.max_concurrent says how many it is to grow to.
+    """
+    return max(1, min(connection.room(plan.spec.resources) // plan.spec.resources.workers for plan in plans))
+
+
+def _trainable(plans: list[TrialPlan], run_uri: str, watched: list[str], relay: Any) -> Any:
+    """The function that Tune calls in a worker. It carries plain data only. relay: of a job that fans out."""
 
     def trial(config: dict[str, Any]) -> None:
         plan = plans[config["plan"]]
@@ -101,19 +113,20 @@ def _trainable(plans: list[TrialPlan], run_uri: str, watched: list[str]) -> Any:
         def tell(cells: CellProgress) -> None:
             tune.report({"cells": asdict(cells)})
 
-        resources, max_failures = plan.spec.resources, plan.spec.limits.max_failures
-        executor: Executor = InProcess(tell, max_failures)
-        if catalog.load(plan.spec.job).fan_out:
-            executor = RayTasks(resources, max_failures, tell, plan.spec.limits.max_wait_seconds)
+        resources, limits = plan.spec.resources, plan.spec.limits
+        executor: Executor = InProcess(tell, limits.max_failures, resources.gpus)
+        if relay is not None:
+            reservations = Reservations(plan, run_uri, relay)
+            executor = RayTasks(resources, limits.max_failures, tell, limits.max_wait_seconds, reservations)
         # a failure of the job itself is recorded there and does not raise: Tune retries lost workers only
-        execute(plan, open_store(run_uri) / "trials" / plan.id, report, executor)
+        execute(plan, open_store(run_uri), report, executor)
 
     return tune.with_resources(trial, lambda config: _placement(plans[config["plan"]].spec))
 
 
 def _placement(spec: JobSpec) -> tune.PlacementGroupFactory:
     """What a trial occupies. One that fans out occupies no core, or on a single one its cells would wait for ever."""
-    fan_out = catalog.load(spec.job).fan_out
+    fan_out = catalog.load(spec.job).placement == "fan_out"
     return tune.PlacementGroupFactory([{"memory": FAN_OUT_BYTES} if fan_out else connection.amounts(spec.resources)])
 
 
@@ -200,7 +213,7 @@ class _Watch(tune.Callback):
     def on_trial_complete(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         plan = self._plan(trial)
         self.mapping.discard(plan.id)
-        folder = self.folder / "trials" / plan.id
+        folder = layout.trial(self.folder, plan.id)
         ended = records.read_trial(folder)
         if ended is None and not self.stop.is_set():
             ended = self._record(plan, "stopped", None)
@@ -221,4 +234,6 @@ class _Watch(tune.Callback):
 
     def _record(self, plan: TrialPlan, status: TrialStatus, failure: Failure | None) -> TrialRecord:
         seconds = time.monotonic() - self.started_at[plan.id]
-        return record_from_driver(plan, self.folder / "trials" / plan.id, status, self.rows[plan.id], seconds, failure)
+        return record_from_driver(
+            plan, layout.trial(self.folder, plan.id), status, self.rows[plan.id], seconds, failure
+        )

@@ -2,7 +2,6 @@
 
 import importlib
 import math
-import time
 from collections.abc import Callable
 from functools import reduce
 from typing import Any
@@ -11,14 +10,18 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from service.cluster import connection
+from service.cluster.reserved import Reservations
+from service.cluster.room import RoomWatch
+from service.execution import devices
 from service.execution.fan_out import cells, sharing
 from service.execution.fan_out.cells import Outcome
 from service.execution.fan_out.mapping import Capacity, CellProgress, Chunk, Pool, Work
 from service.execution.records import Failure
 from service.execution.trial import set_threads
+from service.run import Run
 from service.spec import Resources
 
-TICK_SECONDS = 1.0  # between two looks at the cluster, and the longest wait for a result
+TICK_SECONDS = 1.0  # the longest wait for a result
 LEAST_IN_FLIGHT = 8
 IN_FLIGHT_PER_WORKER = 4
 
@@ -32,47 +35,43 @@ class RayTasks:
         max_failures: int,
         tell: Callable[[CellProgress], None],
         max_wait_seconds: float = math.inf,
+        reservations: Reservations | None = None,
     ) -> None:
+        """reservations: where `run.reserved` computes; none: only cells are computed."""
         self.resources = resources
         self.max_wait_seconds = max_wait_seconds
         self.max_failures = max_failures
         self.tell = tell
+        self.reservations = reservations
 
     def pool(self, work: Work) -> Pool:
         return _Tasks(work, self.resources, self.max_failures, self.max_wait_seconds)
 
+    def reserved(self, run: Run, fn: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+        assert self.reservations is not None
+        return self.reservations.compute(run, fn, arguments)
+
 
 class _Tasks:
     def __init__(self, work: Work, resources: Resources, max_failures: int, max_wait_seconds: float) -> None:
-        self.max_wait_seconds, self._room_at = max_wait_seconds, time.monotonic()
         self.work, self.resources, self.max_failures = work, resources, max_failures
-        needs = connection.amounts(resources)
+        self.room = RoomWatch(f"cells of {work.name}", resources, max_wait_seconds)
         self.shared = ray.put(work.shared)
         self.task = compute_chunk.options(
             name=f"cells of {work.name}",
-            num_cpus=needs["CPU"],
-            num_gpus=needs.get("GPU", 0),
-            memory=needs.get("memory"),
             max_retries=max_failures,
-            scheduling_strategy="DEFAULT",  # said aloud: otherwise a task stays within the trial's placement group
+            **connection.task_options(resources),
         )
         self.flying: dict[ray.ObjectRef[list[Outcome]], Chunk] = {}
-        self._looked, self._workers = float("-inf"), 1
 
     def capacity(self) -> Capacity:
-        if time.monotonic() - self._looked > TICK_SECONDS:
-            room = connection.room(self.resources)
-            self._looked, self._workers = time.monotonic(), max(1, room)
-            if room:
-                self._room_at = self._looked
-            elif self._looked - self._room_at > self.max_wait_seconds:
-                raise connection.no_room(f"cells of {self.work.name}", self.resources, self.max_wait_seconds)
+        workers = max(1, self.room.look())
         # more than fits: workers never wait for the driver, and an autoscaler sees the demand
-        return Capacity(self._workers, max(LEAST_IN_FLIGHT, IN_FLIGHT_PER_WORKER * self._workers))
+        return Capacity(workers, max(LEAST_IN_FLIGHT, IN_FLIGHT_PER_WORKER * workers))
 
     def submit(self, chunk: Chunk) -> None:
         shared = [self.shared]  # in a list, so that a worker fetches it only if it does not have it
-        ref = self.task.remote(self.work.path, chunk.cells, self.work.shared.digest, shared, self.resources.threads)
+        ref = self.task.remote(self.work.path, chunk.cells, self.work.shared.digest, shared, self.resources)
         self.flying[ref] = chunk
 
     def finished(self) -> list[tuple[Chunk, list[Outcome] | Failure]]:
@@ -101,13 +100,16 @@ _kept: tuple[str, sharing.Prepared] | None = None  # what the last chunk of this
 
 
 @ray.remote
-def compute_chunk(path: str, chunk: tuple[str, ...], digest: str, shared: list[Any], threads: int) -> list[Outcome]:
+def compute_chunk(
+    path: str, chunk: tuple[str, ...], digest: str, shared: list[Any], resources: Resources
+) -> list[Outcome]:
     """Compute the cells of a chunk in a worker."""
     global _kept
-    set_threads(threads)
+    set_threads(resources.threads)
     if _kept is None or _kept[0] != digest:
         _kept = None  # the old one goes before the new one comes
         _kept = digest, sharing.unpack(ray.get(shared[0]))
     module, _, qualified = path.partition(":")
     fn = reduce(getattr, qualified.split("."), importlib.import_module(module))
-    return cells.compute(fn, chunk, _kept[1])  # type: ignore[arg-type]
+    with devices.reservation(resources.gpus):
+        return cells.compute(fn, chunk, _kept[1])  # type: ignore[arg-type]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from service.errors import AssayError, RunNotFoundError, SpecError, nearest
-from service.execution import lock, records
+from service.execution import layout, lock, records
 from service.execution.records import RunRecord, TrialRecord
 from service.planning import yaml_text
 from service.spec import JobSpec
@@ -22,15 +22,15 @@ class Difference:
 
 def run_folder(store: Folder, name: str) -> Folder:
     """The folder of a run, by its id, an unambiguous beginning or end of it, `last`, or `last~1` for the one before."""
-    known = (store / "runs").names()
+    known = layout.runs(store).names()
     if counted := re.fullmatch(r"last(?:~(\d{1,6}))?", name):
         back = int(counted[1] or 0)
         if back < len(known):
-            return store / "runs" / known[-1 - back]
+            return layout.run(store, known[-1 - back])
         raise RunNotFoundError(f"no run {name!r} in {store.uri}: it has {len(known)}")
     matching = [id for id in known if id == name] or [id for id in known if id.startswith(name) or id.endswith(name)]
     if len(matching) == 1:
-        return store / "runs" / matching[0]
+        return layout.run(store, matching[0])
     if matching:
         raise RunNotFoundError(f"{name!r} names {len(matching)} runs: {', '.join(matching[:5])}")
     raise RunNotFoundError(f"no run {name!r} in {store.uri}", hint=nearest(name, known) if known else "it has no runs")
@@ -46,7 +46,7 @@ def load(folder: Folder) -> RunRecord:
 
 
 def _read(folder: Folder) -> RunRecord:
-    if not folder.exists("run.json"):
+    if not folder.exists(layout.RUN):
         raise RunNotFoundError(f"{folder.uri} holds no run: it has no run.json")
     return records.read_run(folder)
 
@@ -62,9 +62,9 @@ def _judged(found: list[tuple[Folder, RunRecord]]) -> list[RunRecord]:
 
 def begun(folder: Folder, job_spec: JobSpec) -> bool:
     """Whether a run of this spec has begun in the folder. SpecError if it is one of another spec."""
-    if not folder.exists("spec.yaml"):
+    if not folder.exists(layout.SPEC):
         return False
-    if folder.read("spec.yaml") != yaml_text.dump(job_spec.tree()).encode():
+    if folder.read(layout.SPEC) != yaml_text.dump(job_spec.tree()).encode():
         raise SpecError(f"run id {folder.name!r} is in use by another spec", hint="choose another --id")
     return True
 
@@ -72,8 +72,8 @@ def begun(folder: Folder, job_spec: JobSpec) -> bool:
 def all_runs(store: Folder) -> tuple[list[RunRecord], list[str]]:
     """Every run of the store, oldest first, and a sentence about each one that cannot be read."""
     found, damaged = [], []
-    for name in (store / "runs").names():
-        folder = store / "runs" / name
+    for name in layout.runs(store).names():
+        folder = layout.run(store, name)
         try:
             found.append((folder, _read(folder)))
         except AssayError as error:
@@ -83,18 +83,18 @@ def all_runs(store: Folder) -> tuple[list[RunRecord], list[str]]:
 
 def trials(folder: Folder) -> list[TrialRecord]:
     """The trials of a run that have ended, in order."""
-    ended = [records.read_trial(folder / "trials" / name) for name in (folder / "trials").names()]
+    ended = [records.read_trial(layout.trial(folder, name)) for name in layout.trials(folder).names()]
     return [each for each in ended if each is not None]
 
 
 def seconds_of_same(store: Folder, job_spec: JobSpec) -> float | None:
     """How long the newest finished run of exactly this spec took; None if there is none."""
     text = yaml_text.dump(job_spec.tree()).encode()
-    for name in reversed((store / "runs").names()):
-        folder = store / "runs" / name
+    for name in reversed(layout.runs(store).names()):
+        folder = layout.run(store, name)
         try:
             state = _read(folder)
-            if state.status == "finished" and folder.read("spec.yaml") == text:
+            if state.status == "finished" and folder.read(layout.SPEC) == text:
                 return state.seconds
         except AssayError:
             continue  # `assay runs` tells of it
@@ -106,7 +106,7 @@ def compare(folders: list[Folder]) -> tuple[list[Difference], list[Difference]]:
 
     A metric that a run has not is None there.
     """
-    specs = [dict(_flat(yaml_text.parse(folder.read("spec.yaml")))) for folder in folders]
+    specs = [dict(_flat(yaml_text.parse(folder.read(layout.SPEC)))) for folder in folders]
     fields = sorted({name for spec in specs for name in spec})
     differing = [Difference(name, tuple(spec.get(name) for spec in specs)) for name in fields]
     differing = [each for each in differing if any(value != each.values[0] for value in each.values)]

@@ -16,12 +16,11 @@ from types import TracebackType
 from typing import Any
 
 from service.errors import RunLockedError, StoreError
+from service.execution import layout
 from service.store import Folder
 
 BEAT_SECONDS = 2.0
 WATCH_BEATS = 4
-LOCK = "lock.json"
-CANCEL = "cancel"
 
 
 class RunLock:
@@ -35,7 +34,7 @@ class RunLock:
         self._thread = threading.Thread(target=self._beat, name="run-lock", daemon=True)
 
     def __enter__(self) -> "RunLock":
-        if not self.folder.create(LOCK, self._content(0)):
+        if not self.folder.create(layout.LOCK, self._content(0)):
             holder = holder_of(self.folder)
             if holder and all(alive(self.folder)):
                 raise RunLockedError(
@@ -43,18 +42,18 @@ class RunLock:
                     f"on {holder['host']} since {holder['since']}",
                     hint="wait for it, or `assay cancel` it first",
                 )
-            self.folder.write(LOCK, self._content(0))  # its owner is gone: take it over
+            self.folder.write(layout.LOCK, self._content(0))  # its owner is gone: take it over
             if (now := holder_of(self.folder)) is None or now["token"] != self.owner["token"]:
                 raise RunLockedError("another driver took over the run at the same moment")
-        self.folder.delete(CANCEL)
+        self.folder.delete(layout.CANCEL)
         self._thread.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self._done.set()
         self._thread.join()
-        self.folder.delete(LOCK)
-        self.folder.delete(CANCEL)
+        self.folder.delete(layout.LOCK)
+        self.folder.delete(layout.CANCEL)
 
     def _content(self, beat: int) -> bytes:
         return json.dumps({**self.owner, "beat": beat}).encode()
@@ -64,8 +63,8 @@ class RunLock:
         while not self._done.wait(BEAT_SECONDS):
             beat += 1
             try:
-                self.folder.write(LOCK, self._content(beat))
-                asked = self.folder.exists(CANCEL)
+                self.folder.write(layout.LOCK, self._content(beat))
+                asked = self.folder.exists(layout.CANCEL)
             except StoreError:
                 continue  # a store that hiccups does not end a run: the next beat tries again
             if asked and not told:
@@ -79,10 +78,10 @@ def identity() -> dict[str, Any]:
 
 def holder_of(folder: Folder) -> dict[str, Any] | None:
     """The owner of the run's lock, None if nobody holds it (a lock that cannot be read is held by nobody)."""
-    if not folder.exists(LOCK):
+    if not folder.exists(layout.LOCK):
         return None
     try:
-        holder = json.loads(folder.read(LOCK))
+        holder = json.loads(folder.read(layout.LOCK))
         return holder if {"host", "pid", "since", "token", "beat"} <= set(holder) else None
     except (ValueError, TypeError, StoreError):
         return None

@@ -19,10 +19,9 @@ from logging import INFO
 from pathlib import Path
 from typing import TextIO
 
-from service.execution import lock
+from service.execution import layout, lock
 from service.store import Folder
 
-LOG = "log.jsonl"
 SHIP_SECONDS = 5.0
 KEPT_BYTES = 4 << 20  # of the end of the log are kept in the store
 IDS = ("trial", "map", "cell")  # that a person is shown; the run is known to who asks for its log
@@ -94,7 +93,7 @@ def shipped(log_file: Path | None, folder: Folder) -> Iterator[None]:
         yield
         return
     done = threading.Event()
-    earlier = folder.read(LOG) if folder.exists(LOG) else b""
+    earlier = folder.read(layout.LOG) if folder.exists(layout.LOG) else b""
 
     def ship(to_the_end: bool = False) -> None:
         with open(log_file, "rb") as log:
@@ -105,7 +104,7 @@ def shipped(log_file: Path | None, folder: Folder) -> Iterator[None]:
         kept = earlier + b"".join(_structured(line) for line in new.splitlines())
         if len(kept) > KEPT_BYTES:
             kept = kept[kept.find(b"\n", -KEPT_BYTES) + 1 :]
-        folder.write(LOG, kept)
+        folder.write(layout.LOG, kept)
 
     def keep_shipping() -> None:
         size = -1
@@ -153,7 +152,7 @@ def read(folder: Folder, follow: bool) -> Iterator[str]:
     watch = lock.Watch(folder)
     while True:
         going_on = follow and watch.alive() is not False
-        content = folder.read(LOG) if folder.exists(LOG) else b""
+        content = folder.read(layout.LOG) if folder.exists(layout.LOG) else b""
         # a long log loses its beginning: go on after the last piece that was shown
         start = content.find(shown[-4096:]) + len(shown[-4096:]) if shown[-4096:] in content else 0
         yield "".join(_readable(line) for line in content[start:].splitlines())

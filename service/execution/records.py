@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from service.errors import AssayError, InputError, SpecError, StoreError
+from service.execution import layout
 from service.store import Folder
 
 RUN_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
@@ -36,8 +37,18 @@ class Failure(BaseModel):
     traceback: str = ""
 
 
+class RecordedError(Exception):
+    """An error of another process, as what was recorded of it there."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure)
+        self.failure = failure
+
+
 def describe(error: BaseException) -> Failure:
     """An exception as a record: an AssayError speaks for itself, others are named by their type."""
+    if isinstance(error, RecordedError):
+        return error.failure
     message = str(error) if isinstance(error, AssayError) else f"{type(error).__name__}: {error}"
     cause: Literal["user_error", "error"] = "user_error" if isinstance(error, InputError) else "error"
     return Failure(cause=cause, message=message, traceback="".join(traceback.format_exception(error)))
@@ -49,7 +60,7 @@ class Artefact(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     path: str
-    kind: Literal["table", "figure", "image", "animation", "array", "page", "file", "model"]
+    kind: Literal["table", "figure", "image", "animation", "audio", "array", "page", "file", "model"]
     title: str
     bytes: int
     sha256: str
@@ -66,6 +77,7 @@ class TrialRecord(BaseModel):
     seconds: float
     metrics: dict[str, float]
     artefacts: tuple[Artefact, ...] = ()
+    warnings: tuple[str, ...] = ()
     failure: Failure | None = None
 
 
@@ -87,6 +99,7 @@ class RunRecord(BaseModel):
     artefacts: tuple[Artefact, ...] = ()
     models: tuple[str, ...] = ()  # name/version of each model that was published
     best: dict[str, str] = {}  # variant -> id of its best trial
+    warnings: tuple[str, ...] = ()  # of the summary; those of a trial are in its own record
     failure: Failure | None = None
 
     @property
@@ -96,12 +109,12 @@ class RunRecord(BaseModel):
 
 def read_run(folder: Folder) -> RunRecord:
     """The record of the run in this folder. StoreError if it is damaged."""
-    return _read(folder, "run.json", RunRecord)
+    return _read(folder, layout.RUN, RunRecord)
 
 
 def read_trial(folder: Folder) -> TrialRecord | None:
     """The end of the trial in this folder, None if it has not ended."""
-    return _read(folder, "trial.json", TrialRecord) if folder.exists("trial.json") else None
+    return _read(folder, layout.TRIAL, TrialRecord) if folder.exists(layout.TRIAL) else None
 
 
 def _read(folder: Folder, name: str, model: type[Record]) -> Record:

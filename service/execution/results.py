@@ -1,13 +1,11 @@
 """What comes out of the trials of a run: the best of each variant, one table of metrics, the models to publish."""
 
-from pathlib import Path
-
 from service import models
-from service.execution import checkpoints
+from service.execution import checkpoints, layout
 from service.execution.records import Artefact, TrialRecord
 from service.models import CardDraft
 from service.planning.plan import TrialPlan
-from service.run import METRICS, STAGED, Trial, read_rows, table_of
+from service.run import Trial, read_rows, table_of
 from service.spec import JobSpec
 from service.store import Folder
 
@@ -36,7 +34,7 @@ def _better(job_spec: JobSpec, one: TrialRecord, other: TrialRecord) -> bool:
 def view(each: TrialPlan, ended: TrialRecord, folder: Folder, best: dict[str, str]) -> Trial:
     """An ended trial as `summarize` sees it."""
     return Trial(
-        folder / "trials" / each.id,
+        layout.trial(folder, each.id),
         id=each.id,
         label=each.label,
         variant=each.variant,
@@ -51,9 +49,9 @@ def view(each: TrialPlan, ended: TrialRecord, folder: Folder, best: dict[str, st
 
 def write_metrics(plans: list[TrialPlan], folder: Folder) -> None:
     """metrics.parquet of the whole run: the rows of every trial, under its id, in the order of the plan."""
-    rows = [{"trial": each.id, **row} for each in plans for row in read_rows(folder / "trials" / each.id)]
+    rows = [{"trial": each.id, **row} for each in plans for row in read_rows(layout.trial(folder, each.id))]
     if rows:
-        folder.write_table(METRICS, table_of(rows))
+        folder.write_table(layout.METRICS, table_of(rows))
 
 
 def publish(
@@ -70,7 +68,7 @@ def publish(
         ended = ends[each.id]
         for artefact in ended.artefacts if ended.status == "finished" else ():
             if artefact.kind == "model":
-                staged.setdefault(Path(artefact.path).stem, []).append(ended)
+                staged.setdefault(layout.place(artefact.path).stem, []).append(ended)
     earlier = {card.name: card for card in models.list_models(store) if card.run == run_id}
     published = []
     for name, candidates in staged.items():
@@ -84,7 +82,7 @@ def publish(
                 first = candidate if _better(job_spec, candidate, first) else first
             chosen = [first]
         for ended in chosen:
-            data = (folder / "trials" / ended.id / STAGED).read(f"{name}.safetensors")
+            data = layout.trial(folder, ended.id).read(layout.MODEL.format(name))
             saved = checkpoints.decode(data)
             card = models.publish(store, name, saved["weights"], CardDraft(**saved["draft"]), run=run_id)
             published.append(f"{card.name}/{card.version}")
@@ -94,7 +92,7 @@ def publish(
 def trial_artefacts(ends: dict[str, TrialRecord]) -> list[Artefact]:
     """The artefacts of all trials, their paths as seen from the run's folder."""
     return [
-        artefact.model_copy(update={"path": f"trials/{ended.id}/{artefact.path}"})
+        artefact.model_copy(update={"path": layout.of_trial(ended.id, artefact.path)})
         for ended in ends.values()
         for artefact in ended.artefacts
     ]

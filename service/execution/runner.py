@@ -17,7 +17,7 @@ from service import catalog, spec
 from service.cluster import connection, sweep
 from service.cluster.metrics import RunMetrics
 from service.errors import RunNotFoundError, SpecError
-from service.execution import logs, records, results, serial
+from service.execution import layout, logs, records, results, serial
 from service.execution.cancellation import Stop
 from service.execution.lock import RunLock
 from service.execution.progress import LoggedProgress, Progress, Silent
@@ -47,10 +47,6 @@ def new_run_id(title: str) -> str:
     return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{title[:32].strip('-')}-{secrets.token_hex(2)}"
 
 
-def runs_of(store: Folder) -> Folder:
-    return store / "runs"
-
-
 def start(job_spec: JobSpec, how: Execution, run_id: str | None = None) -> RunRecord:
     """Run a spec under a new id. Returns how it ended; raises only if it could not begin."""
     run_id = run_id or new_run_id(job_spec.title)
@@ -60,19 +56,19 @@ def start(job_spec: JobSpec, how: Execution, run_id: str | None = None) -> RunRe
     store = open_store(job_spec.store)
     plans = _plans(job_spec, store)
     store.check()
-    folder = runs_of(store) / run_id
+    folder = layout.run(store, run_id)
     with _ray(plans, how):
-        if not folder.create("spec.yaml", yaml_text.dump(job_spec.tree()).encode()):
+        if not folder.create(layout.SPEC, yaml_text.dump(job_spec.tree()).encode()):
             raise SpecError(f"run id {run_id!r} is in use", hint=f"`assay resume {run_id}` goes on with it")
         return _drive(job_spec, plans, store, folder, how)
 
 
 def resume(store: Folder, run_id: str, how: Execution) -> RunRecord:
     """Go on with a run: ended trials are kept, what failed is tried again, the rest goes on from where it was."""
-    folder = runs_of(store) / run_id
-    if not folder.exists("spec.yaml"):
+    folder = layout.run(store, run_id)
+    if not folder.exists(layout.SPEC):
         raise RunNotFoundError(f"no run {run_id!r} in {store.uri}")
-    job_spec = spec.build(yaml_text.parse(folder.read("spec.yaml")))
+    job_spec = spec.build(yaml_text.parse(folder.read(layout.SPEC)))
     plans = _plans(job_spec, store)
     with _ray(plans, how):
         return _drive(job_spec, plans, store, folder, how)
@@ -100,7 +96,7 @@ def _drive(job_spec: JobSpec, plans: list[TrialPlan], store: Folder, folder: Fol
     stop = Stop()
     began = time.monotonic()
     run_id = folder.name
-    earlier = records.read_run(folder) if folder.exists("run.json") else None
+    earlier = records.read_run(folder) if folder.exists(layout.RUN) else None
     state = RunRecord(
         id=run_id,
         job=job_spec.job,
@@ -121,7 +117,7 @@ def _drive(job_spec: JobSpec, plans: list[TrialPlan], store: Folder, folder: Fol
         stop.after(job_spec.limits.max_seconds),
         logs.shipped(how.log_file, folder),
     ):
-        records.write(folder, "run.json", state)
+        records.write(folder, layout.RUN, state)
         try:
             todo = _outstanding(plans, folder)
             progress.run_started(job_spec.job, len(todo))
@@ -132,9 +128,9 @@ def _drive(job_spec: JobSpec, plans: list[TrialPlan], store: Folder, folder: Fol
             state = state.model_copy(update={"status": "failed", "failure": records.describe(error)})
         seconds = state.seconds + time.monotonic() - began
         state = state.model_copy(update={"seconds": seconds, "updated": _now()})
-        records.write(folder, "run.json", state)
+        records.write(folder, layout.RUN, state)
         progress.run_ended(state.status, time.monotonic() - began)
-        folder.write("report.html", contents.render_run(folder, state, job_spec))
+        folder.write(layout.REPORT, contents.render_run(folder, state, job_spec))
     return state
 
 
@@ -142,9 +138,9 @@ def _outstanding(plans: list[TrialPlan], folder: Folder) -> list[TrialPlan]:
     """The trials still to be run. The record of one that failed, or lacks cells, is removed: another chance."""
     todo = []
     for each in plans:
-        ended = records.read_trial(folder / "trials" / each.id)
+        ended = records.read_trial(layout.trial(folder, each.id))
         if ended is None or ended.status in ("failed", "partial"):
-            (folder / "trials" / each.id).delete("trial.json")
+            layout.trial(folder, each.id).delete(layout.TRIAL)
             todo.append(each)
     return todo
 
@@ -153,7 +149,7 @@ def _finish(
     job_spec: JobSpec, plans: list[TrialPlan], store: Folder, folder: Folder, state: RunRecord, stop: Stop
 ) -> RunRecord:
     """Summarise over the trials that ended, publish the models, list every file, and give the verdict."""
-    ends = {each.id: ended for each in plans if (ended := records.read_trial(folder / "trials" / each.id))}
+    ends = {each.id: ended for each in plans if (ended := records.read_trial(layout.trial(folder, each.id)))}
     best = results.best_of_variants(job_spec, plans, ends)
     results.write_metrics(plans, folder)
     done = [each for each in plans if each.id in ends]
@@ -171,10 +167,15 @@ def _finish(
         trials = [results.view(each, ends[each.id], folder, best) for each in done if ends[each.id].status != "failed"]
         summarize(trials, summary)
     published = results.publish(job_spec, plans, ends, store, folder, state.id)
-    artefacts = [*summary.artefacts.values(), *results.trial_artefacts(ends)]
+    artefacts = [*summary.written.artefacts.values(), *results.trial_artefacts(ends)]
     manifest = [artefact.model_dump() for artefact in artefacts]
-    folder.write_json("manifest.json", manifest)
-    verdict: dict[str, Any] = {"status": "finished", "artefacts": tuple(artefacts), "models": tuple(published)}
+    folder.write_json(layout.MANIFEST, manifest)
+    verdict: dict[str, Any] = {
+        "status": "finished",
+        "artefacts": tuple(artefacts),
+        "models": tuple(published),
+        "warnings": tuple(summary.written.warnings),
+    }
     if failed:
         first = failed[0]
         sentence = f"{len(failed)} of {len(plans)} trials failed, first {first.label!r}: {results.message(first)}"

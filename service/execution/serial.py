@@ -7,6 +7,7 @@ from typing import Any
 from ray.tune.schedulers import TrialScheduler
 
 from service.cluster.schedulers import PlannedTrial, replay, scheduler_for
+from service.execution import layout
 from service.execution.fan_out.mapping import CellProgress, InProcess
 from service.execution.progress import Progress
 from service.execution.trial import execute, record_from_driver
@@ -53,7 +54,7 @@ def run_trials(
                 raise TrialStoppedError
             if scheduler.on_trial_result(None, trial, row) == TrialScheduler.STOP:
                 seconds = time.monotonic() - started
-                record_from_driver(plan, folder / "trials" / plan.id, "stopped", rows, seconds, None)
+                record_from_driver(plan, layout.trial(folder, plan.id), "stopped", rows, seconds, None)
                 raise TrialStoppedError
 
         def tell(cells: CellProgress, plan: TrialPlan = plan) -> None:
@@ -61,10 +62,11 @@ def run_trials(
             if stop.is_set():
                 raise TrialStoppedError
 
+        executor = InProcess(tell, plan.spec.limits.max_failures, plan.spec.resources.gpus)
         scheduler.on_trial_add(None, trial)
         progress.started(plan)
         try:
-            ended = execute(plan, folder / "trials" / plan.id, report, InProcess(tell, plan.spec.limits.max_failures))
+            ended = execute(plan, folder, report, executor)
             if rows and ended.status != "failed":
                 scheduler.on_trial_complete(None, trial, rows[-1])
             progress.ended(plan, ended.status)

@@ -5,22 +5,30 @@ import os
 import torch
 
 from service import catalog
-from service.execution import records
+from service.execution import devices, layout, records
 from service.execution.fan_out.mapping import Executor
 from service.execution.records import Failure, TrialRecord, TrialStatus, describe
 from service.planning.plan import TrialPlan
-from service.run import CHECKPOINT, METRICS, Report, Row, Run, table_of
+from service.run import Report, Row, Run, table_of
 from service.store import Folder, open_store
 
 
-def execute(plan: TrialPlan, folder: Folder, report: Report, executor: Executor) -> TrialRecord:
+def execute(plan: TrialPlan, run_folder: Folder, report: Report, executor: Executor) -> TrialRecord:
     """Run the job's code for one trial and record how it ended.
 
-    folder: the trial's own. executor: where the cells of `run.map` are computed.
+    run_folder: that of the run. executor: where the cells of `run.map` are computed.
     An exception of the job becomes a record with status `failed`: the other trials go on. A stop by the scheduler or by
     the user passes through as a BaseException, after the rows have been written.
     """
-    run = Run(folder, plan.spec.seed, report, executor, open_store(plan.spec.store), _of_run(folder))
+    run = Run(
+        layout.trial(run_folder, plan.id),
+        plan.spec.seed,
+        report,
+        executor,
+        open_store(plan.spec.store),
+        run_folder,
+        catalog.load(plan.spec.job).placement,
+    )
     failure = None
     try:
         perform(plan, run)
@@ -31,17 +39,12 @@ def execute(plan: TrialPlan, folder: Folder, report: Report, executor: Executor)
     return conclude(plan, run, failure)
 
 
-def _of_run(folder: Folder) -> Folder:
-    """The folder of the run, of that of a trial: `<run>/trials/<id>`."""
-    place, question, query = folder.uri.partition("?")
-    return open_store(place.rpartition("/trials/")[0] + question + query)
-
-
 def perform(plan: TrialPlan, run: Run) -> None:
     """The job's own code for one trial."""
-    job = catalog.load(plan.spec.job)
-    set_threads(plan.spec.resources.threads)
-    job.run(plan.spec.params, run)
+    job, resources = catalog.load(plan.spec.job), plan.spec.resources
+    set_threads(resources.threads)
+    with devices.nothing_reserved() if job.placement == "fan_out" else devices.reservation(resources.gpus):
+        job.run(plan.spec.params, run)
 
 
 def conclude(plan: TrialPlan, run: Run, failure: Failure | None) -> TrialRecord:
@@ -60,12 +63,13 @@ def conclude(plan: TrialPlan, run: Run, failure: Failure | None) -> TrialRecord:
         status=status,
         seconds=run.seconds,
         metrics=run.metrics,
-        artefacts=tuple(run.artefacts.values()),
+        artefacts=tuple(run.written.artefacts.values()),
+        warnings=tuple(run.written.warnings),
         failure=failure,
     )
-    records.write(run.folder, "trial.json", ended)
+    records.write(run.folder, layout.TRIAL, ended)
     if ended.status == "finished":
-        run.folder.delete(CHECKPOINT)  # the results are in place: nothing will go on from it
+        run.folder.delete(layout.CHECKPOINTS)  # the results are in place: nothing will go on from it
     return ended
 
 
@@ -78,12 +82,12 @@ def record_from_driver(
     was stopped, but a trial that lost its worker can be resumed from it.
     """
     if rows:
-        folder.write_table(METRICS, table_of(rows))
+        folder.write_table(layout.METRICS, table_of(rows))
     metrics = {name: value for row in rows for name, value in row.items() if name != "step"}
     ended = TrialRecord(id=plan.id, label=plan.label, status=status, seconds=seconds, metrics=metrics, failure=failure)
-    records.write(folder, "trial.json", ended)
+    records.write(folder, layout.TRIAL, ended)
     if status == "stopped":
-        folder.delete(CHECKPOINT)
+        folder.delete(layout.CHECKPOINTS)
     return ended
 
 

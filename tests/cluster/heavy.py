@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from service.run import Run
 
-FAN_OUT = True
+PLACEMENT = "fan_out"
 
 
 class Params(BaseModel):

@@ -45,7 +45,7 @@ def test_cancel_saves_and_resume_goes_on(cluster: LocalCluster, tmp_path: Path) 
     at = ("--address", cluster.dashboard)
     ended(cluster.run("submit", str(path), "--id", "cancelled", "--detach", *at))
     folder = run_of(tmp_path, "cancelled")
-    wait_for(lambda: any((folder / "trials" / each).exists("checkpoint.safetensors") for each in names(folder)))
+    wait_for(lambda: any((folder / "trials" / each).exists("checkpoints") for each in names(folder)))
     assert "run cancelled is cancelled" in ended(cluster.run("cancel", "cancelled", *at))
     assert history.load(folder).status == "cancelled", "the driver had the time to say so"
     cluster.hurry()
@@ -61,7 +61,7 @@ def test_a_run_whose_driver_died_with_its_node_is_lost_and_goes_on(cluster: Loca
     at = ("--address", cluster.dashboard)
     ended(cluster.run("submit", str(path), "--id", "lost", "--detach", "--driver-cpus", "0.5", *at))
     folder = run_of(tmp_path, "lost")
-    wait_for(lambda: any((folder / "trials" / each).exists("checkpoint.safetensors") for each in names(folder)))
+    wait_for(lambda: any((folder / "trials" / each).exists("checkpoints") for each in names(folder)))
     (home,) = [node for node in cluster.nodes if cluster.workers(node, "JobSupervisor")]
     cluster.kill(home)
     assert history.load(folder).status == "lost"

@@ -82,7 +82,7 @@ def test_a_sweep_outlives_a_worker_and_a_node(cluster: LocalCluster, tmp_path: P
         return {
             name
             for name in (run_of(tmp_path) / "trials").names()
-            if (run_of(tmp_path) / "trials" / name).exists("checkpoint.safetensors")
+            if (run_of(tmp_path) / "trials" / name).exists("checkpoints")
         }
 
     wait_for(lambda: len(saved()) >= 2)

@@ -16,6 +16,8 @@ from jobs.common.training import parallel
 from service.errors import InputError
 from service.run import Run
 
+PLACEMENT = "shared_batches"
+
 
 class Params(BaseModel):
     """Least squares."""

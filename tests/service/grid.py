@@ -12,7 +12,7 @@ from service.errors import InputError
 from service.run import Run
 from tests.service.pace import pause
 
-FAN_OUT = True
+PLACEMENT = "fan_out"
 
 
 class Params(BaseModel):

@@ -15,11 +15,6 @@ from torch import Tensor, nn
 from jobs.common.params import StudyParams
 
 
-def device() -> torch.device:
-    """Where networks are trained: the GPU that this process was given, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
 def device_of(network: nn.Module) -> torch.device:
     """Where the network's weights are."""
     return next(network.parameters()).device

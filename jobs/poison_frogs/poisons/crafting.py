@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from jobs.common.data.images.base import ImageSet
 from jobs.common.models.classifiers.normalisation import PerChannel
-from jobs.common.training.optimizers import device
 from jobs.poison_frogs.features import BATCH, Features
 from jobs.poison_frogs.poisons import gradient_matching, polytope
 from jobs.poison_frogs.poisons.collision import craft, quantised
 from jobs.poison_frogs.poisons.recipes import Matching, Polytope, Recipe
+from service.run import reserved_device
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Subject:
 
 def features_of_network(network: nn.Module, images: ImageSet, layers: Sequence[str]) -> Features:
     """The network cut at its feature layer, on the device where work is done."""
-    return Features(network.to(device()), images.images(torch.arange(1)).to(device()), layers)
+    return Features(network.to(reserved_device()), images.images(torch.arange(1)).to(reserved_device()), layers)
 
 
 def features_of_part(rows: list[int], subject: Subject) -> dict[str, Tensor]:
@@ -132,8 +132,8 @@ def craft_set(cell: dict[str, Any], crafting: Crafting) -> dict[str, Any]:
         reason = reason if steps == attack.steps else "not finite"
     else:
         assert isinstance(attack, Matching)
-        nets = [each.to(device()).eval().requires_grad_(True) for each in crafting.networks]
-        aims = torch.full((count,), cell["aim"], device=device())
+        nets = [each.to(reserved_device()).eval().requires_grad_(True) for each in crafting.networks]
+        aims = torch.full((count,), cell["aim"], device=reserved_device())
         seed = partial(_restart_seed, cell["seed"])
         brewed = gradient_matching.brew(
             bases, aims, targets, aims[:1], nets, attack, seed, _deviations(subject.network)
@@ -156,7 +156,7 @@ def craft_set(cell: dict[str, Any], crafting: Crafting) -> dict[str, Any]:
 
 def _images(crafting: Crafting, targets: Sequence[int], bases: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
     """Targets, bases, and the features of the targets."""
-    subject, at = crafting.subject, device()
+    subject, at = crafting.subject, reserved_device()
     shown = subject.images.images(torch.tensor(list(targets))).to(at)
     others = (crafting.bases or subject.images).images(torch.tensor(list(bases))).to(at)
     with torch.no_grad():

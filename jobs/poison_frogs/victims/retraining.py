@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from jobs.common.data.images.base import ImageSet
-from jobs.common.training.optimizers import device
 from jobs.poison_frogs.defences.detectors import quality
 from jobs.poison_frogs.defences.filters import DefenceParams
 from jobs.poison_frogs.features import BATCH, Features
@@ -22,7 +21,7 @@ from jobs.poison_frogs.victims.angles import class_vector, rotation
 from jobs.poison_frogs.victims.heads import Head, HeadParams, fit_head
 from jobs.poison_frogs.victims.networks import FineTuneParams, PoisonedSet, ScratchParams, VictimParams, fit_network
 from service.errors import RunFailedError
-from service.run import Run
+from service.run import Run, reserved_device
 
 
 @dataclass(frozen=True)
@@ -143,11 +142,11 @@ def _network(
     chosen = chosen.float() / 255 if chosen.dtype == torch.uint8 else chosen
     poisons = torch.cat([chosen, targets[:1].expand(cell["flips"], -1, -1, -1)])[learnt]
     data = PoisonedSet(images, shared.rows[kept], poisons, torch.full((len(poisons),), aim))
-    start = shared.subject.network.to(device())
+    start = shared.subject.network.to(reserved_device())
     if isinstance(params, ScratchParams):
         assert params.classifier is not None
-        start = params.classifier.build(images, cell["seed"]).to(device())
-    like = targets[:1].to(device())
+        start = params.classifier.build(images, cell["seed"]).to(reserved_device())
+    like = targets[:1].to(reserved_device())
     before = class_vector(Features(start, like).last.weight.detach(), aim).clone()
     epochs: list[list[float]] = []
 
@@ -174,7 +173,7 @@ def _network(
 def _probabilities(network: nn.Module, images: Tensor) -> Tensor:
     """(n, classes), on the CPU."""
     with torch.no_grad():
-        return torch.cat([network(some.to(device())).softmax(1).cpu() for some in torch.split(images, BATCH)])
+        return torch.cat([network(some.to(reserved_device())).softmax(1).cpu() for some in torch.split(images, BATCH)])
 
 
 Unpoisoned = Mapping[tuple[str, str, int, int], dict[str, Any]]  # by victim, defence, repeat, group: of `retrain`

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from service.errors import InputError
-from service.execution import checkpoints
+from service.execution import checkpoints, devices
 from service.execution.fan_out import cells, sharing
 from service.execution.fan_out.cells import CellStore, Outcome
 from service.execution.records import Failure
@@ -96,23 +96,39 @@ class Executor(Protocol):
 
     def pool(self, work: Work) -> Pool: ...
 
+    def reserved(self, run: Any, fn: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+        """fn(run, *arguments) inside a reservation. run: the trial's handle."""
+
     def tell(self, progress: CellProgress) -> None: ...
 
 
 class InProcess:
-    """The serial twin: chunks are computed in this process, one after another."""
+    """The serial twin: chunks are computed in this process, one after another.
 
-    def __init__(self, tell: Callable[[CellProgress], None] = lambda progress: None, max_failures: int = 2) -> None:
+    gpus: those that are reserved for it.
+    """
+
+    def __init__(
+        self,
+        tell: Callable[[CellProgress], None] = lambda progress: None,
+        max_failures: int = 2,
+        gpus: float = 0.0,
+    ) -> None:
         self.tell = tell
         self.max_failures = max_failures
+        self.gpus = gpus
 
     def pool(self, work: Work) -> Pool:
-        return _OneByOne(work)
+        return _OneByOne(work, self.gpus)
+
+    def reserved(self, run: Any, fn: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+        with devices.reservation(self.gpus), run.inside_reserved():
+            return fn(run, *arguments)
 
 
 class _OneByOne:
-    def __init__(self, work: Work) -> None:
-        self.fn, self.shared = work.fn, sharing.unpack(work.shared)
+    def __init__(self, work: Work, gpus: float) -> None:
+        self.fn, self.shared, self.gpus = work.fn, sharing.unpack(work.shared), gpus
         self.chunks: deque[Chunk] = deque()
 
     def capacity(self) -> Capacity:
@@ -123,7 +139,8 @@ class _OneByOne:
 
     def finished(self) -> list[tuple[Chunk, list[Outcome] | Failure]]:
         chunk = self.chunks.popleft()
-        return [(chunk, cells.compute(self.fn, chunk.cells, self.shared))]
+        with devices.reservation(self.gpus):
+            return [(chunk, cells.compute(self.fn, chunk.cells, self.shared))]
 
     def close(self) -> None:
         self.chunks.clear()

@@ -81,7 +81,7 @@ def test_one_poison_takes_its_target_where_features_are_frozen(make_run):
     folder = Path(handle.folder.path) / f"files/poisons/0000_target_{poisons[0]['target']}"
     exported = export.read(folder)
     assert exported.bases == (poisons[0]["base"],) and exported.labels == (8,) and exported.base_split == "test"
-    listed = {path for path in handle.artefacts if path.startswith("files/poisons/")}
+    listed = {path for path in handle.written.artefacts if path.startswith("files/poisons/")}
     assert len(listed) == 10 * 3, "a target, a poison and an index each are artefacts of the run"
     staged = decode(handle.folder.read("models/digits-small-frogs.safetensors"))
     assert staged["draft"]["study"] == "poison_frogs"

@@ -31,7 +31,7 @@ PARAMS = Params(
 def test_from_training_to_the_report(make_run: Any) -> None:
     handle = make_run()
     run(PARAMS, handle)
-    kinds = {path.split("/")[-1]: artefact.kind for path, artefact in handle.artefacts.items()}
+    kinds = {path.split("/")[-1]: artefact.kind for path, artefact in handle.written.artefacts.items()}
     assert kinds.keys() == {
         "classes.parquet",
         "ways.parquet",
@@ -60,7 +60,7 @@ def test_from_training_to_the_report(make_run: Any) -> None:
     )
     whole = make_run("whole")
     summarize([trial], whole)
-    assert {path.split("/")[-1] for path in whole.artefacts} == {
+    assert {path.split("/")[-1] for path in whole.written.artefacts} == {
         "results.parquet",
         "classes_halves.png",
         "training.png",

@@ -94,7 +94,7 @@ def test_two_processes_equal_one(tmp_path: Path, ray_session: None) -> None:
     assert one.status == "finished", one.failure
     assert_same(folder, serial)
     assert [each.path for each in only_trial(folder).artefacts] == ["tables/weights.npy"]
-    assert "checkpoint.safetensors" not in (folder / "trials" / only_trial(folder).id).names()
+    assert "checkpoints" not in (folder / "trials" / only_trial(folder).id).names()
 
 
 def test_workers_must_fit(ray_session: None) -> None:

@@ -20,7 +20,8 @@ from service.cluster import address, packaging, submission
 from service.cluster.submission import Head
 from service.errors import AssayError, ClusterError, TooLargeError
 from service.execution import lock
-from service.execution.lock import LOCK, identity
+from service.execution.layout import LOCK
+from service.execution.lock import identity
 from service.execution.records import RunRecord, write
 from service.store import open_store
 

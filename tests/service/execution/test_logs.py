@@ -11,8 +11,8 @@ import pytest
 from service import spec
 from service.cli.commands import main
 from service.execution import logs, runner
+from service.execution.layout import LOG
 from service.execution.lock import RunLock
-from service.execution.logs import LOG
 from service.execution.runner import Execution
 from service.store import Folder, open_store
 

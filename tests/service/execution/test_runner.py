@@ -15,7 +15,8 @@ from service import models, spec
 from service.cli.commands import main
 from service.errors import AssayError, RunLockedError, RunNotFoundError, SpecError, StoreError
 from service.execution import checkpoints, history, records, runner
-from service.execution.lock import LOCK, RunLock, identity
+from service.execution.layout import LOCK
+from service.execution.lock import RunLock, identity
 from service.execution.records import RunRecord
 from service.execution.runner import Execution
 from service.store import Folder, open_store
@@ -109,7 +110,7 @@ def test_kill_the_driver_and_resume(tmp_path: Path, serial: dict[str, Any], ray_
 
 
 def unfinished(folder: Folder) -> list[str]:
-    return [name for name in (folder / "trials").names() if (folder / "trials" / name).exists("checkpoint.safetensors")]
+    return [name for name in (folder / "trials").names() if (folder / "trials" / name).exists("checkpoints")]
 
 
 def wait_for(condition: Any, seconds: float = 60) -> None:

@@ -27,7 +27,7 @@ from service.execution import history, runner
 from service.execution.fan_out import cells, mapping, sharing
 from service.execution.fan_out.cells import CellStore, Outcome
 from service.execution.fan_out.mapping import CellProgress, Executor, InProcess, Pace
-from service.execution.lock import CANCEL
+from service.execution.layout import CANCEL
 from service.execution.records import RunRecord
 from service.execution.runner import Execution
 from service.run import Run
@@ -526,15 +526,12 @@ def test_cancel_a_sweep_on_one_core_and_resume(tmp_path: Path, ray_session: None
         assert table.equals(expected.read_table("tables/losses.parquet"))
 
 
-def test_without_the_mark_cells_are_computed_inside_the_trial(tmp_path: Path, ray_session: None) -> None:
-    calm = grid_spec(tmp_path / "calm")
-    expected = trial_folder(calm, runner.start(calm, Execution(serial=True))).read_table("tables/losses.parquet")
-    job_spec = spec.build(
-        {**grid_spec(tmp_path / "store", resources={"cpus": 4}).tree(), "job": "tests.service.slow_grid"}
-    )
-    state = runner.start(job_spec, Execution())
-    assert state.status == "finished", state.failure
-    assert trial_folder(job_spec, state).read_table("tables/losses.parquet").equals(expected)
+@pytest.mark.parametrize("serial", [True, False])
+def test_a_job_that_does_not_say_that_it_fans_out_is_told(tmp_path: Path, ray_session: None, serial: bool) -> None:
+    job_spec = spec.build({**grid_spec(tmp_path / "store").tree(), "job": "tests.service.plain_grid"})
+    state = runner.start(job_spec, Execution(serial))
+    assert state.status == "failed" and state.failure is not None and state.failure.cause == "user_error"
+    assert "run.map is for jobs that fan out" in state.failure.message
 
 
 def test_time_limit_of_a_serial_run(tmp_path: Path) -> None:

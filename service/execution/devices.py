@@ -1,0 +1,62 @@
+"""Where this process is to compute: a GPU if the spec reserved one for it, else the CPU.
+
+Never what merely happens to be visible: a worker of Ray without a GPU of its own may see those of its neighbours.
+"""
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from service.errors import ClusterError, InputError
+
+CPU = torch.device("cpu")
+_reserved: torch.device | None = CPU  # of this process; none: nothing is reserved for what it does now
+
+
+@contextmanager
+def reservation(gpus: float) -> Iterator[torch.device]:
+    """What is computed inside is computed on what was reserved: a GPU if `gpus` is above 0, else the CPU.
+
+    ClusterError, one sentence, if a GPU was reserved and torch cannot use one.
+    """
+    with _set(device := _gpu(gpus) if gpus else CPU):
+        yield device
+
+
+@contextmanager
+def nothing_reserved() -> Iterator[None]:
+    """Inside, `reserved_device` refuses: what computes has to ask for a reservation first."""
+    with _set(None):
+        yield
+
+
+@contextmanager
+def _set(device: torch.device | None) -> Iterator[None]:
+    global _reserved
+    before, _reserved = _reserved, device
+    try:
+        yield
+    finally:
+        _reserved = before
+
+
+def reserved_device() -> torch.device:
+    """The device that is reserved for what this process computes, also inside a cell. InputError if none is."""
+    if _reserved is None:
+        raise InputError(
+            "nothing is reserved for this part of the job: it runs beside its cells",
+            hint="compute it inside run.reserved(fn, …) or run.map(fn, cells)",
+        )
+    return _reserved
+
+
+def _gpu(gpus: float) -> torch.device:
+    if not torch.cuda.is_available():
+        raise ClusterError(
+            f"resources.gpus: {gpus:g} is reserved, but torch {torch.__version__} can use no GPU "
+            f"on {socket.gethostname()}",
+            hint="install a CUDA build of torch and NVIDIA's driver there, or set resources.gpus=0",
+        )
+    return torch.device("cuda", torch.cuda.current_device())
