@@ -6,6 +6,7 @@ what to do, the exit code of the command line and the status of the HTTP endpoin
     AssayError                          exit  HTTP
     ├── InputError                        2    400   what the user gave is wrong
     │   ├── SpecError                     2    400   a field of a spec
+    │   │   └── FieldError                2    400   its value is not allowed: "X must be below N, the …; it is M"
     │   ├── UnknownNameError              2    404   a job, a problem, an architecture: suggests the nearest
     │   ├── TooLargeError                 2    413   a body, an image, a number of iterations over its limit
     │   └── StrangerError                 2    401   no key, or one that is not known
@@ -48,6 +49,23 @@ class InputError(AssayError):
 
 class SpecError(InputError):
     pass
+
+
+class FieldError(SpecError, ValueError):
+    """A field of a spec, or of a request, has a value that is not allowed.
+
+    FieldError("held_out", "be below 100, the number of training images", 120) says: held_out must be below 100, the
+    number of training images; it is 120. A validator of parameters may raise it, being a ValueError as well: what is
+    said then begins with the whole path of the field.
+    """
+
+    def __init__(self, field: str, requirement: str, value: object, hint: str | None = None) -> None:
+        """field: its path as seen from the section that is checked, with dots. requirement: what follows "must"."""
+        self.field, self.requirement, self.value = field, requirement, value
+        super().__init__(f"{field} must {requirement}; it is {shown(value)}", hint)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.field, self.requirement, self.value, self.hint)
 
 
 class UnknownNameError(InputError):
@@ -115,6 +133,27 @@ class RunPartialError(RunFailedError):
 class RunCancelledError(AssayError):
     exit_code = 130
     http_status = 499
+
+
+def shown(value: object) -> str:
+    """A value in a sentence: short, and as a user of YAML writes it."""
+    match value:
+        case None:
+            return "empty"
+        case bool():
+            return "true" if value else "false"
+        case int():
+            return f"{value:,}" if abs(value) >= 10_000 else str(value)
+        case float():
+            return f"{value:g}"
+        case dict():
+            return "a group of fields"
+        case str():
+            return repr(value if len(value) <= 80 else f"{value[:80]}…")
+        case list() | tuple():
+            text = ", ".join(map(shown, value))
+            return f"[{text}]" if len(text) <= 80 else f"a list of {len(value)}"
+    return str(value)[:80]
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -12,9 +12,9 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, Field, SerializeAsAny, field_validator, model_validator
 
 from service import catalog
-from service.errors import SpecError
+from service.errors import FieldError, SpecError, shown
 from service.planning import yaml_text
-from service.planning.validation import Json, Section, kind_of, validate
+from service.planning.validation import Json, Section, validate
 
 
 class Uniform(Section):
@@ -117,7 +117,7 @@ class Resources(Section):
     @model_validator(mode="after")
     def _whole_gpus(self) -> Self:
         if self.workers > 1 and self.gpus % 1:
-            raise ValueError(f"gpus is {self.gpus:g} with {self.workers} workers: NCCL joins whole GPUs only")
+            raise FieldError("gpus", f"be whole with {self.workers} workers: NCCL joins whole GPUs only", self.gpus)
         return self
 
 
@@ -208,7 +208,7 @@ def load(path: str, overrides: list[str] | None = None) -> JobSpec:
     try:
         tree = yaml_text.parse(text)
         if not isinstance(tree, dict):
-            raise SpecError(f"a spec is a mapping of fields, this is {kind_of(tree)}")
+            raise SpecError(f"a spec is a mapping of fields, this is {shown(tree)}")
         for override in overrides or []:
             assign(tree, *parse_override(override))
         return build(tree)
@@ -231,8 +231,9 @@ def build(tree: dict[str, Json]) -> JobSpec:
     # `params` is validated above by its own model, so here it only has to be carried along
     spec = validate(JobSpec, tree, "")
     if spec.resources.workers > 1 and job.placement != "shared_batches":
-        raise SpecError(
-            f"resources.workers must be 1: the job {name} does not share its batches among processes; "
-            f"it is {spec.resources.workers}"
+        raise FieldError(
+            "resources.workers",
+            f"be 1: the job {name} does not share its batches among processes",
+            spec.resources.workers,
         )
     return spec.model_copy(update={"params": params})

@@ -1,12 +1,11 @@
 """Plain values -> strict, frozen objects; and what is wrong with them, as one sentence that names the field."""
 
 import json
-import math
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from service.errors import SpecError, nearest
+from service.errors import FieldError, SpecError, nearest, shown
 
 Json = Any  # a value that JSON can hold
 Model = TypeVar("Model", bound=BaseModel)
@@ -35,22 +34,59 @@ def _explain(error: ValidationError, model: type[BaseModel], value: Json, where:
     first = max(error.errors(include_url=False), key=lambda e: (e["type"] == "extra_forbidden", len(e["loc"])))
     path = _plain_path(value, first["loc"])
     dotted = ".".join([where] * bool(where) + [str(part) for part in path]) or "spec"
-    given = first.get("input")
+    given, context = first.get("input"), first.get("ctx", {})
     match first["type"]:
         case "extra_forbidden":
             known = _fields_at(model, first["loc"][:-1])
             return SpecError(f"{dotted}: unknown field", hint=nearest(str(path[-1]), known))
         case "missing":
             return SpecError(f"{dotted}: missing")
+        case "value_error" if isinstance(wrong := context["error"], FieldError):
+            place = wrong.field if dotted == "spec" else f"{dotted}.{wrong.field}".removesuffix(".")
+            return FieldError(place, wrong.requirement, wrong.value, wrong.hint)
         case "value_error":
-            return SpecError(f"{dotted}: {first['ctx']['error']}")
+            return SpecError(f"{dotted}: {context['error']}")
+    return FieldError(dotted, _requirement(first["type"], context, first["msg"]), given)
+
+
+def _requirement(kind: str, context: dict[str, Any], message: str) -> str:
+    """What a value must be, from one of pydantic's own complaints."""
+    match kind:
+        case "greater_than":
+            return f"be above {shown(context['gt'])}"
+        case "greater_than_equal":
+            return f"be at least {shown(context['ge'])}"
+        case "less_than":
+            return f"be below {shown(context['lt'])}"
+        case "less_than_equal":
+            return f"be at most {shown(context['le'])}"
+        case "int_type" | "int_from_float" | "int_parsing":
+            return "be a whole number"
+        case "float_type" | "float_parsing":
+            return "be a number"
         case "finite_number":
-            return SpecError(f"{dotted}: must be a finite number")
+            return "be a finite number"
         case "bool_type":
-            return SpecError(f"{dotted}: must be true or false, not {given!r}")
-    message = first["msg"][0].lower() + first["msg"][1:]
-    shown = repr(given) if not isinstance(given, dict | list) else kind_of(given)
-    return SpecError(f"{dotted}: {shown[:80]} is not allowed: {message}")
+            return "be true or false"
+        case "string_type":
+            return "be text"
+        case "tuple_type" | "list_type":
+            return "be a list"
+        case "dict_type" | "model_type" | "model_attributes_type":
+            return "be a group of fields"
+        case "literal_error":
+            return f"be {context['expected']}"
+        case "union_tag_invalid":
+            return f"have {context['discriminator']} {context['expected_tags']}"
+        case "string_too_short" | "too_short":
+            return f"have at least {context['min_length']} {_units(kind)}"
+        case "string_too_long" | "too_long":
+            return f"have at most {context['max_length']} {_units(kind)}"
+    return f"satisfy: {message[0].lower()}{message[1:]}"
+
+
+def _units(kind: str) -> str:
+    return "characters" if kind.startswith("string") else "entries"
 
 
 def _plain_path(value: Json, loc: tuple[int | str, ...]) -> list[int | str]:
@@ -88,15 +124,3 @@ def models_in(annotation: Any) -> list[type[BaseModel]]:
         return [annotation]
     inner = getattr(annotation, "__args__", ())
     return [model for part in inner for model in models_in(part)]
-
-
-def kind_of(value: Json) -> str:
-    if value is None:
-        return "empty"
-    if isinstance(value, dict):
-        return "a group of fields"
-    if isinstance(value, list):
-        return "a list"
-    if isinstance(value, float) and not math.isfinite(value):
-        return "not finite"
-    return repr(value)

@@ -37,7 +37,7 @@ def test_random_draws_come_from_the_seed_alone() -> None:
     ("sweep", "sentence"),
     [
         ({"grid": {"params.drif": [1]}}, "sweep.grid: params.drif: unknown field"),
-        ({"grid": {"params.pace.steps": [1, 0]}}, "sweep.grid: params.pace.steps: 0 is not allowed"),
+        ({"grid": {"params.pace.steps": [1, 0]}}, "sweep.grid: params.pace.steps must be above 0; it is 0"),
         ({"grid": {"store": ["a"]}}, "'store' cannot be swept"),
         ({"variants": {"a": {"params.nope": 1}}}, "sweep.variants.a: params.nope: unknown field"),
         ({"random": {"params.drift": {"uniform": [2, 1]}}}, "bounds [2.0, 1.0] are reversed"),
