@@ -71,8 +71,9 @@ class Reservations:
             often = f"limits.max_failures: {limits.max_failures}"
             message = f"its worker died ({type(error).__name__}), {limits.max_failures + 1} time(s) ({often})"
             raise RecordedError(Failure(cause="worker_lost", message=message, traceback=str(error))) from error
-        finally:
-            ray.cancel(ref, force=True)  # nothing happens to one that has ended
+        except BaseException:  # the trial is stopped, or there is no room
+            ray.cancel(ref, force=True)
+            raise
         run.written = outcome.written
         if outcome.error is None:
             return outcome.result

@@ -40,7 +40,7 @@ def test_one_spec_trains_a_network_and_draws_its_surface(make_run, tmp_path):
     assert handle.metrics["points"] == 12 and handle.metrics["images_per_point"] == 50
     # the centre is over all the images, as the network is written; as many as there were after training
     assert handle.metrics["centre_loss"] == pytest.approx(handle.metrics["clean_train_loss"], rel=1e-5)
-    assert not handle.folder.exists("tables/warnings.parquet")
+    assert not handle.written.warnings
     folder = handle.folder
     for path in ("figures/contour.png", "figures/surface.png", "pages/surface.html", "files/surface.vtp"):
         assert folder.exists(path)
@@ -72,8 +72,8 @@ def test_one_spec_trains_a_network_and_draws_its_surface(make_run, tmp_path):
     # a network whose loss is not the recorded one
     warned = Run(open_store(str(tmp_path)) / "warned", 0, store=store)
     run(stored.model_copy(update={"recorded_loss": 0.001}), warned)
-    (row,) = warned.folder.read_table("tables/warnings.parquet").to_pylist()
-    assert "but 0.001 is recorded" in row["warning"]
+    (warning,) = warned.written.warnings
+    assert "but 0.001 is recorded" in warning
 
 
 def test_a_network_in_torchs_own_format_is_loaded_and_gives_the_same(make_run, tmp_path):

@@ -172,9 +172,9 @@ def test_a_killed_search_goes_on_and_crafts_nothing_twice(make_run, crafted, mon
 # `python -m service`, in which a batch takes its time and is written before the next begins
 SLOWLY = """
 import runpy, time
-from jobs.poison_frogs import crafting
-from service import fanout
-plain, fanout.FLUSH_SECONDS = crafting.craft, 0.0
+from jobs.poison_frogs.poisons import crafting
+from service.execution.fan_out import mapping
+plain, mapping.FLUSH_SECONDS = crafting.craft, 0.0
 crafting.craft = lambda *given: time.sleep(0.3) or plain(*given)
 runpy.run_module("service", run_name="__main__")
 """

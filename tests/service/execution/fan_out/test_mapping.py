@@ -191,7 +191,9 @@ def test_the_digest_is_of_the_content() -> None:
     loop: list[Any] = [1]
     loop.append(loop)
     assert sharing.unpack(sharing.pack(loop)).value[1][0] == 1, "an object that contains itself"
-    script = "from service import sharing; print(sharing.pack({'a': {'x', 'y', 'z'}, 'b': [1.5]}).digest)"
+    script = (
+        "from service.execution.fan_out import sharing; print(sharing.pack({'a': {'x', 'y', 'z'}, 'b': [1.5]}).digest)"
+    )
     environment = {**os.environ, "PYTHONHASHSEED": "1"}
     printed = subprocess.run(
         [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
