@@ -408,6 +408,11 @@ class Trial:
         self.metrics = metrics  # the value last logged of each metric
         self.best = best  # of its variant, by the metric of the sweep
 
+    @property
+    def has_results(self) -> bool:
+        """Whether `run` came to its end: of a partial trial a few cells, and what is made of them, may be missing."""
+        return self.status in ("finished", "partial")
+
     @cached_property
     def history(self) -> list[Row]:
         """All rows that the trial logged; a metric that a row lacks is absent from it."""

@@ -4,23 +4,20 @@ The time here is measured on one small batch. That of a GPU is calculated, layer
 its multiply-adds and the time for moving its inputs and outputs, which is what bounds layers of few channels.
 """
 
-import os
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
 
 from jobs.common.data.images import DataParams
-from jobs.common.data.images.base import Split
-from jobs.common.estimation import KNOWN, LayerWork, layer_work, least_seconds
+from jobs.common.estimation import KNOWN, TRAINING, LayerWork, layer_work, least_seconds, training_seconds
 from jobs.common.models.network_params import StoredNetwork, TrainedNetwork
 from jobs.common.models.weights import tensors
-from jobs.loss_landscape.directions import random_direction
-from jobs.loss_landscape.evaluation import Evaluator, EvaluatorParams
-from jobs.loss_landscape.grid import GridParams
-from jobs.loss_landscape.networks import NetworkParams
+from jobs.loss_landscape.params import Params
+from jobs.loss_landscape.planes.directions import random_direction
+from jobs.loss_landscape.surface.evaluator import Evaluator, EvaluatorParams
 from service.errors import InputError
+from service.run import Estimate
 
 
 @dataclass(frozen=True)
@@ -41,37 +38,39 @@ def gpu_seconds(work: list[LayerWork], images: int, gpu: Gpu) -> float:
     return images * each
 
 
-def estimate(
-    network: NetworkParams,
-    data: DataParams,
-    split: Split,
-    images: int | None,
-    grid: GridParams,
-    evaluation: EvaluatorParams,
-) -> dict[str, Any]:
-    """Names and values for people. A network of the store is not opened: then only what is to be shown is counted."""
-    cells = grid.shape[0] * grid.shape[1]
+def estimate(params: Params) -> Estimate:
+    """The surface, the scores of whole splits, and training. The Hessian's eigenvalues are not counted.
+
+    A network of the store is not opened: then only points and images are known.
+    """
+    points = params.grid.shape[0] * params.grid.shape[1]
+    details: dict[str, float | str] = {"points": points}
+    if params.curvature is not None:
+        details["curvature"] = "not counted: each of its points costs hundreds of the surface's"
     try:
-        (channels, height, width), train, test, classes = _size(data)
+        shape, train, test, classes = _size(params.data)
     except InputError as error:
-        return {"cells": cells, "images": f"unknown: {error.message}"}
-    count = images or (train if split == "train" else test)
-    told: dict[str, Any] = {"cells": cells, "images": cells * count}
-    if isinstance(network, StoredNetwork):
-        return told
-    net = network.classifier.build_for(classes, channels, 0).eval()
-    work = layer_work(net, torch.rand(1, channels, height, width))
-    macs = sum(layer.macs for layer in work)
-    told["FLOPs"] = 2.0 * macs * cells * count
-    if isinstance(network, TrainedNetwork):
-        told["FLOPs of training"] = 3 * 2.0 * macs * network.training.epochs * train
-    rate = images_per_second(net, (channels, height, width), evaluation)
-    cores = os.cpu_count() or 1
-    told["images/s on a core here"] = rate
-    told["cores here"] = cores
-    told["seconds here"] = cells * count / rate / cores
-    told[f"seconds on one {H100.name}, at least"] = gpu_seconds(work, cells * count, H100)
-    return told
+        return Estimate(pieces=points, details={**details, "images": f"unknown: {error.message}"})
+    population = train if params.split == "train" else test
+    shown = points * (params.images or population)
+    details["images"] = shown
+    if isinstance(params.network, StoredNetwork):
+        return Estimate(pieces=points, details=details)
+
+    image = torch.rand(1, *shape)
+    network = params.network.classifier.build_for(classes, shape[0], 0).eval()
+    work = layer_work(network, image)
+    forward = sum(layer.macs for layer in work)
+    details[f"seconds on one {H100.name}, at least"] = gpu_seconds(work, shown, H100)
+    shown += population + (train + test if isinstance(params.network, TrainedNetwork) else 0)
+    seconds, macs = shown / images_per_second(network, shape, params.evaluation), float(forward * shown)
+    for each in params.networks.values():
+        if isinstance(each, TrainedNetwork):
+            trained = each.classifier.build_for(classes, shape[0], 0)
+            images = each.training.epochs * train
+            macs += TRAINING * sum(layer.macs for layer in layer_work(trained, image)) * images
+            seconds += training_seconds(trained, image) * images
+    return Estimate(core_seconds=seconds, multiply_adds=macs, pieces=points, details=details)
 
 
 def images_per_second(network: nn.Module, shape: tuple[int, int, int], evaluation: EvaluatorParams) -> float:
@@ -79,9 +78,9 @@ def images_per_second(network: nn.Module, shape: tuple[int, int, int], evaluatio
     count = evaluation.batch or 64
     pixels = torch.rand(count, *shape, generator=torch.Generator().manual_seed(0))
     axis = random_direction(tensors(network, "weights"), "filter", "biasbn", torch.Generator().manual_seed(0))
-    seen = pixels.contiguous(memory_format=torch.channels_last)
+    images = pixels.contiguous(memory_format=torch.channels_last)
     params = evaluation.model_copy(update={"loss": "cross_entropy", "censor_above": None})
-    evaluator = Evaluator(network, [axis], seen, torch.zeros(count, dtype=torch.int64), params)
+    evaluator = Evaluator(network, [axis], images, torch.zeros(count, dtype=torch.int64), params)
     evaluator.at([0.1], evaluation.precision)
     return count / least_seconds(lambda: evaluator.at([0.2], evaluation.precision), 3)
 

@@ -1,43 +1,33 @@
 """The networks of a landscape: trained here, loaded from the model store, built by the user, or read from a file."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Literal
 
-from pydantic import Field
 from torch import Tensor, nn
 
 from jobs.common.data.images import DataParams
 from jobs.common.data.images.base import ImageSet, Split
-from jobs.common.models.classifier_params import ClassifierParams, check_fit
+from jobs.common.models.classifier_params import check_fit
 from jobs.common.models.network_params import StoredNetwork, TrainedNetwork
 from jobs.common.models.weights import check_finite, tensors
-from jobs.common.params import StudyParams
 from jobs.common.training.supervised import Training, train
 from jobs.loss_landscape.files.weights_file import load_weights
+from jobs.loss_landscape.network_params import NetworkFile, NetworkParams
+from jobs.loss_landscape.params import Params
+from jobs.loss_landscape.surface.plain import mean_scores, whole_set
+from service.models import CardDraft, TensorSpec
 from service.run import Run
 
 
-class NetworkFile(StudyParams):
-    """A classifier with weights from a file."""
-
-    kind: Literal["file"] = Field("file", description="an architecture, and its weights in a file")
-    classifier: ClassifierParams = Field(ClassifierParams(), description="the network")
-    weights: str = Field(min_length=1, description="path of a safetensors file with the names of the network's state")
-
-
-NetworkParams = Annotated[TrainedNetwork | StoredNetwork | NetworkFile, Field(discriminator="kind")]
-
-
 @dataclass(frozen=True)
-class Found:
+class LandscapeNetwork:
     """A network in evaluation mode, on the CPU."""
 
     name: str
     network: nn.Module
     recorded: Mapping[Split, float] = field(default_factory=dict)
-    """the mean loss on a split, as its card says; empty if nobody said"""
+    """the mean loss on a split, as its card says; empty if it does not"""
     path: tuple[dict[str, Tensor], ...] = ()
     """states of the network along its training"""
     epochs: tuple[int, ...] = ()
@@ -45,13 +35,15 @@ class Found:
     trained: bool = False
 
 
-def find(params: Mapping[str, NetworkParams], data: DataParams, like: ImageSet, run: Run) -> dict[str, Found]:
-    """Each network of a landscape, by the role that it plays ("" is the one at the centre).
+def load_networks(
+    params: Mapping[str, NetworkParams], data: DataParams, like: ImageSet, run: Run
+) -> dict[str, LandscapeNetwork]:
+    """Each network of a landscape, by the role that it plays: CENTRE, or the axis that it lies on.
 
     Those that are to be trained are trained now, one after another. like: images that each has to take.
     """
     to_train = {role: each for role, each in params.items() if isinstance(each, TrainedNetwork)}
-    networks: dict[str, Found] = run.reserved(train_networks, to_train, data) if to_train else {}
+    networks: dict[str, LandscapeNetwork] = run.reserved(train_networks, to_train, data) if to_train else {}
     networks |= {
         role: _loaded(each, like, run) for role, each in params.items() if not isinstance(each, TrainedNetwork)
     }
@@ -61,7 +53,7 @@ def find(params: Mapping[str, NetworkParams], data: DataParams, like: ImageSet, 
     return {role: networks[role] for role in params}
 
 
-def train_networks(run: Run, params: Mapping[str, TrainedNetwork], data: DataParams) -> dict[str, Found]:
+def train_networks(run: Run, params: Mapping[str, TrainedNetwork], data: DataParams) -> dict[str, LandscapeNetwork]:
     """Train networks one after another, by the role that each plays, on the training images."""
     images = data.load("train")
     trainings = {
@@ -77,7 +69,7 @@ def train_networks(run: Run, params: Mapping[str, TrainedNetwork], data: DataPar
         check_fit(training.network, images, role or "network")
     train(list(trainings.values()), run)
     return {
-        role: Found(
+        role: LandscapeNetwork(
             params[role].classifier.name,
             training.network.cpu().eval(),
             path=tuple(training.kept),
@@ -88,19 +80,50 @@ def train_networks(run: Run, params: Mapping[str, TrainedNetwork], data: DataPar
     }
 
 
-def _loaded(params: StoredNetwork | NetworkFile, like: ImageSet, run: Run) -> Found:
+def _loaded(params: StoredNetwork | NetworkFile, like: ImageSet, run: Run) -> LandscapeNetwork:
     match params:
         case NetworkFile():
             network = params.classifier.build(like, 0)
             load_weights(network, Path(params.weights).expanduser())
-            return Found(params.weights, network.eval())
+            return LandscapeNetwork(params.weights, network.eval())
         case StoredNetwork():
             model = params.load(run)
             model.check_task("classification")
-            said = model.card.settings.get("losses", {}) if model.card else {}
+            losses = model.card.settings.get("losses", {}) if model.card else {}
             recorded: dict[Split, float] = {
-                split: float(said[split])
+                split: float(losses[split])
                 for split in ("train", "test")
-                if isinstance(said, dict) and isinstance(said.get(split), int | float)
+                if isinstance(losses, dict) and isinstance(losses.get(split), int | float)
             }
-            return Found(model.name, model.network, recorded)
+            return LandscapeNetwork(model.name, model.network, recorded)
+
+
+def scored_and_saved(centre: LandscapeNetwork, params: Params, run: Run) -> LandscapeNetwork:
+    """Score a network that was trained here on both splits, save it, and note its losses."""
+    recorded: dict[Split, float] = {}
+    metrics: dict[str, float] = {}
+    splits: tuple[tuple[Split, str], ...] = (("train", "clean_train"), ("test", "test"))
+    for split, name in splits:
+        images = params.data.load(split)
+        (score,) = mean_scores(whole_set(centre.network, images, params.evaluation.loss), run, f"{split}_scores")
+        recorded[split] = score.loss
+        metrics |= {f"{name}_loss": score.loss, f"{name}_accuracy": score.accuracy}
+    run.log(step=run.step, **metrics)
+    run.save_model(params.model_name, centre.network, _card(params, images, recorded, run.metrics))
+    return replace(centre, recorded=recorded)
+
+
+def _card(params: Params, images: ImageSet, recorded: dict[Split, float], metrics: dict[str, float]) -> CardDraft:
+    assert isinstance(params.network, TrainedNetwork)
+    classifier = params.network.classifier
+    return CardDraft(
+        architecture=classifier.architecture,
+        arguments=classifier.arguments(images),
+        study="loss_landscape",
+        task="classification",
+        inputs=(TensorSpec(name="images", datatype="FP32", shape=(-1, *images.shape)),),
+        outputs=(TensorSpec(name="logits", datatype="FP32", shape=(-1, len(images.classes))),),
+        settings={"classes": list(images.classes), "data": params.data.name, "losses": recorded},
+        metrics=metrics,
+        description=f"{images.name} by {classifier.name.rpartition(':')[2]}, {params.network.training.epochs} epochs",
+    )

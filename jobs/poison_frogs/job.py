@@ -28,7 +28,6 @@ Source: Shafahi et al. 2018, "Poison Frogs! Targeted Clean-Label Poisoning Attac
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -48,7 +47,7 @@ from jobs.poison_frogs.victims.networks import ScratchParams, VictimParams
 from jobs.poison_frogs.victims.retraining import Group, Retraining, controls, head_name
 from jobs.poison_frogs.victims.verdicts import rates, verdicts_of
 from service.errors import InputError, RunFailedError
-from service.run import Run, Trial
+from service.run import Estimate, Run, Trial
 
 PLACEMENT = "fan_out"
 
@@ -112,14 +111,14 @@ def run(params: Params, run: Run) -> None:
         tables.export(params, targets, crafts, test, run)
 
 
-def estimate(params: Params) -> dict[str, Any]:
+def estimate(params: Params) -> Estimate:
     """What a trial would compute and how long it would take, for `assay check`."""
     network = params.network
     try:
         setups = () if params.setups is None else params.setups.load()
     except InputError as error:
-        return {"crafts": f"unknown: {error.message}"}
-    return estimation.estimate(
+        return Estimate(details={"crafts": f"unknown: {error.message}"})
+    told = estimation.estimate(
         params.data,
         network.classifier if isinstance(network, TrainedNetwork) else network,
         params.task,
@@ -134,6 +133,7 @@ def estimate(params: Params) -> dict[str, Any]:
         (1 + len(params.defences)) * params.repeats,
         network.training.epochs * (1 + params.surrogates) if isinstance(network, TrainedNetwork) else 0,
     )
+    return Estimate(details=told)
 
 
 def summarize(trials: Sequence[Trial], run: Run) -> None:

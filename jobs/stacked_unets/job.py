@@ -40,7 +40,7 @@ from jobs.stacked_unets.prediction import PredictionParams, predict
 from jobs.stacked_unets.training import TrainingParams, train
 from service.errors import InputError
 from service.models import CardDraft, TensorSpec
-from service.run import Run, Trial
+from service.run import Estimate, Run, Trial
 
 
 class EvaluationParams(StudyParams):
@@ -191,7 +191,7 @@ def summarize(trials: Sequence[Trial], run: Run) -> None:
     run.figure("training", figures.training_curves(curves), title="Mean IoU on images held out of training")
 
 
-def estimate(params: Params) -> dict[str, Any]:
+def estimate(params: Params) -> Estimate:
     """What a trial costs."""
     return estimation.estimate(params.network, params.data, params.training)
 

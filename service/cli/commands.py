@@ -9,6 +9,7 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -197,7 +198,7 @@ def check(spec_file: str, overrides: tuple[str, ...], as_json: bool) -> None:
     estimates = plan.estimates(plans[:SHOWN])
     if as_json:
         labels = [each.label for each in plans]
-        costs = {each.label: cost for each, cost in zip(plans, estimates, strict=False)}
+        costs = {each.label: asdict(cost) for each, cost in zip(plans, estimates, strict=False)}
         print_json(
             {
                 "trials": labels,
@@ -214,9 +215,12 @@ def check(spec_file: str, overrides: tuple[str, ...], as_json: bool) -> None:
     print(f"{spec_file} is valid: job {job_spec.job}, {len(plans)} trial(s), {each}, store {store.uri}")
     for trial, cost in zip(plans, estimates, strict=False):
         print(f"  {trial.label}")
-        for name, value in cost.items():
-            told = duration(value) if name.startswith("seconds") else number(value)
-            print(f"    {name.removeprefix('seconds ')}: {told}")
+        for name, value in cost.details.items():
+            print(f"    {name}: {number(value)}")
+        if cost.multiply_adds is not None:
+            print(f"    multiply-adds: {number(cost.multiply_adds)}")
+        if cost.core_seconds is not None:
+            print(f"    on one core here: {duration(cost.core_seconds)}")
     if len(plans) > SHOWN:
         print(f"  … and {len(plans) - SHOWN} more")
     took = "unknown, this spec has not been run in this store" if earlier is None else duration(earlier)

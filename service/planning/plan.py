@@ -9,12 +9,15 @@ import random
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from service import catalog
 from service.errors import SpecError
 from service.provenance import derive_seed
 from service.spec import Choice, Distribution, JobSpec, LogUniform, RandInt, Uniform
+
+if TYPE_CHECKING:
+    from service.run import Estimate
 
 MAX_TRIALS = 10_000
 
@@ -61,19 +64,20 @@ def trials(spec: JobSpec) -> list[TrialPlan]:
     return plans
 
 
-def estimates(plans: Sequence[TrialPlan]) -> list[dict[str, Any]]:
-    """What the job says of the cost of each trial; empty if it says nothing. Trials that differ in the seed alone share
-    an estimate."""
-    known: list[tuple[Any, dict[str, Any]]] = []
-    found = []
+def estimates(plans: Sequence[TrialPlan]) -> list["Estimate"]:
+    """What the job says of the cost of each trial. Trials that differ in the seed alone share an estimate."""
+    from service.run import Estimate  # not above: it loads torch, which those who ask a cluster do without
+
+    known: list[tuple[Any, Estimate]] = []
+    costs = []
     for each in plans:
         estimate = catalog.load(each.spec.job).estimate
         same = [cost for params, cost in known if params == each.spec.params]
         if not same:
-            known.append((each.spec.params, estimate(each.spec.params) if estimate else {}))
+            known.append((each.spec.params, estimate(each.spec.params) if estimate else Estimate()))
             same = [known[-1][1]]
-        found.append(same[0])
-    return found
+        costs.append(same[0])
+    return costs
 
 
 def _check_fields(single: JobSpec, spec: JobSpec) -> None:

@@ -23,10 +23,11 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from jobs.common.models.classifiers import classifier
 from jobs.common.models.weights import Direction, tensors
-from jobs.loss_landscape.directions import moved, random_direction
-from jobs.loss_landscape.evaluation import PIXELS, Evaluator, EvaluatorParams
-from jobs.loss_landscape.grid import AxisParams, GridParams
-from jobs.loss_landscape.surface import Subject, compute_surface
+from jobs.loss_landscape.planes.directions import moved, random_direction
+from jobs.loss_landscape.samples import Samples
+from jobs.loss_landscape.surface.computation import Subject, compute_surface
+from jobs.loss_landscape.surface.evaluator import PIXELS, Evaluator, EvaluatorParams
+from jobs.loss_landscape.surface.grid import AxisParams, GridParams
 from service.cluster.connection import connect
 from service.cluster.tasks import RayTasks
 from service.run import Run
@@ -149,7 +150,7 @@ def main() -> None:
 
 def two_workers(network: nn.Module, axes: list[Direction], images: Tensor, labels: Tensor) -> None:
     """The same grid on one worker and on two, by the clock."""
-    subject = Subject(network, axes, images, labels, len(images), EvaluatorParams(precision="bfloat16"))
+    subject = Subject(network, axes, Samples(images, labels), len(images), EvaluatorParams(precision="bfloat16"))
     side = AxisParams(steps=GRID)
     took: dict[int, float] = {}
     surfaces: list[Any] = []

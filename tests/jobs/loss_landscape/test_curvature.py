@@ -12,15 +12,14 @@ from torch.autograd.functional import hessian
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from jobs.loss_landscape.curvature import (
+from jobs.loss_landscape.curvature.eigenvalues import (
     Extremes,
-    Hessian,
-    Neighbourhood,
-    curvature_at,
     eigenvector_axes,
     extreme_eigenvalues,
     top_eigenvectors,
 )
+from jobs.loss_landscape.curvature.hessian import Hessian
+from jobs.loss_landscape.curvature.map import Neighbourhood, curvature_at
 from service.errors import InputError
 
 
@@ -232,5 +231,5 @@ def test_bad_input(small: tuple[nn.Module, Tensor, Tensor]) -> None:
         Hessian(network, images, labels[:7])
     with pytest.raises(InputError, match="one number for each of 50 images"):
         Hessian(network, images, labels, loss=F.cross_entropy)(np.ones(108))
-    with pytest.raises(InputError, match="3 eigenvectors"):
+    with pytest.raises(InputError, match="eigenvectors must be 1 to 2, .*; it is 3"):
         top_eigenvectors(lambda vector: vector, 2, 3, seed=0)

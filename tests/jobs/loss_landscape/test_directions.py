@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from jobs.common.models.weights import check_alike, check_finite, digest, tensors
-from jobs.loss_landscape.directions import (
+from jobs.loss_landscape.files import direction_file
+from jobs.loss_landscape.planes.directions import (
     between,
     check_axes,
     complete,
@@ -17,7 +18,6 @@ from jobs.loss_landscape.directions import (
     random_direction,
     rescale,
 )
-from jobs.loss_landscape.files import direction_file
 from service.errors import InputError
 
 

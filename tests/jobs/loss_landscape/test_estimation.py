@@ -8,8 +8,7 @@ import torch
 from jobs.common.estimation import layer_work
 from jobs.common.models.classifiers import classifier
 from jobs.loss_landscape.estimation import H100, estimate, gpu_seconds
-from jobs.loss_landscape.evaluation import EvaluatorParams
-from jobs.loss_landscape.job import Params
+from jobs.loss_landscape.params import Params
 from service.cli import main
 from service.planning.validation import validate
 
@@ -28,30 +27,39 @@ def test_a_gpu_is_held_up_by_memory_in_thin_layers_and_by_arithmetic_in_thick_on
         assert gpu_seconds(work, 1000, H100) == pytest.approx(1000 * bound)
 
 
-def test_data_that_are_not_here_are_counted_where_they_are_known():
-    params = validate(
+def paper(**changes: object) -> Params:
+    return validate(
         Params,
         {
             "data": {"name": "cifar10", "root": "/nowhere"},
-            "network": {"kind": "train", "classifier": {"name": "resnet20"}},
+            "network": {"kind": "train", "classifier": {"name": "resnet20"}, "training": {"epochs": 2}},
             "grid": {"x": {"steps": 51}, "y": {"steps": 51}},
             "evaluation": {"batch": 8},
+            **changes,
         },
         "params",
     )
-    told = estimate(params.network, params.data, params.split, params.images, params.grid, EvaluatorParams(batch=8))
-    assert told["cells"] == 2601 and told["images"] == 2601 * 50_000
-    assert told["FLOPs"] == pytest.approx(10.6e15, rel=0.01)
-    elsewhere = params.data.model_copy(update={"name": "imagenet"})
-    told = estimate(params.network, elsewhere, "train", None, params.grid, EvaluatorParams())
-    assert told["images"].startswith("unknown: ")
 
 
-def test_check_tells_the_cost_of_each_trial(capsys):
+def test_data_that_are_not_here_are_counted_where_they_are_known():
+    cost = estimate(paper())
+    points, train, test = 2601, 50_000, 10_000
+    assert cost.pieces == cost.details["points"] == points and cost.details["images"] == points * train
+    # the surface, the scores of both splits and of the centre, and two epochs of training at three passes each
+    images = points * train + train + test + train + 3 * 2 * train
+    assert cost.multiply_adds == pytest.approx(40.8e6 * images, rel=0.01)
+    assert cost.core_seconds > 3600
+    elsewhere = estimate(paper(data={"name": "image_folder", "root": "/nowhere"}))
+    assert elsewhere.details["images"].startswith("unknown: ") and elsewhere.core_seconds is None
+
+
+def test_a_network_of_the_store_is_not_opened():
+    cost = estimate(paper(network={"kind": "model", "name": "net"}, images=100, curvature={}))
+    assert cost.multiply_adds is None and cost.details["images"] == 2601 * 100
+    assert cost.details["curvature"].startswith("not counted")
+
+
+def test_check_gives_the_cost_of_each_trial(capsys):
     spec, changes = "configs/loss_landscape/small.yaml", ["params.grid.x.steps=7", "params.images=20"]
-    assert main.main(["check", spec, *changes, "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)["estimates"]
-    assert told["shortcuts_38"]["cells"] == 7 * 15 and told["shortcuts_38"]["images"] == 7 * 15 * 20
-    assert told["shortcuts_38"]["seconds here"] > 0
-    assert main.main(["check", spec, *changes]) == 0
-    assert "  plain_38\n    cells: 105\n    images: 2,100\n" in capsys.readouterr().out
+    assert main(["check", spec, *changes, "--json"]) == 0
+    assert "shortcuts_38" in json.loads(capsys.readouterr().out)["estimates"]

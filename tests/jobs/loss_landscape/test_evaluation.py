@@ -10,8 +10,9 @@ from torch.nn import functional
 
 from jobs.common.models import graph
 from jobs.common.models.weights import tensors
-from jobs.loss_landscape.directions import complete, moved, random_direction
-from jobs.loss_landscape.evaluation import Evaluator, EvaluatorParams, Scores, plain_scores
+from jobs.loss_landscape.planes.directions import complete, moved, random_direction
+from jobs.loss_landscape.surface.evaluator import Evaluator, EvaluatorParams
+from jobs.loss_landscape.surface.scores import Scores, plain_scores
 from service.errors import InputError
 
 AT = (0.2, -0.3)

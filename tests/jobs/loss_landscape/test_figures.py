@@ -14,21 +14,17 @@ from matplotlib.contour import QuadContourSet
 from matplotlib.figure import Figure
 from mpl_toolkits.mplot3d.art3d import Poly3DCollection
 
+from jobs.loss_landscape.drawing.content import CurvatureMap, Curve, Landscape, Path
+from jobs.loss_landscape.drawing.interactive import interactive
+from jobs.loss_landscape.drawing.scale import contour_levels, is_wide
 from jobs.loss_landscape.figures import (
-    CurvatureMap,
-    Curve,
-    Landscape,
-    Path,
-    contour_levels,
     contours,
     curves,
     eigenvalue_ratios,
     heat_maps,
-    is_wide,
     surfaces,
     trajectory,
 )
-from jobs.loss_landscape.interactive import interactive
 from service.errors import InputError
 
 X, Y = np.linspace(-1, 1, 21), np.linspace(-1, 2, 31)
@@ -238,5 +234,5 @@ def test_a_page_with_a_linear_height_and_one_that_does_not_fit() -> None:
     trace = shown(interactive(1 + BOWL / 10, X, Y, "narrow"))
     np.testing.assert_array_equal(numbers(trace["z"]), 1 + BOWL / 10)
     interactive(np.full(BOWL.shape, np.nan), X, Y, "nothing")
-    with pytest.raises(InputError, match=r"\(31, 21\) does not fit a grid of 21 by 31"):
+    with pytest.raises(InputError, match=r"must be \(21, 31\), that of the grid; it is \[31, 21\]"):
         interactive(BOWL, Y, X, "")

@@ -12,7 +12,8 @@ import torch
 from jobs.common.models.classifiers import classifier
 from jobs.loss_landscape.files.surface_files import read_surface
 from jobs.loss_landscape.files.weights_file import load_weights
-from jobs.loss_landscape.job import Params, run, summarize
+from jobs.loss_landscape.job import run, summarize
+from jobs.loss_landscape.params import Params
 from service import models
 from service.errors import InputError, SpecError
 from service.execution.checkpoints import decode
@@ -186,11 +187,17 @@ def test_surfaces_are_shown_side_by_side(make_run):
         ({"network": {**TRAINED, "classifier": {"name": "resnet21"}}}, "unknown classifier 'resnet21'"),
         ({"evaluation": {"loss": "mae"}}, "unknown loss 'mae'"),
         ({"grid": {"x": {"steps": 1}}}, "params.grid.x.steps"),
-        ({"grid": {"x": {"low": 1.0, "high": -1.0}}}, "params.grid.x.*less than high"),
-        ({"plane": {"kind": "trajectory"}}, "needs a network that is trained here, with training.keep_every"),
+        ({"grid": {"x": {"low": 1.0, "high": -1.0}}}, "params.grid.x.low must be below high, which is -1; it is 1"),
+        (
+            {"plane": {"kind": "trajectory"}},
+            "keep_every must be given for a plane of kind trajectory; it is empty",
+        ),
         ({"plane": {"kind": "models", "x": TRAINED}}, "a plane through three networks needs both"),
         ({"plane": {"kind": "random", "normalisation": "filters"}}, "params.plane.*normalisation"),
-        ({"export": ["vtp"], "grid": {"x": {"steps": 3}}}, "vtp is for surfaces"),
+        (
+            {"export": ["vtp"], "grid": {"x": {"steps": 3}}},
+            "params.export must be without vtp, .*; it is ",
+        ),
         ({"images": 1}, "params.images"),
     ],
     ids=lambda value: json.dumps(value)[:40] if isinstance(value, dict) else "",
@@ -201,7 +208,7 @@ def test_parameters_that_cannot_work_are_refused_in_a_sentence(changes, sentence
 
 
 def test_networks_and_images_that_do_not_fit_are_refused(make_run):
-    with pytest.raises(InputError, match="images: 201 asked, digits has 200"):
+    with pytest.raises(InputError, match="images must be at most 200, the number of images of digits; it is 201"):
         run(params(images=201), make_run("a"))
     wide = {**TRAINED, "classifier": {"name": "digits_net", "options": {"classes": 3}}}
     with pytest.raises(InputError, match=r"logits of shape \(1, 3\), not \(1, 10\)"):

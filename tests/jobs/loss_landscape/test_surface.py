@@ -9,11 +9,14 @@ from pydantic import ValidationError
 
 from jobs.common.models.graph import has_bfloat16
 from jobs.common.models.weights import tensors
-from jobs.loss_landscape.directions import moved, random_direction
-from jobs.loss_landscape.evaluation import EvaluatorParams, plain_scores
-from jobs.loss_landscape.grid import AxisParams, GridParams
-from jobs.loss_landscape.refinement import RefinementParams, interpolate, measure
-from jobs.loss_landscape.surface import Subject, Whole, compute_surface, loss_at, plain_means
+from jobs.loss_landscape.planes.directions import moved, random_direction
+from jobs.loss_landscape.samples import Samples
+from jobs.loss_landscape.surface.computation import Subject, compute_surface, loss_at
+from jobs.loss_landscape.surface.evaluator import EvaluatorParams
+from jobs.loss_landscape.surface.grid import AxisParams, GridParams
+from jobs.loss_landscape.surface.plain import PlainEvaluation, mean_scores
+from jobs.loss_landscape.surface.refinement import RefinementParams, interpolate, measure
+from jobs.loss_landscape.surface.scores import plain_scores
 from service.execution.fan_out.mapping import InProcess
 
 GRID = GridParams(x=AxisParams(low=-1, high=1, steps=5), y=AxisParams(low=-0.5, high=0.5, steps=3))
@@ -24,7 +27,7 @@ def subject(make_network, points):
     network = make_network("digits_net")
     weights = tensors(network, "weights")
     axes = [random_direction(weights, "filter", "biasbn", torch.Generator().manual_seed(seed)) for seed in (1, 2)]
-    return Subject(network, axes, *points, population=400, params=EvaluatorParams())
+    return Subject(network, axes, Samples(*points), population=400, params=EvaluatorParams())
 
 
 def test_a_surface_has_a_row_for_each_y_and_a_column_for_each_x(subject, make_run):
@@ -34,7 +37,9 @@ def test_a_surface_has_a_row_for_each_y_and_a_column_for_each_x(subject, make_ru
     for row, y in enumerate((-0.5, 0.0, 0.5)):
         for column, x in enumerate((-1.0, -0.5, 0.0, 0.5, 1.0)):
             weights = moved(start, subject.axes, (x, y))
-            plain = plain_scores(subject.network, weights, subject.images, subject.labels, "cross_entropy")
+            plain = plain_scores(
+                subject.network, weights, subject.samples.images, subject.samples.labels, "cross_entropy"
+            )
             assert surface.loss[row, column] == pytest.approx(plain.loss, rel=1e-5)
             assert surface.accuracy[row, column] == plain.accuracy
             assert surface.error[row, column] == pytest.approx(plain.standard_error(400), rel=1e-4)
@@ -43,7 +48,7 @@ def test_a_surface_has_a_row_for_each_y_and_a_column_for_each_x(subject, make_ru
 
 
 def test_a_line_is_a_surface_of_one_row(subject, make_run):
-    line = Subject(subject.network, subject.axes[:1], subject.images, subject.labels, 400, subject.params)
+    line = Subject(subject.network, subject.axes[:1], subject.samples, 400, subject.params)
     surface = compute_surface(line, GridParams(x=GRID.x), None, make_run())
     assert surface.loss.shape == (1, 5) and surface.y is None
     whole = compute_surface(subject, GRID, None, make_run("whole"))
@@ -68,7 +73,7 @@ def test_after_a_kill_only_what_is_missing_is_computed_and_the_surface_is_the_sa
         computed.append(point)
         return evaluate(self, point, precision)
 
-    monkeypatch.setattr("jobs.loss_landscape.evaluation.Evaluator.at", counted)
+    monkeypatch.setattr("jobs.loss_landscape.surface.evaluator.Evaluator.at", counted)
     monkeypatch.setattr("service.execution.fan_out.mapping.FLUSH_SECONDS", 0.0)
     with pytest.raises(Killed):
         compute_surface(subject, GRID, None, make_run("disturbed", executor=InProcess(kill)))
@@ -83,7 +88,7 @@ def test_after_a_kill_only_what_is_missing_is_computed_and_the_surface_is_the_sa
 @pytest.mark.skipif(not has_bfloat16(), reason="this processor has no bfloat16")
 def test_bfloat16_is_checked_at_the_centre_and_where_the_loss_is_low(subject):
     params = EvaluatorParams(precision="bfloat16")
-    low = Subject(subject.network, subject.axes, subject.images, subject.labels, 40, params)
+    low = Subject(subject.network, subject.axes, subject.samples, 40, params)
     exact = loss_at({"at": [0.5, 0.5], "exact": False}, subject)
     checked = loss_at({"at": [0.5, 0.5], "exact": True}, low)
     assert checked["loss"] == exact["loss"] and 0 < checked["deviation"] < 0.05
@@ -93,10 +98,10 @@ def test_bfloat16_is_checked_at_the_centre_and_where_the_loss_is_low(subject):
 
 def test_means_over_parts_are_those_over_the_whole(subject, make_run):
     states = [{}, {"network.11.bias": torch.ones(10)}]
-    whole = Whole(subject.network, states, subject.images, subject.labels, "cross_entropy")
-    found = plain_means(whole, make_run(), "parts", part=7)
+    whole = PlainEvaluation(subject.network, states, subject.samples, "cross_entropy")
+    found = mean_scores(whole, make_run(), "parts", part=7)
     for state, (loss, accuracy) in zip(states, found, strict=True):
-        plain = plain_scores(subject.network, state, subject.images, subject.labels, "cross_entropy")
+        plain = plain_scores(subject.network, state, subject.samples.images, subject.samples.labels, "cross_entropy")
         assert loss == pytest.approx(plain.loss) and accuracy == plain.accuracy
 
 
@@ -104,8 +109,8 @@ def test_means_over_parts_are_those_over_the_whole(subject, make_run):
     ("axis", "sentence"),
     [
         ({"steps": 1}, "greater than or equal to 2"),
-        ({"low": 1.0, "high": 1.0}, r"low: 1 is not allowed, less than high \(1\) is"),
-        ({"low": 2.0, "high": -2.0}, "less than high"),
+        ({"low": 1.0, "high": 1.0}, "low must be below high, which is 1; it is 1"),
+        ({"low": 2.0, "high": -2.0}, "below high"),
         ({"low": float("nan")}, "finite number"),
     ],
 )
@@ -115,7 +120,7 @@ def test_grids_that_are_none_are_refused(axis, sentence):
 
 
 def test_grids_too_large_are_refused():
-    with pytest.raises(ValidationError, match="1,002,001 points are not allowed"):
+    with pytest.raises(ValidationError, match="must be at most 1,000,000; it is 1,002,001"):
         GridParams(x=AxisParams(steps=1001), y=AxisParams(steps=1001))
 
 

@@ -66,7 +66,7 @@ def test_a_small_spec_runs(name, store_uri, monkeypatch):
 )
 def test_the_papers_specs_say_what_they_cost(name, crafts, retrainings, craft_flops, tmp_path, monkeypatch):
     monkeypatch.setenv("ASSAY_DATA", str(tmp_path))
-    costs = plan.estimates(plan.trials(spec.load(str(CONFIGS / f"{name}.yaml"))))
+    costs = [each.details for each in plan.estimates(plan.trials(spec.load(str(CONFIGS / f"{name}.yaml"))))]
     assert [each["crafts, at most"] for each in costs] == crafts
     assert [each["retrainings, at most"] for each in costs] == retrainings
     assert costs[0]["FLOPs of crafting, at most"] == pytest.approx(craft_flops, rel=0.02)

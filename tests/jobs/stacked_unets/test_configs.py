@@ -35,11 +35,12 @@ def test_the_small_spec_runs(store_uri: str) -> None:
 
 def test_the_papers_specs_say_what_they_cost(monkeypatch: pytest.MonkeyPatch) -> None:
     """90 epochs of 481 batches of 22; 10^9 multiplications for 512x512 are those of the released code."""
-    monkeypatch.setattr(estimation, "seconds_of_training", lambda network, classes: 1.0)
+    monkeypatch.setattr(estimation, "training_seconds", lambda network, image, batch: 1.0)
     trials = plan.trials(spec.load(str(CONFIGS / "voc_paper.yaml")))
-    told = plan.estimates([trials[0], trials[3]])
-    assert [each["images to train on"] for each in told] == [90 * 481 * 22] * 2
-    assert told[0]["GMACs for 512x512"] == pytest.approx(14.0 + 0.02, abs=0.06)
+    costs = plan.estimates([trials[0], trials[3]])
+    assert [each.details["images to train on"] for each in costs] == [90 * 481 * 22] * 2
+    small, large = (each.details["multiply-adds of an image of 512x512"] / 1e9 for each in costs)
+    assert small == pytest.approx(14.0 + 0.02, abs=0.06)
     # the heads: the de-gridding one has two 3x3 convolutions
-    assert told[1]["GMACs for 512x512"] == pytest.approx(130.1 + 64 * 64 * 512 * (9 * (2304 + 512) + 21) / 1e9, abs=0.1)
-    assert told[0]["FLOPs of training"] == pytest.approx(6e9 * told[0]["GMACs for 512x512"] * 90 * 481 * 22)
+    assert large == pytest.approx(130.1 + 64 * 64 * 512 * (9 * (2304 + 512) + 21) / 1e9, abs=0.1)
+    assert costs[0].multiply_adds == pytest.approx(3e9 * small * 90 * 481 * 22)

@@ -84,11 +84,11 @@ def complete(direction: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> 
 
 def moved(weights: Mapping[str, Tensor], axes: Sequence[Mapping[str, Tensor]], point: Sequence[float]) -> Direction:
     """The weights at a point: theta + x d + y e. An axis need not name every tensor."""
-    found = dict(weights)
+    tensors = dict(weights)
     for coordinate, axis in zip(point, axes, strict=True):
         for name, tensor in axis.items():
-            found[name] = found[name] + coordinate * tensor
-    return found
+            tensors[name] = tensors[name] + coordinate * tensor
+    return tensors
 
 
 def cosine(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> float:

@@ -5,49 +5,34 @@
 
 What is fast: batch norm is folded where no direction moves it, ReLU and sums are fused into the convolutions, the
 images lie in memory channels last and normalised, and all moving weights are one vector, of which a point is a sum of
-two or three. It is exact but for the order of float sums. bfloat16 is not: surface.py checks it against float32.
+two or three. It is exact but for the order of float sums. bfloat16 is not: computation.py checks it against float32.
 """
 
 import copy
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, fx, nn
-from torch.func import functional_call
-from torch.nn import functional
 
 from jobs.common.imports import resolve
 from jobs.common.models import graph
 from jobs.common.models.weights import Direction, places
 from jobs.common.params import StudyParams
-from jobs.loss_landscape import first_layer
+from jobs.loss_landscape.surface import first_layer
+from jobs.loss_landscape.surface.losses import LOSSES
+from jobs.loss_landscape.surface.moving_weights import MovingNetwork
+from jobs.loss_landscape.surface.scores import Scores, correct
 from service.run import reserved_device
 
 PrecisionName = Literal["float32", "bfloat16"]
-Loss = Callable[[Tensor, Tensor], Tensor]
 
 PIXELS = 1 << 18  # in a batch on a CPU: its features fit the cache, its overhead is small
 GPU_PIXELS = 1 << 22
 CENSOR_AFTER = 256  # images, from which a point may be taken to be above the bound
 CENSOR_ERRORS = 4.0  # standard errors by which its mean loss has to be above
-
-
-def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """In nats. logits (batch, classes), labels int64 (batch,). Returns (batch,)."""
-    return functional.cross_entropy(logits, labels, reduction="none")
-
-
-def mse(logits: Tensor, labels: Tensor) -> Tensor:
-    """The mean over classes of (softmax - one-hot)^2, as in the released code of Li et al. 2018. Returns (batch,)."""
-    wanted = functional.one_hot(labels, logits.shape[1])
-    return (logits.softmax(1) - wanted).square().mean(1)
-
-
-LOSSES: dict[str, Loss] = {"cross_entropy": cross_entropy, "mse": mse}
 
 
 class EvaluatorParams(StudyParams):
@@ -69,41 +54,6 @@ class EvaluatorParams(StudyParams):
     censor_above: float | None = Field(
         None, gt=0, description="stop early at points whose mean loss is above this with near certainty; none: never"
     )
-
-
-@dataclass(frozen=True)
-class Scores:
-    """What was computed at a point, image by image, as far as it went."""
-
-    losses: Tensor
-    """float32 (images,)"""
-    right: Tensor
-    """bool (images,): classified correctly"""
-    censored: bool
-    """stopped early, being far above the bound"""
-
-    @property
-    def loss(self) -> float:
-        """The mean, NaN or infinite if an image's is."""
-        return float(self.losses.double().mean())
-
-    @property
-    def accuracy(self) -> float:
-        """A share in [0, 1]."""
-        return float(self.right.double().mean())
-
-    @property
-    def not_finite(self) -> int:
-        """Images whose loss is NaN or infinite."""
-        return int((~torch.isfinite(self.losses)).sum())
-
-    def standard_error(self, population: int) -> float:
-        """Of the mean loss, of images drawn without replacement from a population: s sqrt((1 - n / N) / n)."""
-        count = len(self.losses)
-        if count >= population:
-            return 0.0
-        deviation = float(self.losses.double().std()) if count > 1 else math.nan
-        return deviation * math.sqrt((1 - count / population) / count)
 
 
 class Evaluator:
@@ -136,14 +86,14 @@ class Evaluator:
             network, axes = traced, self._shorten(traced, axes, images)
         self._base = network.to(self._device).to(memory_format=torch.channels_last)
         self._axes = axes
-        self._moving: dict[torch.dtype, _Moving] = {}
+        self._moving: dict[torch.dtype, MovingNetwork] = {}
 
     def _shorten(self, traced: fx.GraphModule, axes: list[Direction], images: Tensor) -> list[Direction]:
         some = images[:2]
         norms = _count_norms(traced)
         axes = graph.fold(traced, axes)
         self.policy.append(f"{norms - _count_norms(traced)} of {norms} batch norms folded")
-        first = first_layer.find(traced, some, len(images), len(axes))
+        first = first_layer.cacheable_layer(traced, some, len(images), len(axes))
         if self._device.type == "cpu" and graph.can_fuse():
             graph.fuse(traced, some, leave=first)
             fused = sum(isinstance(module, graph.FusedConvolution) for module in traced.modules())
@@ -162,7 +112,7 @@ class Evaluator:
         """The scores at a point. point: a coordinate for each axis."""
         dtype = torch.bfloat16 if precision == "bfloat16" and self._has_bfloat16() else torch.float32
         if dtype not in self._moving:
-            self._moving[dtype] = _Moving(self._base, self._axes, dtype)
+            self._moving[dtype] = MovingNetwork(self._base, self._axes, dtype)
             if dtype not in self._images:
                 self._images[dtype] = self._images[torch.float32].to(dtype)
         moving, images = self._moving[dtype], self._images[dtype]
@@ -177,65 +127,10 @@ class Evaluator:
                     self._first.show(moving.network, self._images[torch.float32][rows], first, point)
                 logits = moving.network(images[rows]).float()
                 losses[rows] = self._loss(logits, self._labels[rows])
-                right[rows] = _right(logits, self._labels[rows])
+                right[rows] = correct(logits, self._labels[rows])
                 if self._censor is not None and rows.stop < count and _is_above(losses[: rows.stop], self._censor):
                     return Scores(losses[: rows.stop].cpu(), right[: rows.stop].cpu(), censored=True)
         return Scores(losses.cpu(), right.cpu(), censored=False)
-
-
-class _Moving:
-    """A copy of the network whose moving weights are views of one vector."""
-
-    def __init__(self, base: nn.Module, axes: Sequence[Direction], dtype: torch.dtype) -> None:
-        self.network = copy.deepcopy(base).to(dtype)
-        wide = places(base)
-        moved = [name for name in wide if any(bool(axis[name].any()) for axis in axes if name in axis)]
-        where = next(base.parameters()).device
-        self._start = _flat([getattr(*wide[name][0]) for name in moved], where)
-        self._axes = [
-            _flat([axis.get(name, torch.zeros(getattr(*wide[name][0]).shape)) for name in moved], where)
-            for axis in axes
-        ]
-        self._now = self._start.clone()
-        self._low = self._now if dtype is torch.float32 else self._now.to(dtype)
-        held, offset = places(self.network), 0
-        for name in moved:
-            shape = getattr(*wide[name][0]).shape
-            view = _shaped(self._low[offset : offset + shape.numel()], shape)
-            offset += shape.numel()
-            for module, attribute in held[name]:
-                parameter = attribute in module._parameters
-                setattr(module, attribute, nn.Parameter(view, requires_grad=False) if parameter else view)
-
-    def move(self, point: Sequence[float]) -> None:
-        """Set the weights to theta + x d + y e."""
-        self._now.copy_(self._start)
-        for coordinate, axis in zip(point, self._axes, strict=True):
-            self._now.add_(axis, alpha=coordinate)
-        if self._low is not self._now:
-            self._low.copy_(self._now)
-
-
-def plain_scores(
-    network: nn.Module, weights: Mapping[str, Tensor], images: Tensor, labels: Tensor, loss: str, batch: int = 256
-) -> Scores:
-    """The scores of a network in evaluation mode with other weights, computed as the network is written, in float32.
-
-    weights: of any of its tensors, by their names in `state_dict`.
-    """
-    compute = resolve(loss, LOSSES, "loss")
-    losses, right = [], []
-    with torch.no_grad():
-        for some, wanted in zip(torch.split(images, batch), torch.split(labels, batch), strict=True):
-            logits = functional_call(network, dict(weights), (some,), tie_weights=True).float()
-            losses.append(compute(logits, wanted))
-            right.append(_right(logits, wanted))
-    return Scores(torch.cat(losses).cpu(), torch.cat(right).cpu(), censored=False)
-
-
-def _right(logits: Tensor, labels: Tensor) -> Tensor:
-    """Which images are classified correctly: bool (batch,). NaN is no answer."""
-    return (logits.argmax(1) == labels) & ~logits.isnan().any(1)
 
 
 def _is_above(losses: Tensor, bound: float) -> bool:
@@ -248,18 +143,3 @@ def _is_above(losses: Tensor, bound: float) -> bool:
 
 def _count_norms(network: nn.Module) -> int:
     return sum(isinstance(module, graph.NORMS) for module in network.modules())
-
-
-def _flat(parts: Sequence[Tensor], where: torch.device) -> Tensor:
-    """Tensors as one float32 vector, each in the order of memory that convolutions like: channels last."""
-    rows = [part.detach().float().to(where) for part in parts]
-    ordered = [row.permute(0, 2, 3, 1) if row.ndim == 4 else row for row in rows]
-    return torch.cat([torch.zeros(0, device=where), *(row.reshape(-1) for row in ordered)])
-
-
-def _shaped(part: Tensor, shape: torch.Size) -> Tensor:
-    """A stretch of such a vector as the tensor it was, without a copy."""
-    if len(shape) != 4:
-        return part.view(shape)
-    filters, channels, height, width = shape
-    return part.view(filters, height, width, channels).permute(0, 3, 1, 2)

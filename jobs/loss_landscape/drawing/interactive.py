@@ -5,8 +5,9 @@ import html
 import numpy as np
 import plotly.graph_objects as go
 
-from jobs.loss_landscape.figures import COLOURS, DEPTH, is_wide
-from service.errors import InputError
+from jobs.loss_landscape.drawing.parts import COLOURS
+from jobs.loss_landscape.drawing.scale import DEPTH, is_wide
+from service.errors import FieldError
 
 
 def interactive(surface: np.ndarray, x: np.ndarray, y: np.ndarray, title: str) -> str:
@@ -16,7 +17,7 @@ def interactive(surface: np.ndarray, x: np.ndarray, y: np.ndarray, title: str) -
     varies much; what is not finite is a hole. Pointing at it tells the coordinates and the loss itself.
     """
     if surface.shape != (len(y), len(x)):
-        raise InputError(f"a surface of shape {surface.shape} does not fit a grid of {len(y)} by {len(x)} points")
+        raise FieldError("shape of the surface", f"be ({len(y)}, {len(x)}), that of the grid", surface.shape)
     loss = np.where(np.isfinite(surface), surface, np.nan)
     logarithmic = is_wide(loss)
     heights = np.log10(loss.clip(min=DEPTH * np.nanmax(loss))) if logarithmic else loss

@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from jobs.common.models.weights import Direction
-from jobs.loss_landscape.evaluation import Evaluator, EvaluatorParams, Scores, plain_scores
-from jobs.loss_landscape.grid import GridParams
-from jobs.loss_landscape.refinement import Index, RefinementParams, interpolate, measure
-from service.run import Run, reserved_device
+from jobs.loss_landscape.samples import Samples
+from jobs.loss_landscape.surface.evaluator import Evaluator, EvaluatorParams
+from jobs.loss_landscape.surface.grid import GridParams
+from jobs.loss_landscape.surface.refinement import Index, RefinementParams, interpolate, measure
+from service.run import Run
 
 LOW_LOSS = 0.1  # below which bfloat16 is checked
 CHECKED = 0.01  # of all points, drawn at random, at which it is checked as well
@@ -21,20 +22,19 @@ CHECKED = 0.01  # of all points, drawn at random, at which it is checked as well
 
 @dataclass(frozen=True)
 class Subject:
-    """What all points share. images: float32 (n, channels, height, width), as the network takes them."""
+    """What all points share. samples: as the network takes them."""
 
     network: nn.Module
     axes: Sequence[Direction]
-    images: Tensor
-    labels: Tensor
+    samples: Samples
     population: int
-    """images in the set that these were drawn from"""
+    """images in the set that the samples were drawn from"""
     params: EvaluatorParams
 
     @cached_property
     def evaluator(self) -> Evaluator:
         """Made once for each worker."""
-        return Evaluator(self.network, self.axes, self.images, self.labels, self.params)
+        return Evaluator(self.network, self.axes, self.samples.images, self.samples.labels, self.params)
 
 
 def loss_at(cell: dict[str, Any], subject: Subject) -> dict[str, Any]:
@@ -86,6 +86,12 @@ class Surface:
     """measured points where the loss of an image is NaN or infinite"""
     deviations: np.ndarray
     """float64 (checked points,): of bfloat16, relative to float32"""
+    samples: int
+    """images that the loss is the mean over"""
+    population: int
+    """images in the set that these were drawn from"""
+    policy: str | None
+    """how points were computed on the workers, in words; none: the cell failed"""
 
     @property
     def x(self) -> np.ndarray:
@@ -98,7 +104,7 @@ class Surface:
 
 def compute_surface(subject: Subject, grid: GridParams, refinement: RefinementParams | None, run: Run) -> Surface:
     """The surface, of all points or of a part of them. A cell that fails leaves a NaN, and the run is partial."""
-    found: dict[Index, dict[str, Any]] = {}
+    scores_at: dict[Index, dict[str, Any]] = {}
     stream = torch.Generator().manual_seed(run.seed_for("checked"))
     drawn = (torch.rand(grid.shape, generator=stream) < CHECKED).numpy()
 
@@ -108,18 +114,19 @@ def compute_surface(subject: Subject, grid: GridParams, refinement: RefinementPa
             at = grid.point(row, column)
             cells.append({"at": at, "exact": bool(drawn[row, column]) or not any(at)})
         results = run.map(loss_at, cells, shared=subject, name="surface")
-        found.update({point: result for point, result in zip(points, results, strict=True) if result is not None})
-        return [found[point]["loss"] if point in found else float("nan") for point in points]
+        scores_at.update({point: result for point, result in zip(points, results, strict=True) if result is not None})
+        return [scores_at[point]["loss"] if point in scores_at else float("nan") for point in points]
 
     loss, measured = measure(grid.shape, refinement, losses_at)
 
     def gathered(name: str, empty: float) -> np.ndarray:
         values = np.full(grid.shape, empty)
-        for point, result in found.items():
+        for point, result in scores_at.items():
             values[point] = result[name]
         return values
 
-    deviations = [each["deviation"] for each in found.values() if each["deviation"] is not None]
+    (policy,) = run.map(policy_of, [subject.params.precision], shared=subject, name="policy")
+    deviations = [each["deviation"] for each in scores_at.values() if each["deviation"] is not None]
     return Surface(
         grid=grid,
         loss=loss,
@@ -128,44 +135,9 @@ def compute_surface(subject: Subject, grid: GridParams, refinement: RefinementPa
         measured=measured,
         censored=gathered("censored", 0).astype(bool),
         images=gathered("images", 0).astype(np.int64),
-        not_finite=sum(each["not_finite"] > 0 for each in found.values()),
+        not_finite=sum(each["not_finite"] > 0 for each in scores_at.values()),
         deviations=np.array(deviations, dtype=np.float64),
+        samples=len(subject.samples.labels),
+        population=subject.population,
+        policy=policy,
     )
-
-
-@dataclass(frozen=True)
-class Whole:
-    """A network and the whole set, for scores that are not hurried."""
-
-    network: nn.Module
-    weights: Sequence[dict[str, Tensor]]
-    """states of the network"""
-    images: Tensor
-    labels: Tensor
-    loss: str
-
-
-def part_of_scores(cell: list[int], whole: Whole) -> dict[str, float]:
-    """A cell: the sums over images first..last-1 at a state of the network, as it is written, in float32."""
-    state, first, last = cell
-    device = reserved_device()
-    scores: Scores = plain_scores(
-        whole.network.eval().to(device),
-        {name: tensor.to(device) for name, tensor in whole.weights[state].items()},
-        whole.images[first:last].to(device),
-        whole.labels[first:last].to(device),
-        whole.loss,
-    )
-    return {"loss": float(scores.losses.double().sum()), "right": float(scores.right.sum())}
-
-
-def plain_means(whole: Whole, run: Run, name: str, part: int = 2000) -> list[tuple[float, float]]:
-    """The mean loss and the accuracy at each state; NaN if a cell failed. part: images of a cell."""
-    count = len(whole.labels)
-    starts = range(0, count, part)
-    parts = [[state, first, min(first + part, count)] for state in range(len(whole.weights)) for first in starts]
-    results = run.map(part_of_scores, parts, shared=whole, name=name)
-    sums = np.zeros((len(whole.weights), 2))
-    for (state, _, _), result in zip(parts, results, strict=True):
-        sums[state] += (np.nan, np.nan) if result is None else (result["loss"], result["right"])
-    return [(float(loss), float(right)) for loss, right in sums / count]

@@ -6,6 +6,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from jobs.common.params import StudyParams
+from service.errors import FieldError
 
 MOST_POINTS = 1_000_000
 
@@ -20,7 +21,7 @@ class AxisParams(StudyParams):
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         if self.low >= self.high:
-            raise ValueError(f"low: {self.low:g} is not allowed, less than high ({self.high:g}) is")
+            raise FieldError("low", f"be below high, which is {self.high:g}", self.low)
         return self
 
     @property
@@ -38,7 +39,7 @@ class GridParams(StudyParams):
     @model_validator(mode="after")
     def _not_too_many(self) -> Self:
         if (points := self.shape[0] * self.shape[1]) > MOST_POINTS:
-            raise ValueError(f"steps: {points:,} points are not allowed, up to {MOST_POINTS:,} are")
+            raise FieldError("x.steps times y.steps", f"be at most {MOST_POINTS:,}", points)
         return self
 
     @property
@@ -50,6 +51,11 @@ class GridParams(StudyParams):
     def shape(self) -> tuple[int, int]:
         """(steps_y, steps_x); a line has one row."""
         return (1 if self.y is None else self.y.steps), self.x.steps
+
+    def with_steps(self, steps: int) -> "GridParams":
+        """The same bounds with as many points along each axis."""
+        y = None if self.y is None else self.y.model_copy(update={"steps": steps})
+        return GridParams(x=self.x.model_copy(update={"steps": steps}), y=y)
 
     def point(self, row: int, column: int) -> list[float]:
         """The coordinates of a point: one along x, and one along y if there is a second direction."""

@@ -34,10 +34,10 @@ class FirstLayer(nn.Module):
         return outputs.to(features.dtype)
 
 
-def find(graph: fx.GraphModule, some: Tensor, images: int, axes: int) -> fx.Node | None:
-    """The layer that sees the images through nothing that has weights, if keeping it pays and fits.
+def cacheable_layer(graph: fx.GraphModule, some: Tensor, images: int, axes: int) -> fx.Node | None:
+    """The layer before which nothing has weights, if it is worth keeping what it makes, and fits into memory.
 
-    some: a few images. images, axes: how many there are in all.
+    some: a few images. images, axes: how many there are in all. None if there is none.
     """
     reached: set[fx.Node] = set()
     for node in graph.graph.nodes:
@@ -90,12 +90,12 @@ class CachedLayer:
 
 def _up_to(graph: fx.GraphModule, node: fx.Node) -> fx.GraphModule:
     """The part of a graph that computes the input of a layer."""
-    wanted: Any = node.args[0]
+    last: Any = node.args[0]
     part = fx.Graph()
     copies: dict[fx.Node, fx.Node] = {}
     for each in graph.graph.nodes:
         copies[each] = part.node_copy(each, lambda old: copies[old])
-        if each is wanted:
+        if each is last:
             break
-    part.output(copies[wanted])
+    part.output(copies[last])
     return fx.GraphModule(graph, part)

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from jobs.common.models.weights import Direction, check_alike, check_finite
-from jobs.loss_landscape.directions import Ignore, check_axes, complete
-from service.errors import InputError
+from jobs.loss_landscape.planes.directions import Ignore, check_axes, complete
+from service.errors import FieldError, InputError
 
 State = Mapping[str, Tensor]
 
@@ -148,7 +148,7 @@ def _row(tensor: Tensor) -> np.ndarray:
 def _check(checkpoints: Sequence[State]) -> None:
     """InputError unless there are two checkpoints, of one architecture, and finite."""
     if len(checkpoints) < 2:
-        raise InputError(f"a trajectory needs at least two checkpoints, and there are {len(checkpoints)}")
+        raise FieldError("checkpoints", "be at least 2 for a trajectory", len(checkpoints))
     for index, checkpoint in enumerate(checkpoints):
         check_alike(checkpoints[-1], checkpoint, f"checkpoint {index}")
         check_finite(checkpoint, f"checkpoint {index}")

@@ -1,4 +1,4 @@
-"""Fewer points where a surface is dull: a coarse grid first, then more of them where it bends or crosses a contour.
+"""Fewer points where a surface is smooth: a coarse grid first, then more of them where it bends or crosses a contour.
 
 A block is a rectangle of the grid that is measured at its corners and in the middle, where a minimum might hide. It is
 halved along each side, and the halves are measured, as long as the loss at these points differs enough. What is left
@@ -33,7 +33,7 @@ class RefinementParams(StudyParams):
     )
     bend: float = Field(0.5, gt=0, description="difference of ln(loss + 0.1) in a block from which it is refined")
 
-    def is_dull(self, losses: np.ndarray) -> bool:
+    def is_smooth(self, losses: np.ndarray) -> bool:
         """Whether a block needs no more points. losses: float64 (5,), at its corners and in its middle."""
         finite = np.isfinite(losses)
         if not finite.all():
@@ -52,7 +52,7 @@ def measure(
     """
     losses, known = np.full(shape, np.nan), np.zeros(shape, dtype=bool)
 
-    def look(points: list[Index]) -> None:
+    def measure_new(points: list[Index]) -> None:
         new = sorted({point for point in points if not known[point]})
         if new:
             rows, columns = zip(*new, strict=True)
@@ -60,20 +60,20 @@ def measure(
             known[rows, columns] = True
 
     if params is None:
-        look([(row, column) for row in range(shape[0]) for column in range(shape[1])])
+        measure_new([(row, column) for row in range(shape[0]) for column in range(shape[1])])
         return losses, known
     rows, columns = (_spans(count, params.stride) for count in shape)
     blocks: list[Block] = [(*row, *column) for row in rows for column in columns]
-    dull: list[Block] = []
+    smooth: list[Block] = []
     while blocks:
-        look([point for block in blocks for point in _probes(block)])
+        measure_new([point for block in blocks for point in _probes(block)])
         bent: list[Block] = []
         for block in blocks:
-            seen = losses[tuple(zip(*_probes(block), strict=True))]
-            done = params.is_dull(seen) or len(_halves(block)) == 1
-            (dull if done else bent).append(block)
+            at_probes = losses[tuple(zip(*_probes(block), strict=True))]
+            done = params.is_smooth(at_probes) or len(_halves(block)) == 1
+            (smooth if done else bent).append(block)
         blocks = [half for block in bent for half in _halves(block)]
-    for block in dull:
+    for block in smooth:
         _fill(block, losses, known)
     return losses, known
 

@@ -1,0 +1,1 @@
+"""The Hessian of the loss: its eigenvalues, and a map of them."""

@@ -1,0 +1,128 @@
+"""The extreme eigenvalues of a symmetric matrix that is known by its products with vectors, and its eigenvectors.
+
+Source: Li et al. 2018, section 6 and figure 7 ("Are we really seeing convexity?").
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.sparse.linalg import LinearOperator, eigsh
+
+from jobs.common.models.weights import Direction
+from jobs.loss_landscape.curvature.hessian import Hessian
+from jobs.loss_landscape.planes.directions import Normalisation, rescale
+from service.errors import FieldError
+
+Product = Callable[[np.ndarray], np.ndarray]
+"""A symmetric matrix as what it does to a vector: float64 (size,) -> (size,)"""
+
+DENSE = 32  # matrices up to this size are written out: Lanczos iterations need more room than they leave
+
+
+@dataclass(frozen=True)
+class Extremes:
+    """The smallest and the largest eigenvalue. products: matrix-vector products that it took."""
+
+    smallest: float
+    largest: float
+    products: int
+
+    @property
+    def ratio(self) -> float:
+        """|smallest / largest|: near 0 where the loss is nearly convex; NaN if all eigenvalues are zero."""
+        return abs(self.smallest / self.largest) if self.largest else (float("inf") if self.smallest else float("nan"))
+
+
+def extreme_eigenvalues(product: Product, size: int, *, seed: int, tolerance: float = 0.01) -> Extremes:
+    """Both ends of a symmetric matrix's spectrum, by Lanczos iterations.
+
+    The eigenvalue of largest magnitude is one end. Shifted by it, the matrix has eigenvalues of one sign, and the one
+    of largest magnitude is the other end. (The released code shifts by 0.51 of it, which returns the first end again
+    where all eigenvalues are alike.) tolerance: relative to the width of the spectrum, or to the largest magnitude.
+    FloatingPointError if a product is not finite; scipy's ArpackNoConvergence if the iterations do not settle.
+    """
+    counted = _Counted(product, size)
+    start = _start(size, seed)
+    if not counted(start).any():  # a random vector is not orthogonal to anything: the matrix is zero
+        return Extremes(0.0, 0.0, counted.calls)
+    if size <= DENSE:
+        values = np.linalg.eigvalsh(_dense(counted, size))
+        return Extremes(float(values[0]), float(values[-1]), counted.calls)
+    operator = LinearOperator((size, size), matvec=counted, dtype=np.float64)
+    options: dict[str, Any] = {"k": 1, "which": "LM", "tol": tolerance, "v0": start, "return_eigenvectors": False}
+    one = float(eigsh(operator, **options)[0])
+    shifted = LinearOperator((size, size), matvec=lambda vector: counted(vector) - one * vector, dtype=np.float64)
+    other = float(eigsh(shifted, **options)[0]) + one
+    return Extremes(min(one, other), max(one, other), counted.calls)
+
+
+def top_eigenvectors(
+    product: Product, size: int, count: int, *, seed: int, tolerance: float = 0.01
+) -> tuple[np.ndarray, np.ndarray]:
+    """The eigenvalues of largest magnitude, the largest first, and their vectors of length 1.
+
+    Returns float64 (count,) and (count, size). The sign of a vector is chosen so that its largest entry is positive.
+    InputError if the matrix has fewer; FloatingPointError and ArpackNoConvergence as for `extreme_eigenvalues`.
+    """
+    if not 1 <= count <= size:
+        raise FieldError("eigenvectors", f"be 1 to {size}, the number of weights of the Hessian", count)
+    counted = _Counted(product, size)
+    if size <= max(DENSE, 2 * count):
+        values, vectors = np.linalg.eigh(_dense(counted, size))
+    else:
+        operator = LinearOperator((size, size), matvec=counted, dtype=np.float64)
+        values, vectors = eigsh(operator, k=count, which="LM", tol=tolerance, v0=_start(size, seed))
+    order = np.argsort(-np.abs(values), kind="stable")[:count]
+    chosen = vectors[:, order].T
+    largest = chosen[np.arange(count), np.abs(chosen).argmax(1)]
+    return values[order], chosen * np.sign(largest)[:, None]
+
+
+def eigenvector_axes(
+    hessian: Hessian, count: int = 2, *, normalisation: Normalisation = "none", seed: int, tolerance: float = 0.01
+) -> tuple[np.ndarray, list[Direction]]:
+    """The directions in which the loss bends most, as axes of a surface: eigenvalues (count,) and directions.
+
+    A direction moves the parameters of the Hessian and no others. Without normalisation its length is 1; with `filter`
+    or another, its weights are rescaled like those of a random direction, and it is an eigenvector no longer.
+    """
+    values, vectors = top_eigenvectors(hessian, hessian.size, count, seed=seed, tolerance=tolerance)
+    weights = hessian.weights
+    return values, [
+        {
+            name: rescale(part, weights[name], normalisation) if part.ndim > 1 else part
+            for name, part in hessian.unflatten(vector).items()
+        }
+        for vector in vectors
+    ]
+
+
+class _Counted:
+    """A product that counts its calls and refuses to go on with numbers that are not finite."""
+
+    def __init__(self, product: Product, size: int) -> None:
+        self._product, self._size = product, size
+        self.calls = 0
+
+    def __call__(self, vector: np.ndarray) -> np.ndarray:
+        self.calls += 1
+        result = self._product(vector.reshape(self._size))
+        if not np.isfinite(result).all():
+            raise FloatingPointError("the product of the Hessian with a vector is not finite")
+        return result
+
+
+def _start(size: int, seed: int) -> np.ndarray:
+    """Where the iterations start: without it, scipy would draw anew at every call."""
+    start: np.ndarray = torch.randn(size, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)).numpy()
+    return start
+
+
+def _dense(product: Product, size: int) -> np.ndarray:
+    """The matrix itself, made symmetric, as its rounding may not be."""
+    columns = np.stack([product(unit) for unit in np.eye(size)])
+    symmetric: np.ndarray = (columns + columns.T) / 2
+    return symmetric

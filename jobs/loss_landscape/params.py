@@ -1,0 +1,85 @@
+"""What a spec of the study says."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from jobs.common.data.images import DATASETS, DataParams
+from jobs.common.data.images.base import Split
+from jobs.common.imports import resolve
+from jobs.common.models.classifiers import ARCHITECTURES
+from jobs.common.models.network_params import StoredNetwork, TrainedNetwork
+from jobs.common.params import StudyParams
+from jobs.loss_landscape.curvature.map import CurvatureParams
+from jobs.loss_landscape.network_params import CENTRE, NetworkParams
+from jobs.loss_landscape.planes.plane_params import ModelPlane, PlaneParams, RandomPlane, TrajectoryPlane
+from jobs.loss_landscape.surface.evaluator import EvaluatorParams
+from jobs.loss_landscape.surface.grid import GridParams
+from jobs.loss_landscape.surface.losses import LOSSES
+from jobs.loss_landscape.surface.refinement import RefinementParams
+from service.errors import FieldError, InputError
+
+
+class Params(StudyParams):
+    """A network, a line or a plane through its weights, and the images that the loss is the mean over."""
+
+    network: NetworkParams = Field(TrainedNetwork(), description="the network at the centre")
+    data: DataParams = Field(DataParams(), description="the images")
+    split: Split = Field("train", description="which of them the loss is computed on")
+    images: int | None = Field(
+        None, ge=2, description="images of the split to draw, the same for all points; none: all of them"
+    )
+    plane: PlaneParams = Field(RandomPlane(), description="the directions")
+    grid: GridParams = Field(GridParams(), description="the points, in units of the directions")
+    refinement: RefinementParams | None = Field(
+        None, description="measure a coarse grid first and more only where it matters; none: every point"
+    )
+    evaluation: EvaluatorParams = Field(EvaluatorParams(), description="how a point is computed")
+    curvature: CurvatureParams | None = Field(None, description="also a map of the Hessian's eigenvalues; none: no")
+    recorded_loss: float | None = Field(
+        None, description="mean loss that the network is known to have on the split; a run warns if it has another"
+    )
+    export: tuple[Literal["h5", "vtp"], ...] = Field(
+        (), description="also as files: h5 of the released code of Li et al. 2018, vtp for ParaView"
+    )
+    publish_as: str = Field("", description="name of a network trained here in the model store; default: made of both")
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        """What is named exists, and the parts know each other."""
+        try:
+            resolve(self.data.name, DATASETS, "data set")
+            resolve(self.evaluation.loss, LOSSES, "loss")
+            for each in self.networks.values():
+                if not isinstance(each, StoredNetwork):
+                    resolve(each.classifier.name, ARCHITECTURES, "classifier")
+        except InputError as error:
+            raise ValueError(str(error)) from error
+        plane, grid = self.plane, self.grid
+        if isinstance(plane, ModelPlane) and (plane.y is None) != (grid.y is None):
+            raise ValueError("plane.y and grid.y: a plane through three networks needs both, a line neither")
+        if isinstance(plane, TrajectoryPlane):
+            if not isinstance(self.network, TrainedNetwork):
+                raise FieldError("network.kind", "be train for a plane of kind trajectory", self.network.kind)
+            if self.network.training.keep_every is None:
+                raise FieldError("network.training.keep_every", "be given for a plane of kind trajectory", None)
+        if "vtp" in self.export and grid.y is None:
+            raise FieldError("export", "be without vtp, which is for surfaces, where there is no grid.y", self.export)
+        return self
+
+    @property
+    def networks(self) -> dict[str, NetworkParams]:
+        """Every network of the landscape, by its role: CENTRE, and the axes that others lie on."""
+        networks = {CENTRE: self.network}
+        if isinstance(self.plane, ModelPlane):
+            networks["x"] = self.plane.x
+            if self.plane.y is not None:
+                networks["y"] = self.plane.y
+        return networks
+
+    @property
+    def model_name(self) -> str:
+        """Under which name a network trained here is published."""
+        assert isinstance(self.network, TrainedNetwork)
+        data, network = (name.rpartition(":")[2] for name in (self.data.name, self.network.classifier.name))
+        return self.publish_as or f"{data}-{network}-landscape".replace("_", "-").lower()

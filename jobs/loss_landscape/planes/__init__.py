@@ -1,0 +1,1 @@
+"""Lines and planes through weight space, and the directions that span them."""

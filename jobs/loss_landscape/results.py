@@ -1,0 +1,155 @@
+"""What a run writes down: metrics, arrays, tables, figures and files."""
+
+import numpy as np
+
+from jobs.common.models.weights import tensors
+from jobs.loss_landscape import figures
+from jobs.loss_landscape.curvature.map import Curvature
+from jobs.loss_landscape.drawing.content import CurvatureMap, Curve, Landscape, Path
+from jobs.loss_landscape.drawing.interactive import interactive
+from jobs.loss_landscape.drawing.scale import is_wide
+from jobs.loss_landscape.files import direction_file
+from jobs.loss_landscape.files.surface_files import SurfaceFile, vtk_polydata, write_surface
+from jobs.loss_landscape.networks import LandscapeNetwork
+from jobs.loss_landscape.params import Params
+from jobs.loss_landscape.planes.axes import Axes
+from jobs.loss_landscape.planes.directions import cosine
+from jobs.loss_landscape.planes.path import TrainingPath
+from jobs.loss_landscape.surface.computation import Surface
+from jobs.loss_landscape.surface.plain import MeanScore
+from service.run import Run, Trial
+
+DISAGREEMENT = 0.02  # of the centre's loss with the recorded one, relative, from which a run warns
+
+
+def keep_directions(axes: Axes, centre: LandscapeNetwork, run: Run) -> None:
+    """The directions as a file that a later run around the same network can read."""
+    run.file(
+        "directions.safetensors",
+        direction_file.encode(axes.directions, tensors(centre.network), axes.made),
+        title=f"The directions, {axes.made}: for plane.kind file",
+    )
+
+
+def keep_surface(
+    params: Params, centre: LandscapeNetwork, axes: Axes, surface: Surface, score: MeanScore, run: Run
+) -> None:
+    """The surface as metrics, arrays, figures and files. score: of the centre over the whole split."""
+    _log(axes, surface, score, run)
+    for name in ("loss", "accuracy", "error", "measured", "censored"):
+        run.array(name, getattr(surface, name), title=f"{name}, (steps_y, steps_x)")
+    run.array("x", surface.x, title="coordinates along x")
+    if surface.y is not None:
+        run.array("y", surface.y, title="coordinates along y")
+    run.table("about", _about(params, axes, surface), title="How the surface was computed")
+    expected = params.recorded_loss if params.recorded_loss is not None else centre.recorded.get(params.split)
+    if expected is not None and not abs(score.loss - expected) <= DISAGREEMENT * max(abs(expected), 1e-3):
+        run.warn(
+            f"the loss at the centre is {score.loss:.6g}, but {expected:.6g} is recorded: other data, another "
+            "normalisation or other weights than it was trained with"
+        )
+    _draw(params, surface, centre.name, run)
+    _export(params, surface, run)
+
+
+def keep_path(path: TrainingPath, surface: Surface, axes: Axes, centre: LandscapeNetwork, run: Run) -> None:
+    """The path of training as a table and over the surface."""
+    assert surface.y is not None
+    columns = zip(path.epochs, path.coordinates, path.loss, path.projected_loss, strict=True)
+    rows = [
+        {"epoch": epoch, "x": float(x), "y": float(y), "loss": float(loss), "loss_in_plane": float(projected)}
+        for epoch, (x, y), loss, projected in columns
+    ]
+    run.table("path", rows, title="The path of training")
+    drawn = Path(
+        path.coordinates,
+        np.array(path.epochs),
+        path.loss,
+        path.projected_loss,
+        (axes.explained[0], axes.explained[1]),
+    )
+    landscape = Landscape(
+        centre.name, surface.x, surface.y, surface.loss, surface.censored, ("axis 1", "axis 2"), surface.measured
+    )
+    run.figure("trajectory", figures.trajectory(landscape, drawn), title="The path of training over the loss")
+
+
+def keep_curvature(curvature: Curvature, centre: LandscapeNetwork, run: Run) -> None:
+    """The Hessian's extreme eigenvalues as arrays and as a figure."""
+    smallest, largest, grid = curvature.smallest, curvature.largest, curvature.grid
+    run.array("smallest_eigenvalue", smallest, title="smallest eigenvalue of the Hessian")
+    run.array("largest_eigenvalue", largest, title="largest eigenvalue of the Hessian")
+    if grid.y is None:
+        drawn = CurvatureMap(centre.name, grid.x.coordinates, None, smallest[0], largest[0])
+    else:
+        drawn = CurvatureMap(centre.name, grid.x.coordinates, grid.y.coordinates, smallest, largest)
+    run.figure("curvature", figures.eigenvalue_ratios([drawn]), title="Ratio of the Hessian's extreme eigenvalues")
+
+
+def landscape_of(trial: Trial) -> Landscape:
+    """The surface of a trial that has ended."""
+    x, y, loss, censored, measured = (trial.array(name) for name in ("x", "y", "loss", "censored", "measured"))
+    return Landscape(trial.label, x, y, loss, censored, measured=measured)
+
+
+def curve_of(trial: Trial) -> Curve:
+    """The line of a trial that has ended."""
+    loss, accuracy, error = (trial.array(name)[0] for name in ("loss", "accuracy", "error"))
+    label = trial.variant or "all"
+    return Curve(label, trial.array("x"), loss, accuracy, error, trial.params.split == "test")
+
+
+def _log(axes: Axes, surface: Surface, score: MeanScore, run: Run) -> None:
+    finite = surface.loss[np.isfinite(surface.loss)]
+    metrics = {
+        "centre_loss": score.loss,
+        "centre_accuracy": score.accuracy,
+        "points": int(surface.measured.sum()),
+        "images_per_point": float(surface.images[surface.measured].mean()),
+        "not_finite": surface.not_finite,
+        "censored": int(surface.censored.sum()),
+    }
+    if len(finite):
+        metrics |= {"lowest": finite.min(), "median": float(np.median(finite)), "highest": finite.max()}
+    if len(surface.deviations):
+        metrics["deviation"] = surface.deviations.max()
+    if len(axes.directions) == 2:
+        metrics["cosine"] = cosine(*axes.directions)
+    run.log(step=run.step + 1 if run.rows else 0, **metrics)
+
+
+def _about(params: Params, axes: Axes, surface: Surface) -> list[dict[str, str | None]]:
+    """How the surface was computed, as rows of a table."""
+    mean = f"mean over {surface.samples:,} of {surface.population:,} images ({params.split})"
+    rows: list[dict[str, str | None]] = [
+        {"what": "directions", "value": axes.made},
+        {"what": "loss", "value": f"{params.evaluation.loss}, {mean}"},
+        {"what": "evaluation", "value": surface.policy},
+    ]
+    if len(surface.deviations):
+        median, most = np.median(surface.deviations), surface.deviations.max()
+        error = f"median {median:.2g}, largest {most:.2g}, of {len(surface.deviations)} points computed in float32"
+        rows.append({"what": "relative error of bfloat16", "value": error})
+    return rows
+
+
+def _draw(params: Params, surface: Surface, title: str, run: Run) -> None:
+    if surface.y is None:
+        curve = Curve(title, surface.x, surface.loss[0], surface.accuracy[0], surface.error[0], params.split == "test")
+        run.figure("curve", figures.curves([curve]), title="Loss and accuracy along the line")
+    else:
+        landscape = Landscape(title, surface.x, surface.y, surface.loss, surface.censored, measured=surface.measured)
+        run.figure("contour", figures.contours([landscape]), title="Contours of the loss")
+        run.figure("surface", figures.surfaces([landscape]), title="The loss as a surface")
+        run.html("surface", interactive(surface.loss, surface.x, surface.y, title), title="The loss, to be turned")
+
+
+def _export(params: Params, surface: Surface, run: Run) -> None:
+    if "h5" in params.export:
+        values = {f"{params.split}_loss": surface.loss, f"{params.split}_acc": 100 * surface.accuracy}
+        if surface.y is None:
+            values = {name: array[0] for name, array in values.items()}
+        run.file("surface.h5", write_surface(SurfaceFile(surface.x, surface.y, values)), title="As HDF5")
+    if "vtp" in params.export and surface.y is not None:
+        text = vtk_polydata(surface.loss, surface.x, surface.y, log=is_wide(surface.loss))
+        run.file("surface.vtp", text.encode(), title="For ParaView")

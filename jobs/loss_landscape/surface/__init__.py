@@ -1,0 +1,1 @@
+"""The loss at the points of a grid: which points, and how it is computed fast."""
