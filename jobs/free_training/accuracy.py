@@ -17,8 +17,8 @@ from jobs.common.training.optimizers import device_of
 class Verdict:
     """What an attack did to each image of a set."""
 
-    stands: Tensor
-    """bool (images,): classified correctly, and not broken"""
+    robust: Tensor
+    """bool (images,): classified correctly, and the attack did not succeed"""
     queries: Tensor
     """int64 (images,): forward passes"""
     gradients: Tensor
@@ -44,15 +44,15 @@ def attacked(
 
     The result depends on the batch, but not on the number of ranks.
     """
-    books = torch.zeros(3, len(images), dtype=torch.int64)  # stands, queries, gradients
+    counters = torch.zeros(3, len(images), dtype=torch.int64)  # robust, queries, gradients
     warnings: dict[str, None] = {}
     device = device_of(network)
     for index, rows in _batches(len(images), batch):
         result = attack.run(network, images.images(rows).to(device), images.labels[rows].to(device), ball, seed(index))
-        books[:, rows] = torch.stack([(~result.broken).long(), result.queries, result.gradients]).cpu()
+        counters[:, rows] = torch.stack([(~result.successful).long(), result.queries, result.gradients]).cpu()
         warnings |= dict.fromkeys(result.warnings)
-    stands, queries, gradients = parallel.total(books)
-    return Verdict(stands.bool(), queries, gradients, tuple(warnings))
+    robust, queries, gradients = parallel.total(counters)
+    return Verdict(robust.bool(), queries, gradients, tuple(warnings))
 
 
 def _batches(count: int, batch: int) -> Iterator[tuple[int, Tensor]]:

@@ -48,16 +48,16 @@ class Evaluation:
         return _share(self.right)
 
     def robust(self, ball: Ball) -> float:
-        """What stands after all attacks within a ball."""
-        standing = self.right
+        """The share that is robust to all attacks within a ball."""
+        robust = self.right
         for each in self.attacks:
             if each.ball == ball:
-                standing = standing & each.verdict.stands
-        return _share(standing)
+                robust = robust & each.verdict.robust
+        return _share(robust)
 
     def robust_to(self, ball: Ball) -> dict[str, float]:
-        """What stands after each attack within a ball."""
-        return {each.name: _share(each.verdict.stands) for each in self.attacks if each.ball == ball}
+        """The share that is robust to each attack within a ball."""
+        return {each.name: _share(each.verdict.robust) for each in self.attacks if each.ball == ball}
 
     def rows(self) -> list[dict[str, Any]]:
         """A row for each attack and ball. queries, gradients: passes spent on an image, in the mean."""
@@ -68,7 +68,7 @@ class Evaluation:
                 "epsilon": each.ball.epsilon,
                 "images": len(self.right),
                 "clean": self.clean,
-                "robust": _share(each.verdict.stands),
+                "robust": _share(each.verdict.robust),
                 "queries": float(each.verdict.queries.double().mean()),
                 "gradients": float(each.verdict.gradients.double().mean()),
                 "warnings": "; ".join(each.verdict.warnings),

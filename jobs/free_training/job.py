@@ -10,7 +10,7 @@ Metrics, for `sweep.metric` and schedulers (accuracies are shares of images in [
     gradient_evaluations            at every report: forward and backward passes of a batch, so far
     train_seconds                   at every report: time of training so far, without validation
     collapsed_at                    if catastrophic overfitting stopped training: the update at which it was seen
-    clean, robust                   at the end, on test images: robust is what stands after all attacks
+    clean, robust                   at the end, on test images: robust to all attacks
     robust_NAME                     at the end, for each attack of the evaluation, at the epsilon of training
 
 Specs to begin with: configs/free_training/.

@@ -1,4 +1,4 @@
-"""What training minimises and attacks maximise, with the books of what it cost."""
+"""What training minimises and attacks maximise, with the counters of what it cost."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -162,9 +162,9 @@ class _Training:
         attack = PGD(steps=stop.steps, step_size=0.25)
         self.network.eval()
         images, labels = self.whole.to(self.device), self.labels.to(self.device)
-        broken = attack.run(self.network, images, labels, self.ball, self.run.seed_for("watch", self.done)).broken
+        attacked = attack.run(self.network, images, labels, self.ball, self.run.seed_for("watch", self.done))
         self.network.train()
-        robust = 1 - float(broken.double().mean())
+        robust = 1 - float(attacked.successful.double().mean())
         if robust < self.healthy.accuracy - stop.drop:
             self.network.load_state_dict(self.healthy.weights)
             self.collapsed = True
@@ -232,4 +232,4 @@ def validate(network: nn.Module, data: TrainingData, ball: Ball, params: Trainin
         lambda index: run.seed_for("validation", index),
     )
     network.train()
-    return {"val_clean": float(right.double().mean()), "val_robust": float(verdict.stands.double().mean())}
+    return {"val_clean": float(right.double().mean()), "val_robust": float(verdict.robust.double().mean())}

@@ -1,8 +1,8 @@
 """Robustness evaluation: how much of its accuracy a trained classifier keeps under attack.
 
 The images are cut into slices. Each attack at each epsilon on each slice is one cell, computed on any worker; attacks
-do not see what others have broken, so each has a curve of its own, and the worst case counts an image as broken if any
-attack broke it. An attack for the smallest perturbation is run once, at the largest epsilon, and tells the others.
+do not know where others succeeded, so each has a curve of its own; in the worst case an image is robust to all of them.
+An attack for the smallest perturbation is run once, at the largest epsilon, and gives the outcomes at the others.
 
 Metrics, for `sweep.metric` (shares of the images in [0, 1]); one row for each epsilon, ascending, so that the values
 logged last are those of the largest:
@@ -140,7 +140,7 @@ def run(params: Params, run: Run) -> None:
     )
     largest = params.epsilons[-1]
     if examples := _examples(images, {name: results[name, largest][0] for name in params.attacks}, params.show):
-        title = f"Images and what broke them, {params.norm} {largest:.3g}"
+        title = f"Images and adversarial images, {params.norm} {largest:.3g}"
         run.figure("adversarials", figures.adversarial_images(examples), title=title)
     searching = [name for name, attack in params.attacks.items() if minimum_norm(attack)]
     if least := tables.distances(correct, outcomes, searching):
@@ -190,7 +190,7 @@ def _curve(label: str, attack: str, rows: Sequence[dict[str, Any]]) -> figures.C
 
 
 def _examples(images: ImageSet, results: Mapping[str, dict[str, Any] | None], most: int) -> list[figures.Example]:
-    """The first images that an attack broke, each as the first such attack left it.
+    """The first images on which an attack succeeded, each as the first such attack left it.
 
     results: of the first slice, by the name of the attack; None for a cell that failed.
     """

@@ -1,7 +1,7 @@
 """What attacks leave of a network's accuracy: per image, per attack and epsilon, and in the worst case over attacks.
 
-An image stands if it is classified correctly and not broken. Cells that failed leave images that no attack saw; those
-count as standing, so that accuracies are upper bounds, which robust accuracy under any attack is anyway.
+An image is robust if it is classified correctly and the attack does not succeed on it. Images of cells that failed were
+not attacked; they count as robust, so that accuracies are upper bounds, which those under any attack are anyway.
 """
 
 from collections.abc import Sequence
@@ -26,9 +26,9 @@ class Outcome:
     """of the attack"""
     kind: str
     ball: Ball
-    seen: Tensor
-    """bool (images,): by the attack; the others are those of cells that failed"""
-    stands: Tensor
+    attacked: Tensor
+    """bool (images,): those that the attack was tried on; the others are of cells that failed"""
+    robust: Tensor
     """bool (images,)"""
     distances: Tensor
     """(images,): the least norm known to change the answer; 0 if the answer is wrong already, inf if none is known"""
@@ -43,13 +43,13 @@ class Outcome:
 
     @property
     def accuracy(self) -> float:
-        """The share of images that stand."""
-        return float(self.stands.double().mean())
+        """The share of images that are robust."""
+        return float(self.robust.double().mean())
 
     def within(self, epsilon: float) -> "Outcome":
         """The outcome at a smaller epsilon, for an attack that looks for the least norm whatever epsilon is."""
         ball = Ball(self.ball.norm, epsilon)
-        return replace(self, ball=ball, stands=self.distances > ball.longest)
+        return replace(self, ball=ball, robust=self.distances > ball.longest)
 
 
 def minimum_norm(attack: Attack) -> bool:
@@ -70,7 +70,7 @@ def gathered(
     correct: bool (images,), which are classified correctly. slices: first image of each and the first after it.
     """
     count = len(correct)
-    seen, stands = torch.zeros(count, dtype=torch.bool), correct.clone()
+    attacked, robust = torch.zeros(count, dtype=torch.bool), correct.clone()
     distances = torch.where(correct, torch.inf, 0.0)
     queries, gradients = torch.zeros(2, count, dtype=torch.int64)
     seconds, warnings = 0.0, []
@@ -78,36 +78,36 @@ def gathered(
         if result is None:
             continue
         here = slice(first, end)
-        seen[here], stands[here], distances[here] = True, ~result["broken"], result["distances"].float()
+        attacked[here], robust[here], distances[here] = True, ~result["successful"], result["distances"].float()
         queries[here], gradients[here] = result["queries"], result["gradients"]
         seconds += result["seconds"]
         warnings += result["warnings"]
-    return Outcome(name, kind, ball, seen, stands, distances, queries, gradients, seconds, tuple(warnings))
+    return Outcome(name, kind, ball, attacked, robust, distances, queries, gradients, seconds, tuple(warnings))
 
 
 def worst_case(outcomes: Sequence[Outcome]) -> Tensor:
-    """Which images stand after all attacks at one epsilon: bool (images,)."""
-    return torch.stack([each.stands for each in outcomes]).all(0)
+    """Which images are robust to all attacks at one epsilon: bool (images,)."""
+    return torch.stack([each.robust for each in outcomes]).all(0)
 
 
-def rises(name: str, epsilons: Sequence[float], stands: Sequence[Tensor]) -> list[str]:
-    """Images broken at one epsilon that stand at the next larger: its ball holds the smaller one, so they cannot.
+def rises(name: str, epsilons: Sequence[float], robust: Sequence[Tensor]) -> list[str]:
+    """Images robust at one epsilon but not at a smaller one: the larger ball holds the smaller, so they are not.
 
-    epsilons: ascending. stands: bool (images,), for each. One sentence for each pair of epsilons where accuracy rises.
+    epsilons: ascending. robust: bool (images,), for each. One sentence for each pair of epsilons where accuracy rises.
     """
     found = []
-    for (smaller, before), (larger, after) in pairwise(zip(epsilons, stands, strict=True)):
+    for (smaller, before), (larger, after) in pairwise(zip(epsilons, robust, strict=True)):
         if (gain := int(after.sum()) - int(before.sum())) > 0:
             missed = int((after & ~before).sum())
             found.append(
-                f"{name} leaves {gain} more images standing at epsilon {larger:g} than at {smaller:g}: it misses at "
-                f"least {missed} that can be broken, so it needs more steps or restarts"
+                f"{name} leaves {gain} more images robust at epsilon {larger:g} than at {smaller:g}: it misses at "
+                f"least {missed} that are not, so it needs more steps or restarts"
             )
     return found
 
 
 def square_breaks_more(outcomes: Sequence[Outcome]) -> list[str]:
-    """Gradients may be masked if Square, which needs none, breaks what gradient attacks at the same epsilon do not."""
+    """Gradients may be masked if Square, which needs none, succeeds where gradient attacks of the same epsilon fail."""
     by_gradients = [each for each in outcomes if each.kind != "square"]
     if not by_gradients or len(by_gradients) == len(outcomes):
         return []
@@ -118,8 +118,8 @@ def square_breaks_more(outcomes: Sequence[Outcome]) -> list[str]:
 def lacking(outcomes: Sequence[Outcome]) -> list[str]:
     """What cells that failed leave open, at one epsilon."""
     return [
-        f"{each.name} did not see {int((~each.seen).sum())} of {len(each.seen)} images, because cells failed: they "
-        "count as standing, so robust accuracy is an upper bound"
+        f"{each.name} was not tried on {int((~each.attacked).sum())} of {len(each.attacked)} images, because cells "
+        "failed: they count as robust, so robust accuracy is an upper bound"
         for each in outcomes
-        if not bool(each.seen.all())
+        if not bool(each.attacked.all())
     ]

@@ -67,9 +67,9 @@ def predict(span: Span, subject: Subject) -> Tensor:
 def attack(cell: dict[str, Any], subject: Subject) -> dict[str, Any]:
     """Attack the images of a slice.
 
-    cell: span; attack, its kind and options; epsilon; seed; show, how many broken images are kept.
-    Returns tensors (slice,): broken, distances (the least norm known to break an image, or inf), queries, gradients;
-    shown, the rows of broken images (k,), their adversarials (k, channels, height, width) and the classes that the
+    cell: span; attack, its kind and options; epsilon; seed; show, how many adversarial images are kept.
+    Returns tensors (slice,): successful, distances (the least norm known to succeed, or inf), queries, gradients;
+    shown, the rows of successes (k,), their adversarials (k, channels, height, width) and the classes that the
     network gives to these (k,); seconds and warnings.
     """
     began = time.perf_counter()
@@ -79,12 +79,12 @@ def attack(cell: dict[str, Any], subject: Subject) -> dict[str, Any]:
     result = chosen.run(network, images, labels, Ball(subject.norm, cell["epsilon"]), cell["seed"])
     seconds = time.perf_counter() - began
     # those at distance 0 were misclassified without an attack
-    shown = (result.broken & (result.distances > 0)).nonzero().flatten()[: cell["show"]]
+    shown = (result.successful & (result.distances > 0)).nonzero().flatten()[: cell["show"]]
     adversarials = result.adversarials[shown]
     with torch.no_grad():
         predictions = network(adversarials).argmax(1) if len(shown) else shown
     return {
-        "broken": result.broken.cpu(),
+        "successful": result.successful.cpu(),
         "distances": result.minimum_distances.cpu(),
         "queries": result.queries.cpu(),
         "gradients": result.gradients.cpu(),

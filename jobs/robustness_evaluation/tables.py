@@ -25,15 +25,15 @@ def accuracies(correct: Tensor, outcomes: Outcomes) -> list[dict[str, Any]]:
     for epsilon, attacked in outcomes.items():
         for each in attacked:
             work = {"queries": _mean(each.queries), "gradients": _mean(each.gradients), "seconds": each.seconds}
-            rows.append(_accuracy(each.name, epsilon, each.stands) | work)
+            rows.append(_accuracy(each.name, epsilon, each.robust) | work)
         rows.append(_accuracy(WORST_CASE, epsilon, worst_case(attacked)))
     return rows
 
 
-def _accuracy(attack: str, epsilon: float, stands: Tensor) -> dict[str, Any]:
-    low, high = wilson(int(stands.sum()), len(stands))
-    row = {"attack": attack, "epsilon": epsilon, "accuracy": _mean(stands), "low": low, "high": high}
-    return {**row, "images": len(stands), "queries": None, "gradients": None, "seconds": None}
+def _accuracy(attack: str, epsilon: float, robust: Tensor) -> dict[str, Any]:
+    low, high = wilson(int(robust.sum()), len(robust))
+    row = {"attack": attack, "epsilon": epsilon, "accuracy": _mean(robust), "low": low, "high": high}
+    return {**row, "images": len(robust), "queries": None, "gradients": None, "seconds": None}
 
 
 def warnings(outcomes: Outcomes) -> list[dict[str, Any]]:
@@ -55,17 +55,17 @@ def warnings(outcomes: Outcomes) -> list[dict[str, Any]]:
         for sentence in (*square_breaks_more(attacked), *lacking(attacked)):
             warn(WORST_CASE, epsilon, sentence, None)
     curves = {
-        each.name: [attacked[place].stands for attacked in outcomes.values()] for place, each in _attacks(outcomes)
+        each.name: [attacked[place].robust for attacked in outcomes.values()] for place, each in _attacks(outcomes)
     }
     curves[WORST_CASE] = [worst_case(attacked) for attacked in outcomes.values()]
-    for name, stands in curves.items():
-        for sentence in rises(name, list(outcomes), stands):
+    for name, robust in curves.items():
+        for sentence in rises(name, list(outcomes), robust):
             warn(name, None, sentence, None)
     return list(rows.values())
 
 
 def distances(correct: Tensor, outcomes: Outcomes, names: Sequence[str]) -> list[dict[str, Any]]:
-    """Quartiles of the least perturbations that break images classified correctly, of the attacks that look for them.
+    """Quartiles of the least perturbations of images classified correctly, of the attacks that look for them.
 
     found: the share of these images that one is known for; the quartiles are over all, infinite beyond that share.
     """
@@ -88,11 +88,11 @@ def images(data: ImageSet, predictions: Tensor, outcomes: Outcomes) -> list[dict
     rows = []
     for epsilon, attacked in outcomes.items():
         for each in attacked:
-            columns = (each.seen, ~each.stands, each.distances, each.queries, each.gradients)
-            for index, (seen, broken, distance, queries, gradients) in enumerate(
+            columns = (each.attacked, ~each.robust, each.distances, each.queries, each.gradients)
+            for index, (tried, successful, distance, queries, gradients) in enumerate(
                 zip(*(column.tolist() for column in columns), strict=True)
             ):
-                told = {"broken": broken, "distance": distance, "queries": queries, "gradients": gradients}
+                outcome = {"successful": successful, "distance": distance, "queries": queries, "gradients": gradients}
                 rows.append(
                     {
                         "index": index,
@@ -100,7 +100,7 @@ def images(data: ImageSet, predictions: Tensor, outcomes: Outcomes) -> list[dict
                         "prediction": predicted[index],
                         "attack": each.name,
                         "epsilon": epsilon,
-                        **(told if seen else dict.fromkeys(told)),
+                        **(outcome if tried else dict.fromkeys(outcome)),
                     }
                 )
     return rows

@@ -261,7 +261,7 @@ def compute(model: Victim, work: AttackWork, limits: Attacks, stopped: Stopped) 
     found = {
         "adversarials": result.adversarials.cpu().numpy(),
         **work.told(before, labels, targets, after, rounded),
-        "broken": result.broken.cpu().numpy(),
+        "broken": result.successful.cpu().numpy(),
         "distance": result.distances.cpu().numpy(),
         "minimum_distance": torch.where(minimum.isfinite(), minimum, -1.0).numpy(),
         "queries": result.queries.cpu().numpy(),

@@ -6,9 +6,9 @@
     AutoAttack    the standard ensemble, Square with 5,000 windows
 
 All in L-infinity, in one batch, on one thread. The images are classified correctly and half of them are robust: a PGD
-of 100 steps with 5 restarts does not break them. The fewer images, the more it helps that our ensemble aims at several
-classes in one pass; with many, all libraries wait for the same convolutions. The libraries take turns; the ratio of the
-medians is printed, and how many samples each left standing. Where a library has no attack of that strength, or is not
+of 100 steps with 5 restarts does not succeed on them. The fewer images, the more it helps that our ensemble aims at
+several classes in one pass; with many, all libraries wait for the same convolutions. The libraries take turns; the ratio of the
+medians is printed, and how many samples are robust to each. Where a library has no attack of that strength, or is not
 installed, it is said to be absent: foolbox has PGD alone, and the AutoAttack of adversarial-robustness-toolbox consists
 of other attacks.
 """
@@ -68,12 +68,13 @@ def trained() -> nn.Module:
 
 
 def half_robust(net: nn.Module) -> tuple[Tensor, Tensor]:
-    """As many images that a strong PGD breaks as such that it does not, in turn."""
+    """As many images on which a strong PGD succeeds as such on which it does not, in turn."""
     data = DataParams(name="photo_patches").load("test")
     images, labels = data.images(torch.arange(1000)), data.labels[:1000]
     right = net(images).argmax(1) == labels
-    broken = PGD(steps=100, restarts=5).run(net, images, labels, Ball("Linf", EPSILON)).broken
-    robust, weak = (~broken).nonzero().squeeze(1), (broken & right).nonzero().squeeze(1)
+    result = PGD(steps=100, restarts=5).run(net, images, labels, Ball("Linf", EPSILON))
+    robust = (~result.successful).nonzero().squeeze(1)
+    weak = (result.successful & right).nonzero().squeeze(1)
     half = min(len(robust), len(weak))
     rows = torch.stack([robust[:half], weak[:half]], dim=1).flatten()
     return images[rows], labels[rows]
@@ -179,19 +180,19 @@ def main() -> None:
         images, labels = all_images[:count], all_labels[:count]
         having = {name: attacks[attack] for name, attacks in runs.items() if attack in attacks}
         seconds: dict[str, list[float]] = {name: [] for name in having}
-        standing: dict[str, int] = {}
+        robust: dict[str, int] = {}
         for round_ in range(rounds + (rounds > 1)):
             for name, run in having.items():
                 torch.manual_seed(round_)
                 spent, adversarials = quietly(run, images, labels)
-                standing[name] = int((net(adversarials).argmax(1) == labels).sum())
+                robust[name] = int((net(adversarials).argmax(1) == labels).sum())
                 if round_ or rounds == 1:  # the first warms up
                     seconds[name].append(spent)
         for name, each in seconds.items():
             ratio = median(each) / median(seconds["ours"])  # how many times as fast ours is
             print(
                 f"{attack:11} {name:31} {len(images) / median(each):8.2f} images/s, ours {ratio:5.2f} times; "
-                f"{standing[name]} of {len(images)} stand",
+                f"{robust[name]} of {len(images)} robust",
                 flush=True,
             )
         for name in [library.__name__ for library in LIBRARIES if library.__name__ not in having]:

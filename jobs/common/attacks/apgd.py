@@ -59,7 +59,7 @@ class _AutoPGD(Attack):
 
 
 class APGD(_AutoPGD):
-    """Auto-PGD on one loss. A restart is given to the samples that still stand."""
+    """Auto-PGD on one loss. A restart is given to the samples on which it has not succeeded yet."""
 
     kind: Literal["apgd"] = Field("apgd", description="auto-PGD: projected ascent that finds its own step sizes")
     loss: LossName = Field("cross_entropy", description="what is maximised")
@@ -69,7 +69,7 @@ class APGD(_AutoPGD):
 
     def attack(self, search: Search, generator: torch.Generator) -> None:
         for _ in range(self.restarts):
-            rows = search.standing
+            rows = search.remaining
             self._start(search, rows, [search.goal[rows]], LOSSES[self.loss], generator)
 
 
@@ -93,7 +93,7 @@ class APGDTargeted(_AutoPGD):
     def attack(self, search: Search, generator: torch.Generator) -> None:
         for group in groups(search, self.targets):
             for _ in range(self.restarts):
-                rows = search.standing
+                rows = search.remaining
                 aims = [aim_at(search, rows, rank) for rank in group]
                 self._start(search, rows, aims, LOSSES[self.loss], generator)
 
@@ -176,6 +176,6 @@ def _leave(search: Search, climb: Climb, rule: Steps, logits: Tensor) -> None:
     if len(reached):
         reached = reached[first_of_each(climb.rows[reached])]
         search.record(climb.rows[reached], climb.points[reached], logits[reached])
-        standing = ~search.broken[climb.rows]
-        climb.keep(standing)
-        rule.keep(standing)
+        remaining = ~search.successful[climb.rows]
+        climb.keep(remaining)
+        rule.keep(remaining)

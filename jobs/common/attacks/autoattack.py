@@ -1,7 +1,7 @@
-"""AutoAttack: an ensemble of attacks without parameters to tune, each for the samples that those before left standing.
+"""AutoAttack: an ensemble of attacks without parameters to tune, each for the samples on which none before succeeded.
 
 Sources: Croce & Hein 2020 ("Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free
-attacks"); in L1 Croce & Hein 2021 ("Mind the box"). evaluation.py runs it over a whole data set.
+attacks"); in L1 Croce & Hein 2021 ("Mind the box").
 """
 
 from typing import Literal
@@ -74,10 +74,10 @@ class AutoAttack(Attack):
         search.warnings += self.doubts(search.model, search.images, search.goal.labels, classes)
         search.model = prepared(search.model, search.images[:FEW])
         for name, component in self.components(search.ball.norm, classes, search.goal.targets is not None).items():
-            before = 1 - float(search.broken.double().mean())
+            before = 1 - float(search.successful.double().mean())
             component.attack(search, torch.Generator(search.images.device).manual_seed(generator.initial_seed()))
             if name == "square":
-                search.warnings += checks.square_after_gradients(before, 1 - float(search.broken.double().mean()))
+                search.warnings += checks.square_after_gradients(before, 1 - float(search.successful.double().mean()))
 
     def doubts(self, model: Model, images: Tensor, labels: Tensor, classes: int) -> list[str]:
         """What makes these attacks too weak for the model, one sentence each, from a few passes over a batch."""

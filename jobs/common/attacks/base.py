@@ -1,12 +1,12 @@
 """The interface of all attacks: what is attacked, within which ball, what counts as success, what comes out.
 
     result = PGD(steps=20).run(model, images, labels, Ball("Linf", 8 / 255), seed=0)
-    result.broken        # which samples the attack broke
-    result.adversarials  # the images that broke them
+    result.successful    # on which samples the attack succeeded
+    result.adversarials  # the images that it found for them
 
 An attack is a frozen set of parameters with one method, `attack(search, generator)`. It asks the `Search` for logits
-and gradients, hands every candidate back to it, and goes on with the samples that still stand: a broken one leaves the
-batch at once. The search keeps the books: what broke whom, and how many queries and gradients were spent on whom.
+and gradients, hands every candidate back to it, and goes on with the samples that remain: one on which it succeeded
+leaves the batch at once. The search counts the queries and gradients of each sample.
 """
 
 from abc import abstractmethod
@@ -37,13 +37,13 @@ class Result:
     """What an attack did to each sample of a batch."""
 
     adversarials: Tensor
-    """(batch, channels, height, width): what broke it; of one that stands the attack's last candidate"""
-    broken: Tensor
+    """(batch, channels, height, width): the first that succeeded; if none did, the attack's last candidate"""
+    successful: Tensor
     """bool (batch,)"""
     distances: Tensor
     """(batch,): norm of adversarial - image"""
     minimum_distances: Tensor
-    """(batch,): the least norm known to break it, beyond epsilon too if a minimum-norm attack looked there; or inf"""
+    """(batch,): the least norm known to succeed, beyond epsilon too if a minimum-norm attack looked there; or inf"""
     queries: Tensor
     """int64 (batch,): forward passes"""
     gradients: Tensor
@@ -53,10 +53,10 @@ class Result:
 
 
 class Search:
-    """The books of one attack, or of several in turn, on one batch.
+    """The state of one attack, or of several in turn, on one batch.
 
     rows: int64 (k,), places in the whole batch; points: (k, channels, height, width), their candidates, which must lie
-    in the ball and in the box. A sample that is at its goal from the start is broken at distance 0. InputError: the
+    in the ball and in the box. A sample that is at its goal from the start is a success at distance 0. InputError: the
     model gives anything but finite logits for what the goal is about, or labels or targets are not among the classes.
     """
 
@@ -68,15 +68,15 @@ class Search:
         self.clean_logits = self.logits(torch.arange(len(images), device=images.device), images)
         checks.check_logits(self.clean_logits, goal.labels, goal.targets)
         self.adversarials = images.clone()
-        self.broken = goal.reached(self.clean_logits)
-        self.minimum_distances = torch.where(self.broken, 0.0, torch.inf).to(images.dtype)
-        self.shares = self.broken.float()
+        self.successful = goal.reached(self.clean_logits)
+        self.minimum_distances = torch.where(self.successful, 0.0, torch.inf).to(images.dtype)
+        self.shares = self.successful.float()
         self._gradients_checked = False
 
     @property
-    def standing(self) -> Tensor:
-        """The rows that are not broken."""
-        return (~self.broken).nonzero().squeeze(1)
+    def remaining(self) -> Tensor:
+        """The rows on which no attack has succeeded."""
+        return (~self.successful).nonzero().squeeze(1)
 
     def logits(self, rows: Tensor, points: Tensor) -> Tensor:
         """(k, classes). Counts one query for each row."""
@@ -109,38 +109,40 @@ class Search:
         return logits, losses, gradient
 
     def record(self, rows: Tensor, points: Tensor, logits: Tensor) -> Tensor:
-        """Keep the candidates, and note which samples they break: bool (k,). A broken one keeps what broke it first.
+        """Keep the candidates. Returns which of them succeed: bool (k,). A sample keeps its first success.
 
-        A map that still stands keeps what brought the most of its pixels to the goal. The rows must be distinct.
+        A map without success keeps what brought the most of its pixels to the goal. The rows must be distinct.
         """
         shares = self.goal[rows].share(logits)
         now = shares == 1
-        rows, points, hits, shares = kept(~self.broken[rows] & (shares >= self.shares[rows]), rows, points, now, shares)
+        rows, points, hits, shares = kept(
+            ~self.successful[rows] & (shares >= self.shares[rows]), rows, points, now, shares
+        )
         self.keep(rows, points)
         self.shares[rows] = shares
-        self.broken[rows[hits]] = True
+        self.successful[rows[hits]] = True
         return now
 
     def keep(self, rows: Tensor, points: Tensor) -> None:
-        """Keep candidates that broke nothing, of samples that still stand."""
+        """Keep candidates that did not succeed, of samples that remain."""
         self.adversarials.index_copy_(0, rows, points.detach())
 
     def record_minimum(self, rows: Tensor, points: Tensor) -> None:
-        """Note points that are known to be at the goal, in the ball or not. Those in the ball break their samples.
+        """Note points that are known to be at the goal, in the ball or not. Those in the ball are successes.
 
         For attacks that look for the smallest perturbation. The rows must be distinct.
         """
         norms = self.ball.norms(points - self.images[rows])
         self.minimum_distances[rows] = torch.minimum(self.minimum_distances[rows], norms)
-        breaks = (norms <= self.ball.longest) & ~self.broken[rows]
-        self.adversarials[rows[breaks]] = points[breaks]
-        self.broken[rows[breaks]] = True
+        successes = (norms <= self.ball.longest) & ~self.successful[rows]
+        self.adversarials[rows[successes]] = points[successes]
+        self.successful[rows[successes]] = True
 
     def result(self) -> Result:
         distances = self.ball.norms(self.adversarials - self.images)
-        minimum = torch.where(self.broken, torch.minimum(distances, self.minimum_distances), self.minimum_distances)
+        minimum = torch.where(self.successful, torch.minimum(distances, self.minimum_distances), self.minimum_distances)
         return Result(
-            self.adversarials, self.broken, distances, minimum, self.queries, self.gradients, tuple(self.warnings)
+            self.adversarials, self.successful, distances, minimum, self.queries, self.gradients, tuple(self.warnings)
         )
 
 
@@ -195,14 +197,14 @@ class Attack(StudyParams):
 
     @abstractmethod
     def cost(self, norm: Norm, classes: int, targeted: bool) -> Cost:
-        """What a sample that stands to the end costs, and no sample exceeds, beside the pass over its clean image.
+        """What a sample without success costs, and no sample exceeds, beside the pass over its clean image.
 
         classes: of the model. targeted: each sample has a target of its own.
         """
 
     @abstractmethod
     def attack(self, search: Search, generator: torch.Generator) -> None:
-        """Try to break what stands. Everything random comes from the generator."""
+        """Try to succeed on what remains. Everything random comes from the generator."""
 
 
 def kept(keep: Tensor, *states: Tensor) -> tuple[Tensor, ...]:

@@ -18,7 +18,7 @@ FACTOR = 10  # by which the trade-off grows while it fails
 
 
 class CarliniWagner(Attack):
-    """Smallest L2 perturbation. It breaks a sample if it is no longer than epsilon; all that it finds are reported.
+    """Smallest L2 perturbation. It succeeds if this is no longer than epsilon; all that it finds are reported.
 
     Minimises ||x' - x||^2 + c max(kappa - margin(x'), 0) over w, x' = (tanh w + 1) / 2, by Adam, for each sample by
     itself; c grows tenfold until it succeeds, then its interval is halved. Source: Carlini & Wagner 2017, sections V
@@ -38,7 +38,7 @@ class CarliniWagner(Attack):
         return Cost(forward=self.steps, backward=self.steps).times(self.binary_search_steps)
 
     def attack(self, search: Search, generator: torch.Generator) -> None:
-        rows = search.standing
+        rows = search.remaining
         if not len(rows):
             return
         images = search.images[rows]

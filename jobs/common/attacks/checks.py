@@ -167,7 +167,7 @@ def gradients_inside(model: Callable[[Tensor], Tensor], images: Tensor) -> list[
 
 
 def square_after_gradients(before: float, after: float) -> list[str]:
-    """Square, without gradients, broke what gradient attacks had not. before, after: robust accuracies in [0, 1]."""
+    """Square, without gradients, succeeded where gradient attacks failed. before, after: robust accuracy in [0, 1]."""
     if before - after <= SQUARE_GAIN:
         return []
     return [

@@ -36,7 +36,9 @@ class FAB(Attack):
     alpha_max: float = Field(0.1, ge=0, le=1, description="largest weight of the way that begins at the image")
     eta: float = Field(1.05, ge=1, le=2, description="length of a step, 1: up to the border")
     beta: float = Field(0.9, gt=0, le=1, description="what a perturbation is multiplied with once it is misclassified")
-    minimise: bool = Field(True, description="go on below epsilon for the least norm; false: to break is enough")
+    minimise: bool = Field(
+        True, description="go on below epsilon for the least norm; false: any perturbation in the ball is enough"
+    )
 
     def cost(self, norm: Norm, classes: int, targeted: bool) -> Cost:
         if self.targets == 0 and not targeted:
@@ -46,11 +48,11 @@ class FAB(Attack):
 
     def attack(self, search: Search, generator: torch.Generator) -> None:
         nearest = self.targets == 0 and search.goal.targets is None
-        first = search.standing
+        first = search.remaining
         found, least = search.images.clone(), torch.full_like(search.minimum_distances, torch.inf)
         for group in [range(1)] if nearest else groups(search, self.targets):
             for restart in range(self.restarts):
-                rows = first if self.minimise else search.standing
+                rows = first if self.minimise else search.remaining
                 if not len(rows):
                     break
                 aim = None if nearest else joined([aim_at(search, rows, rank) for rank in group])
@@ -67,7 +69,7 @@ class FAB(Attack):
     ) -> None:
         """One start. aim: classes aimed at; none: the nearest. found, least: of the whole batch, improved in place.
 
-        The same row may walk to several classes; all its walks end with the first that breaks it.
+        The same row may walk to several classes; all its walks end with the first that succeeds.
         """
         ball, images, goal = search.ball, search.images[rows], search.goal[rows]
         for _ in range(self.steps):
@@ -86,9 +88,9 @@ class FAB(Attack):
             if not self.minimise and bool((norms <= ball.longest).any()):
                 inside = rows[shortest][norms[order] <= ball.longest]
                 search.record_minimum(inside, found[inside])
-                standing = ~search.broken[rows]
-                rows, points, images = rows[standing], points[standing], images[standing]
-                goal, aim = goal[standing], None if aim is None else aim[standing]
+                remaining = ~search.successful[rows]
+                rows, points, images = rows[remaining], points[remaining], images[remaining]
+                goal, aim = goal[remaining], None if aim is None else aim[remaining]
                 if not len(rows):
                     return
 

@@ -29,7 +29,7 @@ class FGSM(Attack):
         return Cost(forward=2, backward=1)
 
     def attack(self, search: Search, generator: torch.Generator) -> None:
-        rows = search.standing
+        rows = search.remaining
         if not len(rows):
             return
         images = search.images[rows]
@@ -39,7 +39,7 @@ class FGSM(Attack):
 
 
 class PGD(Attack):
-    """Many steps up the loss, each projected back. A restart is given to the samples that still stand."""
+    """Many steps up the loss, each projected back. A restart is given to those on which it has not succeeded."""
 
     takes_maps: ClassVar[bool] = True
 
@@ -63,7 +63,7 @@ class PGD(Attack):
             self._start(search, generator)
 
     def _start(self, search: Search, generator: torch.Generator) -> None:
-        rows = search.standing
+        rows = search.remaining
         if not len(rows):
             return
         images, aim = search.images[rows], search.goal[rows]

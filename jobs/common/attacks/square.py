@@ -19,7 +19,7 @@ HALVED_AFTER = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 
 
 class Square(Attack):
-    """Random windows, each kept if it raises the margin of the goal; a sample stops when it breaks.
+    """Random windows, each kept if it raises the margin of the goal; a sample leaves at the first success.
 
     The samples of a batch share the places of the windows. The schedule of their areas and the start of each norm are
     those of AutoAttack's code.
@@ -39,7 +39,7 @@ class Square(Attack):
             self._start(search, generator)
 
     def _start(self, search: Search, generator: torch.Generator) -> None:
-        rows = search.standing
+        rows = search.remaining
         if not len(rows):
             return
         changes: type[Stripes | Bumps] = Stripes if search.ball.norm == "Linf" else Bumps

@@ -14,7 +14,7 @@ BATCH = 128
 def groups(search: Search, most: int) -> Iterator[range]:
     """The ranks 2 to most + 1 among the clean logits, of those that there are; one if the search has targets.
 
-    The first comes alone, since it breaks the most, then as many together as fill a batch with what stands by then.
+    The first comes alone, since it succeeds most often, then as many together as fill a batch with what remains.
     """
     classes = search.clean_logits.shape[1]
     ranks = range(2, 1 + min(most + 1, classes)) if search.goal.targets is None else range(2, 3)
@@ -22,7 +22,7 @@ def groups(search: Search, most: int) -> Iterator[range]:
     while place < len(ranks):
         yield ranks[place : place + together]
         place += together
-        together = max(1, BATCH // max(1, int((~search.broken).sum())))
+        together = max(1, BATCH // max(1, int((~search.successful).sum())))
 
 
 def aim_at(search: Search, rows: Tensor, rank: int) -> Goal:

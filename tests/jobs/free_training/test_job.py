@@ -81,11 +81,11 @@ def test_a_trial_leaves_a_table_and_a_model_that_answers_alike(make_run: Any, tm
     assert net(images).shape == (24, 10)
     assert float((net(images).argmax(1) == test.labels).double().mean()) == handle.metrics["clean"]
     seeds = [handle.seed_for("attack", "pgd", index) for index in range(3)]
-    stands = [
-        ~PGD(steps=5).run(net, images[rows], test.labels[rows], Ball("Linf", 0.1), seeds[index]).broken
+    robust = [
+        ~PGD(steps=5).run(net, images[rows], test.labels[rows], Ball("Linf", 0.1), seeds[index]).successful
         for index, rows in enumerate(torch.arange(24).split(10))
     ]
-    assert float(torch.cat(stands).double().mean()) == pytest.approx(at_training["pgd"])
+    assert float(torch.cat(robust).double().mean()) == pytest.approx(at_training["pgd"])
 
 
 def test_the_same_seed_gives_the_same_numbers(make_run: Any) -> None:

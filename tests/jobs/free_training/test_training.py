@@ -201,7 +201,7 @@ def test_best_weights_are_those_of_the_best_validation(make_run: Any) -> None:
         seeds = [run.seed_for("validation", index) for index in range(9)]
         accuracy = {
             "val_clean": correct(net, held_out, 4),
-            "val_robust": attacked(net, held_out, params.validation, BALL, 4, seeds.__getitem__).stands,
+            "val_robust": attacked(net, held_out, params.validation, BALL, 4, seeds.__getitem__).robust,
         }[aim]
         best = max(row[aim] for row in run.rows)
         assert accuracy.double().mean() == pytest.approx(best) and best > min(row[aim] for row in run.rows)
@@ -360,6 +360,6 @@ def test_an_attacked_set_is_the_same_whatever_the_batches_of_other_ranks(make_ru
         attack.run(net, images.images(rows), images.labels[rows], BALL, 100 + index)
         for index, rows in enumerate(torch.arange(10).split(4))
     ]
-    assert torch.equal(verdict.stands, torch.cat([~each.broken for each in alone]))
+    assert torch.equal(verdict.robust, torch.cat([~each.successful for each in alone]))
     assert torch.equal(verdict.gradients, torch.cat([each.gradients for each in alone]))
     assert torch.equal(correct(net, images, 3), net(images.images(torch.arange(10))).argmax(1) == images.labels)

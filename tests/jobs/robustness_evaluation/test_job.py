@@ -49,8 +49,8 @@ def test_a_linear_model_keeps_exactly_what_it_can(make_run):
         worst = accuracy["worst case", epsilon]
         assert share <= worst["accuracy"] <= min(accuracy[name, epsilon]["accuracy"] for name in attacks)
         assert worst["low"] < worst["accuracy"] < worst["high"]
-    broken = [row for row in rows(handle.folder, "images") if row["broken"]]
-    assert not any(exact[row["epsilon"]][row["index"]] for row in broken), "nothing is broken that cannot be"
+    successes = [row for row in rows(handle.folder, "images") if row["successful"]]
+    assert not any(exact[row["epsilon"]][row["index"]] for row in successes), "no success where none is possible"
 
     with torch.no_grad():
         predictions = DIGITS.model(DIGITS.images).argmax(1)
@@ -61,7 +61,7 @@ def test_a_linear_model_keeps_exactly_what_it_can(make_run):
     assert [row["prediction"] for row in images] == predictions.tolist()
     for row in images:
         wrong = row["label"] != row["prediction"]
-        assert (row["distance"] == 0) == wrong and (row["distance"] <= 0.0501) == row["broken"]
+        assert (row["distance"] == 0) == wrong and (row["distance"] <= 0.0501) == row["successful"]
         assert row["gradients"] <= 20 and (row["queries"] <= 22) and (row["gradients"] == 0) == wrong
     told = accuracy["pgd", 0.05]
     assert told["queries"] == pytest.approx(sum(row["queries"] for row in images) / 500)
@@ -81,7 +81,7 @@ def test_a_search_for_the_least_norm_is_made_once_and_tells_all_epsilons(make_ru
     for row in rows(handle.folder, "images"):
         by_epsilon[row["epsilon"]].append(row)
     assert [row["distance"] for row in by_epsilon[0.02]] == [row["distance"] for row in by_epsilon[0.2]]
-    assert [row["broken"] for row in by_epsilon[0.02]] == [row["distance"] <= 0.02001 for row in by_epsilon[0.02]]
+    assert [row["successful"] for row in by_epsilon[0.02]] == [row["distance"] <= 0.02001 for row in by_epsilon[0.02]]
     assert len({row["cell"] for row in cell_rows(handle)}) == 3, "one for each slice"
     (least,) = rows(handle.folder, "distances")
     for index, row in enumerate(by_epsilon[0.2]):  # exact robustness ends below what was found, and not far below
@@ -130,9 +130,9 @@ def test_cells_that_fail_leave_an_upper_bound_and_are_tried_again(store_uri, tmp
     state = runner.start(tried, Execution(serial=True))
     assert state.status == "partial" and "1 of 3 cells of attacks failed" in state.failure.message
     folder = open_store(store_uri) / "runs" / state.id / "trials" / "000"
-    sentence = "one_step did not see 20 of 60 images, because cells failed: they count as standing, so"
+    sentence = "one_step was not tried on 20 of 60 images, because cells failed: they count as robust, so"
     assert sentence in warned(folder) and "upper bound" in warned(folder)
-    unseen = [row["index"] for row in rows(folder, "images") if row["broken"] is None]
+    unseen = [row["index"] for row in rows(folder, "images") if row["successful"] is None]
     assert unseen == list(range(20, 40))
     before, counted = rows(folder, "accuracy")[1], attacked()
     assert counted == Counter({"0": 1, "20": 2, "40": 1})
@@ -141,7 +141,7 @@ def test_cells_that_fail_leave_an_upper_bound_and_are_tried_again(store_uri, tmp
     assert runner.resume(open_store(store_uri), state.id, Execution(serial=True)).status == "finished"
     assert attacked() - counted == Counter({"20": 1}), "what was there is not computed again"
     assert rows(folder, "accuracy")[1]["accuracy"] < before["accuracy"]
-    assert all(row["broken"] is not None for row in rows(folder, "images"))
+    assert all(row["successful"] is not None for row in rows(folder, "images"))
 
 
 def test_masked_gradients_are_flagged(make_run):
@@ -190,7 +190,7 @@ def test_ray_equals_serial(tmp_path, monkeypatch, ray_session):
     for table in ("images", "accuracy"):
         serial, ray = ([{**row, "seconds": 0} for row in rows(folder, table)] for folder in folders)
         assert serial == ray
-    assert {row["broken"] for row in rows(folders[0], "images") if row["distance"] != 0} == {True, False}
+    assert {row["successful"] for row in rows(folders[0], "images") if row["distance"] != 0} == {True, False}
 
 
 def test_a_model_of_the_store_of_the_run(store_uri):

@@ -14,14 +14,14 @@ from jobs.robustness_evaluation.slices import spans
 
 
 def outcome(
-    name: str, stands: list[int], epsilon: float = 0.1, kind: str = "pgd", warnings: tuple[str, ...] = ()
+    name: str, robust: list[int], epsilon: float = 0.1, kind: str = "pgd", warnings: tuple[str, ...] = ()
 ) -> Outcome:
-    """What an attack did that saw all images and broke those without a 1."""
-    still = torch.tensor(stands).bool()
+    """What an attack did that was tried on all images and succeeded on those without a 1."""
+    still = torch.tensor(robust).bool()
     work = torch.full(still.shape, 7)
     distances = torch.where(still, torch.inf, epsilon)
-    seen = torch.ones_like(still)
-    return Outcome(name, kind, Ball("Linf", epsilon), seen, still, distances, work, work, 1.0, warnings)
+    attacked = torch.ones_like(still)
+    return Outcome(name, kind, Ball("Linf", epsilon), attacked, still, distances, work, work, 1.0, warnings)
 
 
 @given(st.integers(1, 500), st.integers(1, 500))
@@ -31,7 +31,7 @@ def test_slices_cover_all_images_once(count: int, size: int) -> None:
     assert all(end - first == size for first, end in cut[:-1]) and 0 < cut[-1][1] - cut[-1][0] <= size
 
 
-def test_the_worst_case_is_what_stands_after_all() -> None:
+def test_the_worst_case_is_robust_to_all() -> None:
     attacked = [outcome("one", [1, 1, 0, 0]), outcome("other", [1, 0, 1, 0])]
     assert robustness.worst_case(attacked).tolist() == [True, False, False, False]
     rows = tables.accuracies(torch.tensor([True, True, True, False]), {0.1: attacked})
@@ -52,9 +52,9 @@ def test_which_attacks_look_for_the_least_norm() -> None:
     assert not robustness.minimum_norm(PGD()) and not robustness.minimum_norm(AutoAttack())
 
 
-def test_cells_that_failed_leave_images_standing() -> None:
+def test_cells_that_failed_count_as_robust() -> None:
     result = {
-        "broken": torch.tensor([True, False]),
+        "successful": torch.tensor([True, False]),
         "distances": torch.tensor([0.05, 0.3]),
         "queries": torch.tensor([3, 4]),
         "gradients": torch.tensor([1, 2]),
@@ -63,21 +63,23 @@ def test_cells_that_failed_leave_images_standing() -> None:
     }
     correct = torch.tensor([True, True, False, True])
     whole = robustness.gathered("a", "pgd", Ball("Linf", 0.1), correct, [(0, 2), (2, 4)], [result, None])
-    assert whole.seen.tolist() == [True, True, False, False]
-    assert whole.stands.tolist() == [False, True, False, True], "a wrong answer stands in no case"
+    assert whole.attacked.tolist() == [True, True, False, False]
+    assert whole.robust.tolist() == [False, True, False, True], "a wrong answer is never robust"
     assert whole.distances.tolist() == pytest.approx([0.05, 0.3, 0.0, math.inf])
     assert (whole.seconds, whole.warnings, whole.queries.tolist()) == (2.0, ("a doubt",), [3, 4, 0, 0])
-    assert whole.within(0.04).stands.tolist() == [True, True, False, True]
+    assert whole.within(0.04).robust.tolist() == [True, True, False, True]
     (sentence,) = robustness.lacking([whole, outcome("b", [1, 1, 1, 1])])
-    assert sentence.startswith("a did not see 2 of 4 images") and sentence.endswith("robust accuracy is an upper bound")
+    assert sentence.startswith("a was not tried on 2 of 4 images") and sentence.endswith(
+        "robust accuracy is an upper bound"
+    )
 
 
-def test_more_epsilon_cannot_leave_more_standing() -> None:
+def test_more_epsilon_cannot_leave_more_robust() -> None:
     falling = [torch.tensor(each).bool() for each in ([1, 1, 1], [1, 0, 1], [0, 0, 1])]
     assert robustness.rises("a", [0.1, 0.2, 0.3], falling) == []
     rising = [torch.tensor(each).bool() for each in ([0, 0, 1, 1], [1, 1, 0, 1], [1, 0, 0, 0])]
     assert robustness.rises("a", [0.1, 0.2, 0.3], rising) == [
-        "a leaves 1 more images standing at epsilon 0.2 than at 0.1: it misses at least 2 that can be broken, so it "
+        "a leaves 1 more images robust at epsilon 0.2 than at 0.1: it misses at least 2 that are not, so it "
         "needs more steps or restarts"
     ]
 

@@ -68,7 +68,7 @@ def test_the_answer_is_that_of_the_library() -> None:
     work = work_of({"steps": 8, "restarts": 2, "seed": 5}, model, images=images, labels=labels)
     answer = run(work, model).answer
     expected = PGD(steps=8, restarts=2).run(net.requires_grad_(False), images, labels, Ball("Linf", 0.1), seed=5)
-    np.testing.assert_array_equal(answer["broken"], expected.broken)
+    np.testing.assert_array_equal(answer["broken"], expected.successful)
     np.testing.assert_allclose(answer["adversarials"], expected.adversarials, atol=1e-5)
     np.testing.assert_array_equal(answer["queries"], expected.queries)
     np.testing.assert_array_equal(answer["gradients"], expected.gradients)

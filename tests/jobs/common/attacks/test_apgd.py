@@ -30,18 +30,18 @@ def test_exact_robustness_of_a_linear_model(digits: LinearDigits, epsilon: float
     ball, exact = Ball("Linf", epsilon), digits.robust("Linf", epsilon)
     for attack in (APGDTargeted(), APGD(), APGD(loss="dlr"), APGD(loss="margin")):
         found = attack.run(digits.model, digits.images, digits.labels, ball)
-        assert not (found.broken & exact).any()
+        assert not (found.successful & exact).any()
         assert ball.holds(found.adversarials - digits.images).all()
         if isinstance(attack, APGDTargeted):
-            assert float((~found.broken).float().mean() - exact.float().mean()) <= 0.002
+            assert float((~found.successful).float().mean() - exact.float().mean()) <= 0.002
 
 
 @pytest.mark.parametrize(("norm", "epsilon"), [("L2", 0.4), ("L1", 2.0)])
 def test_exact_robustness_in_other_norms(digits: LinearDigits, norm: str, epsilon: float) -> None:
     ball, exact = Ball(norm, epsilon), digits.robust(norm, epsilon)  # type: ignore[arg-type]
     found = APGDTargeted(large_epsilon=norm == "L1").run(digits.model, digits.images, digits.labels, ball)
-    assert not (found.broken & exact).any()
-    assert float((~found.broken).float().mean() - exact.float().mean()) <= 0.004
+    assert not (found.successful & exact).any()
+    assert float((~found.successful).float().mean() - exact.float().mean()) <= 0.004
 
 
 class Spy(nn.Module):
@@ -59,7 +59,7 @@ class Spy(nn.Module):
 @pytest.mark.parametrize(("norm", "epsilon"), [("Linf", 0.1), ("L2", 0.5)])
 @pytest.mark.parametrize("kind", ["cross_entropy", "dlr", "targeted"])
 def test_the_released_code_step_by_step(norm: str, epsilon: float, kind: str) -> None:
-    """On samples that stand, both ask about the same points from the start to the last step."""
+    """On robust samples, both ask about the same points from the start to the last step."""
     model, images, labels = (each[:40] if isinstance(each, Tensor) else each for each in digits_net())
     attack: Attack
     reference: Callable[[Tensor, Tensor], Tensor]
@@ -72,12 +72,12 @@ def test_the_released_code_step_by_step(norm: str, epsilon: float, kind: str) ->
         loss = {"cross_entropy": "ce", "dlr": "dlr"}[kind]
         reference = APGDAttack(spied, 50, norm, eps=epsilon, seed=5, loss=loss).perturb
     ball = Ball(norm, epsilon)  # type: ignore[arg-type]
-    for _ in range(3):  # only those that stand, also from other starts: the batch changes the starts
-        stand = ~attack.run(model, images, labels, ball, seed=5).broken
-        images, labels = images[stand], labels[stand]
+    for _ in range(3):  # only the robust ones, also from other starts: the batch changes the starts
+        robust = ~attack.run(model, images, labels, ball, seed=5).successful
+        images, labels = images[robust], labels[robust]
     assert len(images) >= 5
     ours = Spy(model).eval()
-    assert not attack.run(ours, images, labels, ball, seed=5).broken.any()
+    assert not attack.run(ours, images, labels, ball, seed=5).successful.any()
     with torch.random.fork_rng():
         reference(images, labels)
     passes = [torch.stack([each for each in spy.asked]) for spy in (ours, spied)]
@@ -98,8 +98,8 @@ def test_in_l1() -> None:
         assert found.adversarials.min() >= 0 and found.adversarials.max() <= 1
         with torch.random.fork_rng():
             reference = APGDAttack(model, 50, "L1", eps=1.5, seed=0, use_largereps=large).perturb(images, labels)
-        assert found.broken.sum() >= (predictions(model, reference) != labels).sum() - 1
-        assert 0 < found.broken.sum() < 40
+        assert found.successful.sum() >= (predictions(model, reference) != labels).sum() - 1
+        assert 0 < found.successful.sum() < 40
 
 
 def test_samples_that_leave_change_nothing_for_the_others() -> None:
@@ -107,7 +107,7 @@ def test_samples_that_leave_change_nothing_for_the_others() -> None:
     model, images, labels = (each[:30] if isinstance(each, Tensor) else each for each in digits_net())
     ball = Ball("Linf", 0.15)
     whole = APGD(restarts=1).run(model, images, labels, ball)
-    assert 3 < whole.broken.sum() < 27
+    assert 3 < whole.successful.sum() < 27
 
     class Stubborn(nn.Module):
         """Never admits defeat: what breaks is noted, and all samples go on."""
@@ -124,8 +124,8 @@ def test_samples_that_leave_change_nothing_for_the_others() -> None:
             return logits + (nn.functional.one_hot(labels, 10) * (best * lost)[:, None])
 
     stubborn = Stubborn().eval()
-    assert not APGD().run(stubborn, images, labels, ball).broken.any()
-    assert stubborn.lost.tolist() == whole.broken.tolist()
+    assert not APGD().run(stubborn, images, labels, ball).successful.any()
+    assert stubborn.lost.tolist() == whole.successful.tolist()
 
 
 def test_work_is_counted() -> None:
@@ -144,8 +144,8 @@ def test_towards_targets() -> None:
     targets = (labels + 1) % 10
     for attack in (APGD(loss="margin"), APGD(), APGDTargeted()):
         found = attack.run(model, images, labels, Ball("Linf", 0.5), targets=targets)
-        assert found.broken.sum() > 5
-        assert (predictions(model, found.adversarials) == targets)[found.broken].all()
+        assert found.successful.sum() > 5
+        assert (predictions(model, found.adversarials) == targets)[found.successful].all()
 
 
 def test_large_epsilon_is_for_l1() -> None:

@@ -1,4 +1,4 @@
-"""What is true of every attack: seeds, the ball, the books, and no trace left behind."""
+"""What is true of every attack: seeds, the ball, the counters, and no trace left behind."""
 
 import pytest
 import torch
@@ -30,7 +30,7 @@ def test_every_attack(attack: Attack, ball: Ball, digits: LinearDigits) -> None:
     found = attack.run(digits.model, images, labels, ball, seed=5)
 
     again = attack.run(digits.model, images, labels, ball, seed=5)
-    for field in ("adversarials", "broken", "distances", "minimum_distances", "queries", "gradients"):
+    for field in ("adversarials", "successful", "distances", "minimum_distances", "queries", "gradients"):
         assert torch.equal(getattr(found, field), getattr(again, field)), f"{field} differ under the same seed"
     assert torch.equal(stream, torch.random.get_rng_state()), "the global stream of random numbers moved"
     assert torch.equal(before, images)
@@ -39,12 +39,12 @@ def test_every_attack(attack: Attack, ball: Ball, digits: LinearDigits) -> None:
 
     assert found.adversarials.amin() >= 0 and found.adversarials.amax() <= 1
     assert ball.holds(found.adversarials - images).all()
-    assert torch.equal(predictions(digits.model, found.adversarials) != labels, found.broken)
+    assert torch.equal(predictions(digits.model, found.adversarials) != labels, found.successful)
     torch.testing.assert_close(found.distances, ball.norms(found.adversarials - images))
-    assert (found.minimum_distances[found.broken] <= found.distances[found.broken]).all()
+    assert (found.minimum_distances[found.successful] <= found.distances[found.successful]).all()
     assert not found.adversarials.requires_grad
     wrong = predictions(digits.model, images) != labels
-    assert found.broken[wrong].all() and not found.distances[wrong].any() and (found.queries[wrong] == 1).all()
+    assert found.successful[wrong].all() and not found.distances[wrong].any() and (found.queries[wrong] == 1).all()
 
 
 @pytest.mark.parametrize("attack", EXAMPLES, ids=lambda attack: attack.kind)
@@ -54,7 +54,7 @@ def test_nothing_to_do(attack: Attack) -> None:
     labels = (predictions(model, images) + 1) % 10
     for rows in (slice(0, 3), slice(0, 1)):
         found = attack.run(model, images[rows], labels[rows], Ball("L2", 0.1))
-        assert found.broken.all() and not found.distances.any() and not found.minimum_distances.any()
+        assert found.successful.all() and not found.distances.any() and not found.minimum_distances.any()
         assert (found.queries == 1).all() and not found.gradients.any()
 
 
@@ -68,10 +68,10 @@ def test_another_seed_is_another_start(digits: LinearDigits) -> None:
 def test_what_broke_a_sample_first_is_kept() -> None:
     images, goal = torch.zeros(3, 1, 2, 2), Goal(torch.tensor([0, 0, 0]))
     search = Search(lambda points: torch.tensor([[2.0, 0.0]]).expand(len(points), 2), images, goal, Ball("L2", 1.0))
-    rows, breaks, stands = torch.tensor([0, 2]), torch.tensor([[0.0, 1.0]] * 2), torch.tensor([[1.0, 0.0]] * 2)
-    for value, logits in ((0.1, stands), (0.2, breaks), (0.3, breaks), (0.4, stands)):
+    rows, success, failure = torch.tensor([0, 2]), torch.tensor([[0.0, 1.0]] * 2), torch.tensor([[1.0, 0.0]] * 2)
+    for value, logits in ((0.1, failure), (0.2, success), (0.3, success), (0.4, failure)):
         search.record(rows, torch.full((2, 1, 2, 2), value), logits)
-    assert search.standing.tolist() == [1]
+    assert search.remaining.tolist() == [1]
     torch.testing.assert_close(search.result().distances, torch.tensor([0.4, 0.0, 0.4]))
 
 
@@ -82,7 +82,7 @@ def test_minimum_norms_beyond_epsilon_are_noted_but_break_nothing() -> None:
     search.record_minimum(torch.tensor([1, 2]), points)
     search.record_minimum(torch.tensor([2]), points[1:] + 0.05)
     result = search.result()
-    assert result.broken.tolist() == [False, True, False]
+    assert result.successful.tolist() == [False, True, False]
     torch.testing.assert_close(result.minimum_distances, torch.tensor([torch.inf, 0.9, 1.8]))
     torch.testing.assert_close(result.distances, torch.tensor([0.0, 0.9, 0.0]))
 

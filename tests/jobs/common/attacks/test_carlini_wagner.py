@@ -27,10 +27,10 @@ def test_known_distances() -> None:
     assert (found.minimum_distances >= exact * (1 - 1e-4)).all()
     assert (found.minimum_distances <= exact * 1.1).all()
     assert found.minimum_distances.median() <= exact.median() * 1.02
-    assert torch.equal(found.broken, found.minimum_distances <= epsilon + 1e-5)
-    assert 2 < found.broken.sum() < 10
-    torch.testing.assert_close(found.distances[found.broken], found.minimum_distances[found.broken])
-    assert not found.distances[~found.broken].any(), "beyond epsilon the image stays"
+    assert torch.equal(found.successful, found.minimum_distances <= epsilon + 1e-5)
+    assert 2 < found.successful.sum() < 10
+    torch.testing.assert_close(found.distances[found.successful], found.minimum_distances[found.successful])
+    assert not found.distances[~found.successful].any(), "beyond epsilon the image stays"
 
 
 def test_distances_of_foolbox(digits: LinearDigits, foolbox: ModuleType) -> None:
@@ -41,7 +41,7 @@ def test_distances_of_foolbox(digits: LinearDigits, foolbox: ModuleType) -> None
     reference = foolbox.attacks.L2CarliniWagnerAttack(steps=200, binary_search_steps=6, abort_early=False)
     _, adversarials, _ = reference(foolbox.PyTorchModel(digits.model, bounds=(0, 1)), images, labels, epsilons=None)
     expected = (adversarials - images).flatten(1).norm(dim=1)
-    assert found.broken.all()
+    assert found.successful.all()
     assert (found.minimum_distances <= expected * 1.05 + 1e-3).all()
     torch.testing.assert_close(found.minimum_distances.median(), expected.median(), rtol=0.02, atol=1e-3)
 
@@ -51,7 +51,7 @@ def test_pixels_of_black_and_white_can_move() -> None:
     model, images = linear(weights, torch.zeros(4)), random_images(6, 1, 8, 8).round()
     labels = predictions(model, images)
     found = CarliniWagner(binary_search_steps=5, initial_constant=1.0).run(model, images, labels, Ball("L2", 3.0))
-    assert found.broken.all()
+    assert found.successful.all()
     assert (predictions(model, found.adversarials) != labels).all()
 
 
@@ -62,9 +62,9 @@ def test_targets_and_confidence(confidence: float) -> None:
     targets = model(images).detach().topk(2).indices[:, 1]
     attack = CarliniWagner(steps=150, binary_search_steps=5, initial_constant=1.0, confidence=confidence)
     found = attack.run(model, images, labels, Ball("L2", 8.0), targets=targets)
-    assert found.broken.sum() >= 4
-    logits = model(found.adversarials).detach()[found.broken]
-    wanted = targets[found.broken][:, None]
+    assert found.successful.sum() >= 4
+    logits = model(found.adversarials).detach()[found.successful]
+    wanted = targets[found.successful][:, None]
     lead = logits.gather(1, wanted)[:, 0] - logits.scatter(1, wanted, -torch.inf).amax(1)
     assert (lead > confidence - 1e-4).all()
 

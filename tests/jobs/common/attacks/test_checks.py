@@ -114,7 +114,7 @@ def test_probabilities_of_one_sample_only_are_logits() -> None:
 
 
 def test_zero_gradients_are_flagged() -> None:
-    """Rounded pixels: correct answers, no gradient. Square needs none and breaks what PGD cannot."""
+    """Rounded pixels: correct answers, no gradient. Square needs none and succeeds where PGD cannot."""
     linear = nn.Sequential(nn.Flatten(), nn.Linear(64, 3)).eval()
     with torch.no_grad():
         linear[1].weight.copy_(torch.randn(3, 64, generator=torch.Generator().manual_seed(0)))
@@ -127,7 +127,7 @@ def test_zero_gradients_are_flagged() -> None:
     result = PGD().run(model, IMAGES, labels, Ball("Linf", 0.2))
     assert len(result.warnings) == 1 and result.warnings[0].startswith("the gradient of 4 of 4 samples is zero")
     assert "run Square" in result.warnings[0]
-    assert Square(queries=300).run(model, IMAGES, labels, Ball("Linf", 0.2)).broken.all()
+    assert Square(queries=300).run(model, IMAGES, labels, Ball("Linf", 0.2)).successful.all()
     assert PGD().run(linear, IMAGES, labels, BALL).warnings == ()
 
 

@@ -1,4 +1,4 @@
-"""What an attack says it costs at most is what a sample costs that nothing breaks."""
+"""What an attack says it costs at most is what a sample costs on which nothing succeeds."""
 
 import pytest
 import torch
@@ -43,12 +43,12 @@ def firm(images: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("targeted", [False, True])
 @pytest.mark.parametrize(("attack", "norm"), CASES, ids=lambda value: getattr(value, "kind", value))
-def test_a_sample_that_stands_costs_all_of_it(attack: Attack, norm: Norm, targeted: bool) -> None:
+def test_a_robust_sample_costs_all_of_it(attack: Attack, norm: Norm, targeted: bool) -> None:
     labels = torch.zeros(3, dtype=torch.int64)
     targets = torch.tensor([1, 2, 3]) if targeted else None
     result = attack.run(firm, random_images(3, 1, 6, 6), labels, Ball(norm, 0.02), targets=targets)
     cost = attack.cost(norm, 5, targeted)
-    assert not result.broken.any()
+    assert not result.successful.any()
     if isinstance(attack, CarliniWagner):  # whose descents end by themselves
         assert (result.queries <= cost.forward + CLEAN).all() and (result.gradients <= cost.backward).all()
     elif isinstance(attack, APGD) and attack.large_epsilon:  # the last of three climbs may have no steps left
@@ -82,4 +82,4 @@ def test_every_pass_of_the_ensemble_is_counted() -> None:
     labels = torch.zeros(1, dtype=torch.int64)
     result = attack.run(counted, random_images(1, 1, 6, 6), labels, Ball("Linf", 0.02))
     cost = attack.cost("Linf", 5, False)
-    assert not result.broken.any() and passes == cost.forward + CLEAN
+    assert not result.successful.any() and passes == cost.forward + CLEAN

@@ -1,4 +1,4 @@
-"""FAB: exact distances of a linear model, the released code step by step, what is kept and what breaks."""
+"""FAB: exact distances of a linear model, the released code step by step, what is kept and what succeeds."""
 
 import pytest
 import torch
@@ -19,9 +19,9 @@ from tests.jobs.common.attacks.trained import digits_net
 def test_exact_robustness_of_a_linear_model(digits: LinearDigits, epsilon: float, targets: int) -> None:
     ball, exact = Ball("Linf", epsilon), digits.robust("Linf", epsilon)
     found = FAB(targets=targets, steps=30).run(digits.model, digits.images, digits.labels, ball)
-    assert not (found.broken & exact).any()
+    assert not (found.successful & exact).any()
     assert ball.holds(found.adversarials - digits.images).all()
-    assert float((~found.broken).float().mean() - exact.float().mean()) <= 0.004
+    assert float((~found.successful).float().mean() - exact.float().mean()) <= 0.004
 
 
 @pytest.mark.parametrize(("norm", "epsilon"), [("Linf", 0.05), ("L2", 0.5), ("L1", 1.0)])
@@ -30,13 +30,13 @@ def test_least_norms_of_a_linear_model(digits: LinearDigits, norm: str, epsilon:
     images, labels = digits.images[:60], digits.labels[:60]
     ball = Ball(norm, epsilon)  # type: ignore[arg-type]
     found = FAB(steps=30).run(digits.model, images, labels, ball)
-    assert found.broken.any() and not found.broken.all()
+    assert found.successful.any() and not found.successful.all()
     right = predictions(digits.model, images) == labels
     assert found.minimum_distances.isfinite().all()
-    for shorter, stands in ((0.99, True), (1.05, False)):
+    for shorter, robust in ((0.99, True), (1.05, False)):
         for row in right.nonzero().squeeze(1)[:15]:
             at = shorter * float(found.minimum_distances[row])
-            assert bool(exactly(digits.model, images[row, None], labels[row, None], norm, at)) == stands, (row, at)
+            assert bool(exactly(digits.model, images[row, None], labels[row, None], norm, at)) == robust, (row, at)
 
 
 @pytest.mark.parametrize(("norm", "epsilon"), [("Linf", 0.01), ("L2", 0.05), ("L1", 0.3)])
@@ -48,7 +48,7 @@ def test_the_released_code_step_by_step(norm: str, epsilon: float, targets: int)
     restarts = 1 if targets else 2
     ours, theirs = Spy(model).eval(), Spy(model).eval()
     found = FAB(steps=15, targets=targets, restarts=restarts).run(ours, images, labels, ball, seed=3)
-    assert not found.broken.any()
+    assert not found.successful.any()
     reference = FABAttack_PT(
         theirs, norm, restarts, 15, eps=epsilon, seed=3, targeted=targets > 0, n_target_classes=targets
     )
@@ -71,12 +71,12 @@ def test_to_break_is_enough() -> None:
     model, images, labels = (each[:30] if isinstance(each, Tensor) else each for each in digits_net())
     ball = Ball("Linf", 0.15)
     least, enough = (FAB(minimise=each, steps=30, targets=4).run(model, images, labels, ball) for each in (True, False))
-    assert 3 < least.broken.sum() < 27
-    assert least.broken.tolist() == enough.broken.tolist()
-    assert enough.gradients[enough.broken].sum() < least.gradients[enough.broken].sum() / 4
-    assert (least.distances[least.broken] <= enough.distances[least.broken] + 1e-6).all()
-    assert (least.minimum_distances[least.broken] <= ball.longest).all()
-    assert (least.minimum_distances[~least.broken] > ball.epsilon).all()
+    assert 3 < least.successful.sum() < 27
+    assert least.successful.tolist() == enough.successful.tolist()
+    assert enough.gradients[enough.successful].sum() < least.gradients[enough.successful].sum() / 4
+    assert (least.distances[least.successful] <= enough.distances[least.successful] + 1e-6).all()
+    assert (least.minimum_distances[least.successful] <= ball.longest).all()
+    assert (least.minimum_distances[~least.successful] > ball.epsilon).all()
 
 
 @pytest.mark.parametrize("targets", [0, 9])
@@ -85,8 +85,8 @@ def test_towards_targets(targets: int) -> None:
     labels = predictions(model, images)
     wanted = (labels + 1) % 10
     found = FAB(targets=targets, steps=40).run(model, images, labels, Ball("Linf", 0.5), targets=wanted)
-    assert found.broken.sum() > 5
-    assert (predictions(model, found.adversarials) == wanted)[found.broken].all()
+    assert found.successful.sum() > 5
+    assert (predictions(model, found.adversarials) == wanted)[found.successful].all()
     assert found.gradients.max() == 40
 
 

@@ -35,15 +35,15 @@ def margins(model: nn.Module, points: Tensor, wanted: Tensor, others: Tensor) ->
     return ahead + EPSILON * (weights[wanted] - weights[others]).abs().sum(-1)
 
 
-def test_two_classes_pgd_breaks_every_pixel_that_can_be_broken() -> None:
+def test_two_classes_pgd_succeeds_on_every_pixel_that_is_not_robust() -> None:
     model, clean = linear(2), images()
     labels = model(clean).argmax(1)
     result = PGD(steps=20).run(model, clean, labels, Ball("Linf", EPSILON))
     can = margins(model, clean, 1 - labels, labels) > 0
     assert 0.1 < can.float().mean() < 0.9
     torch.testing.assert_close(model(result.adversarials).argmax(1) != labels, can)
-    torch.testing.assert_close(result.broken, can.flatten(1).all(1))
-    assert not result.broken.any() and (result.distances <= EPSILON + 1e-6).all()
+    torch.testing.assert_close(result.successful, can.flatten(1).all(1))
+    assert not result.successful.any() and (result.distances <= EPSILON + 1e-6).all()
     assert (result.queries == 22).all() and (result.gradients == 20).all()
 
 
@@ -79,14 +79,14 @@ def test_pixels_that_do_not_count_are_left_alone(norm: Norm, loss: str) -> None:
     assert difference[..., 3:].max() < 1e-6 < 1e-3 < difference[..., :3].max()  # projections round
 
 
-def test_a_map_is_broken_when_all_of_its_pixels_are_and_then_costs_nothing_more() -> None:
+def test_a_map_is_a_success_when_all_of_its_pixels_are_and_then_costs_nothing_more() -> None:
     model, clean = linear(2), images()
     labels = model(clean).argmax(1)
     weakest = margins(model, clean, 1 - labels, labels).flatten(1).argmax(1)
     labels = labels.flatten(1).where(torch.arange(36) == weakest[:, None], IGNORED).view(4, 6, 6)
     labels[0] = model(clean[:1]).argmax(1)[0]  # the first one is asked for all of its pixels
     result = PGD(steps=20, random_start=False).run(model, clean, labels, Ball("Linf", EPSILON))
-    assert result.broken.tolist() == [False, True, True, True]
+    assert result.successful.tolist() == [False, True, True, True]
     assert result.gradients[0] == 20 and (result.gradients[1:] < 20).all()
 
 

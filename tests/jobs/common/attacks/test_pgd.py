@@ -1,4 +1,4 @@
-"""FGSM and PGD: closed forms on linear models, foolbox's iterates, restarts, targets and the books."""
+"""FGSM and PGD: closed forms on linear models, foolbox's iterates, restarts, targets and the counters."""
 
 from types import ModuleType
 
@@ -20,28 +20,28 @@ def test_never_below_the_exact_robust_accuracy(norm: str, epsilon: float, loss: 
     certain = digits.robust(norm, epsilon)
     ball = Ball(norm, epsilon)  # type: ignore[arg-type]
     found = PGD(steps=50, restarts=2, loss=loss).run(digits.model, digits.images, digits.labels, ball)
-    assert not (found.broken & certain).any(), "an attack broke what cannot be broken"
-    assert (~found.broken & ~certain).float().mean() < {"Linf": 0.01, "L2": 0.02, "L1": 0.06}[norm]
-    assert 0.02 < found.broken.float().mean() < 0.98
-    broken = found.broken
-    assert (predictions(digits.model, found.adversarials)[broken] != digits.labels[broken]).all()
+    assert not (found.successful & certain).any(), "no attack succeeds on a robust sample"
+    assert (~found.successful & ~certain).float().mean() < {"Linf": 0.01, "L2": 0.02, "L1": 0.06}[norm]
+    assert 0.02 < found.successful.float().mean() < 0.98
+    successful = found.successful
+    assert (predictions(digits.model, found.adversarials)[successful] != digits.labels[successful]).all()
 
 
 def test_of_two_classes_one_step_is_exact() -> None:
-    """A linear model of two classes has one direction of ascent: FGSM breaks exactly what can be broken."""
+    """A linear model of two classes has one direction of ascent: FGSM succeeds exactly where any attack can."""
     weights = torch.randn(2, 36, generator=torch.Generator().manual_seed(0))
     model, images = linear(weights, torch.zeros(2)), random_images(200, 1, 6, 6)
     labels = predictions(model, images)
     found = FGSM().run(model, images, labels, Ball("Linf", 0.1))
-    assert found.broken.tolist() == (~robust(model, images, labels, "Linf", 0.1)).tolist()
-    assert 20 < found.broken.sum() < 180
+    assert found.successful.tolist() == (~robust(model, images, labels, "Linf", 0.1)).tolist()
+    assert 20 < found.successful.sum() < 180
     expected = images + 0.1 * (weights[1 - labels] - weights[labels]).sign().view_as(images)
     torch.testing.assert_close(found.adversarials, expected.clamp(0, 1))
 
 
 @pytest.mark.parametrize("norm", ["Linf", "L2"])
 def test_iterates_of_foolbox(norm: str, foolbox: ModuleType) -> None:
-    """From the image itself: the same last iterate where nothing breaks."""
+    """From the image itself: the same last iterate where it does not succeed."""
     model, images = small_net(channels=3), random_images(8, 3, 12, 10)
     labels = predictions(model, images)
     epsilon = {"Linf": 1e-3, "L2": 5e-3}[norm]
@@ -49,8 +49,8 @@ def test_iterates_of_foolbox(norm: str, foolbox: ModuleType) -> None:
     reference = attack(rel_stepsize=0.3, steps=7, random_start=False)
     _, expected, _ = reference(foolbox.PyTorchModel(model, bounds=(0, 1)), images, labels, epsilons=epsilon)
     found = PGD(steps=7, step_size=0.3, random_start=False).run(model, images, labels, Ball(norm, epsilon))  # type: ignore[arg-type]
-    assert (~found.broken).sum() >= 6
-    torch.testing.assert_close(found.adversarials[~found.broken], expected[~found.broken], rtol=0, atol=1e-6)
+    assert (~found.successful).sum() >= 6
+    torch.testing.assert_close(found.adversarials[~found.successful], expected[~found.successful], rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("loss", sorted(LOSSES))
@@ -76,10 +76,10 @@ def test_restarts_only_help(digits: LinearDigits) -> None:
         PGD(steps=2, step_size=0.2, restarts=restarts).run(digits.model, digits.images, digits.labels, ball)
         for restarts in (1, 8)
     )
-    assert (many.broken | ~one.broken).all()
-    assert many.broken.sum() > one.broken.sum()
-    assert torch.equal(many.adversarials[one.broken], one.adversarials[one.broken])
-    assert torch.equal(many.queries[one.broken], one.queries[one.broken])
+    assert (many.successful | ~one.successful).all()
+    assert many.successful.sum() > one.successful.sum()
+    assert torch.equal(many.adversarials[one.successful], one.adversarials[one.successful])
+    assert torch.equal(many.queries[one.successful], one.queries[one.successful])
 
 
 @pytest.mark.parametrize("attack", [FGSM(), PGD(), PGD(loss="margin"), PGD(loss="dlr")])
@@ -89,9 +89,9 @@ def test_targets_are_met(attack: FGSM | PGD) -> None:
     targets = model(images).detach().topk(2).indices[:, 1]
     found = attack.run(model, images, labels, Ball("Linf", 0.5), targets=targets)
     if attack.kind == "pgd":
-        assert found.broken.sum() >= 3
-    assert (predictions(model, found.adversarials)[found.broken] == targets[found.broken]).all()
-    assert (predictions(model, found.adversarials)[~found.broken] != targets[~found.broken]).all()
+        assert found.successful.sum() >= 3
+    assert (predictions(model, found.adversarials)[found.successful] == targets[found.successful]).all()
+    assert (predictions(model, found.adversarials)[~found.successful] != targets[~found.successful]).all()
 
 
 def test_the_books_are_exact() -> None:
@@ -121,7 +121,7 @@ def test_the_books_are_exact() -> None:
     # each step moves pixel 1 by 0.1, up to 0.25; the corner pixel has no slope
     attack = PGD(steps=6, step_size=0.4, random_start=False)
     found = attack.run(model, images, labels, Ball("Linf", 0.25))
-    assert found.broken.tolist() == [True, True, True, True, False]
+    assert found.successful.tolist() == [True, True, True, True, False]
     assert found.queries.tolist() == asked.tolist() == [1, 3, 4, 5, 8]
     assert found.gradients.tolist() == backward.tolist() == [0, 2, 3, 4, 6]
     torch.testing.assert_close(found.distances, torch.tensor([0, 0.1, 0.2, 0.25, 0.25]))
@@ -133,15 +133,15 @@ def test_samples_do_not_depend_on_their_neighbours(digits: LinearDigits) -> None
     images, labels, ball = digits.images[:60], digits.labels[:60], Ball("L2", 0.4)
     attack = PGD(random_start=False)
     together = attack.run(digits.model, images, labels, ball)
-    assert 5 < together.broken.sum() < 55
+    assert 5 < together.successful.sum() < 55
     for row in range(0, 60, 3):
         alone = attack.run(digits.model, images[row : row + 1], labels[row : row + 1], ball)
-        assert alone.broken[0] == together.broken[row] and alone.queries[0] == together.queries[row]
+        assert alone.successful[0] == together.successful[row] and alone.queries[0] == together.queries[row]
         torch.testing.assert_close(alone.adversarials[0], together.adversarials[row], rtol=0, atol=1e-5)
 
 
 def test_averaged_gradients_of_a_noisy_model() -> None:
-    """Several passes: the mean gradient, and all of them in the books."""
+    """Several passes: the mean gradient, and all of them counted."""
     net, images = small_net(), random_images(4, 1, 8, 8)
     scales = iter([1.0, 1.0, 2.0, 6.0])
 

@@ -1,4 +1,4 @@
-"""Square: the released code sample by sample, its books, its windows, and images of every shape."""
+"""Square: the released code sample by sample, its counters, its windows, and images of every shape."""
 
 import pytest
 import torch
@@ -38,8 +38,8 @@ def test_the_released_code_sample_by_sample(
         expected = reference.perturb(images, labels)
     attack = Square(queries=150, restarts=2, rescale=rescale)
     found = attack.run(model, images, labels, Ball(norm, epsilon), seed=3)  # type: ignore[arg-type]
-    assert found.broken.tolist() == (predictions(model, expected) != labels).tolist()
-    rows = found.broken
+    assert found.successful.tolist() == (predictions(model, expected) != labels).tolist()
+    rows = found.successful
     tolerance = {"Linf": 1e-6, "L2": 1e-4, "L1": 1e-3}[norm]
     torch.testing.assert_close(found.adversarials[rows], expected[rows], rtol=0, atol=tolerance)
     assert rows.sum() >= 2
@@ -80,15 +80,15 @@ def test_every_query_is_in_ball_and_box(norm: str, shape: tuple[int, ...]) -> No
 
 
 def test_the_books_are_exact(digits: LinearDigits) -> None:
-    """Wrong from the start: one query. One that stands: the clean one, the start, and one for each window."""
+    """Wrong from the start: one query. A robust one: the clean one, the start, and one for each window."""
     found = Square(queries=40).run(digits.model, digits.images, digits.labels, Ball("Linf", 0.05))
     wrong = predictions(digits.model, digits.images) != digits.labels
     assert (found.queries[wrong] == 1).all() and (found.distances[wrong] == 0).all()
-    assert (found.queries[~found.broken] == 42).all()
-    late = found.broken & ~wrong
+    assert (found.queries[~found.successful] == 42).all()
+    late = found.successful & ~wrong
     assert ((found.queries[late] >= 2) & (found.queries[late] <= 42)).all()
     assert not found.gradients.any()
-    assert (predictions(digits.model, found.adversarials)[found.broken] != digits.labels[found.broken]).all()
+    assert (predictions(digits.model, found.adversarials)[found.successful] != digits.labels[found.successful]).all()
 
 
 @pytest.mark.parametrize(("norm", "epsilon"), [("Linf", 0.05), ("L2", 0.4), ("L1", 2.0)])
@@ -96,8 +96,8 @@ def test_never_below_the_exact_robust_accuracy(norm: str, epsilon: float, digits
     ball = Ball(norm, epsilon)  # type: ignore[arg-type]
     found = Square(queries=400).run(digits.model, digits.images, digits.labels, ball)
     certain = digits.robust(norm, epsilon)
-    assert not (found.broken & certain).any(), "an attack broke what cannot be broken"
-    assert found.broken.sum() > (predictions(digits.model, digits.images) != digits.labels).sum()
+    assert not (found.successful & certain).any(), "no attack succeeds on a robust sample"
+    assert found.successful.sum() > (predictions(digits.model, digits.images) != digits.labels).sum()
 
 
 def test_margins_never_fall_and_restarts_only_help(digits: LinearDigits) -> None:
@@ -106,16 +106,14 @@ def test_margins_never_fall_and_restarts_only_help(digits: LinearDigits) -> None
         Square(queries=20, restarts=restarts).run(digits.model, digits.images, digits.labels, ball)
         for restarts in (1, 4)
     )
-    assert (more.broken | ~one.broken).all() and more.broken.sum() > one.broken.sum()
+    assert (more.successful | ~one.successful).all() and more.successful.sum() > one.successful.sum()
     short, long = (
         Square(queries=queries).run(digits.model, digits.images, digits.labels, Ball("Linf", 0.02))
         for queries in (5, 50)
     )
-    standing = ~long.broken
-    logits = digits.model(
-        torch.stack([short.adversarials[standing], long.adversarials[standing]]).flatten(0, 1)
-    ).detach()
-    label = digits.labels[standing].repeat(2)[:, None]
+    robust = ~long.successful
+    logits = digits.model(torch.stack([short.adversarials[robust], long.adversarials[robust]]).flatten(0, 1)).detach()
+    label = digits.labels[robust].repeat(2)[:, None]
     margins = (logits.scatter(1, label, -torch.inf).amax(1) - logits.gather(1, label)[:, 0]).view(2, -1)
     assert (margins[1] >= margins[0] - 1e-5).all() and (margins[1] > margins[0]).any()
 
@@ -125,8 +123,8 @@ def test_targets_are_met() -> None:
     labels = predictions(model, images)
     targets = model(images).detach().topk(2).indices[:, 1]
     found = Square(queries=200).run(model, images, labels, Ball("Linf", 0.3), targets=targets)
-    assert found.broken.sum() >= 3
-    assert (predictions(model, found.adversarials)[found.broken] == targets[found.broken]).all()
+    assert found.successful.sum() >= 3
+    assert (predictions(model, found.adversarials)[found.successful] == targets[found.successful]).all()
 
 
 def test_the_schedule_of_the_sheet() -> None:
