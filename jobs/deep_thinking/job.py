@@ -55,7 +55,7 @@ class ProblemParams(StudyParams):
         return problem(self.name, **self.options)
 
 
-class ModelParams(StudyParams):
+class NetworkParams(StudyParams):
     """The network."""
 
     name: str = Field(
@@ -84,7 +84,7 @@ class Params(StudyParams):
     """One network, trained on one problem and tested beyond what it was trained on."""
 
     problem: ProblemParams = Field(ProblemParams(), description="the problem to solve")
-    model: ModelParams = Field(ModelParams(), description="the network that solves it")
+    network: NetworkParams = Field(NetworkParams(), description="the network that solves it")
     training: TrainingParams = Field(TrainingParams(), description="what it learns from, and how")
     evaluation: EvaluationParams = Field(description="what it is tested on")
     publish_as: str = Field("", description="name in the model store; default: made of the problem and the network")
@@ -97,9 +97,9 @@ class Params(StudyParams):
             shown = (self.evaluation.show,) if self.evaluation.show else ()
             for size in (self.training.size, *(each.size for each in (*self.evaluation.sizes, *shown))):
                 solved.check_size(size)
-            if self.model.built_in:
+            if self.network.built_in:
                 with torch.device("meta"):  # shapes alone: the widest network takes no time and no memory
-                    _check_fit(self.build_network(solved), solved, self.training.size, self.model.name)
+                    _check_fit(self.build_network(solved), solved, self.training.size, self.network.name)
             else:
                 self.build_network(solved)  # whether it reads the problem is seen when the run starts
         except (InputError, TypeError) as error:
@@ -108,14 +108,14 @@ class Params(StudyParams):
 
     def build_network(self, solved: Problem) -> Thinker:
         """The network with fresh weights from torch's global generator."""
-        return network(self.model.name, **self.model.arguments(solved.channels, self.training.iterations))
+        return network(self.network.name, **self.network.arguments(solved.channels, self.training.iterations))
 
     @property
     def model_name(self) -> str:
         """Under which name the trained network is published."""
-        recall = "recall" if self.model.recall else "plain"
-        kind = recall if self.model.built_in else self.model.name.rpartition(":")[2]
-        feed_forward = "feed-forward-" * self.model.name.startswith("feed_forward")
+        recall = "recall" if self.network.recall else "plain"
+        kind = recall if self.network.built_in else self.network.name.rpartition(":")[2]
+        feed_forward = "feed-forward-" * self.network.name.startswith("feed_forward")
         progressive = "-progressive" * (self.training.alpha > 0)
         name = f"{self.problem.name.rpartition(':')[2]}-{feed_forward}{kind}{progressive}"
         return self.publish_as or name.replace("_", "-").lower()
@@ -127,7 +127,7 @@ def run(params: Params, run: Run) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(run.seed_for("weights"))
         net = params.build_network(solved).to(run.device)
-    _check_fit(net, solved, params.training.size, params.model.name)
+    _check_fit(net, solved, params.training.size, params.network.name)
     data = train(net, solved, params.training, run)
 
     m = params.training.iterations
@@ -223,10 +223,10 @@ def _lines(rows: Sequence[dict[str, Any]], best: bool) -> list[figures.Line]:
 
 def _card(params: Params, solved: Problem, metrics: dict[str, float]) -> CardDraft:
     space = (-1,) * solved.dimensions
-    name = params.model.name
+    name = params.network.name
     return CardDraft(
-        architecture=f"jobs.deep_thinking.networks:{name}" if params.model.built_in else name,
-        arguments=params.model.arguments(solved.channels, params.training.iterations),
+        architecture=f"jobs.deep_thinking.networks:{name}" if params.network.built_in else name,
+        arguments=params.network.arguments(solved.channels, params.training.iterations),
         study="deep_thinking",
         task="thinking",
         inputs=(TensorSpec(name="input", datatype="FP32", shape=(-1, solved.channels, *space)),),

@@ -52,7 +52,7 @@ class Params(StudyParams):
     """One network, trained by one method and attacked afterwards."""
 
     data: DataParams = Field(DataParams(), description="the images to classify")
-    classifier: ClassifierParams = Field(ClassifierParams(), description="the network")
+    network: ClassifierParams = Field(ClassifierParams(), description="the network")
     threat: ThreatParams = Field(description="what the network is to withstand")
     method: MethodParams = Field(Free(), description="how it is trained")
     training: TrainingParams = Field(TrainingParams(), description="what all methods share")
@@ -64,7 +64,7 @@ class Params(StudyParams):
         """What is named exists, and each part knows the threat. Whether network and data fit is seen at the start."""
         try:
             resolve(self.data.name, DATASETS, "data set")
-            resolve(self.classifier.name, ARCHITECTURES, "classifier")
+            resolve(self.network.name, ARCHITECTURES, "classifier")
             for epsilon in self.epsilons:
                 Ball(self.threat.norm, epsilon)
         except InputError as error:
@@ -88,7 +88,7 @@ class Params(StudyParams):
     @property
     def model_name(self) -> str:
         """Under which name the trained network is published."""
-        data, network = (name.rpartition(":")[2] for name in (self.data.name, self.classifier.name))
+        data, network = (name.rpartition(":")[2] for name in (self.data.name, self.network.name))
         label = self.method.label.replace(", ", "-").replace(" ", "-")
         return self.publish_as or f"{data}-{network}-{label}".replace("_", "-").lower()
 
@@ -98,8 +98,8 @@ def run(params: Params, run: Run) -> None:
     images, test = params.data.load("train"), params.data.load("test")
     ball = params.threat.ball
     check_ball(params.method.kind, ("Linf", "L2"), ball, images.images(torch.arange(1)))
-    network = params.classifier.build(images, run.seed_for("weights")).to(run.device)
-    check_fit(network, images, params.classifier.name)
+    network = params.network.build(images, run.seed_for("weights")).to(run.device)
+    check_fit(network, images, params.network.name)
     plan = params.training
     data = TrainingData(images, plan.held_out, plan.batch, plan.augmentation, run.seed_for)
     train(network, data, params.method, ball, plan, run)
@@ -200,11 +200,11 @@ def _curve(trial: Trial, label: str) -> figures.Curve:
 
 
 def _card(params: Params, images: ImageSet, metrics: dict[str, float]) -> CardDraft:
-    name = params.classifier.name
+    name = params.network.name
     trained = f"{params.threat.norm} {params.threat.epsilon:.3g}" if params.method.adversarial else "no perturbation"
     return CardDraft(
-        architecture=params.classifier.architecture,
-        arguments=params.classifier.arguments(images),
+        architecture=params.network.architecture,
+        arguments=params.network.arguments(images),
         study="free_training",
         task="classification",
         inputs=(TensorSpec(name="images", datatype="FP32", shape=(-1, *images.shape)),),

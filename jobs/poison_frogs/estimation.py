@@ -15,6 +15,7 @@ from jobs.common.data.images import DataParams
 from jobs.common.estimation import KNOWN, layer_work, least_seconds
 from jobs.common.imports import resolve
 from jobs.common.models.classifier_params import ClassifierParams
+from jobs.common.models.network_params import PublishedNetwork
 from jobs.common.models.reference import ModelReference
 from jobs.poison_frogs.features import Features
 from jobs.poison_frogs.poisons.recipes import Matching, Polytope, Recipe
@@ -30,7 +31,7 @@ EVALUATIONS = 200  # of L-BFGS for a head, as measured on digits
 
 def estimate(
     data: DataParams,
-    network: ClassifierParams | ModelReference,
+    network: ClassifierParams | ModelReference | PublishedNetwork,
     classes: Sequence[str],
     pairs: Sequence[tuple[str, int | None]],
     setups: Sequence[Setup],
@@ -137,15 +138,17 @@ def seconds_of_step(size: int, classes: int, rows: int) -> float:
     return least_seconds(lambda: fit_head(features, labels, classes, params, 0), 3) / params.steps
 
 
-def _built(network: ClassifierParams | ModelReference, classes: int, channels: int) -> nn.Module | None:
+def _built(
+    network: ClassifierParams | ModelReference | PublishedNetwork, classes: int, channels: int
+) -> nn.Module | None:
     if isinstance(network, ClassifierParams):
         return network.build_for(classes, channels, 0)
+    if isinstance(network, PublishedNetwork):  # its weights, which may have to be fetched, do not change the count
+        return network.untrained()
     if ":" not in network.name:
         return None
-    # what is counted does not depend on the weights, which may have to be fetched
-    options = network.options | ({"weights": None} if "weights" in network.options else {})
     build: Callable[..., object] = resolve(network.name, {}, "model")
-    built = build(**options)
+    built = build(**network.options)
     return built.eval() if isinstance(built, nn.Module) else None
 
 

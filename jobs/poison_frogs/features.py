@@ -2,8 +2,6 @@
 
 They are caught while the network runs, as the input of a layer, so that what its `forward` does between two layers (a
 ReLU that is no layer, pooling, flattening) is part of them.
-
-Also the networks whose features the study is about: the paper's scaled-down AlexNet and Inception-v3, and a small one.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -12,10 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from jobs.common.models.classifiers import LARGEST, Classifier
-from jobs.common.models.classifiers.normalisation import normalisation
 from service.errors import InputError
 
 BATCH = 256
@@ -131,67 +126,3 @@ def _once(caught: list[Tensor]) -> Tensor:
     if not isinstance(caught[0], Tensor):
         raise InputError(f"a feature layer answers with a {type(caught[0]).__name__}, one tensor is wanted")
     return caught[0]
-
-
-class LocalResponse(nn.Module):
-    """Local response normalisation: x / (1 + alpha / width * sum of x^2 over `width` channels)^0.75.
-
-    As a banded 1x1 convolution and two roots, faster than torch's own. Source: Krizhevsky et al. 2012, section 3.3.
-    """
-
-    band: Tensor
-
-    def __init__(self, channels: int, width: int = 9, alpha: float = 1e-3) -> None:
-        super().__init__()
-        near = (torch.arange(channels)[:, None] - torch.arange(channels)).abs() <= width // 2
-        self.register_buffer("band", (near * (alpha / width)).view(channels, channels, 1, 1), persistent=False)
-
-    def forward(self, images: Tensor) -> Tensor:
-        root = (1 + functional.conv2d(images.square(), self.band)).rsqrt()
-        return images * root * root.sqrt()
-
-
-def _check(**numbers: int) -> None:
-    """InputError names a number that is out of its range: a stranger's card may say it."""
-    for name, value in numbers.items():
-        least = {"classes": 2, "side": 4}.get(name, 1)
-        if not least <= value <= LARGEST:
-            raise InputError(f"{name}: {value} is not allowed, {least} to {LARGEST:,} are")
-
-
-def alexnet(classes: int = 10, channels: int = 3, side: int = 32) -> nn.Module:
-    """The paper's scaled-down AlexNet for CIFAR-10: 192 features. Source: its released code."""
-    _check(classes=classes, channels=channels, side=side)
-    across = (side + 3) // 4  # two poolings, each rounding up
-    return nn.Sequential(
-        *(nn.Conv2d(channels, 64, 5, padding=2), nn.ReLU(), nn.MaxPool2d(3, 2, padding=1), LocalResponse(64)),
-        *(nn.Conv2d(64, 64, 5, padding=2), nn.ReLU(), LocalResponse(64), nn.MaxPool2d(3, 2, padding=1)),
-        nn.Flatten(),
-        *(nn.Linear(64 * across**2, 384), nn.ReLU()),
-        *(nn.Linear(384, 192), nn.ReLU()),
-        nn.Linear(192, classes),
-    )
-
-
-def small(classes: int = 10, channels: int = 1, side: int = 16, size: int = 512) -> nn.Module:
-    """Two 3x3 convolutions with max pooling and two linear layers. side: of the images. size: of the features."""
-    _check(classes=classes, channels=channels, side=side, size=size)
-    return nn.Sequential(
-        *(nn.Conv2d(channels, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
-        *(nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
-        nn.Flatten(),
-        *(nn.Linear(64 * (side // 4) ** 2, size), nn.ReLU()),
-        nn.Linear(size, classes),
-    )
-
-
-def inception(weights: str | None = "IMAGENET1K_V1") -> nn.Module:
-    """torchvision's Inception-v3 for images of 299x299, 2048 features. weights: torchvision's name; none: untrained."""
-    from torchvision import models  # takes a second to load
-
-    network = models.inception_v3(weights=weights, transform_input=False, init_weights=False)
-    return Classifier(normalisation(3, [0.5] * 3, [0.5] * 3, per_image=False), network)
-
-
-ARCHITECTURES = {"alexnet": alexnet, "small": small}
-"""those that the card of a model may name"""

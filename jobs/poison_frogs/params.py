@@ -8,7 +8,7 @@ from jobs.common.data.images import DATASETS, DataParams
 from jobs.common.imports import resolve
 from jobs.common.models.classifier_params import ClassifierParams
 from jobs.common.models.classifiers import ARCHITECTURES
-from jobs.common.models.network_params import StoredNetwork, TrainedNetwork
+from jobs.common.models.network_params import PublishedNetwork, StoredNetwork, TrainedNetwork
 from jobs.common.params import StudyParams
 from jobs.poison_frogs.defences.filters import DefenceParams
 from jobs.poison_frogs.poisons.recipes import AttackParams, Paper, Recipe, RetryParams
@@ -25,7 +25,7 @@ class Params(StudyParams):
     """A network, targets and bases, how poisons are made, and who learns from them."""
 
     data: DataParams = Field(DataParams(), description="the images; targets and bases are of the test split")
-    network: Annotated[TrainedNetwork | StoredNetwork, Field(discriminator="kind")] = Field(
+    network: Annotated[TrainedNetwork | StoredNetwork | PublishedNetwork, Field(discriminator="kind")] = Field(
         TrainedNetwork(), description="the network that poisons are made for"
     )
     layers: tuple[str, ...] = Field((), description="layers whose output is a feature; none: before the last linear")

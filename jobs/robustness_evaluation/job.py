@@ -27,7 +27,7 @@ from jobs.common.attacks import AttackParams, AutoAttack, Ball, Norm
 from jobs.common.data.images import DATASETS, DataParams
 from jobs.common.data.images.base import ImageSet, Part, Split
 from jobs.common.imports import resolve
-from jobs.common.models.reference import ModelReference
+from jobs.common.models.network_params import StoredNetwork
 from jobs.common.params import StudyParams
 from jobs.robustness_evaluation import figures, slices, tables
 from jobs.robustness_evaluation.robustness import Outcome, gathered, minimum_norm, worst_case
@@ -42,7 +42,7 @@ AttackName = Annotated[str, StringConstraints(pattern="^[a-z][a-z0-9_]{0,31}$")]
 class Params(StudyParams):
     """One network, a set of images, and what is tried on them."""
 
-    model: ModelReference = Field(description="the network to attack")
+    network: StoredNetwork = Field(description="the network to attack")
     data: DataParams = Field(DataParams(), description="the images")
     split: Split = Field("test", description="which part of the data set")
     first: int | None = Field(
@@ -96,7 +96,7 @@ class Params(StudyParams):
 
 def run(params: Params, run: Run) -> None:
     """Predict the clean images, attack them, and say what is left."""
-    model = params.model.load(run)
+    model = params.network.load(run)
     model.check_task("classification")
     images = params.images()
     subject = slices.Subject(model.network, images, params.norm)

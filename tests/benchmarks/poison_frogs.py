@@ -22,10 +22,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from jobs.common.data.images.base import Source
-from jobs.poison_frogs.features import Features, small
+from jobs.common.data.images.digits import digits_16
+from jobs.common.models.classifiers import classifier
+from jobs.poison_frogs.features import Features
 from jobs.poison_frogs.poisons.collision import craft
 from jobs.poison_frogs.poisons.recipes import Paper
-from jobs.poison_frogs.targets.selection import digits_16
 
 PAIRS, TIMED_ART, ROUNDS = 64, 8, 3
 EPOCHS, BATCH = 12, 64
@@ -38,7 +39,7 @@ Way = Callable[[], Tensor]  # -> poisons, of which the first of all pairs in ord
 def trained() -> nn.Module:
     """The small network, by the recipe of the spec."""
     torch.manual_seed(0)
-    net, data = small(), digits_16("train", Source())
+    net, data = classifier("digits_16_net"), digits_16("train", Source())
     optimizer = torch.optim.Adam(net.parameters(), 1e-3)
     for _ in range(EPOCHS):
         for rows in torch.randperm(len(data)).split(BATCH):

@@ -3,11 +3,14 @@
 from typing import Literal
 
 from pydantic import Field
+from torch import nn
 
 from jobs.common.models.classifier_params import ClassifierParams
-from jobs.common.models.reference import ModelReference
+from jobs.common.models.classifiers import classifier, published_inception_v3
+from jobs.common.models.reference import ModelReference, ReferredModel
 from jobs.common.params import StudyParams
 from jobs.common.training.supervised import SupervisedParams
+from service.run import Run
 
 
 class TrainedNetwork(StudyParams):
@@ -22,3 +25,19 @@ class StoredNetwork(ModelReference):
     """A network of the model store, or one that a function of the user's own returns."""
 
     kind: Literal["model"] = Field("model", description="one that is there, by name or by import path")
+
+
+class PublishedNetwork(StudyParams):
+    """A classifier with weights that its authors published, as torchvision has them."""
+
+    kind: Literal["published"] = Field("published", description="an architecture with its published weights")
+    name: Literal["inception_v3"] = Field("inception_v3", description="for images of 3x299x299, 1,000 classes")
+    weights: str = Field("IMAGENET1K_V1", description="torchvision's name of them; fetched if they are not there")
+
+    def load(self, run: Run) -> ReferredModel:
+        """InputError if there are no such weights."""
+        return ReferredModel(f"{self.name} ({self.weights})", published_inception_v3(self.weights).eval(), None)
+
+    def untrained(self) -> nn.Module:
+        """The same architecture with any weights, for what does not depend on them."""
+        return classifier(self.name).eval()

@@ -9,15 +9,10 @@ from typing import Literal
 import torch
 from pydantic import Field
 from torch import Tensor
-from torch.nn import functional
 
 from jobs.common.data.batches import permutation
-from jobs.common.data.images.base import ImageSet, Pixels, Source, Split
-from jobs.common.data.images.digits import digits
 from jobs.common.params import StudyParams
 from service.errors import InputError, unknown
-
-DIGITS_TRAIN = 1000
 
 
 class PairParams(StudyParams):
@@ -195,13 +190,3 @@ def own_margins(logits: Tensor, own: int) -> tuple[Tensor, Tensor]:
     others = logits.clone()
     others[:, own] = -torch.inf
     return logits[:, own] - others.amax(1), logits.softmax(1)[:, own]
-
-
-def digits_16(split: Split, source: Source) -> Pixels:
-    """scikit-learn's digits at 16x16, enlarged bilinearly: 1,000 to train and 797 to test."""
-    parts: list[ImageSet] = [digits("train", source), digits("test", source)]
-    images = torch.cat([each.images(torch.arange(len(each))) for each in parts])
-    labels = torch.cat([each.labels for each in parts])
-    large = functional.interpolate(images, scale_factor=2, mode="bilinear", align_corners=False)
-    here = slice(0, DIGITS_TRAIN) if split == "train" else slice(DIGITS_TRAIN, None)
-    return Pixels("digits_16", parts[0].classes, (255 * large[here]).round().to(torch.uint8), labels[here])

@@ -25,7 +25,7 @@ def test_every_variant_of_a_spec_runs(name: str, size: int, store_uri: str) -> N
     variants = loaded.tree()["sweep"]["variants"]
     small = [
         *data,
-        "params.model.width=8",
+        "params.network.width=8",
         "params.training.batch=4",
         f"params.evaluation.sizes=[{{size: {size}, iterations: 40, instances: 4}}]",
         f"params.evaluation.show={{size: {size}, iterations: 12, instances: 2}}",

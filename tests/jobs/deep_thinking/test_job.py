@@ -34,7 +34,7 @@ def lazy(channels):
 def params(**changes: Any) -> Params:
     tree = {
         "training": {"size": 6, "iterations": 3, "batch": 8, "data": {"kind": "fresh", "steps": 6, "validation": 10}},
-        "model": {"width": 8},
+        "network": {"width": 8},
         "evaluation": {"sizes": [{"size": 6, "iterations": 5, "instances": 10}, {"size": 9, "iterations": 8}]},
     }
     for dotted, value in changes.items():
@@ -89,7 +89,7 @@ def test_the_same_seed_gives_the_same_numbers(make_run):
 def test_a_problem_and_a_network_of_ones_own(make_run, own_package):
     handle = make_run()
     own = params(
-        problem__name="mypackage.module:ones", model={"name": "mypackage.module:build", "options": {"hidden": 6}}
+        problem__name="mypackage.module:ones", network={"name": "mypackage.module:build", "options": {"hidden": 6}}
     )
     run(own, handle)
     draft = decode(handle.folder.read("models/ones-build-progressive.safetensors"))["draft"]
@@ -106,7 +106,7 @@ def test_a_problem_and_a_network_of_ones_own(make_run, own_package):
         ({"problem__name": "mazes"}, "size: a maze of 6 is not allowed"),
         ({"problem__options": {"scale": 1}}, "'prefix_sums' refuses its options"),
         ({"problem__name": "nowhere.at:all"}, "cannot import 'nowhere.at'"),
-        ({"model": {"width": 6, "group_norm": True}}, "width: 6 is not allowed"),
+        ({"network": {"width": 6, "group_norm": True}}, "width: 6 is not allowed"),
         ({"training__alpha": 1.5}, "params.training.alpha"),
         ({"training__data": {"kind": "fresh", "epochs": 3}}, "epochs: unknown field"),
         ({"training__optimizer": {"learnin_rate": 0.1}}, "learnin_rate: unknown field.*did you mean 'learning_rate'"),
@@ -122,4 +122,4 @@ def test_parameters_that_cannot_work_are_refused_in_a_sentence(changes, sentence
 
 def test_a_network_without_the_interface_is_refused(make_run, own_package):
     with pytest.raises(SpecError, match="'mypackage.module:lazy' lacks start, step, answer"):
-        params(model={"name": "mypackage.module:lazy"})
+        params(network={"name": "mypackage.module:lazy"})

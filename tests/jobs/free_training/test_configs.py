@@ -64,7 +64,7 @@ def test_the_papers_recipe_makes_two_updates(
     small = [
         f"params.data.root={generated_cifar10}",
         "params.data.test_limit=1",
-        f"params.classifier.options={size}",
+        f"params.network.options={size}",
         "params.training.updates=2",
         "params.training.batch=2",
         "params.training.held_out=1",

@@ -109,7 +109,7 @@ def test_natural_training_is_published_as_trained_for_nothing(make_run: Any) -> 
 def test_a_network_of_ones_own_in_l2(make_run: Any, own_package: None) -> None:
     handle = make_run()
     own = {"name": "mypackage.module:build", "options": {"hidden": 12}}
-    run(params(classifier=own, threat={"norm": "L2", "epsilon": 0.5}), handle)
+    run(params(network=own, threat={"norm": "L2", "epsilon": 0.5}), handle)
     draft = decode(handle.folder.read("models/digits-build-free-2.safetensors"))["draft"]
     assert draft["architecture"] == "mypackage.module:build"
     assert draft["arguments"] == {"classes": 10, "channels": 1, "hidden": 12}
@@ -150,10 +150,10 @@ def test_parameters_that_cannot_work_are_refused_in_a_sentence(changes: dict[str
         ({"training__batch": 81}, "a training set of 80 instances does not fill one batch of 81"),
         ({"training__held_out": 100}, "held_out: 100 of 100 images are not allowed"),
         ({"threat": {"norm": "L2", "epsilon": 9}}, "epsilon is 9, but no two images of 64 pixels"),
-        ({"classifier": {"name": "resnet18"}}, "mean and std: 3 and 3 values for 1 channels"),
-        ({"classifier": {"name": "fast_mnist"}}, r"'fast_mnist' does not fit digits \(1 channel of 8x8\): "),
-        ({"classifier": {"name": "digits_net", "options": {"depth": 3}}}, "refuses its arguments"),
-        ({"classifier": {"name": "mypackage.module:wrong"}}, r"with logits of shape \(1, 3\), not \(1, 10\)"),
+        ({"network": {"name": "resnet18"}}, "mean and std: 3 and 3 values for 1 channels"),
+        ({"network": {"name": "fast_mnist"}}, r"'fast_mnist' does not fit digits \(1 channel of 8x8\): "),
+        ({"network": {"name": "digits_net", "options": {"depth": 3}}}, "refuses its arguments"),
+        ({"network": {"name": "mypackage.module:wrong"}}, r"with logits of shape \(1, 3\), not \(1, 10\)"),
     ],
     ids=lambda value: json.dumps(value) if isinstance(value, dict) else "",
 )

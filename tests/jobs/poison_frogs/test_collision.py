@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from jobs.poison_frogs.features import Features, small
+from jobs.common.models.classifiers.small import digits_16_net
+from jobs.poison_frogs.features import Features
 from jobs.poison_frogs.poisons.collision import backward_step, craft, quantised
 from jobs.poison_frogs.poisons.recipes import Code, CodeEndToEnd, Paper, Recipe
 
@@ -131,7 +132,7 @@ def test_the_profiles_of_the_code_go_as_a_plain_loop_goes(recipe):
 )
 def test_a_batch_gives_what_one_at_a_time_gives(recipe):
     torch.manual_seed(0)
-    network = small(side=8, size=24).double()
+    network = digits_16_net(classes=10, channels=1, side=8, size=24).double()
     bases, targets = torch.rand(2, 9, 1, 8, 8, generator=DRAW, dtype=torch.float64)
     features = Features(network, bases[:1])
     wanted, near = features(targets), torch.linspace(0.05, 0.6, 9, dtype=torch.float64)
@@ -199,7 +200,7 @@ def test_the_collision_is_measured_on_what_is_trained_on():
 
 
 def test_a_network_in_a_batch_is_left_as_it_was():
-    network = small(side=8, size=24)
+    network = digits_16_net(classes=10, channels=1, side=8, size=24)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     images = torch.rand(2, 1, 8, 8)
     craft(Features(network, images[:1]), images, images.flip(0), torch.zeros(2, 24), Paper(iterations=3))

@@ -5,7 +5,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from jobs.poison_frogs.features import Features, LocalResponse, alexnet, check_alive, small
+from jobs.common.models.classifiers.alexnet import LocalResponse, alexnet
+from jobs.common.models.classifiers.small import digits_16_net
+from jobs.poison_frogs.features import Features, check_alive
 from service.errors import InputError
 
 IMAGES = torch.rand(5, 1, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -45,7 +47,7 @@ def test_a_functional_relu_is_part_of_the_features():
 
 
 def test_named_layers_are_taken_one_after_another():
-    network = small(classes=3, side=8, size=16)
+    network = digits_16_net(classes=3, channels=1, side=8, size=16)
     features = Features(network, IMAGES[:1], ("2", "7"))
     first = network[:3](IMAGES)
     assert features.sizes == [32 * 4 * 4, 16] and features(IMAGES).shape == (5, 32 * 16 + 16)
@@ -84,6 +86,6 @@ def test_local_response_is_that_of_torch():
 
 def test_the_papers_network_has_192_features():
     images = torch.rand(2, 3, 32, 32)
-    network = alexnet()
+    network = alexnet(classes=10, channels=3)
     assert Features(network, images[:1]).size == 192 and network(images).shape == (2, 10)
     assert network[9].in_features == 4096

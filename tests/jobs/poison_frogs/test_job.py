@@ -23,7 +23,7 @@ from service.planning.validation import validate
 from service.run import Run, Trial
 from service.store import Folder, open_store
 
-SMALL = {"name": "jobs.poison_frogs.features:small", "options": {"side": 8, "size": 128}}
+SMALL = {"name": "digits_16_net", "options": {"side": 8, "size": 128}}
 OPTIMIZER = {"kind": "adam", "learning_rate": 3e-3, "weight_decay": 0.0}
 TRAINED = {"kind": "train", "classifier": SMALL, "training": {"epochs": 8, "batch": 20, "optimizer": OPTIMIZER}}
 TUNED = {"kind": "fine_tune", "epochs": 2, "batch": 50, "optimizer": OPTIMIZER}
@@ -196,7 +196,7 @@ def test_a_stored_network_is_attacked_in_what_its_head_is_not(make_run, tmp_path
     store = open_store(str(tmp_path / "store"))
     arguments = {"classes": 7, "channels": 1, "side": 8, "size": 128}  # classes of something else
     draft = CardDraft(
-        architecture="jobs.poison_frogs.features:small",
+        architecture="jobs.common.models.classifiers:digits_16_net",
         arguments=arguments,
         study="poison_frogs",
         task="classification",
@@ -207,7 +207,7 @@ def test_a_stored_network_is_attacked_in_what_its_head_is_not(make_run, tmp_path
         description="untrained",
     )
     torch.manual_seed(0)
-    models.publish(store, "net", classifier("jobs.poison_frogs.features:small", **arguments).state_dict(), draft)
+    models.publish(store, "net", classifier("digits_16_net", **arguments).state_dict(), draft)
     handle = make_run()
     loose = {"head": {"kind": "head", "l2": 1e-8}}  # the features of an untrained network are small
     any_two = {"count": 2, "only_correct": False}

@@ -28,7 +28,7 @@ CHEAP = {
     "data": {"name": "digits", "train_limit": 200, "test_limit": 150},
     "network": {
         "kind": "train",
-        "classifier": {"name": "jobs.poison_frogs.features:small", "options": {"side": 8, "size": 32}},
+        "classifier": {"name": "digits_16_net", "options": {"side": 8, "size": 32}},
         "training": {
             "epochs": 4,
             "batch": 20,

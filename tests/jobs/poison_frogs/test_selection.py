@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from jobs.common.data.images.base import Source
+from jobs.common.data.images.digits import digits_16
 from jobs.poison_frogs.targets.selection import (
     BaseParams,
     PairParams,
     Scene,
     Target,
     TargetParams,
-    digits_16,
     nearest,
     select,
 )

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from jobs.common.data.images.base import Pixels
-from jobs.poison_frogs.features import small
+from jobs.common.models.classifiers.small import digits_16_net
 from jobs.poison_frogs.params import Params
 from jobs.poison_frogs.poisons.crafting import Craft, Subject
 from jobs.poison_frogs.poisons.search import Crafts
@@ -18,8 +18,15 @@ from service.planning.validation import validate
 
 LABELS = torch.tensor([0] * 6 + [1] * 2)
 IMAGES = Pixels("shades", ("dark", "bright"), torch.zeros(8, 1, 8, 8, dtype=torch.uint8), LABELS)
+NETWORK = digits_16_net(classes=2, channels=1, side=8, size=16)
 SHARED = Retraining(
-    *(Subject(small(classes=2, side=8, size=16), IMAGES), torch.arange(8), IMAGES, torch.arange(8), (0, 1)),
+    *(
+        Subject(digits_16_net(classes=2, channels=1, side=8, size=16), IMAGES),
+        torch.arange(8),
+        IMAGES,
+        torch.arange(8),
+        (0, 1),
+    ),
     *(torch.zeros(8, 16), torch.zeros(8, 16), {}, {}, torch.zeros(0, 1, 8, 8), torch.zeros(0, 16), {}),
 )
 TARGET = Target(3, 0, 1, confidence=0.9, margin=2.0, neighbour=5.0, bases=(7, 6))

@@ -8,9 +8,9 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from jobs.common.data.images.base import Pixels
+from jobs.common.models.classifiers.small import digits_16_net
 from jobs.common.training.optimizers import OptimizerParams
 from jobs.poison_frogs.defences.filters import Clustering, DeepKnn, L2Outliers, Spectral
-from jobs.poison_frogs.features import small
 from jobs.poison_frogs.victims.angles import class_vector, rotation
 from jobs.poison_frogs.victims.heads import HeadParams, fit_head
 from jobs.poison_frogs.victims.networks import FineTuneParams, PoisonedSet, ScratchParams, fit_network
@@ -72,7 +72,7 @@ def pictures() -> tuple[Pixels, PoisonedSet]:
 def test_a_network_learns_images_and_poisons(kind):
     images, data = pictures()
     torch.manual_seed(0)
-    network = small(classes=2, side=8, size=16)
+    network = digits_16_net(classes=2, channels=1, side=8, size=16)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     seen: list[bool] = []
     params = kind(epochs=30, batch=16, optimizer=OptimizerParams(learning_rate=5e-3, weight_decay=0.0))
@@ -90,7 +90,7 @@ def test_a_network_learns_images_and_poisons(kind):
 
 def test_hidden_linear_layers_alone_have_a_penalty():
     _, data = pictures()
-    network = small(classes=2, side=8, size=16)
+    network = digits_16_net(classes=2, channels=1, side=8, size=16)
     optimizer = OptimizerParams(learning_rate=1e-3, weight_decay=0.0)
     free, bound = (
         fit_network(network, data, FineTuneParams(epochs=20, batch=42, optimizer=optimizer, hidden_l2=l2), 0)

@@ -11,7 +11,7 @@ HERE = "tests.jobs.robustness_evaluation.subjects"
 def tree(**changes: Any) -> dict[str, Any]:
     """Parameters as a spec has them: the linear model on its digits, attacked by PGD."""
     return {
-        "model": {"name": f"{HERE}:linear"},
+        "network": {"name": f"{HERE}:linear"},
         "data": {"name": f"{HERE}:digits"},
         "epsilons": [0.05],
         "attacks": {"pgd": {"kind": "pgd", "steps": 5}},

@@ -36,7 +36,7 @@ def test_the_small_spec_runs(store_uri: str) -> None:
             metrics={},
             description="untrained",
         )
-        name = each.spec.params.model.name
+        name = each.spec.params.network.name
         models.publish(open_store(store_uri), name, classifier("digits_net", **arguments).state_dict(), draft)
     state = runner.start(loaded, Execution(serial=True))
     assert state.status == "finished", state.failure
@@ -51,4 +51,4 @@ def test_the_models_are_those_that_training_publishes() -> None:
     }
     for name in ("small", "cifar10_paper"):
         for trial in plan.trials(spec.load(str(CONFIGS / f"{name}.yaml"))):
-            assert trial.spec.params.model.name in trained
+            assert trial.spec.params.network.name in trained

@@ -120,7 +120,7 @@ def test_cells_that_fail_leave_an_upper_bound_and_are_tried_again(store_uri, tmp
         {
             "job": "robustness_evaluation",
             "params": tree(
-                model={"name": f"{HERE}:failing", "options": {"folder": str(tmp_path)}},
+                network={"name": f"{HERE}:failing", "options": {"folder": str(tmp_path)}},
                 attacks={"one_step": {"kind": "fgsm"}},
                 epsilons=[0.15],
             ),
@@ -147,7 +147,7 @@ def test_cells_that_fail_leave_an_upper_bound_and_are_tried_again(store_uri, tmp
 def test_masked_gradients_are_flagged(make_run):
     handle = make_run()
     attacks = {"one_step": {"kind": "fgsm"}, "square": {"kind": "square", "queries": 300}}
-    run(params(model=odd("rounded"), attacks=attacks, epsilons=[0.1]), handle)
+    run(params(network=odd("rounded"), attacks=attacks, epsilons=[0.1]), handle)
     told = {row["attack"]: row for row in rows(handle.folder, "warnings")}
     assert told["one_step"]["warning"].startswith("the gradient of 19 of 19 samples is zero, so gradients may be mask")
     assert "run Square" in told["one_step"]["warning"] and told["one_step"]["slices"] == 3
@@ -181,7 +181,9 @@ def test_ray_equals_serial(tmp_path, monkeypatch, ray_session):
     monkeypatch.chdir(tmp_path)
     publish(open_store("store"), "untrained")
     attacks = {"pgd": {"kind": "pgd", "steps": 5}, "square": {"kind": "square", "queries": 40}}
-    whole = tree(model={"name": "untrained"}, data={"name": "digits"}, attacks=attacks, epsilons=[0.05, 0.6], first=200)
+    whole = tree(
+        network={"name": "untrained"}, data={"name": "digits"}, attacks=attacks, epsilons=[0.05, 0.6], first=200
+    )
     fields = {"params": whole | {"slice": 50}, "resources": {"cpus": 2}, "store": "store"}
     tried = spec.build({"job": "robustness_evaluation", **fields})
     states = [runner.start(tried, Execution(serial=serial)) for serial in (True, False)]
@@ -199,24 +201,24 @@ def test_a_model_of_the_store_of_the_run(store_uri):
     publish(store, "untrained")
     fields = {"job": "robustness_evaluation", "store": store_uri}
     for name, evaluated in {"untrained": "untrained/2", "untrained/1": "untrained/1"}.items():
-        state = runner.start(spec.build({**fields, "params": tree(model={"name": name})}), Execution(serial=True))
+        state = runner.start(spec.build({**fields, "params": tree(network={"name": name})}), Execution(serial=True))
         assert state.status == "finished", state.failure
         folder = store / "runs" / state.id / "trials" / "000"
         assert {row["model"] for row in rows(folder, "accuracy")} == {evaluated}
-    state = runner.start(spec.build({**fields, "params": tree(model={"name": "untraind"})}), Execution(serial=True))
+    state = runner.start(spec.build({**fields, "params": tree(network={"name": "untraind"})}), Execution(serial=True))
     assert state.status == "failed" and "no model 'untraind' (did you mean 'untrained'?)" in state.failure.message
 
 
 def test_a_model_that_is_not_a_classifier(make_run, store_uri):
     publish(open_store(store_uri), "thinker", task="thinking")
     with pytest.raises(AssayError, match="model 'thinker/1' is made for thinking, but classification is wanted"):
-        run(params(model={"name": "thinker"}), make_run())
+        run(params(network={"name": "thinker"}), make_run())
     with pytest.raises(ModelNotFoundError, match=r"'thinker' has no version 2 \(it has \[1\]\)"):
-        run(params(model={"name": "thinker/2"}), make_run())
+        run(params(network={"name": "thinker/2"}), make_run())
 
 
 def test_several_trials_are_drawn_together(store_uri):
-    variants = {"one": {"params.model": {"name": f"{HERE}:linear"}}, "other": {"params.model": odd("as it is")}}
+    variants = {"one": {"params.network": {"name": f"{HERE}:linear"}}, "other": {"params.network": odd("as it is")}}
     fields = {"job": "robustness_evaluation", "store": store_uri, "params": tree(), "sweep": {"variants": variants}}
     state = runner.start(spec.build(fields), Execution(serial=True))
     assert state.status == "finished", state.failure
@@ -245,9 +247,12 @@ def test_several_trials_are_drawn_together(store_uri):
         ({"slice": 0}, "params.slice"),
         ({"norm": "l2"}, "params.norm"),
         ({"data": {"name": "digit"}}, "unknown data set 'digit' .*did you mean 'digits'"),
-        ({"model": {"name": "net/latest"}}, r"model 'net/latest': 'latest' is not a version \(write NAME or NAME/VER"),
-        ({"model": {"name": "net", "options": {"width": 3}}}, "options: the model 'net' of the store has its own"),
-        ({"model": {}}, "params.model.name: missing"),
+        (
+            {"network": {"name": "net/latest"}},
+            r"model 'net/latest': 'latest' is not a version \(write NAME or NAME/VER",
+        ),
+        ({"network": {"name": "net", "options": {"width": 3}}}, "options: the model 'net' of the store has its own"),
+        ({"network": {}}, "params.network.name: missing"),
     ],
     ids=lambda value: json.dumps(value) if isinstance(value, dict) else "",
 )
@@ -260,17 +265,17 @@ def test_parameters_that_cannot_work_are_refused_in_a_sentence(changes, sentence
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"model": odd("probabilities")}, "the model returns probabilities, but must return logits"),
-        ({"model": odd("always in training")}, "the model must be in evaluation mode"),
+        ({"network": odd("probabilities")}, "the model returns probabilities, but must return logits"),
+        ({"network": odd("always in training")}, "the model must be in evaluation mode"),
         (
-            {"model": odd("five classes")},
+            {"network": odd("five classes")},
             r"labels\[.*\] is ., but the model has classes 0 to 4|the model has 5 classes, but test_digits has 10",
         ),
-        ({"model": odd("two answers")}, "the model returns tuple, but must return a tensor of logits"),
-        ({"model": {"name": f"{HERE}:odd", "options": {"width": 3}}}, "refuses its options {'width': 3}: .*width"),
-        ({"model": {"name": f"{HERE}:not_a_module"}}, "subjects:not_a_module' is a str, not a torch module"),
-        ({"model": {"name": f"{HERE}:linaer"}}, "has no 'linaer'"),
-        ({"model": {"name": "nowhere:build"}}, "model 'nowhere:build': cannot import 'nowhere'"),
+        ({"network": odd("two answers")}, "the model returns tuple, but must return a tensor of logits"),
+        ({"network": {"name": f"{HERE}:odd", "options": {"width": 3}}}, "refuses its options {'width': 3}: .*width"),
+        ({"network": {"name": f"{HERE}:not_a_module"}}, "subjects:not_a_module' is a str, not a torch module"),
+        ({"network": {"name": f"{HERE}:linaer"}}, "has no 'linaer'"),
+        ({"network": {"name": "nowhere:build"}}, "model 'nowhere:build': cannot import 'nowhere'"),
         ({"data": {"name": "mnist_5k"}}, r"the model does not fit mnist_5k \(1 channel of 28x28\): .*shapes"),
         ({"data": {"name": f"{HERE}:bright"}}, r"pixels are in \[0, 1.5\], but must be in \[0, 1\]"),
         ({"first": 501}, "first: 501 images asked, test of test_digits has 500"),
@@ -288,4 +293,4 @@ def test_what_does_not_fit_is_refused_in_a_sentence(changes, sentence, make_run)
 def test_an_attack_that_compares_more_classes_than_there_are(make_run):
     attacks = {"dlr": {"kind": "apgd", "loss": "dlr"}}
     with pytest.raises(AssayError, match="the model has 2 classes, but apgd with these options needs at least 3"):
-        run(params(model={"name": f"{HERE}:two"}, data={"name": f"{HERE}:halves"}, attacks=attacks), make_run())
+        run(params(network={"name": f"{HERE}:two"}, data={"name": f"{HERE}:halves"}, attacks=attacks), make_run())

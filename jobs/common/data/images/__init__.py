@@ -13,6 +13,7 @@ from service.errors import InputError
 # import paths: torchvision, which some of them need, takes a second to load
 DATASETS = {
     "digits": "jobs.common.data.images.digits:digits",
+    "digits_16": "jobs.common.data.images.digits:digits_16",
     "mnist_5k": "jobs.common.data.images.digits:mnist_5k",
     "photo_patches": "jobs.common.data.images.photo_patches:photo_patches",
     "mnist": "jobs.common.data.images.idx:mnist",
@@ -30,8 +31,9 @@ class DataParams(Source):
 
     name: str = Field(
         "digits",
-        description="digits, mnist_5k, photo_patches (inside packages); fashion_mnist, mnist, cifar10, cifar100, svhn, "
-        "image_folder, imagenet (on disk); or an import path mypackage.module:build, called with split and source",
+        description="digits, digits_16, mnist_5k, photo_patches (inside packages); fashion_mnist, mnist, cifar10, "
+        "cifar100, svhn, image_folder, imagenet (on disk); or an import path mypackage.module:build, called with split "
+        "and source",
     )
     train_limit: int | None = Field(None, ge=1, description="images to train with, of a shuffled set; none: all")
     test_limit: int | None = Field(None, ge=1, description="images to test with, of a shuffled set; none: all")

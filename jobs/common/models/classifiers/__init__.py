@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from jobs.common.imports import resolve
 from jobs.common.models.classifiers import imagenet, small
+from jobs.common.models.classifiers.alexnet import alexnet
 from jobs.common.models.classifiers.densenet import densenet121
 from jobs.common.models.classifiers.normalisation import IMAGENET_MEAN, IMAGENET_STD, normalisation
 from jobs.common.models.classifiers.preactivation_resnet import preactivation_resnet18
@@ -65,6 +66,7 @@ ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     **{f"cifar_resnet{depth}": partial(_architecture, partial(stem_resnet, depth)) for depth in LAYERS},
     "preactivation_resnet18": partial(_architecture, preactivation_resnet18),
     "wide_resnet": partial(_architecture, wide_resnet, per_image=True),
+    "alexnet": partial(_architecture, alexnet),
     "vgg9": partial(_architecture, vgg9),
     "densenet121": partial(_architecture, densenet121),
     # ImageNet
@@ -72,13 +74,23 @@ ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
         name: partial(_architecture, build, classes=1000, mean=IMAGENET_MEAN, std=IMAGENET_STD)
         for name, build in (imagenet.RESNETS | SUNETS).items()
     },
+    "inception_v3": partial(
+        _architecture, imagenet.inception_v3, classes=1000, mean=imagenet.INCEPTION_MEAN, std=imagenet.INCEPTION_STD
+    ),
     # small ones
     "digits_net": partial(_architecture, small.digits_net, channels=1),
+    "digits_16_net": partial(_architecture, small.digits_16_net, channels=1),
     "fast_mnist": partial(_architecture, small.fast_mnist, channels=1),
     "madry_mnist": partial(_architecture, small.madry_mnist, channels=1),
     "trades_mnist": partial(_architecture, small.trades_mnist, channels=1),
     "colour_net": partial(_architecture, small.colour_net),
 }
+
+
+def published_inception_v3(weights: str) -> Classifier:
+    """Inception-v3 with weights of torchvision, which are fetched if they are not there. weights: their name there."""
+    normalise = normalisation(3, imagenet.INCEPTION_MEAN, imagenet.INCEPTION_STD, per_image=False)
+    return Classifier(normalise, imagenet.published_inception_v3(weights))
 
 
 def classifier(name: str, **arguments: Any) -> nn.Module:

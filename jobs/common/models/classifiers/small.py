@@ -27,6 +27,18 @@ def digits_net(classes: int, channels: int, width: int = 8) -> nn.Module:
     )
 
 
+def digits_16_net(classes: int, channels: int, side: int = 16, size: int = 512) -> nn.Module:
+    """Two 3x3 convolutions with max pooling and two linear layers. side: in pixels. size: of the features."""
+    _check_side(side, 4)
+    return nn.Sequential(
+        *(nn.Conv2d(channels, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
+        nn.Flatten(),
+        *(nn.Linear(64 * (side // 4) ** 2, size), nn.ReLU()),
+        nn.Linear(size, classes),
+    )
+
+
 def fast_mnist(classes: int, channels: int, width: int = 16, side: int = 28) -> nn.Module:
     """Two 4x4 convolutions of stride 2 and two linear layers (Wong et al. 2020, section 4.1). side: in pixels."""
     _check_side(side, 4)
