@@ -9,8 +9,8 @@ All in L-infinity, in one batch, on one thread. The images are classified correc
 of 100 steps with 5 restarts does not succeed on them. The fewer images, the more it helps that our ensemble aims at
 several classes in one pass; with many, all libraries wait for the same convolutions. The libraries take turns; the
 ratio of the medians is printed, and how many samples are robust to each. Where a library has no attack of that
-strength, or is not installed, it is said to be absent: foolbox has PGD alone, and the AutoAttack of adversarial-robustness-toolbox consists
-of other attacks.
+strength, or is not installed, it is said to be absent: foolbox has PGD alone, and the AutoAttack of
+adversarial-robustness-toolbox consists of other attacks.
 """
 
 import logging
