@@ -2,10 +2,11 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+
+from jobs.common.multiplications import CountMacs, LayerWork
 
 KNOWN: dict[str, tuple[tuple[int, int, int], int, int, int]] = {
     "cifar10": ((3, 32, 32), 50_000, 10_000, 10),
@@ -17,39 +18,18 @@ KNOWN: dict[str, tuple[tuple[int, int, int], int, int, int]] = {
 """shape, training and test images, and classes of sets that may not be there yet"""
 
 
-@dataclass(frozen=True)
-class LayerWork:
-    """One convolution or linear layer on one image."""
-
-    macs: int
-    numbers: int
-    """in its input and its output"""
-
-
 def layer_work(network: nn.Module, image: Tensor) -> list[LayerWork]:
-    """Every convolution, transposed or not, and linear layer, as often as it is called.
+    """The work of every layer of a network in evaluation mode, in the order of the calls.
 
-    image: (1, channels, height, width), as large as the device of the network: the meta device computes nothing.
+    image: (1, channels, height, width), on the device of the network: the meta device computes nothing.
     """
-    found = []
-
-    def note(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        # the first dimension of a weight is that of the output, but of the input in a transposed convolution
-        first = inputs[0] if isinstance(layer, nn.ConvTranspose2d) else output
-        weight = layer.get_parameter("weight")
-        found.append(LayerWork(first.numel() * weight[0].numel(), inputs[0].numel() + output.numel()))
-
-    layers = [each for each in network.modules() if isinstance(each, nn.Conv2d | nn.ConvTranspose2d | nn.Linear)]
-    hooks = [layer.register_forward_hook(note) for layer in layers]
-    with torch.no_grad():
+    with torch.no_grad(), CountMacs() as counter:
         network.eval()(image)
-    for hook in hooks:
-        hook.remove()
-    return found
+    return counter.layers
 
 
 def least_seconds(work: Callable[[], object], times: int) -> float:
-    """The least time of so many, on one thread."""
+    """The least time of `times` repetitions, on one thread."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

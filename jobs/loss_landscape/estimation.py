@@ -10,9 +10,10 @@ import torch
 from torch import nn
 
 from jobs.common.data.images import DataParams
-from jobs.common.estimation import KNOWN, TRAINING, LayerWork, layer_work, least_seconds, training_seconds
+from jobs.common.estimation import KNOWN, TRAINING, layer_work, least_seconds, training_seconds
 from jobs.common.models.network_params import StoredNetwork, TrainedNetwork
 from jobs.common.models.weights import tensors
+from jobs.common.multiplications import LayerWork
 from jobs.loss_landscape.params import Params
 from jobs.loss_landscape.planes.directions import random_direction
 from jobs.loss_landscape.surface.evaluator import Evaluator, EvaluatorParams

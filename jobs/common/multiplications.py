@@ -1,9 +1,10 @@
-"""How much work a network is: multiplications, counted in the calls that it makes to torch while it runs.
+"""The work of a network: the multiplications of each layer, counted in its calls to torch while it runs.
 
 torch.utils.flop_counter counts one level deeper, but its first use imports torch's compiler, which takes seconds.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,19 +13,37 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 
+@dataclass(frozen=True)
+class LayerWork:
+    """One convolution, transposed or not, one linear layer or one product of matrices."""
+
+    macs: int
+    """multiplications, each with an addition"""
+    numbers: int
+    """in its input and its output, without its weights"""
+
+
 class CountMacs(TorchFunctionMode):
-    """Inside of it, `total` grows by the multiplications of each convolution and matrix product."""
+    """Inside of it, `layers` grows by every convolution and matrix product, in the order of the calls.
+
+    Also on the meta device, which computes nothing.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self.total = 0
+        self.layers: list[LayerWork] = []
+
+    @property
+    def total(self) -> int:
+        """Multiplications so far."""
+        return sum(layer.macs for layer in self.layers)
 
     def __torch_function__(
         self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         result = func(*args, **(kwargs or {}))
         if (count := _COUNTED.get(func)) and len(args) > 1:
-            self.total += count(result, args[0], args[1])
+            self.layers.append(LayerWork(count(result, args[0], args[1]), args[0].numel() + result.numel()))
         return result
 
 
