@@ -9,7 +9,7 @@ what to do, the exit code of the command line and the status of the HTTP endpoin
     │   │   └── FieldError                2    400   its value is not allowed: "X must be below N, the …; it is M"
     │   ├── UnknownNameError              2    404   a job, a problem, an architecture: suggests the nearest
     │   ├── TooLargeError                 2    413   a body, an image, a number of iterations over its limit
-    │   └── StrangerError                 2    401   no key, or one that is not known
+    │   └── UnauthorisedError             2    401   no key, or one that is not known
     ├── StoreError                        2    503   the store cannot be read or written, or is full
     │   ├── RunNotFoundError              2    404
     │   └── RunLockedError                2    409   another driver holds the run
@@ -76,7 +76,7 @@ class TooLargeError(InputError):
     http_status = 413
 
 
-class StrangerError(InputError):
+class UnauthorisedError(InputError):
     http_status = 401
 
 

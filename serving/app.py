@@ -2,7 +2,6 @@
 
 import json
 import logging
-import math
 import os
 import signal
 import socket
@@ -19,11 +18,12 @@ from service.cluster.connection import connect
 from service.errors import ClusterError, InputError
 from service.models import ModelCard
 from service.store import open_store
-from serving.http import attack_server, middleware
-from serving.http import settings as settings_of
-from serving.http.attack_server import AttackServer
-from serving.http.server import Server
-from serving.http.settings import LOAD_SECONDS, ServeSettings
+from serving.deployments import attack_server
+from serving.deployments.attack_server import AttackServer
+from serving.deployments.server import Server
+from serving.http import middleware
+from serving.http.settings import LOAD_SECONDS, ServeSettings, load_settings
+from serving.kinds import KINDS
 
 NAME = "assay"
 CONTROLLER = "SERVE_CONTROLLER_ACTOR"  # as Serve names it, in its namespace "serve"
@@ -33,16 +33,16 @@ def build(settings: ServeSettings, store_uri: str) -> ray_serve.Application:
     """The application: one deployment from HTTP to the models of the store, and behind it one that attacks them."""
     attacks = None
     if settings.attacks.enabled:
-        of_attacks = settings.of_attacks()
-        attacks = _deployment(attack_server.NAME, AttackServer, of_attacks).bind(of_attacks, store_uri)
+        attack_settings = settings.for_attacks()
+        attacks = _deployment(attack_server.NAME, AttackServer, attack_settings).bind(attack_settings, store_uri)
     return _deployment("models", Server, settings).bind(settings, store_uri, attacks)
 
 
 def _deployment(name: str, replica: type, settings: ServeSettings) -> ray_serve.Deployment:
     replicas, queue = settings.replicas, settings.queue
-    scaled: dict[str, Any] = {"num_replicas": replicas.min}
+    scaling: dict[str, Any] = {"num_replicas": replicas.min}
     if replicas.min < replicas.max:
-        scaled = {"autoscaling_config": {
+        scaling = {"autoscaling_config": {
             "min_replicas": replicas.min,
             "max_replicas": replicas.max,
             "target_ongoing_requests": replicas.target_ongoing,
@@ -62,26 +62,29 @@ def _deployment(name: str, replica: type, settings: ServeSettings) -> ray_serve.
         health_check_timeout_s=30,
         max_constructor_retry_count=3,
         logging_config={"log_level": settings.logging.level, "enable_access_log": settings.logging.access},
-        **scaled,
+        **scaling,
     )(replica)
     return deployment
 
 
-def lacking(settings: ServeSettings, cluster: Mapping[str, float]) -> str | None:
-    """What the cluster has too little of to start, in one sentence: Serve would wait for it without a word.
+def shortage(settings: ServeSettings, cluster: Mapping[str, float]) -> str | None:
+    """What the cluster has too little of to start, in one sentence: Serve would wait for it and print nothing.
 
     cluster: its resources, by Ray's names.
     """
     parts = [settings.replicas, *([settings.attacks.replicas] if settings.attacks.enabled else [])]
-    for name, unit, each in (("CPU", "CPU cores", "cpus"), ("GPU", "GPUs", "gpus")):
-        needed = sum(part.min * float(getattr(part, each)) for part in parts)
-        if needed > (there := cluster.get(name, 0)):
-            return f"the endpoints need {needed:g} {unit}, and Ray has {there:g}"
+    needs = {
+        "CPU": ("CPU cores", sum(part.min * part.cpus for part in parts)),
+        "GPU": ("GPUs", sum(part.min * part.gpus for part in parts)),
+    }
+    for name, (unit, needed) in needs.items():
+        if needed > (available := cluster.get(name, 0)):
+            return f"the endpoints need {needed:g} {unit}, and Ray has {available:g}"
     return None
 
 
 def environment(settings: ServeSettings, folder: str) -> Mapping[str, str]:
-    """What the processes of Serve read from their environment: to be set before Ray starts them.
+    """The variables that the processes of Serve read: to be set before Ray starts them.
 
     folder: for the sockets of HAProxy; by default all users of a machine would share one.
     """
@@ -109,7 +112,7 @@ def start(settings: ServeSettings, store_uri: str, variables: Mapping[str, str])
     http = settings.http
     if settings.keys and _is_running():
         raise ClusterError(
-            "Serve runs on this cluster already, and would not ask for these keys", "end it first: `serve shutdown`"
+            "Serve runs on this cluster already, and would not require these keys", "end it first: `serve shutdown`"
         )
     try:
         ray_serve.start(
@@ -151,43 +154,43 @@ def serve(
     config: a settings file such as configs/serve.yaml. host, port: instead of those in it. without_keys: also where
     other machines may reach it.
     """
-    settings = settings_of.load(config).listening(host, port)
+    settings = load_settings(config).listening(host, port)
     if settings.http.public and not settings.keys and not without_keys:
         raise InputError(
             f"http.host: {settings.http.host} is public, and there are no keys: everybody could use the models",
-            "make a key with `assay serve --new-key NAME`, or say --without-keys",
+            "make a key with `assay serve --new-key NAME`, or pass --without-keys",
         )
-    models_of = open_store(store)
-    cards = models.list_models(models_of)
-    here = "RAY_ADDRESS" not in os.environ
-    if here:
+    folder = open_store(store)
+    cards = models.list_models(folder)
+    embedded = "RAY_ADDRESS" not in os.environ
+    if embedded:
         check_free(settings.http.host, settings.http.port)
     logging.getLogger("ray.serve").setLevel(settings.logging.level)
     with tempfile.TemporaryDirectory(prefix="assay-") as sockets, connect():
         cluster = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        if few := lacking(settings, cluster):
-            if here:
+        if missing := shortage(settings, cluster):
+            if embedded:
                 raise ClusterError(
-                    few, "lower the cpus of replicas and attacks.replicas, or set attacks.enabled: false"
+                    missing, "lower the cpus and gpus of replicas and attacks.replicas, or set attacks.enabled: false"
                 )
-            print(f"{few}: waiting for the cluster to grow", flush=True)
-        start(settings, models_of.uri, environment(settings, sockets))
+            print(f"{missing}: waiting for the cluster to grow", flush=True)
+        start(settings, folder.uri, environment(settings, sockets))
         stopped = threading.Event()
         for signum in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(signum, lambda signum, frame: stopped.set())  # here: Ray puts up handlers of its own
-        if here:
+            signal.signal(signum, lambda signum, frame: stopped.set())  # only now: Ray has set handlers of its own
+        if embedded:
             (node,) = ray.nodes()  # type: ignore[no-untyped-call]
             print(f"metrics for Prometheus at http://127.0.0.1:{node['MetricsExportPort']}/metrics", flush=True)
         print(greeting(settings, cards), flush=True)
         stopped.wait()
         print("stopping", flush=True)
         ray_serve.delete(NAME)  # lets the requests under way finish
-        if not here and not ray_serve.status().applications:  # on a cluster others may serve too
+        if not embedded and not ray_serve.status().applications:  # a cluster may have other applications
             ray_serve.shutdown()  # type: ignore[no-untyped-call]
 
 
 def check_free(host: str, port: int) -> None:
-    """ClusterError if the port cannot be listened at: Serve would say so in a log only."""
+    """ClusterError if the port cannot be listened at: Serve would write so into a log only."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -205,17 +208,16 @@ def greeting(settings: ServeSettings, cards: Sequence[ModelCard]) -> str:
         return f"serving at {url}/v2: the store holds no models yet; new ones are served as soon as they are there"
     names = dict.fromkeys(card.name for card in cards)
     key = ' -H "Authorization: Bearer $ASSAY_KEY"' if settings.keys else ""
-    return f"serving {len(names)} model(s) at {url}/v2; try\n\n  {_example(url, cards[-1])}{key}\n"
+    return f"serving {len(names)} model(s) at {url}/v2; try\n\n  {_command(url, cards[-1])}{key}\n"
 
 
-def _example(url: str, card: ModelCard) -> str:
+def _command(url: str, card: ModelCard) -> str:
+    """A request to try: the example of its kind, or the metadata of the model where there is none."""
     path = f"{url}/v2/models/{card.name}"
-    if card.task == "classification":
-        return f"curl -s '{path}/infer?outputs=prediction' --data-binary @photo.png -H 'Content-Type: image/png'"
-    if len(card.inputs) != 1 or card.inputs[0].datatype != "FP32" or len(card.inputs[0].shape) != 3:
+    example = KINDS[card.task].example_for(card) if card.task in KINDS else None
+    if example is None:
         return f"curl -s {path}"
-    spec = card.inputs[0]
-    shape = [1, *(8 if size == -1 else size for size in spec.shape[1:])]
-    data = [0.5 if index % 3 else -0.5 for index in range(math.prod(shape))]
-    body = {"inputs": [{"name": spec.name, "datatype": spec.datatype, "shape": shape, "data": data}]}
-    return f"curl -s {path}/infer -d '{json.dumps(body)}'"
+    if example.message is not None:
+        return f"curl -s {path}/infer -d '{json.dumps(example.message)}'"
+    address = f"{path}/infer?{example.query}" if example.query else f"{path}/infer"
+    return f"curl -s '{address}' --data-binary @{example.file} -H 'Content-Type: {example.media_type}'"

@@ -4,10 +4,10 @@ from ray.serve import Application
 
 from service.store import open_store
 from serving import app
-from serving.http import settings as settings_of
+from serving.http.settings import load_settings
 
 
 def build(args: dict[str, str]) -> Application:
-    """args: `store`, and `config`, the path of a settings file. Where it listens, Serve's own options say."""
-    settings = settings_of.load(args.get("config"))
+    """args: `store`, and `config`, the path of a settings file. The address is in Serve's own options."""
+    settings = load_settings(args.get("config"))
     return app.build(settings, open_store(args["store"]).uri)

@@ -23,7 +23,8 @@ def layer_work(network: nn.Module, image: Tensor) -> list[LayerWork]:
 
     image: (1, channels, height, width), on the device of the network: the meta device computes nothing.
     """
-    with torch.no_grad(), CountMacs() as counter:
+    counter = CountMacs()
+    with torch.no_grad(), counter:
         network.eval()(image)
     return counter.layers
 

@@ -255,6 +255,6 @@ def cancel(run_name: str, store: str, address: str | None) -> None:
 def serve(new_key: str | None, **how: Any) -> None:
     """Serve every model of a store over HTTP."""
     if new_key is not None:
-        print(importlib.import_module("serving.http.keys").introduce(new_key))
+        print(importlib.import_module("serving.http.keys").new_key_text(new_key))
         return
     importlib.import_module("serving.app").serve(**how)

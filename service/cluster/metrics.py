@@ -8,7 +8,7 @@
     assay_cells           counter    job, outcome     cells computed (done) and given up (failed)
 
 Prometheus sees them with `ray_` in front, counters with `_total` behind. Those of the endpoints are in
-`serving.http.statistics` and `serving.http.auth`.
+`serving.deployments.statistics` and `serving.http.auth`.
 """
 
 from ray.util.metrics import Counter, Gauge, Histogram

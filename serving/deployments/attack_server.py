@@ -1,6 +1,6 @@
-"""The deployment that attacks: processes of their own, so that a long attack holds up no inference.
+"""The deployment that attacks: processes of its own, so that a long attack delays no inference.
 
-The deployment that takes HTTP requests hands them on as they are; all of their work is done here.
+The deployment that takes HTTP requests passes them on unread; all of their work is done here.
 """
 
 import asyncio
@@ -11,40 +11,34 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-
-import torch
-from torch import nn
+from functools import partial
 
 from service.errors import AssayError, InputError, OverLimitError
 from service.models import ModelCard
 from service.store import open_store
+from serving import kinds
+from serving.deployments.model_cache import ModelCache
+from serving.deployments.replica import prepare_process
 from serving.http import protocol
-from serving.http.body_limit import error_body, error_headers
+from serving.http.errors import INTERNAL, error_body, error_headers
 from serving.http.messages import Message
-from serving.http.model_cache import Shelf
 from serving.http.protocol import InferRequest
-from serving.http.quotas import Bucket, Ledger
+from serving.http.quotas import Bucket, Quotas
 from serving.http.settings import ServeSettings
-from serving.http.uploads import MODES, PNG_MEDIA, to_png
-from serving.kinds import classification_attack, segmentation_attack
-from serving.kinds.classification import Classification
-from serving.kinds.classification_attack import Attacked, AttackWork
-from serving.kinds.endpoint import Answer
-from serving.kinds.segmentation import Segmentation
-
-Attackable = Classification | Segmentation
+from serving.http.uploads import PNG_MEDIA
+from serving.kinds.base import Endpoint
+from serving.kinds.work import Answer, Attacked, AttackWork
 
 logger = logging.getLogger("ray.serve")
 
 NAME = "attacks"
-NICE = 19  # the most: where cores are short, inference gets them first
-INTERNAL = "internal error; the log of the replica says more"
+NICE = 19  # the lowest priority: where cores are short, inference gets them first
 
 
 @dataclass(frozen=True)
 class Spent:
     """What an attack took: seconds of computation, 10^9 multiplications, passes forward (queries) and backward
-    (gradients) of all images."""
+    (gradients) of all inputs."""
 
     seconds: float = 0.0
     gmacs: float = 0.0
@@ -64,85 +58,80 @@ class Reply:
 
 
 class AttackServer:
-    """A replica. Attacks are computed in threads; whoever comes meanwhile waits for one."""
+    """A replica. Attacks are computed in threads; a request that finds none free waits for one."""
 
     def __init__(self, settings: ServeSettings, store_uri: str) -> None:
-        torch.set_num_threads(settings.replicas.threads)  # Ray reuses workers, whatever they were set to before
+        build = partial(kinds.endpoint, settings=settings, device=prepare_process(settings.replicas))
         os.nice(NICE)
-        self._settings, self._limits = settings, settings.attacks
-        self._shelf: Shelf[Attackable] = Shelf(open_store(store_uri), settings.models, self._serve)
+        self._limits = settings.attacks
+        self._models = ModelCache(open_store(store_uri), settings.models, build)
         self._threads = ThreadPoolExecutor(self._limits.parallel, thread_name_prefix="attack")
-        self._ledger = Ledger()
-        self._buckets = {key.name: Bucket.of_attacks(key) for key in settings.keys}
+        self._quotas = Quotas()
+        self._buckets = {key.name: Bucket.for_attacks(key) for key in settings.keys}
 
-    def _serve(self, card: ModelCard, network: nn.Module) -> Attackable:
-        kind = Segmentation if card.task == "segmentation" else Classification
-        return kind(card, network, self._settings)
+    async def attack(self, card: ModelCard, message: Message, key: str | None) -> Reply:
+        """The answer to a request for an attack on a model, also when something is wrong with it.
 
-    async def attack(self, name: str, version: int, message: Message, key: str | None) -> Reply:
-        """The answer to a request for an attack on a model, whatever is wrong with it.
-
-        key: the name of who pays for it, None where no keys are asked for.
+        key: the name of the key whose quota it uses, None where no keys are required.
         Cancelled when the client leaves: the attack stops at its next pass through the model.
         """
         try:
-            model = await self._shelf.endpoint(name, version)
-            request, work = await asyncio.to_thread(self._accept, model, message)
-            return await self._computed(model, request, work, message.wants_png, key)
+            endpoint = await self._models.endpoint(card)
+            request, work = await asyncio.to_thread(self._accept, endpoint, message)
+            return await self._reply(card, request, work, key)
         except AssayError as error:
             return Reply(error.http_status, error_body(str(error)), headers=error_headers(error))
         except Exception:
-            logger.exception("attack on model %s failed", name)
+            logger.exception("attack on model %s failed", card.name)
             return Reply(500, error_body(INTERNAL))
 
-    def _accept(self, model: Attackable, message: Message) -> tuple[InferRequest, AttackWork]:
-        request = message.parse(model)
-        work: AttackWork
-        if isinstance(model, Segmentation):
-            work = segmentation_attack.prepare(model, request, self._limits)
-        else:
-            work = classification_attack.prepare(model, request, message.is_image, self._limits)
-        protocol.check_wanted(request, work.outputs)
-        if message.wants_png and (len(work.images), work.images.shape[1] in MODES) != (1, True):
-            raise InputError("a PNG is the answer for one grey or colour image; ask for application/json")
+    def _accept(self, endpoint: Endpoint, message: Message) -> tuple[InferRequest, AttackWork]:
+        request = message.parse(endpoint.card.name, endpoint.upload)
+        work = endpoint.prepare_attack(request, message.form(request), self._limits)
+        protocol.check_outputs(request, work.outputs)
         return request, work
 
-    async def _computed(
-        self, model: Attackable, request: InferRequest, work: AttackWork, png: bool, key: str | None
-    ) -> Reply:
-        stopped, passes = threading.Event(), 0
-        at_most, of_pass = classification_attack.gmacs_of(model, work), model.gmacs(work.images.shape)
+    async def _reply(self, card: ModelCard, request: InferRequest, work: AttackWork, key: str | None) -> Reply:
+        attacked, spent = await self._compute(work, key)
+        answer = attacked.answer
+        if work.draw is not None:
+            headers = _headers(answer, attacked.warnings)
+            return Reply(200, await asyncio.to_thread(work.draw, answer), PNG_MEDIA, headers, spent)
+        parameters = dict(work.parameters)
+        if attacked.warnings:
+            parameters["warning"] = "; ".join(attacked.warnings)
+        body, json_length = await asyncio.to_thread(protocol.encode_infer, card, request, answer, parameters)
+        if json_length is None:
+            return Reply(200, body, spent=spent)
+        headers = {protocol.HEADER_LENGTH: str(json_length)}
+        return Reply(200, body, "application/octet-stream", headers, spent)
+
+    async def _compute(self, work: AttackWork, key: str | None) -> tuple[Attacked, Spent]:
+        """Attack within the quota of the key: reserve the most that it may take, give back what it did not need."""
+        stopped, passes, cost = threading.Event(), 0, work.cost
 
         def is_stopped() -> bool:
             nonlocal passes
-            passes += 1  # asked before each pass forward
+            passes += 1  # called before each pass forward
             return stopped.is_set()
 
         def compute() -> tuple[Attacked, float]:
             started = time.perf_counter()
-            attacked = classification_attack.compute(model, work, self._limits, is_stopped)
+            attacked = work.compute(is_stopped)
             return attacked, time.perf_counter() - started
 
-        await self._reserve(key, at_most)
+        await self._reserve(key, cost.gmacs)
         spent = None
         try:
             attacked, seconds = await asyncio.get_running_loop().run_in_executor(self._threads, compute)
             queries, gradients = (int(attacked.answer[name].sum()) for name in ("queries", "gradients"))
-            spent = Spent(seconds, (queries + gradients) * of_pass / len(work.images), queries, gradients)
+            gmacs = (queries + gradients) * cost.gmacs_of_pass / work.rows
+            spent = Spent(seconds, gmacs, queries, gradients)
         finally:
             stopped.set()
-            # of an attack that was not finished the passes back are not known: no more than those forward
-            self._settle(key, at_most - (spent.gmacs if spent else 2 * passes * of_pass))
-        answer = attacked.answer
-        if png:
-            headers = _headers(answer, attacked.warnings)
-            return Reply(200, to_png(answer["adversarials"][0]), PNG_MEDIA, headers, spent)
-        parameters = {**work.described(), **({"warning": "; ".join(attacked.warnings)} if attacked.warnings else {})}
-        body, header = await asyncio.to_thread(protocol.encode_infer, model.card, request, answer, parameters)
-        if header is None:
-            return Reply(200, body, spent=spent)
-        headers = {protocol.HEADER_LENGTH: str(header)}
-        return Reply(200, body, "application/octet-stream", headers, spent)
+            # of an attack that did not finish, the passes back are not known: at most as many as forward
+            self._give_back(key, cost.gmacs - (spent.gmacs if spent else 2 * passes * cost.gmacs_of_pass))
+        return attacked, spent
 
     async def _reserve(self, key: str | None, gmacs: float) -> None:
         """Take the most that an attack may need. OverLimitError if its key has not as much left."""
@@ -151,11 +140,11 @@ class AttackServer:
         bucket = self._buckets[key]
         if gmacs > bucket.capacity:
             raise InputError(
-                f"the attack takes up to {gmacs:.3g} billion multiplications; "
-                f"the key has {bucket.capacity:.3g} in an hour",
+                f"the attack must take at most {bucket.capacity:.3g} billion multiplications, those of the key in an "
+                f"hour; it takes up to {gmacs:.3g}",
                 "send fewer images, or ask for fewer steps, restarts or queries",
             )
-        _, seconds = await self._ledger.take(bucket, gmacs)
+        _, seconds = await self._quotas.take(bucket, gmacs)
         if seconds:
             raise OverLimitError(
                 f"the attack takes up to {gmacs:.3g} billion multiplications, more than the key has left of its "
@@ -163,13 +152,13 @@ class AttackServer:
                 seconds,
             )
 
-    def _settle(self, key: str | None, left: float) -> None:
-        if key is not None and left > 0:
-            self._ledger.give_back(self._buckets[key], left)
+    def _give_back(self, key: str | None, gmacs: float) -> None:
+        if key is not None and gmacs > 0:
+            self._quotas.give_back(self._buckets[key], gmacs)
 
 
 def _headers(answer: Answer, warnings: tuple[str, ...]) -> dict[str, str]:
-    """What there is to say of the one image of an answer, as headers: Assay-Broken: true."""
+    """The outputs about the one input of an answer, as headers: Assay-Successful: true."""
     headers = {
         f"Assay-{name.replace('_', '-').title()}": str(values[0].item()).lower()
         for name, values in answer.items()

@@ -1,9 +1,10 @@
 """Which requests are computed together, and when.
 
-Serve's dynamic batching collects the requests that arrive within a moment. Of these, the ones that ask the same of
-the same model form a batch. A batch waits while another of its kind is computed, and whoever comes meanwhile joins it:
-under load batches grow by themselves. Batches of different kinds are computed side by side, so a long thought holds up
-none but its own kind; and a request that fails in company is tried alone, so it fails alone.
+Serve's dynamic batching collects the requests that arrive within a moment. Requests that ask the same of the same model
+share a queue, and those of a queue form a batch. A batch waits while another of its queue is computed, and the requests
+that come meanwhile join it: under load batches grow by themselves. Batches of different queues are computed side by
+side, so a long request delays only its own queue. When a batch fails, its requests are computed one by one, so only the
+bad ones fail.
 """
 
 import asyncio
@@ -14,7 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from service.errors import AssayError
-from serving.kinds.endpoint import Abandoned, Answer, Endpoint, Work
+from serving.kinds.base import Endpoint
+from serving.kinds.work import Abandoned, Answer, Work
 
 
 @dataclass(eq=False)
@@ -27,29 +29,30 @@ class Item:
     arrived: float = field(default_factory=time.perf_counter)
 
     @property
-    def kind(self) -> Hashable:
+    def queue(self) -> Hashable:
+        """Requests of one queue may be computed together."""
         return self.endpoint.card.name, self.endpoint.card.version, self.endpoint.card.sha256, self.work.key
 
 
 @dataclass(frozen=True)
 class Executed:
-    """A batch that was computed, for the statistics. Times in seconds."""
+    """A batch that was computed, for the statistics. waited: seconds of each request. seconds: of the computation."""
 
     endpoint: Endpoint
     rows: int
     waited: tuple[float, ...]
-    took: float
+    seconds: float
 
 
 class Batcher:
     """Lives on one event loop; computes in threads.
 
-    max_rows: inputs in a batch. parallel: batches computed at once. report: told of each batch.
+    max_rows: inputs in a batch. parallel: batches computed at once. report: called after each batch.
     """
 
     def __init__(self, max_rows: int, parallel: int, report: Callable[[Executed], None]) -> None:
         self._max_rows, self._parallel, self._report = max_rows, parallel, report
-        self._waiting: dict[Hashable, deque[Item]] = {}  # the kinds in the order in which their turn comes
+        self._waiting: dict[Hashable, deque[Item]] = {}  # the queues in the order of their turns
         self._running: dict[Hashable, list[Item]] = {}
         self._tasks: set[asyncio.Task[None]] = set()  # a loop holds its tasks by weak references only
         self._threads = ThreadPoolExecutor(parallel, thread_name_prefix="compute")
@@ -64,37 +67,37 @@ class Batcher:
     def add(self, items: Iterable[Item]) -> None:
         """Queue requests; their answers arrive in their futures."""
         for item in items:
-            self._waiting.setdefault(item.kind, deque()).append(item)
+            self._waiting.setdefault(item.queue, deque()).append(item)
         self._start()
 
     def _start(self) -> None:
-        for kind in list(self._waiting):
+        for queue in list(self._waiting):
             if len(self._running) == self._parallel:
                 return
-            if kind not in self._running and (batch := self._take(kind)):
-                self._running[kind] = batch
-                task = asyncio.get_running_loop().create_task(self._run(kind, batch))
+            if queue not in self._running and (batch := self._take(queue)):
+                self._running[queue] = batch
+                task = asyncio.get_running_loop().create_task(self._run(queue, batch))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
 
-    def _take(self, kind: Hashable) -> list[Item]:
-        queue = self._waiting.pop(kind)
+    def _take(self, queue: Hashable) -> list[Item]:
+        items = self._waiting.pop(queue)
         batch: list[Item] = []
         rows = 0
-        while queue and rows + queue[0].work.rows <= self._max_rows:
-            item = queue.popleft()
+        while items and rows + items[0].work.rows <= self._max_rows:
+            item = items.popleft()
             if not item.answer.done():
                 batch.append(item)
                 rows += item.work.rows
-        if queue:
-            self._waiting[kind] = queue  # behind the other kinds
+        if items:
+            self._waiting[queue] = items  # behind the other queues
         return batch
 
-    async def _run(self, kind: Hashable, batch: list[Item]) -> None:
+    async def _run(self, queue: Hashable, batch: list[Item]) -> None:
         try:
             await self._compute(batch)
         finally:
-            del self._running[kind]
+            del self._running[queue]
             self._start()
 
     async def _compute(self, batch: list[Item]) -> None:
@@ -111,19 +114,19 @@ class Batcher:
             return
         except AssayError as error:
             _fail(batch, error)
-        except Exception as error:  # something about one of them that validation did not see
+        except Exception as error:  # something is wrong with one of them that validation did not see
             if len(batch) == 1:
                 _fail(batch, error)
             else:
                 for item in batch:
                     await self._compute([item])
         else:
-            took = time.perf_counter() - started
+            seconds = time.perf_counter() - started
             for item, answer in zip(batch, answers, strict=True):
                 if not item.answer.done():
                     item.answer.set_result(answer)
             waited = tuple(started - item.arrived for item in batch)
-            self._report(Executed(batch[0].endpoint, sum(item.work.rows for item in batch), waited, took))
+            self._report(Executed(batch[0].endpoint, sum(item.work.rows for item in batch), waited, seconds))
 
 
 def _fail(batch: list[Item], error: Exception) -> None:

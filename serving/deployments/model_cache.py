@@ -1,14 +1,12 @@
 """The models of a store in the memory of a replica: loaded when first asked for, the longest unused leaves.
 
-What the store holds is looked up again after a few seconds; when the store is out of reach, what is known goes on being
-served.
+The store is read again after a few seconds; while it is out of reach, the models that are known go on being served.
 """
 
 import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Generic, TypeVar
 
 from torch import nn
 
@@ -17,21 +15,20 @@ from service.errors import ModelError, StoreError
 from service.models import ModelCard
 from service.store import Folder
 from serving.http.settings import Models
-from serving.kinds.endpoint import Endpoint
+from serving.kinds.base import Endpoint
 
-Loaded = TypeVar("Loaded", bound=Endpoint)
 Key = tuple[str, int, str]  # name, version, sha256: a store may have been emptied and filled again
 CARDS = 1024  # cards remembered
 
 
-class Shelf(Generic[Loaded]):
-    """Lives on one event loop; reads the store in threads. serve: makes the endpoint of a loaded model."""
+class ModelCache:
+    """Lives on one event loop; reads the store in threads. build: makes the endpoint of a loaded model."""
 
-    def __init__(self, store: Folder, settings: Models, serve: Callable[[ModelCard, nn.Module], Loaded]) -> None:
-        self._store, self._settings, self._serve = store, settings, serve
+    def __init__(self, store: Folder, settings: Models, build: Callable[[ModelCard, nn.Module], Endpoint]) -> None:
+        self._store, self._settings, self._build = store, settings, build
         self._cards: OrderedDict[tuple[str, int | None], tuple[float, ModelCard]] = OrderedDict()
-        self._loaded: OrderedDict[Key, Loaded] = OrderedDict()  # the latest used last
-        self._loading: dict[Key, asyncio.Task[Loaded]] = {}
+        self._loaded: OrderedDict[Key, Endpoint] = OrderedDict()  # the latest used last
+        self._loading: dict[Key, asyncio.Task[Endpoint]] = {}
         self._one_at_a_time = asyncio.Lock()  # so that memory holds one model more than allowed at most
 
     @property
@@ -69,9 +66,8 @@ class Shelf(Generic[Loaded]):
             self._cards.popitem(last=False)
         return card
 
-    async def endpoint(self, name: str, version: int | None = None) -> Loaded:
+    async def endpoint(self, card: ModelCard) -> Endpoint:
         """A model ready to compute, loaded once however many ask for it. ModelError says why it cannot be."""
-        card = await self.card(name, version)
         key = card.name, card.version, card.sha256
         if endpoint := self._loaded.get(key):
             self._loaded.move_to_end(key)
@@ -80,21 +76,21 @@ class Shelf(Generic[Loaded]):
         if task is None:
             task = self._loading[key] = asyncio.get_running_loop().create_task(self._load(key, card))
             task.add_done_callback(lambda done: self._loading.pop(key))
-        return await asyncio.shield(task)  # whoever asked first may leave; others wait too
+        return await asyncio.shield(task)  # if the first to ask leaves, the others still wait
 
-    async def _load(self, key: Key, card: ModelCard) -> Loaded:
+    async def _load(self, key: Key, card: ModelCard) -> Endpoint:
         allowed = self._settings.loaded_mb * 2**20
         if card.bytes > allowed:
             raise ModelError(
-                f"model {card.name!r} has {card.bytes / 2**20:.0f} MiB of weights; models.loaded_mb is "
-                f"{self._settings.loaded_mb}"
+                f"model {card.name!r} must have at most {self._settings.loaded_mb} MiB of weights (models.loaded_mb); "
+                f"it has {card.bytes / 2**20:.0f}"
             )
         async with self._one_at_a_time:
             endpoint = await asyncio.to_thread(self._read, card)
             self._loaded[key] = endpoint
             while len(self._loaded) > self._settings.loaded or sum(each.bytes for each in self.loaded) > allowed:
-                self._loaded.popitem(last=False)  # what is being computed with it keeps it alive until it is done
+                self._loaded.popitem(last=False)  # a request that computes with it keeps it alive until it is done
         return endpoint
 
-    def _read(self, card: ModelCard) -> Loaded:
-        return self._serve(card, models.load(self._store, card, self._settings.trusted))
+    def _read(self, card: ModelCard) -> Endpoint:
+        return self._build(card, models.load(self._store, card, self._settings.trusted))

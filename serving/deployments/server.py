@@ -7,8 +7,8 @@
     GET  /v2/models/{name}[/versions/{version}]   [/ready | /stats]
     POST /v2/models/{name}[/versions/{version}]   /infer | /infer_stream | /attack
 
-All of it is the Open Inference Protocol v2, but for infer_stream: server-sent events with an answer each; attack: which
-another deployment answers; and images that are uploaded, or come back, instead of tensors.
+All of it is the Open Inference Protocol v2, but for infer_stream: server-sent events with an answer each; attack, which
+another deployment answers; and files that are uploaded, and pictures that come back, instead of tensors.
 """
 
 import asyncio
@@ -18,34 +18,36 @@ import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from importlib.metadata import version as version_of
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
-import torch
 from ray import serve
 from ray.serve.exceptions import BackPressureError
 from ray.serve.handle import DeploymentHandle
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
-from torch import nn
 
-from service.errors import AssayError, BusyError, InputError, ModelNotFoundError, TooLargeError, nearest
+from service.errors import AssayError, BusyError, InputError, ModelNotFoundError, nearest
 from service.models import ModelCard
 from service.store import open_store
+from serving import kinds
+from serving.deployments.attack_server import Reply
+from serving.deployments.batching import Batcher, Item
+from serving.deployments.model_cache import ModelCache
+from serving.deployments.replica import prepare_process
+from serving.deployments.statistics import ModelKey, Statistics
 from serving.http import middleware, protocol
-from serving.http.attack_server import INTERNAL, Reply
 from serving.http.auth import is_open
-from serving.http.batching import Batcher, Item
-from serving.http.body_limit import error_body, error_headers
+from serving.http.body_limit import body_too_large
+from serving.http.errors import INTERNAL, error_body, error_headers
 from serving.http.keys import HEADER, Keyring
 from serving.http.messages import Message
-from serving.http.model_cache import Shelf
 from serving.http.protocol import InferRequest
 from serving.http.settings import ServeSettings
-from serving.http.statistics import ModelKey, Statistics
 from serving.http.uploads import PNG_MEDIA
-from serving.kinds import ACTIONS, KINDS, check_offered, kind_of
-from serving.kinds.endpoint import Answer, Endpoint, Streaming, Work
+from serving.kinds.base import Endpoint
+from serving.kinds.work import Answer, Work
 
 logger = logging.getLogger("ray.serve")
 T = TypeVar("T")
@@ -62,20 +64,17 @@ class Server:
     """
 
     def __init__(self, settings: ServeSettings, store_uri: str, attacks: DeploymentHandle[Any] | None) -> None:
-        middleware.check_guarded(settings)
-        torch.set_num_threads(settings.replicas.threads)  # Ray reuses workers, whatever they were set to before
+        middleware.check_keys_required(settings)
+        build = partial(kinds.endpoint, settings=settings, device=prepare_process(settings.replicas))
         self._settings = settings
         self._keyring = Keyring(settings.keys)
         self._attacks = attacks
-        self._shelf: Shelf[Endpoint] = Shelf(open_store(store_uri), settings.models, self._serve)
+        self._models = ModelCache(open_store(store_uri), settings.models, build)
         self._statistics = Statistics()
         self._batcher = Batcher(settings.batching.max_rows, settings.batching.parallel, self._statistics.executed)
         self._streams = 0
         self._gather.set_max_batch_size(settings.batching.max_rows)  # type: ignore[attr-defined]
         self._gather.set_batch_wait_timeout_s(settings.batching.wait_seconds)  # type: ignore[attr-defined]
-
-    def _serve(self, card: ModelCard, network: nn.Module) -> Endpoint:
-        return kind_of(card)(card, network, self._settings)
 
     # ---- HTTP -----------------------------------------------------------------------------------------------------
 
@@ -83,7 +82,7 @@ class Server:
         started = time.perf_counter()
         call = Call(request, self._settings.queue.retry_after_seconds)
         try:
-            if self._keyring and not is_open(request.scope):  # the gate asked already; here is told who it is
+            if self._keyring and not is_open(request.scope):  # KeyAuth admitted it; here its name is needed
                 call.key = self._keyring.holder(request.headers.getlist(HEADER)).name
             response = await self._route(call)
         except AssayError as error:
@@ -104,7 +103,7 @@ class Server:
             case "GET", ["v2", "health", "live"]:
                 return _json({"live": True})
             case "GET", ["v2", "health", "ready"]:
-                await self._shelf.check()
+                await self._models.check()
                 return _json({"ready": True})
             case "GET", ["v2", "models", "stats"]:
                 return _json(self._statistics.tree(self._batcher.running))
@@ -124,7 +123,7 @@ class Server:
                 await self._served(name, version)
                 return _json({"name": name, "ready": True})
             case "GET", ["stats"]:
-                card = await self._shelf.card(name, version)
+                card = await self._models.card(name, version)
                 self._statistics.of((card.name, card.version))
                 return _json(self._statistics.tree(self._batcher.running, name, version))
             case "POST", ["infer"]:
@@ -133,18 +132,18 @@ class Server:
                 return await self._infer_stream(call, name, version)
             case "POST", ["attack"]:
                 return await self._attack(call, name, version)
-        known = [*ACTIONS, "ready", "stats"]
+        known = [*kinds.actions(), "ready", "stats"]
         if not action or action[0] in known:
-            raise NoSuchPath(f"{call.request.method} is not offered at {call.request.scope['path']}")
+            raise NoSuchPath(f"{call.request.method} is not supported at {call.request.scope['path']}")
         raise NoSuchPath(f"a model has no {'/'.join(action)!r}", nearest(action[0], known))
 
     async def _index(self, call: "Call") -> Response:
-        asked = protocol.parse_object(await self._body(call.request))
-        loaded = {(card.name, card.version) for card in self._shelf.loaded}
+        filters = protocol.parse_object(await self._body(call.request))
+        loaded = {(card.name, card.version) for card in self._models.loaded}
         entries: list[dict[str, Any]] = []
-        for card in await self._shelf.cards():
-            served = card.task in KINDS
-            if asked.get("ready") and not served:
+        for card in await self._models.cards():
+            served = card.task in kinds.KINDS
+            if filters.get("ready") and not served:
                 continue
             entry = {"name": card.name, "version": str(card.version), "state": "READY" if served else "UNAVAILABLE"}
             entry["reason"] = "" if served else f"nothing serves the task {card.task!r}"
@@ -153,8 +152,8 @@ class Server:
 
     async def _metadata(self, name: str, version: int | None) -> Response:
         card = await self._served(name, version)
-        versions = await self._shelf.versions(name)
-        kind = kind_of(card)
+        versions = await self._models.versions(name)
+        kind = kinds.kind_of(card)
         return _json(protocol.describe_model(card, versions, kind.outputs_of(card), kind.actions))
 
     # ---- inference ------------------------------------------------------------------------------------------------
@@ -162,21 +161,22 @@ class Server:
     async def _infer(self, call: "Call", name: str, version: int | None) -> Response:
         endpoint, infer, work = await self._accept(call, name, version, "infer")
         answer = await self._batched(endpoint, work)
-        if work.picture is not None:
-            return Response(await asyncio.to_thread(work.picture, answer), media_type=PNG_MEDIA)
-        body, header = protocol.encode_infer(endpoint.card, infer, answer, work.parameters)
-        if header is None:
+        if work.draw is not None:
+            return Response(await asyncio.to_thread(work.draw, answer), media_type=PNG_MEDIA)
+        body, json_length = protocol.encode_infer(endpoint.card, infer, answer, work.parameters)
+        if json_length is None:
             return Response(body, media_type="application/json")
-        return Response(body, headers={protocol.HEADER_LENGTH: str(header)}, media_type="application/octet-stream")
+        headers = {protocol.HEADER_LENGTH: str(json_length)}
+        return Response(body, headers=headers, media_type="application/octet-stream")
 
     async def _infer_stream(self, call: "Call", name: str, version: int | None) -> Response:
         endpoint, infer, work = await self._accept(call, name, version, "infer_stream")
-        if infer.all_binary or any(wanted.binary for wanted in infer.wanted or ()):
+        if infer.all_binary or any(output.binary for output in infer.outputs or ()):
             raise InputError("a streamed answer is JSON; ask for binary outputs at infer")
         if self._streams >= self._settings.limits.streams:
-            raise BusyError(f"{self._streams} streamed answers are under way; no more are taken now")
+            raise BusyError(f"{self._streams} streamed answers are under way; no more are accepted now")
         call.counted = False  # it is when the stream ends
-        events = self._events(call, cast(Streaming, endpoint), infer, work)
+        events = self._events(call, endpoint, infer, work)
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return StreamingResponse(events, headers=headers, media_type="text/event-stream")
 
@@ -185,16 +185,15 @@ class Server:
     ) -> tuple[Endpoint, InferRequest, Work]:
         """From HTTP to work that only has to be computed, or the error that the client is to see."""
         call.counted = True
-        card = await self._served(name, version)
-        check_offered(card, action)
+        card = await self._offered(name, version, action)
         call.model = card.name, card.version
         message = Message.of(call.request, await self._body(call.request))
-        endpoint = await self._shelf.endpoint(name, version)
+        endpoint = await self._models.endpoint(card)
 
         def parse() -> tuple[InferRequest, Work]:
-            infer = message.parse(endpoint)
+            infer = message.parse(card.name, endpoint.upload)
             protocol.check_fits(infer.inputs, endpoint.inputs)
-            protocol.check_wanted(infer, (spec.name for spec in endpoint.outputs))
+            protocol.check_outputs(infer, (spec.name for spec in endpoint.outputs))
             return infer, endpoint.prepare(infer.inputs, infer.parameters, message.form(infer))
 
         infer, work = parse() if len(message.body) <= INLINE_BYTES else await asyncio.to_thread(parse)
@@ -210,22 +209,22 @@ class Server:
 
     @serve.batch
     async def _gather(self, items: list[Item]) -> list[None]:
-        """Called with the requests of a moment. They are only queued here, so that none waits for another's answer."""
+        """Called with the requests of a moment. They are only queued here: none waits for the answer of another."""
         self._batcher.add(items)
         return [None] * len(items)
 
-    async def _events(self, call: "Call", endpoint: Streaming, infer: InferRequest, work: Work) -> AsyncIterator[bytes]:
-        """Server-sent events. The next answer is computed when the client has taken the last; never if it left."""
+    async def _events(self, call: "Call", endpoint: Endpoint, infer: InferRequest, work: Work) -> AsyncIterator[bytes]:
+        """Server-sent events. The next answer is computed when the client has read the last; never if it left."""
         card = endpoint.card
-        of_model = self._statistics.of((card.name, card.version))
+        model_statistics = self._statistics.of((card.name, card.version))
         started, status = time.perf_counter(), CLIENT_LEFT
         self._streams += 1
-        of_model.streams += 1
+        model_statistics.streams += 1
         try:
             async with contextlib.aclosing(_in_thread(endpoint.stream(work))) as answers:
                 async for event, answer in answers:
                     body, _ = protocol.encode_infer(card, infer, answer, work.parameters)
-                    of_model.streamed += 1
+                    model_statistics.streamed += 1
                     yield b"event: %s\ndata: %s\n\n" % (event.encode(), body)
             status = 200
         except AssayError as error:
@@ -237,31 +236,30 @@ class Server:
             yield b"event: error\ndata: %s\n\n" % error_body(INTERNAL)
         finally:
             self._streams -= 1
-            of_model.streams -= 1
+            model_statistics.streams -= 1
             self._statistics.answered(call.model, status, time.perf_counter() - started, call.key)
 
     # ---- attacks --------------------------------------------------------------------------------------------------
 
     async def _attack(self, call: "Call", name: str, version: int | None) -> Response:
-        """Handed on as it is. When the client leaves, Serve cancels this, and with it the call that waits."""
-        card = await self._served(name, version)
-        check_offered(card, "attack")
+        """Passed on unread. When the client leaves, Serve cancels this coroutine, and with it the call that waits."""
+        card = await self._offered(name, version, "attack")
         if self._attacks is None:
             raise NoSuchPath("attacks are switched off here", "attacks.enabled in the settings of the server")
         call.retry_after = self._settings.attacks.queue.retry_after_seconds
         message = Message.of(call.request, await self._body(call.request))
-        of_model = self._statistics.of((card.name, card.version))
+        model_statistics = self._statistics.of((card.name, card.version))
         reply = Reply(500, b"")
-        of_model.attacks += 1
+        model_statistics.attacks += 1
         try:
-            reply = await self._attacks.attack.remote(card.name, card.version, message, call.key)
+            reply = await self._attacks.attack.remote(card, message, call.key)
         except BackPressureError:
-            reply = Reply(503, error_body("too many attacks wait; no more are taken now"))
+            reply = Reply(503, error_body("too many attacks wait; no more are accepted now"))
         except asyncio.CancelledError:
             reply = Reply(CLIENT_LEFT, b"")
             raise
         finally:
-            of_model.attacks -= 1
+            model_statistics.attacks -= 1
             self._statistics.attacked((card.name, card.version), reply, call.key)
         headers = {**_retry(reply.status, call.retry_after), **reply.headers}
         return Response(reply.body, reply.status, headers, reply.media_type)
@@ -279,20 +277,26 @@ class Server:
                 if (size := size + len(chunk)) > limit:
                     break
         if size > limit:
-            raise TooLargeError(f"the body has more than {limit:,} bytes")
+            raise body_too_large(limit)
         return protocol.decompress(b"".join(chunks), request.headers.get("content-encoding", ""), limit)
 
     async def _served(self, name: str, version: int | None) -> ModelCard:
-        card = await self._shelf.card(name, version)
-        kind_of(card)
+        """The card of a model that has an endpoint."""
+        card = await self._models.card(name, version)
+        kinds.kind_of(card)
+        return card
+
+    async def _offered(self, name: str, version: int | None, action: str) -> ModelCard:
+        """The card of a model that has an action."""
+        card = await self._models.card(name, version)
+        kinds.check_offered(card, action)
         return card
 
 
 class Call:
-    """A request, and what the statistics are to know of it. counted: it asks for inference.
+    """A request, and what the statistics record of it. counted: it asks for inference.
 
-    key: the name of the key that it came with. retry_after: seconds after which it may be sent again, should there be
-    no room.
+    key: the name of its key. retry_after: seconds after which it may be sent again, if there is no room for it now.
     """
 
     def __init__(self, request: Request, retry_after: float) -> None:
@@ -325,7 +329,7 @@ def _version(name: str, text: str) -> int:
 
 
 async def _in_thread(values: Iterator[T]) -> AsyncGenerator[T, None]:
-    """An iterator that computes, run in one thread of its own, a step at a time; closed when nobody wants more."""
+    """An iterator that computes, run in one thread of its own, a step at a time; closed when nobody reads on."""
     loop = asyncio.get_running_loop()
     thread = ThreadPoolExecutor(1, thread_name_prefix="stream")
     done = object()

@@ -1,1 +1,1 @@
-"""What stands between HTTP and a model: servers, keys, quotas, bounds, messages and tensors."""
+"""Everything about HTTP: keys, quotas, bounds, messages and tensors. Nothing here knows a model."""

@@ -1,4 +1,5 @@
-"""Who comes in: every HTTP server of Serve asks for a key, and whether it has requests left, before it reads a body."""
+"""Who may use the endpoints: every HTTP server of Serve checks the key of a request, and whether the key has requests
+left, before it reads the body."""
 
 import asyncio
 import logging
@@ -11,66 +12,70 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.errors import AssayError, OverLimitError
-from serving.http.body_limit import refuse
+from serving.http.errors import refuse
 from serving.http.keys import HEADER, Keyring
-from serving.http.quotas import Bucket, Ledger
+from serving.http.quotas import Bucket, Quotas
 from serving.http.settings import Key
 
 logger = logging.getLogger("ray.serve")
 
-OPEN = ("v2/health/live", "v2/health/ready", "-/healthz")
-NOBODY = "-"  # strangers share one label
-AHEAD_SECONDS = 0.1  # a key's requests of so long are taken at once: a way to the ledger costs milliseconds
-FRESH_SECONDS = 1.0  # and if they do not come, they are forgotten
+OPEN_PATHS = ("v2/health/live", "v2/health/ready", "-/healthz")
+NO_KEY = "-"  # in metrics: all requests without a known key share one label
+PREFETCH_SECONDS = 0.1  # the requests of so long are taken from the quotas at once: a call there costs milliseconds
+PREFETCH_VALID_SECONDS = 1.0  # requests that were taken and not used within this time are dropped
 
 
-class Takes(Protocol):
+class TakesFromBuckets(Protocol):
+    """The quotas of the cluster, or what stands in for them in a test."""
+
     async def take(self, bucket: Bucket, amount: float, more: int) -> tuple[float, float]: ...
 
 
 def is_open(scope: Scope) -> bool:
-    """Whether a request needs no key: the health of the server, asked for without a body."""
+    """Whether a request needs no key: the health of the server, without a body."""
     headers = Headers(scope=scope)
     body = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
-    return scope["method"] in ("GET", "HEAD") and scope["path"].strip("/") in OPEN and not body
+    return scope["method"] in ("GET", "HEAD") and scope["path"].strip("/") in OPEN_PATHS and not body
 
 
 class Allowance:
-    """The requests of one key that this gate may let in without asking."""
+    """The requests of one key that this server may admit without a call to the quotas."""
 
-    def __init__(self, key: Key, ledger: Takes, clock: Callable[[], float] = time.monotonic) -> None:
-        self._bucket, self._ledger, self._clock = Bucket.of_requests(key), ledger, clock
-        self._ahead = int(AHEAD_SECONDS * key.requests_per_second)
-        self._left, self._fresh_until, self._closed_until = 0.0, 0.0, 0.0
-        self._one_at_a_time = asyncio.Lock()  # those who come meanwhile wait for the same answer
+    def __init__(self, key: Key, quotas: TakesFromBuckets, clock: Callable[[], float] = time.monotonic) -> None:
+        self._bucket, self._quotas, self._clock = Bucket.for_requests(key), quotas, clock
+        self._prefetch = int(PREFETCH_SECONDS * key.requests_per_second)
+        self._left, self._valid_until, self._refused_until = 0.0, 0.0, 0.0
+        self._one_at_a_time = asyncio.Lock()  # requests that come during a call to the quotas wait for its answer
 
     async def spend(self) -> float:
-        """Let one request in: 0. Else the seconds after which one would be; until then nobody asks again."""
+        """Admit one request: 0. Else the seconds after which one would be; until then the quotas are not called."""
         async with self._one_at_a_time:
-            if (now := self._clock()) < self._closed_until:
-                return self._closed_until - now
-            if self._left < 1 or now > self._fresh_until:
-                self._left, seconds = await self._ledger.take(self._bucket, 1, self._ahead)
+            if (now := self._clock()) < self._refused_until:
+                return self._refused_until - now
+            if self._left < 1 or now > self._valid_until:
+                self._left, seconds = await self._quotas.take(self._bucket, 1, self._prefetch)
                 now = self._clock()
-                self._fresh_until, self._closed_until = now + FRESH_SECONDS, now + seconds
+                self._valid_until, self._refused_until = now + PREFETCH_VALID_SECONDS, now + seconds
                 if seconds:
                     return seconds
             self._left -= 1
             return 0.0
 
 
-class Gate:
-    """ASGI middleware. A stranger gets 401 and a key without requests left 429, at any path."""
+class KeyAuth:
+    """ASGI middleware. A request without a known key gets 401, one whose key has no requests left 429, at any path."""
 
-    def __init__(self, app: ASGIApp, keys: Sequence[Key], ledger: Takes | None = None) -> None:
+    def __init__(self, app: ASGIApp, keys: Sequence[Key], quotas: TakesFromBuckets | None = None) -> None:
         self._app = app
-        ledger = ledger or Ledger()
-        self._ring = Keyring(keys)
-        self._allowances = {key.name: Allowance(key, ledger) for key in keys}
-        self._refusals = Counter("assay_refusals", "Requests refused at the gate, by HTTP status.", ("status", "key"))
+        quotas = quotas or Quotas()
+        self._keyring = Keyring(keys)
+        self._allowances = {key.name: Allowance(key, quotas) for key in keys}
+        self._refusals = Counter(
+            "assay_refusals", "Requests refused for want of a key or of quota, by HTTP status.", ("status", "key")
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "websocket":  # nothing here speaks it
+        if scope["type"] == "websocket":  # no endpoint uses them
             await send({"type": "websocket.close", "code": 1008})
             return
         if scope["type"] != "http" or is_open(scope):
@@ -78,14 +83,14 @@ class Gate:
             return
         key = None
         try:
-            key = self._ring.holder(Headers(scope=scope).getlist(HEADER))
+            key = self._keyring.holder(Headers(scope=scope).getlist(HEADER))
             if seconds := await self._allowances[key.name].spend():
                 raise OverLimitError(
                     f"the key has used its {key.burst:,} requests at once and {key.requests_per_second:g} a second",
                     seconds,
                 )
         except AssayError as error:
-            name = key.name if key else NOBODY
+            name = key.name if key else NO_KEY
             self._refusals.inc(tags={"status": str(error.http_status), "key": name})
             logger.info("refused %s %s: %s, key %s", scope["method"], scope["path"], error.http_status, name)
             await refuse(error, receive, send)

@@ -1,45 +1,28 @@
-"""At the edge of every HTTP server of Serve: a bound on bodies, and one shape for errors.
+"""A bound on bodies, and one shape for errors, in every HTTP server of Serve.
 
-Serve reads a body of any size into memory before an application sees it, and says what goes wrong in plain text. Both
-are put right here, in the process that holds the client's connection: Serve's own proxy, or the replica behind HAProxy.
+Serve reads a body of any size into memory before an application sees it, and answers its own errors in plain text. Both
+are corrected here, in the process that holds the client's connection: Serve's own proxy, or the replica behind HAProxy.
 """
 
 import asyncio
-import contextlib
-import json
-import math
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import AssayError, OverLimitError, StrangerError, TooLargeError
+from service.errors import TooLargeError
+from serving.http.errors import error_body, refuse
 
-LINGER_SECONDS = 10.0
-SERVES_OWN = "/-/"  # its health and its routes, which read no body
-
-
-def error_body(message: str) -> bytes:
-    """The protocol's shape of an error."""
-    return json.dumps({"error": message}).encode()
+SERVE_PATHS = "/-/"  # Serve's own: its health and its routes, which read no body
 
 
-def error_headers(error: AssayError) -> dict[str, str]:
-    """What goes with an error beside its sentence: how to come in, or when to come back."""
-    if isinstance(error, StrangerError):
-        return {"WWW-Authenticate": "Bearer"}
-    if isinstance(error, OverLimitError):
-        return {"Retry-After": str(max(1, math.ceil(error.seconds)))}
-    return {}
-
-
-class Edge:
+class BodyLimit:
     """ASGI middleware. limit: bytes that a body may have, whether it declares its length or comes in chunks."""
 
     def __init__(self, app: ASGIApp, limit: int) -> None:
         self._app, self._limit = app, limit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"].startswith(SERVES_OWN):
+        if scope["type"] != "http" or scope["path"].startswith(SERVE_PATHS):
             await self._app(scope, receive, send)
             return
         declared = Headers(scope=scope).get("content-length", "")
@@ -49,32 +32,16 @@ class Edge:
         else:
             try:
                 await self._app(scope, exchange.receive, exchange.send)
-            except asyncio.CancelledError:  # how Serve drops a request whose client has left, as it was made to see
+            except asyncio.CancelledError:  # Serve cancels a request whose client has left; here it was told so
                 if not exchange.over:
                     raise
         if exchange.over and not exchange.started:
-            await refuse(TooLargeError(f"the body has more than {self._limit:,} bytes"), receive, send)
+            await refuse(body_too_large(self._limit), receive, send)
 
 
-async def refuse(error: AssayError, receive: Receive, send: Send) -> None:
-    """Answer with an error before the body has been read, and close the connection."""
-    body = error_body(str(error))
-    headers = {
-        **error_headers(error),
-        "content-type": "application/json",
-        "content-length": str(len(body)),
-        "connection": "close",
-    }
-    raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
-    await send({"type": "http.response.start", "status": error.http_status, "headers": raw})
-    await send({"type": "http.response.body", "body": body, "more_body": True})
-    # Closing on a client that still sends resets the connection, and it never reads the answer. So what comes is
-    # thrown away for a while.
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(LINGER_SECONDS):
-            while (message := await receive())["type"] == "http.request" and message.get("more_body"):
-                pass
-    await send({"type": "http.response.body", "body": b"", "more_body": False})
+def body_too_large(limit: int) -> TooLargeError:
+    """The error about a body of more than `limit` bytes."""
+    return TooLargeError(f"the body has more than {limit:,} bytes")
 
 
 class _Exchange:
@@ -103,8 +70,8 @@ class _Exchange:
             return
         self.started = True
         if message["type"] == "http.response.start":
-            kind = Headers(raw=message["headers"]).get("content-type", "")
-            if message["status"] >= 400 and kind.startswith("text/plain"):
+            content_type = Headers(raw=message["headers"]).get("content-type", "")
+            if message["status"] >= 400 and content_type.startswith("text/plain"):
                 self._error = message
                 return
         elif self._error is not None:

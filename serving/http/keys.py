@@ -1,7 +1,7 @@
-"""Keys to the endpoints: how one is made, what is kept of it, and whose key a request brings.
+"""Keys to the endpoints: how one is made, what is stored of it, and whose key is in a request.
 
 A key is 256 random bits, so one salted SHA-256 is enough to keep it by: a slow hash protects what can be guessed, and
-would hold up every request. A key that somebody thought of cannot be configured.
+would delay every request. A key that a person invented cannot be configured.
 """
 
 import hashlib
@@ -10,24 +10,24 @@ import re
 import secrets
 from collections.abc import Sequence
 
-from service.errors import InputError, StrangerError
+from service.errors import InputError, UnauthorisedError
 from serving.http.settings import KEY_NAME, Key
 
 HEADER = "authorization"
 SCHEME = "bearer"
-HOW = "send it as `Authorization: Bearer KEY`"
+HINT = "send it as `Authorization: Bearer KEY`"
 _FORM = re.compile(r"assay-[A-Za-z0-9_-]{43}")
 
 
 def new_key(name: str) -> tuple[str, Key]:
-    """A new key, and what the settings hold of it. The key cannot be had from them again."""
+    """A new key, and its entry for the settings, from which the key cannot be computed."""
     token = f"assay-{secrets.token_urlsafe(32)}"
     salt = secrets.token_bytes(16)
     return token, Key(name=name, hash=f"sha256:{salt.hex()}:{_digest(salt, token).hex()}")
 
 
-def introduce(name: str) -> str:
-    """A new key and the lines for the settings, to be read by a person. InputError if the name is not allowed."""
+def new_key_text(name: str) -> str:
+    """A new key and its entry for the settings, for a person to read. InputError if the name is not allowed."""
     if not re.fullmatch(KEY_NAME, name):
         raise InputError(f"key name {name!r}: use up to 63 lower-case letters, digits and dashes")
     token, key = new_key(name)
@@ -54,22 +54,22 @@ class Keyring:
         return bool(self._keys)
 
     def holder(self, authorizations: Sequence[str]) -> Key:
-        """Whose key a request brings. StrangerError if it has none that is known.
+        """Whose key is in a request. UnauthorisedError if it has no key, or one that is not known.
 
-        authorizations: the values of its Authorization headers. How long it takes says nothing about the keys.
+        authorizations: the values of its Authorization headers. The time that this takes says nothing about the keys.
         """
         if not authorizations:
-            raise StrangerError("a key is needed here", HOW)
+            raise UnauthorisedError("a key is required", HINT)
         scheme, _, token = authorizations[0].strip().partition(" ")
         token = token.strip()
         if len(authorizations) > 1 or scheme.lower() != SCHEME:
-            raise StrangerError("the Authorization header is not one key", HOW)
+            raise UnauthorisedError("the Authorization header must hold one key", HINT)
         if not _FORM.fullmatch(token):
-            raise StrangerError("the key is not known here")
-        found = None
+            raise UnauthorisedError("the key is not known")
+        holder = None
         for key, salt, digest in self._keys:
             if hmac.compare_digest(_digest(salt, token), digest):
-                found = key
-        if found is None:
-            raise StrangerError("the key is not known here")
-        return found
+                holder = key
+        if holder is None:
+            raise UnauthorisedError("the key is not known")
+        return holder

@@ -1,4 +1,4 @@
-"""A request for inference or for an attack as HTTP brings it: tensors in the protocol's form, or an uploaded image."""
+"""A request for inference or for an attack as HTTP brings it: tensors in the protocol's form, or an uploaded file."""
 
 import json
 from dataclasses import dataclass
@@ -9,18 +9,37 @@ from starlette.requests import Request
 
 from service.errors import InputError
 from serving.http import protocol
-from serving.http.protocol import InferRequest, Scalar, Wanted
-from serving.http.uploads import PNG_MEDIA
-from serving.kinds.endpoint import Endpoint, Form
+from serving.http.protocol import InferRequest, RequestedOutput, Scalar
+from serving.http.uploads import PNG_MEDIA, Upload
 
 MAX_QUERY = 64  # parameters
-SIGNATURES = (b"\x89PNG", b"\xff\xd8\xff")  # how PNG and JPEG begin
-UPLOAD = "an image is sent by curl --data-binary @cat.png -H 'Content-Type: image/png'"
+FILE_MEDIA = ("image", "audio", "video")  # a body of these media is a file, of all others tensors
+SIGNATURES = (b"\x89PNG", b"\xff\xd8\xff")  # the first bytes of PNG and JPEG
+HINT = "an image is sent by curl --data-binary @cat.png -H 'Content-Type: image/png'"
+
+
+@dataclass(frozen=True)
+class Form:
+    """The form of an answer, for endpoints that have several.
+
+    outputs: the names of the requested ones; None: the default. png: a picture is accepted. uploaded: the request was
+    a file.
+    """
+
+    outputs: tuple[str, ...] | None = None
+    png: bool = False
+    uploaded: bool = False
+
+
+TENSORS = Form()
 
 
 @dataclass(frozen=True)
 class Message:
-    """What of a request says what is asked. body: unpacked. header_length: of its JSON part, if tensors follow it."""
+    """The parts of an HTTP request that say what is requested.
+
+    body: decompressed. header_length: of its JSON part, if binary tensors follow it.
+    """
 
     body: bytes
     content_type: str
@@ -40,35 +59,38 @@ class Message:
         )
 
     @property
-    def is_image(self) -> bool:
-        return self.content_type.startswith("image/")
-
-    @property
-    def wants_png(self) -> bool:
-        return PNG_MEDIA in self.accept
+    def medium(self) -> str:
+        """The first half of the media type."""
+        return self.content_type.partition("/")[0]
 
     def form(self, request: InferRequest) -> Form:
-        """In which form its answer is wanted."""
-        wanted = None if request.wanted is None else tuple(each.name for each in request.wanted)
-        return Form(wanted, self.wants_png, self.is_image)
+        """The form of its answer."""
+        outputs = None if request.outputs is None else tuple(each.name for each in request.outputs)
+        return Form(outputs, PNG_MEDIA in self.accept, self.medium in FILE_MEDIA)
 
-    def parse(self, endpoint: Endpoint) -> InferRequest:
-        """The request, well-formed. InputError if it is not, or if the model takes no images."""
-        if not self.is_image:
-            if self.content_type.startswith("multipart/"):
-                raise InputError("a form is not taken", UPLOAD)
-            if self.body.startswith(SIGNATURES):
-                raise InputError("the body is an image; its content type does not say so", UPLOAD)
-            if self.query:
-                raise InputError("parameters in the address belong to an uploaded image; those of tensors to the body")
-            return protocol.parse_infer(self.body, self.header_length)
-        if endpoint.image is None:
-            raise InputError(f"model {endpoint.card.name!r} takes no images; send tensors")
+    def parse(self, model: str, upload: Upload | None) -> InferRequest:
+        """The request, well-formed. InputError if it is not, or if the model does not take such a file.
+
+        model: its name. upload: how it reads files; None: not at all.
+        """
+        if self.medium in FILE_MEDIA:
+            return self._parse_upload(model, upload)
+        if self.medium == "multipart":
+            raise InputError("a multipart form is not supported", HINT)
+        if self.body.startswith(SIGNATURES):
+            raise InputError("the body is an image; its content type does not say so", HINT)
+        if self.query:
+            raise InputError("parameters in the address go with an uploaded file; those of tensors go into the body")
+        return protocol.parse_infer(self.body, self.header_length)
+
+    def _parse_upload(self, model: str, upload: Upload | None) -> InferRequest:
+        if upload is None or upload.medium != self.medium:
+            medium = "tensors" if upload is None else f"tensors or a file of type {upload.medium}/…"
+            raise InputError(f"model {model!r} takes no files of type {self.content_type}; send {medium}")
         parameters = parse_query(self.query)
-        outputs = parameters.pop("outputs", None)
-        wanted = None if outputs is None else tuple(Wanted(name, False) for name in str(outputs).split(","))
-        inputs = {endpoint.inputs[0].name: endpoint.image.read(self.body)}
-        return InferRequest("", inputs, parameters, wanted, all_binary=False)
+        names = parameters.pop("outputs", None)
+        outputs = None if names is None else tuple(RequestedOutput(name, False) for name in str(names).split(","))
+        return InferRequest("", {upload.input: upload.read(self.body)}, parameters, outputs, all_binary=False)
 
 
 def parse_query(query: str) -> dict[str, Scalar]:

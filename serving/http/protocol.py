@@ -6,7 +6,7 @@
          "outputs": [{"name", "parameters": {"binary_data": true}}]}
 
 With binary tensors the header Inference-Header-Content-Length tells how many bytes of the body are JSON; the tensors
-follow, one after another. Everything here is a pure function of bytes: parsing raises InputError, one sentence.
+follow, one after another. All functions here are pure; those that parse raise InputError, one sentence.
 Source: github.com/kserve/open-inference-protocol (inference_rest.md) and the Triton server's extension_binary_data.md.
 """
 
@@ -27,13 +27,13 @@ MAX_ID = 256
 Json = dict[str, Any]
 Scalar = str | int | float | bool
 
-# What clients may send with any request, besides the parameters of a kind of model. A priority or a time out of the
-# client's own is a wish that the protocol lets a server ignore; ours are in the settings.
+# Parameters of any request, besides those of a kind of model. The protocol lets a server ignore the priority and the
+# timeout that a client asks for; here both are in the settings.
 COMMON_PARAMETERS = ("binary_data_output", "priority", "timeout")
 
 
 @dataclass(frozen=True)
-class Wanted:
+class RequestedOutput:
     """An output that the client asked for by name."""
 
     name: str
@@ -42,16 +42,16 @@ class Wanted:
 
 @dataclass(frozen=True)
 class InferRequest:
-    """A request that is well-formed. Whether it fits the model is for the endpoint to say.
+    """A request that is well-formed. Whether it fits the model is not checked yet.
 
     inputs: finite arrays by name. parameters: without those that are about the form of the answer.
-    wanted: None stands for every output, in binary if `all_binary`.
+    outputs: None stands for all of them, in binary if `all_binary`.
     """
 
     id: str
     inputs: Mapping[str, Array]
     parameters: Mapping[str, Scalar]
-    wanted: tuple[Wanted, ...] | None
+    outputs: tuple[RequestedOutput, ...] | None
     all_binary: bool
 
 
@@ -60,8 +60,8 @@ def decompress(body: bytes, encoding: str, limit: int) -> bytes:
     if encoding in ("", "identity"):
         return body
     if encoding not in ("gzip", "deflate"):
-        raise InputError(f"Content-Encoding {encoding!r} is not taken; use gzip, deflate or none")
-    unpacker = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)  # | 32: finds out by itself whether it is gzip or zlib
+        raise InputError(f"Content-Encoding {encoding!r} is not supported; use gzip, deflate or none")
+    unpacker = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)  # | 32: detects whether it is gzip or zlib
     try:
         plain = unpacker.decompress(body, limit + 1)
     except zlib.error as error:
@@ -79,7 +79,9 @@ def parse_infer(body: bytes, header_length: str | None = None) -> InferRequest:
     length = len(view)
     if header_length is not None:
         if not (header_length.isascii() and header_length.isdigit() and int(header_length) <= len(view)):
-            raise InputError(f"{HEADER_LENGTH} is {header_length!r}; the body has {len(view)} bytes")
+            raise InputError(
+                f"{HEADER_LENGTH} must be at most {len(view)}, the bytes of the body; it is {header_length!r}"
+            )
         length = int(header_length)
     message = _parse_json(bytes(view[:length]))
     inputs = _parse_inputs(_list(message, "inputs", required=True), view[length:])
@@ -89,10 +91,10 @@ def parse_infer(body: bytes, header_length: str | None = None) -> InferRequest:
     request_id = message.get("id", "")
     if not isinstance(request_id, str) or len(request_id) > MAX_ID:
         raise InputError(f"id must be a string of at most {MAX_ID} characters")
-    wanted = tuple(_parse_wanted(output, all_binary) for output in outputs) or None
+    requested = tuple(_parse_output(output, all_binary) for output in outputs) or None
     for name in COMMON_PARAMETERS:
         parameters.pop(name, None)
-    return InferRequest(request_id, inputs, parameters, wanted, all_binary)
+    return InferRequest(request_id, inputs, parameters, requested, all_binary)
 
 
 def parse_object(body: bytes) -> Json:
@@ -120,16 +122,16 @@ def check_fits(inputs: Mapping[str, Array], specs: Iterable[TensorSpec]) -> None
             raise InputError(f"input {spec.name!r} is missing")
         array = inputs[spec.name]
         if (datatype := datatype_of(array)) != spec.datatype:
-            raise InputError(f"input {spec.name!r}: datatype is {datatype}; the model takes {spec.datatype}")
+            raise InputError(f"input {spec.name!r}: datatype must be {spec.datatype}; it is {datatype}")
         fits = len(array.shape) == len(spec.shape) and all(
             size == free or free == -1 for size, free in zip(array.shape, spec.shape, strict=True)
         )
         if not fits:
             raise InputError(
-                f"input {spec.name!r}: shape is {list(array.shape)}; the model takes {list(spec.shape)} (-1: any)"
+                f"input {spec.name!r}: shape must be {list(spec.shape)} (-1: any); it is {list(array.shape)}"
             )
         if not array.size:
-            raise InputError(f"input {spec.name!r}: shape {list(array.shape)} is empty")
+            raise InputError(f"input {spec.name!r}: shape must have no 0; it is {list(array.shape)}")
 
 
 def encode_infer(
@@ -137,7 +139,7 @@ def encode_infer(
 ) -> tuple[bytes, int | None]:
     """The body of an answer, and the length of its JSON part if binary tensors follow it.
 
-    parameters: what else there is to say.
+    parameters: those of the answer.
     """
     described, tail = _describe_outputs(request, outputs)
     message: Json = {"model_name": card.name, "model_version": str(card.version)}
@@ -150,10 +152,10 @@ def encode_infer(
     return b"".join([head, *tail]), len(head) if any("parameters" in each for each in described) else None
 
 
-def check_wanted(request: InferRequest, known: Iterable[str]) -> None:
-    """InputError about an output that was asked for and that the model does not have."""
+def check_outputs(request: InferRequest, known: Iterable[str]) -> None:
+    """InputError about the first requested output that the model does not have."""
     known = tuple(known)
-    for each in request.wanted or ():
+    for each in request.outputs or ():
         if each.name not in known:
             raise InputError(f"unknown output {each.name!r}", nearest(each.name, known))
 
@@ -161,7 +163,7 @@ def check_wanted(request: InferRequest, known: Iterable[str]) -> None:
 def describe_model(
     card: ModelCard, versions: Iterable[int], outputs: Iterable[TensorSpec], actions: Iterable[str]
 ) -> Json:
-    """The metadata of a model. actions: what it offers behind its path."""
+    """The metadata of a model. actions: the last parts of the paths at which it answers."""
     return {
         "name": card.name,
         "versions": [str(version) for version in versions],
@@ -183,9 +185,9 @@ def _describe(spec: TensorSpec) -> Json:
 
 
 def _describe_outputs(request: InferRequest, outputs: Mapping[str, Array]) -> tuple[list[Json], list[bytes]]:
-    wanted = request.wanted or tuple(Wanted(name, request.all_binary) for name in outputs)
+    requested = request.outputs or tuple(RequestedOutput(name, request.all_binary) for name in outputs)
     described, tail = [], []
-    for each in wanted:
+    for each in requested:
         array = outputs[each.name]
         entry: Json = {"name": each.name, "datatype": datatype_of(array), "shape": list(array.shape)}
         if each.binary:
@@ -220,14 +222,14 @@ def _list(message: Json, field: str, *, required: bool) -> list[Json]:
     if required and not value:
         raise InputError(f"{field} is missing")
     if len(value) > MAX_TENSORS:
-        raise InputError(f"{field} has {len(value)} tensors; at most {MAX_TENSORS} are taken")
+        raise InputError(f"{field} must have at most {MAX_TENSORS} tensors; it has {len(value)}")
     return value
 
 
-def _parameters(holder: Json, whose: str) -> dict[str, Any]:
+def _parameters(holder: Json, owner: str) -> dict[str, Any]:
     value = holder.get("parameters", {})
     if not isinstance(value, dict) or not all(isinstance(each, str | int | float | bool) for each in value.values()):
-        raise InputError(f"parameters of {whose} must map names to strings, numbers or booleans")
+        raise InputError(f"parameters of {owner} must map names to strings, numbers or booleans")
     return dict(value)
 
 
@@ -255,7 +257,7 @@ def _parse_inputs(described: list[Json], raw: memoryview) -> dict[str, Array]:
         parameters = _parameters(each, f"input {name!r}")
         size = parameters.get("binary_data_size")
         if "shared_memory_region" in parameters:
-            raise InputError(f"input {name!r}: shared memory is not offered; send the tensor with the request")
+            raise InputError(f"input {name!r}: shared memory is not supported; send the tensor with the request")
         if size is None and "data" not in each:
             raise InputError(f"input {name!r} has no data")
         if size is None:
@@ -264,18 +266,21 @@ def _parse_inputs(described: list[Json], raw: memoryview) -> dict[str, Array]:
         if "data" in each:
             raise InputError(f"input {name!r} has data in JSON and in binary; send one of the two")
         if type(size) is not int or size < 0 or taken + size > len(raw):
-            raise InputError(f"input {name!r}: binary_data_size is {size!r}; {len(raw) - taken} bytes are left")
+            raise InputError(
+                f"input {name!r}: binary_data_size must be at most {len(raw) - taken}, the bytes that are left; "
+                f"it is {size!r}"
+            )
         inputs[name] = from_raw(name, raw[taken : taken + size], each.get("datatype"), shape)
         taken += size
     if taken != len(raw):
-        raise InputError(f"{len(raw) - taken} bytes follow that no input claims by binary_data_size")
+        raise InputError(f"the last {len(raw) - taken} bytes of the body belong to no input by its binary_data_size")
     return inputs
 
 
-def _parse_wanted(output: Json, all_binary: bool) -> Wanted:
+def _parse_output(output: Json, all_binary: bool) -> RequestedOutput:
     name = _name(output, "output")
     parameters = _parameters(output, f"output {name!r}")
-    for unwanted in ("classification", "shared_memory_region"):
-        if unwanted in parameters:
-            raise InputError(f"output {name!r}: {unwanted} is not offered")
-    return Wanted(name, _flag(parameters.get("binary_data", all_binary), "binary_data"))
+    for unsupported in ("classification", "shared_memory_region"):
+        if unsupported in parameters:
+            raise InputError(f"output {name!r}: {unsupported} is not supported")
+    return RequestedOutput(name, _flag(parameters.get("binary_data", all_binary), "binary_data"))

@@ -1,4 +1,4 @@
-"""What each key has left: of its requests, and of the work of its attacks.
+"""The quotas of each key: how many requests, and how much work of attacks, it has left.
 
 A limit holds for a key as a whole, whatever proxy or replica its requests come to. So all of them take from the same
 token buckets, which live in one small actor. Whoever needs it first starts it, and it ends with them: then the buckets
@@ -17,9 +17,11 @@ from ray.exceptions import RayError
 from service.errors import BusyError
 from serving.http.settings import Key
 
-NAME, NAMESPACE = "assay-ledger", "assay"
+NAME, NAMESPACE = "assay-quotas", "assay"
 ATTEMPTS = 3
-ROUNDING, INSTANT = 1e-9, 1e-6  # of a bucket, in seconds: whoever waits as long as told finds it there, even so
+# Tolerances of a bucket's capacity and of its gain, in seconds: a client that waits exactly as long as it was told is
+# admitted, in spite of the rounding of floats.
+ROUNDING, INSTANT = 1e-9, 1e-6
 
 
 @dataclass(frozen=True)
@@ -31,11 +33,11 @@ class Bucket:
     per_second: float
 
     @classmethod
-    def of_requests(cls, key: Key) -> "Bucket":
+    def for_requests(cls, key: Key) -> "Bucket":
         return cls(f"requests of {key.name}", key.burst, key.requests_per_second)
 
     @classmethod
-    def of_attacks(cls, key: Key) -> "Bucket":
+    def for_attacks(cls, key: Key) -> "Bucket":
         """In 10^9 multiplications."""
         return cls(f"attacks of {key.name}", key.attack_gmacs_per_hour, key.attack_gmacs_per_hour / 3600)
 
@@ -45,17 +47,16 @@ class Buckets:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._levels: dict[str, tuple[float, float]] = {}  # name -> what was in it, and when
+        self._levels: dict[str, tuple[float, float]] = {}  # name -> its level, and the time of it
 
     def take(self, bucket: Bucket, amount: float, more: int = 0) -> tuple[float, float]:
-        """What was taken, and the seconds after which there would be enough, should there not be.
+        """How much was taken, and, if nothing, the seconds after which there would be enough.
 
-        Taken is `amount`, at most what the bucket holds, and as much of `more` as is there, in whole numbers; or
-        nothing.
+        Taken is `amount` and as many whole units of `more` as are there; or nothing. amount: at most the capacity.
         """
         level = self._level(bucket)
-        if (lacking := amount - level) > ROUNDING * bucket.capacity + INSTANT * bucket.per_second:
-            return 0.0, lacking / bucket.per_second
+        if (missing := amount - level) > ROUNDING * bucket.capacity + INSTANT * bucket.per_second:
+            return 0.0, missing / bucket.per_second
         taken = amount + max(0, min(more, math.floor(level - amount)))
         self._set(bucket, level - taken)
         return taken, 0.0
@@ -73,28 +74,28 @@ class Buckets:
         self._levels[bucket.name] = level, self._clock()
 
 
-class Ledger:
+class Quotas:
     """The buckets of the whole cluster, from any process of Ray."""
 
     def __init__(self) -> None:
         self._actor: Any = None
 
     async def take(self, bucket: Bucket, amount: float, more: int = 0) -> tuple[float, float]:
-        """As Buckets.take. BusyError if the buckets cannot be reached: without them nobody is let in."""
+        """As Buckets.take. BusyError if the buckets cannot be reached: without them no request is admitted."""
         for _ in range(ATTEMPTS):
             try:
-                taken, seconds = await self._reached().take.remote(bucket, amount, more)
+                taken, seconds = await self._get_actor().take.remote(bucket, amount, more)
                 return float(taken), float(seconds)
-            except RayError:  # whoever started it is gone, and it with them
+            except RayError:  # the process that started the actor has ended, and the actor with it
                 self._actor = None
-        raise BusyError("what the key has left cannot be looked up now")
+        raise BusyError("the quota of the key cannot be read now")
 
     def give_back(self, bucket: Bucket, amount: float) -> None:
         """As Buckets.give_back, some time later."""
-        self._reached().give_back.remote(bucket, amount)
+        self._get_actor().give_back.remote(bucket, amount)
 
-    def _reached(self) -> Any:
+    def _get_actor(self) -> Any:
         if self._actor is None:
-            named = {"name": NAME, "namespace": NAMESPACE, "get_if_exists": True}
-            self._actor = ray.remote(Buckets).options(num_cpus=0, **named).remote()
+            actor = ray.remote(Buckets).options(name=NAME, namespace=NAMESPACE, get_if_exists=True, num_cpus=0)
+            self._actor = actor.remote()
         return self._actor

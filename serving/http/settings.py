@@ -47,7 +47,7 @@ class Key(Section):
     """Somebody who may use the endpoints, and how much. `assay serve --new-key NAME` makes one."""
 
     name: str = Field(pattern=f"^{KEY_NAME}$", description="in logs and metrics; never in an answer")
-    hash: str = Field(pattern="^sha256:[0-9a-f]{32}:[0-9a-f]{64}$", description="of the key, which is kept nowhere")
+    hash: str = Field(pattern="^sha256:[0-9a-f]{32}:[0-9a-f]{64}$", description="of the key, which is stored nowhere")
     requests_per_second: float = Field(50, gt=0, le=1_000_000, description="in the long run; beyond: 429")
     burst: int = Field(100, ge=1, le=1_000_000, description="requests that may come at once after a pause")
     attack_gmacs_per_hour: float = Field(100_000, gt=0, description="work of its attacks: 10^9 multiplications an hour")
@@ -73,13 +73,18 @@ class Replicas(Section):
     upscale_seconds: float = Field(10, ge=0, description="how long load is high before a replica is added")
     downscale_seconds: float = Field(300, ge=0, description="how long load is low before one is removed")
     cpus: float = Field(1, gt=0, le=1024, description="CPU cores of a replica")
-    gpus: float = Field(0, ge=0, le=64, description="GPUs of a replica; fractions share one")
+    gpus: float = Field(
+        0,
+        ge=0,
+        le=64,
+        description="GPUs that a replica reserves and computes on; fractions share one; 0: it computes on the CPU",
+    )
     threads: int = Field(1, ge=1, le=256, description="threads of the numerics in a replica")
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         if self.max < self.min:
-            raise ValueError(f"max is {self.max}, below min, which is {self.min}")
+            raise ValueError(f"max must be at least {self.min}, which is min; it is {self.max}")
         return self
 
 
@@ -110,7 +115,7 @@ class Models(Section):
 
     loaded: int = Field(16, ge=1, le=10_000, description="models in memory")
     loaded_mb: int = Field(2048, ge=1, description="their weights in MiB")
-    refresh_seconds: float = Field(2, ge=0, description="how old the knowledge of what the store holds may be")
+    refresh_seconds: float = Field(2, ge=0, description="how old the list of the models in the store may be")
     trusted: tuple[str, ...] = Field((), description="packages besides Assay's own whose architectures may be built")
 
 
@@ -118,7 +123,7 @@ class Limits(Section):
     """What one request may ask for."""
 
     body_mb: float = Field(16, gt=0, le=1024, description="its body in MiB, also after unpacking; beyond: 413")
-    iterations: int = Field(10_000, ge=1, description="iterations of thought")
+    iterations: int = Field(10_000, ge=1, description="iterations of a recurrent network")
     gmacs: float = Field(2_000, gt=0, description="its work: 10^9 multiplications, positions x iterations x weights")
     seconds: float = Field(120, gt=0, description="its time of computation")
     streams: int = Field(4, ge=1, le=1000, description="streamed answers at a replica at once")
@@ -139,7 +144,7 @@ class Attacks(Section):
     queue: Queue = Field(Queue(ongoing=8, waiting=8, retry_after_seconds=5), description="as above")
     parallel: int = Field(1, ge=1, le=64, description="attacks computed at a replica at the same time")
     rows: int = Field(64, ge=1, le=4096, description="images in one attack")
-    pixels: int = Field(262_144, ge=1, description="pixels in one attack on segmentation, of all images")
+    pixels: int = Field(262_144, ge=1, description="pixels of all images in one attack on maps of labels")
     passes: int = Field(20_000, ge=1, description="forward and backward passes for each image")
     gmacs: float = Field(10_000, gt=0, description="its work: 10^9 multiplications, images x passes x those of a pass")
     seconds: float = Field(240, gt=0, description="its time of computation")
@@ -168,27 +173,28 @@ class ServeSettings(Section):
     def _consistent(self) -> Self:
         if self.limits.streams >= self.queue.ongoing:
             raise ValueError(
-                f"queue.ongoing is {self.queue.ongoing}: {self.limits.streams} streams would leave no room for others"
+                f"queue.ongoing must be above {self.limits.streams}, which is limits.streams; it is "
+                f"{self.queue.ongoing}"
             )
         names = [key.name for key in self.keys]
-        if twice := [name for name in names if names.count(name) > 1]:
-            raise ValueError(f"keys: {twice[0]!r} is given twice")
+        if repeated := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"keys: {repeated[0]!r} is given twice")
         if self.haproxy and self.http.tls:
             raise ValueError("http.tls is for Serve's own proxy; with haproxy put a proxy in front that speaks TLS")
         return self
 
-    def of_attacks(self) -> Self:
-        """The same settings as a replica that attacks sees them: its own size and queue."""
+    def for_attacks(self) -> Self:
+        """The settings of a replica that attacks: the same but for its own size and queue."""
         return self.model_copy(update={"replicas": self.attacks.replicas, "queue": self.attacks.queue})
 
     def listening(self, host: str | None, port: int | None) -> Self:
-        """The same settings with another address; None leaves what is."""
-        given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
-        http = validate(Http, {**self.http.model_dump(), **given}, "http")
+        """The same settings with another address; None leaves it as it is."""
+        changes = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
+        http = validate(Http, self.http.model_dump() | changes, "http")
         return self.model_copy(update={"http": http})
 
 
-def load(path: str | None) -> ServeSettings:
+def load_settings(path: str | None) -> ServeSettings:
     """Read a settings file; None gives the defaults. SpecError, one sentence, names the file and the field."""
     if path is None:
         return ServeSettings()
@@ -197,12 +203,12 @@ def load(path: str | None) -> ServeSettings:
     except OSError as error:
         raise SpecError(f"cannot read the settings {path}: {error.strerror or error}") from error
     try:
-        return parse(text)
+        return parse_settings(text)
     except SpecError as error:
         raise SpecError(f"{path}: {error.message}", error.hint) from error
 
 
-def parse(text: str | bytes) -> ServeSettings:
+def parse_settings(text: str | bytes) -> ServeSettings:
     """Settings from YAML; an empty document gives the defaults."""
     tree = yaml_text.parse(text)
     if tree is None:

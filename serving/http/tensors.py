@@ -30,7 +30,7 @@ DATATYPES: Mapping[str, np.dtype[Any]] = {
     "FP64": np.dtype("<f8"),
 }
 _NAMES = {dtype: name for name, dtype in DATATYPES.items()}
-_TAKEN: Mapping[str, tuple[set[type], str]] = {  # by the kind of dtype: what of JSON stands for it
+_JSON_TYPES: Mapping[str, tuple[set[type], str]] = {  # by the kind of dtype: what JSON has for it
     "b": ({bool}, "true or false"),
     "i": ({int}, "whole numbers"),
     "u": ({int}, "whole numbers"),
@@ -40,9 +40,9 @@ MAX_DIMENSIONS = 8
 
 
 def dtype_of(name: str, datatype: Any) -> np.dtype[Any]:
-    """The numpy dtype of a datatype of the protocol. InputError if it is not one that is spoken here."""
+    """The numpy dtype of a datatype of the protocol. InputError if it is not supported."""
     if datatype in ("BYTES", "BF16"):
-        raise InputError(f"input {name!r}: datatype {datatype} is not taken here; send numbers, for example FP32")
+        raise InputError(f"input {name!r}: datatype {datatype} is not supported; send numbers, for example FP32")
     if not isinstance(datatype, str) or datatype not in DATATYPES:
         raise InputError(f"input {name!r}: unknown datatype {datatype!r}", nearest(str(datatype), DATATYPES))
     return DATATYPES[datatype]
@@ -54,11 +54,11 @@ def datatype_of(array: Array) -> str:
 
 
 def check_shape(name: str, shape: Any) -> tuple[int, ...]:
-    """A shape as a client wrote it. Nothing is allocated, whatever it says."""
+    """A shape as a client wrote it, checked. Nothing is allocated for it."""
     if not isinstance(shape, list) or not all(type(size) is int and size >= 0 for size in shape):
         raise InputError(f"input {name!r}: shape must be a list of whole numbers, not {_short(shape)}")
     if not 1 <= len(shape) <= MAX_DIMENSIONS:
-        raise InputError(f"input {name!r}: shape has {len(shape)} dimensions; 1 to {MAX_DIMENSIONS} are taken")
+        raise InputError(f"input {name!r}: shape must have 1 to {MAX_DIMENSIONS} dimensions; it has {len(shape)}")
     return tuple(shape)
 
 
@@ -71,12 +71,12 @@ def from_json(name: str, data: Any, datatype: Any, shape: tuple[int, ...]) -> Ar
     dtype = dtype_of(name, datatype)
     values = _flat(name, data)
     _check_count(name, shape, len(values), f"data has {len(values)}")
-    types, words = _TAKEN[dtype.kind]
+    types, words = _JSON_TYPES[dtype.kind]
     # checked before numpy sees them: one long text among many numbers would make it allocate for all of them
     if wrong := set(map(type, values)) - types:
-        raise InputError(f"input {name!r}: {datatype} takes {words} alone, not {wrong.pop().__name__}")
+        raise InputError(f"input {name!r}: {datatype} must be {words}, not {wrong.pop().__name__}")
     try:
-        with np.errstate(over="ignore"):  # too large for the dtype becomes infinite, which is refused next
+        with np.errstate(over="ignore"):  # a number too large for the dtype becomes infinite, which is refused next
             array = np.array(values, dtype).reshape(shape)
     except OverflowError as error:
         worst = max(values, key=abs)
@@ -120,10 +120,10 @@ def to_raw(array: Array) -> bytes:
     return np.ascontiguousarray(array).astype(DATATYPES[datatype_of(array)], copy=False).tobytes()
 
 
-def _check_count(name: str, shape: tuple[int, ...], count: float, found: str) -> None:
+def _check_count(name: str, shape: tuple[int, ...], count: float, sent: str) -> None:
     expected = math.prod(shape)  # of Python's integers: no size overflows
     if expected != count:
-        raise InputError(f"input {name!r}: shape {list(shape)} needs {expected} elements; {found}")
+        raise InputError(f"input {name!r}: shape {list(shape)} needs {expected} elements; {sent}")
 
 
 def _short(value: Any) -> str:

@@ -1,10 +1,11 @@
-"""Uploaded images: the body of a request as the input of a model, and an input as an image again.
+"""Uploaded files: the body of a request as the input of a model, and an input as an image again.
 
 curl --data-binary @cat.png -H 'Content-Type: image/png' http://localhost:8000/v2/models/photos/infer
 """
 
 import io
 from dataclasses import dataclass
+from typing import ClassVar, Protocol
 
 import numpy as np
 from PIL import Image
@@ -18,14 +19,33 @@ MODES = {1: "L", 3: "RGB"}  # of Pillow, by the number of channels
 PNG_MEDIA = "image/png"
 
 
-@dataclass(frozen=True)
-class ImageInput:
-    """How an uploaded image becomes the input of a model.
+class Upload(Protocol):
+    """How an uploaded file becomes the input of a model.
 
-    channels: 1 or 3. height, width: -1 takes any. resize: what the shorter side of the cut is resized to before its
-    centre is cut out. most_pixels: of the upload.
+    medium: the first half of its media type, such as "image". input: the name of the input.
     """
 
+    @property
+    def medium(self) -> str: ...
+
+    @property
+    def input(self) -> str: ...
+
+    def read(self, body: bytes) -> Array:
+        """The input, one row. InputError says what is wrong with the file."""
+
+
+@dataclass(frozen=True)
+class ImageUpload:
+    """How an uploaded image becomes the input of a model.
+
+    channels: 1 or 3. height, width: -1 takes any. resize: the length of the shorter side before the centre is cut out;
+    None: that of the input. most_pixels: of the upload.
+    """
+
+    medium: ClassVar[str] = "image"
+
+    input: str
     channels: int
     height: int
     width: int

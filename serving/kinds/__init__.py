@@ -1,24 +1,32 @@
-"""How a model is served: by the task that its card names. A new kind is a module of this package and a line here."""
+"""How a model is served: by the task that its card names. A new kind is a module here and a line in KINDS."""
 
-from collections.abc import Mapping
+import torch
+from torch import nn
 
 from service.errors import ModelNotFoundError, nearest
 from service.models import ModelCard
+from serving.http.settings import ServeSettings
+from serving.kinds.base import Endpoint
 from serving.kinds.classification import Classification
 from serving.kinds.segmentation import Segmentation
 from serving.kinds.thinking import DeepThinking
 
-Kind = type[DeepThinking] | type[Classification] | type[Segmentation]
-
-KINDS: Mapping[str, Kind] = {
-    "thinking": DeepThinking,
-    "classification": Classification,
-    "segmentation": Segmentation,
+KINDS: dict[str, type[Endpoint]] = {
+    kind.task: kind
+    for kind in (
+        Classification,
+        DeepThinking,
+        Segmentation,
+    )
 }
-ACTIONS = sorted({action for kind in KINDS.values() for action in kind.actions})
 
 
-def kind_of(card: ModelCard) -> Kind:
+def actions() -> list[str]:
+    """All actions that some kind of model has."""
+    return sorted({action for kind in KINDS.values() for action in kind.actions})
+
+
+def kind_of(card: ModelCard) -> type[Endpoint]:
     """ModelNotFoundError if models of this task have no endpoint."""
     if card.task not in KINDS:
         raise ModelNotFoundError(f"model {card.name!r} is for the task {card.task!r}, which has no endpoint")
@@ -26,7 +34,12 @@ def kind_of(card: ModelCard) -> Kind:
 
 
 def check_offered(card: ModelCard, action: str) -> None:
-    """ModelNotFoundError if the model does not do this, with what it does."""
+    """ModelNotFoundError if the model does not have this action, with the nearest that it has."""
     offered = kind_of(card).actions
     if action not in offered:
         raise ModelNotFoundError(f"model {card.name!r} has no {action!r}", nearest(action, offered))
+
+
+def endpoint(card: ModelCard, network: nn.Module, settings: ServeSettings, device: torch.device) -> Endpoint:
+    """The endpoint of a loaded model. ModelError if the network does not fit its card."""
+    return kind_of(card)(card, network, settings, device)

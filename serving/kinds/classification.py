@@ -9,105 +9,74 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import Field
 from torch import Tensor, nn
 
-from service.errors import InputError, ModelError
+from service.errors import ModelError
 from service.models import ModelCard, TensorSpec
-from serving.http.protocol import Scalar, check_parameters
-from serving.http.settings import ServeSettings
+from serving.http.messages import TENSORS, Form
+from serving.http.protocol import InferRequest, Scalar, check_parameters
+from serving.http.settings import Attacks, ServeSettings
 from serving.http.tensors import Array
-from serving.http.uploads import ImageInput
-from serving.kinds.endpoint import TENSORS, Abandoned, Answer, Form, Stopped, Work
-from serving.kinds.multiplications import CountMacs
+from serving.http.uploads import ImageUpload
+from serving.kinds import classification_attack
+from serving.kinds.base import Example, card_settings, split
+from serving.kinds.images import IMAGES, ClassesOfCard, ImageNetwork, classes_in, described
+from serving.kinds.work import Abandoned, Answer, AttackWork, Stopped, Work
 
-IMAGES = "images"
 TRIAL = 32  # side of the image on which a model is tried that takes any
 LONGEST = 4096  # side of an image that a card may ask for
 
 
-class CardSettings(BaseModel):
-    """What the card of a classifier says of how to use it."""
+class CardSettings(ClassesOfCard):
+    """The settings of the card of a classifier."""
 
-    classes: tuple[str, ...] = Field(min_length=2)
     resize: int | None = Field(None, ge=1, le=LONGEST)
 
 
-class Classification:
-    """A loaded classifier. Raises ModelError if the network does not fit its card."""
+class Classification(ImageNetwork):
+    """A loaded classifier."""
 
+    task: ClassVar[str] = "classification"
     actions: ClassVar[tuple[str, ...]] = ("infer", "attack")
 
-    def __init__(self, card: ModelCard, network: nn.Module, settings: ServeSettings) -> None:
-        self.card = card
-        self.inputs, self.outputs = card.inputs, self.outputs_of(card)
-        self._limits, self._max_rows = settings.limits, settings.batching.max_rows
-        try:
-            parsed = CardSettings.model_validate(card.settings)
-        except ValidationError as error:
-            reason = f"settings.{error.errors()[0]['loc'][0]}: {error.errors()[0]['msg']}"
-            raise ModelError(f"model {card.name!r}: its card does not say how it is used: {reason}") from error
+    def __init__(self, card: ModelCard, network: nn.Module, settings: ServeSettings, device: torch.device) -> None:
+        super().__init__(card, network, settings, device)
+        parsed = card_settings(card, CardSettings)
         self.classes = parsed.classes
         if len(card.inputs) != 1 or not _takes_images(card.inputs[0]):
             raise ModelError(f"model {card.name!r}: a classifier has one input {IMAGES!r}, FP32 (-1, channels, …, …)")
-        _, channels, height, width = card.inputs[0].shape
-        self.image: ImageInput | None = ImageInput(channels, height, width, parsed.resize, settings.limits.pixels)
-        self.device = torch.device("cuda" if settings.replicas.gpus and torch.cuda.is_available() else "cpu")
-        self.network = network.to(self.device).requires_grad_(False)
-        self._macs_of_pixel = self._count_macs()
+        _, channels, *sides = card.inputs[0].shape
+        self.upload = ImageUpload(IMAGES, channels, sides[0], sides[1], parsed.resize, settings.limits.pixels)
+        sides = [TRIAL if side == -1 else side for side in sides]
+        logits, macs = self._try_out(*sides)
+        if not isinstance(logits, Tensor) or logits.shape != (1, len(self.classes)):
+            raise ModelError(
+                f"model {card.name!r} returns {described(logits)}, but its card names {len(self.classes)} classes"
+            )
+        self._macs_of_pixel = macs / prod(sides)
 
     @staticmethod
     def outputs_of(card: ModelCard) -> tuple[TensorSpec, ...]:
-        names = card.settings.get("classes")
-        classes = len(names) if isinstance(names, list) else -1
+        classes = classes_in(card)
         return (
             TensorSpec(name="logits", datatype="FP32", shape=(-1, classes)),
             TensorSpec(name="probabilities", datatype="FP32", shape=(-1, classes)),
             TensorSpec(name="prediction", datatype="INT64", shape=(-1,)),
         )
 
-    def _count_macs(self) -> float:
-        """Multiplications of a pass per pixel; the network is tried on the way."""
-        channels, *sides = self.inputs[0].shape[1:]
-        sides_tried = [TRIAL if side == -1 else side for side in sides]
-        shape = channels, *sides_tried
-        try:
-            with torch.no_grad(), CountMacs() as counter:
-                logits = self.network(torch.zeros(1, *shape, device=self.device))
-        except (AttributeError, TypeError, ValueError, RuntimeError) as error:
-            reason = str(error).splitlines()[0]
-            raise ModelError(f"model {self.card.name!r} does not run on images {shape}: {reason}") from error
-        if not isinstance(logits, Tensor) or logits.shape != (1, len(self.classes)):
-            found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-            raise ModelError(
-                f"model {self.card.name!r} returns {found}, but its card names {len(self.classes)} classes"
-            )
-        pixels: int = prod(sides_tried)
-        macs: int = counter.total
-        return macs / pixels
+    @staticmethod
+    def example_for(card: ModelCard) -> Example | None:
+        return Example("outputs=prediction", "photo.png", "image/png")
 
     def gmacs(self, shape: Sequence[int]) -> float:
-        """10^9 multiplications of one pass over images of a shape (rows, channels, height, width)."""
         return shape[0] * prod(shape[2:]) * self._macs_of_pixel / 1e9
 
-    # ---- before the batch -------------------------------------------------------------------------------------------
-
     def prepare(self, inputs: Mapping[str, Array], parameters: Mapping[str, Scalar], form: Form = TENSORS) -> Work:
-        """Check all that can be wrong with a request. Images: (rows, channels, height, width), as the card says."""
         check_parameters(parameters, ())
         images = inputs[IMAGES]
-        if len(images) > self._max_rows:
-            raise InputError(f"input {IMAGES!r}: {len(images)} rows; at most {self._max_rows} are taken at once")
-        check_pixels(images)
-        if (work := self.gmacs(images.shape)) > self._limits.gmacs:
-            raise InputError(
-                f"input {IMAGES!r}: shape {list(images.shape)} takes {work:,.0f} billion multiplications; "
-                f"{self._limits.gmacs:,.0f} are allowed (limits.gmacs)",
-                "send fewer or smaller images",
-            )
+        self._check_images(images)
         return Work(images, images.shape[1:], None)
-
-    # ---- in a thread ------------------------------------------------------------------------------------------------
 
     def compute(self, works: Sequence[Work], stopped: Stopped) -> list[Answer]:
         """Classify the images of all works, which have the same shape."""
@@ -115,44 +84,16 @@ class Classification:
             raise Abandoned
         images = torch.from_numpy(np.concatenate([work.inputs for work in works]))
         logits = self.logits(images.to(self.device)).cpu()
-        if not bool(logits.isfinite().all()):
-            if len(works) > 1:
-                raise FloatingPointError("the logits are not finite")  # each work is tried alone
-            raise ModelError(f"model {self.card.name!r} answers NaN or infinite logits")
-        answer = {
+        self._check_finite(logits, len(works))
+        outputs = {
             "logits": logits.numpy(),
             "probabilities": logits.softmax(1).numpy(),
             "prediction": logits.argmax(1).numpy(),
         }
-        ends = np.cumsum([work.rows for work in works]).tolist()
-        return [
-            {name: array[end - work.rows : end] for name, array in answer.items()}
-            for work, end in zip(works, ends, strict=True)
-        ]
+        return split(outputs, works)
 
-    def logits(self, images: Tensor) -> Tensor:
-        """images: (rows, channels, height, width) on the model's device. Returns (rows, classes)."""
-        try:
-            with torch.no_grad():
-                logits: Tensor = self.network(images)
-        except RuntimeError as error:
-            if -1 not in self.inputs[0].shape[1:]:
-                raise
-            reason = str(error).splitlines()[0]
-            raise InputError(f"input {IMAGES!r}: the model does not run on {list(images.shape)}: {reason}") from error
-        return logits.float()
-
-
-def check_pixels(images: Array) -> None:
-    """InputError unless all pixels are in [0, 1]."""
-    least, most = float(images.min()), float(images.max())
-    if least >= 0 and most <= 1:
-        return
-    if least < 0:
-        hint = "send pixels as they are: the model normalises them itself"
-    else:
-        hint = "divide by 255" if 1 < most <= 255 else "pixels are not scaled"
-    raise InputError(f"input {IMAGES!r}: pixels are in [{least:g}, {most:g}], but must be in [0, 1]", hint)
+    def prepare_attack(self, request: InferRequest, form: Form, limits: Attacks) -> AttackWork:
+        return classification_attack.prepare(self, request, form, limits)
 
 
 def _takes_images(spec: TensorSpec) -> bool:

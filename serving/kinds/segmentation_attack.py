@@ -1,15 +1,15 @@
-"""Attacks on segmentation: as many pixels as possible are to be taken for another class, or for one that is wanted.
+"""Attacks on segmentation: as many pixels as possible are to be taken for another class, or for one that is named.
 
-Beside what `serving.kinds.classification_attack` says. Inputs: "images"; optional "labels" UINT8 (rows, height, width),
-by default what the model takes the pixels for, and "targets" UINT8, the same shape, what each is to be taken for. 255
-in one of them: the pixel does not count. Parameters, besides epsilon, norm, attack (pgd or fgsm), its own and seed:
+Inputs: "images"; optional "labels" UINT8 (rows, height, width), by default the predictions of the model, and "targets"
+UINT8, the same shape, the class that each pixel is to be taken for. 255 in one of them: the pixel does not count.
+Parameters, besides epsilon, norm, attack (pgd or fgsm), its own and seed of `serving.kinds.image_attack`:
 
     target  the class that all pixels that count are to be taken for, in place of "targets"
     region  "left,top,right,bottom" in pixels, right and bottom excluded: no other pixels count
 
 The loss is the mean over the pixels that count. Outputs, beside the adversarials: the labels before and after; the mean
 IoU with "labels" before, after, and when the adversarials are rounded to 8 bits, over the pixels that count; the share
-of these that are where the attack wants them, and whether all are (broken).
+of these that are at the goal of the attack, and whether all are (successful).
 """
 
 from collections.abc import Mapping
@@ -24,31 +24,66 @@ from jobs.common.attacks import ATTACKS
 from jobs.common.attacks.goals import PixelGoal, goal
 from jobs.common.metrics.segmentation import IGNORE, confusion, scores
 from jobs.stacked_unets.tiles import Tiling
-from service.errors import InputError, nearest
+from service.errors import InputError
 from service.models import TensorSpec
-from serving.http.protocol import InferRequest, Scalar, check_fits
+from serving.http.messages import Form
+from serving.http.protocol import InferRequest, Scalar
 from serving.http.settings import Attacks
 from serving.http.tensors import Array
-from serving.kinds import classification_attack
-from serving.kinds.classification import IMAGES, check_pixels
-from serving.kinds.classification_attack import LABELS, TARGETS, AttackWork
-from serving.kinds.endpoint import Answer
-from serving.kinds.segmentation import Segmentation
+from serving.kinds.image_attack import (
+    LABELS,
+    MOST_SEED,
+    TARGETS,
+    ImageAttack,
+    Perturbation,
+    check_tensors,
+    not_a_class,
+    picture,
+    whole,
+)
+from serving.kinds.images import IMAGES, ImageNetwork
+from serving.kinds.work import Answer
 
-MAPS = (LABELS, TARGETS)
-LONGEST = Tiling().side  # an image that is cut into tiles is not attacked: the graph of it all would be held at once
+MAPS = tuple(TensorSpec(name=name, datatype="UINT8", shape=(-1, -1, -1)) for name in (LABELS, TARGETS))
+LONGEST = Tiling().side  # an image that is cut into tiles is not attacked: its whole graph would be held at once
+UNCOUNTED = -1  # a pixel that does not count, for an attack; for a client it is IGNORE
+OPTIONS = ("target", "region")  # the parameters that other attacks on images do not have
+ATTACKS_ON_MAPS = tuple(kind for kind, attack in ATTACKS.items() if attack.takes_maps)
 
 
-UNCOUNTED = -1  # to an attack; to a client IGNORE
-OWN = ("target", "region")  # parameters
-KINDS = tuple(kind for kind, found in ATTACKS.items() if found.takes_maps)
+@dataclass(frozen=True)
+class Region:
+    """A part of an image, in pixels; right and bottom are excluded."""
 
-Region = tuple[int, int, int, int]  # left, top, right, bottom in pixels, the last two excluded
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+    @classmethod
+    def parse(cls, text: Scalar, height: int, width: int) -> "Region":
+        """A region inside of an image of that size. InputError if it is not one."""
+        numbers = str(text).split(",")
+        if len(numbers) == 4 and all(number.isascii() and number.isdigit() and len(number) < 10 for number in numbers):
+            region = cls(*map(int, numbers))
+            if region.left < region.right <= width and region.top < region.bottom <= height:
+                return region
+        raise InputError(
+            f"parameter 'region' must be left,top,right,bottom inside of {width}x{height} pixels; "
+            f"it is {str(text)[:60]!r}"
+        )
+
+    def __str__(self) -> str:
+        return f"{self.left},{self.top},{self.right},{self.bottom}"
 
 
 @dataclass(frozen=True, eq=False)
-class SegmentationAttackWork(AttackWork):
-    """region: the pixels that count; None: all. target: the class that all targets are, if one was asked for."""
+class SegmentationAttack(ImageAttack):
+    """An attack on a segmentation network.
+
+    labels, targets: int64 (rows, height, width), UNCOUNTED where a pixel does not count. region: the
+    pixels that count; None: all. target: the class of all targets, if one was named.
+    """
 
     outputs: ClassVar[tuple[str, ...]] = (
         "adversarials",
@@ -58,7 +93,7 @@ class SegmentationAttackWork(AttackWork):
         "adversarial_mean_iou",
         "rounded_mean_iou",
         "share",
-        "broken",
+        "successful",
         "distance",
         "queries",
         "gradients",
@@ -67,119 +102,109 @@ class SegmentationAttackWork(AttackWork):
     region: Region | None = None
     target: int | None = None
 
+    @property
+    def parameters(self) -> Mapping[str, Scalar]:
+        parameters = dict(super().parameters)
+        if self.target is not None:
+            parameters["target"] = self.target
+        if self.region is not None:
+            parameters["region"] = str(self.region)
+        return parameters
+
+    def check(self) -> None:
+        """Also InputError about the first image in which no pixel counts."""
+        counted = self.truth(torch.zeros(self.rows, 1, *self.images.shape[2:])) >= 0
+        if self.targets is not None:
+            counted &= self.targets >= 0
+        if empty := (~counted.flatten(1).any(1)).nonzero().flatten().tolist():
+            raise InputError(f"no pixel of image {empty[0]} counts: {LABELS}, {TARGETS}, region leave none")
+        super().check()
+
     def truth(self, before: Tensor) -> Tensor:
         labels = super().truth(before)
         if self.region is None:
             return labels
         inside = torch.zeros_like(labels, dtype=torch.bool)
-        left, top, right, bottom = self.region
-        inside[:, top:bottom, left:right] = True
+        inside[:, self.region.top : self.region.bottom, self.region.left : self.region.right] = True
         return labels.where(inside, UNCOUNTED)
 
-    def described(self) -> Mapping[str, Scalar]:
-        region = {} if self.region is None else {"region": ",".join(map(str, self.region))}
-        target = {} if self.target is None else {"target": self.target}
-        return {**super().described(), **target, **region}
-
-    def told(self, before: Tensor, labels: Tensor, targets: Tensor | None, after: Tensor, rounded: Tensor) -> Answer:
-        wanted = goal(labels, targets)
-        assert isinstance(wanted, PixelGoal)  # of maps it is
+    def predictions(
+        self, before: Tensor, labels: Tensor, targets: Tensor | None, after: Tensor, rounded: Tensor
+    ) -> Answer:
+        pixel_goal = goal(labels, targets)
+        assert isinstance(pixel_goal, PixelGoal)  # labels are maps
         classes = before.shape[1]
-        truth = labels.where(wanted.counted, IGNORE).cpu()
-        found = [logits.argmax(1).cpu() for logits in (before, after, rounded)]
-        iou = [_mean_iou(truth, predicted, classes) for predicted in found]
+        truth = labels.where(pixel_goal.counted, IGNORE).cpu()
+        maps = [logits.argmax(1).cpu() for logits in (before, after, rounded)]
+        ious = [_mean_iou(truth, predicted, classes) for predicted in maps]
         return {
-            "labels": found[0].to(torch.uint8).numpy(),
-            "adversarial_labels": found[1].to(torch.uint8).numpy(),
-            "mean_iou": iou[0],
-            "adversarial_mean_iou": iou[1],
-            "rounded_mean_iou": iou[2],
-            "share": wanted.share(after).cpu().numpy(),
+            "labels": maps[0].to(torch.uint8).numpy(),
+            "adversarial_labels": maps[1].to(torch.uint8).numpy(),
+            "mean_iou": ious[0],
+            "adversarial_mean_iou": ious[1],
+            "rounded_mean_iou": ious[2],
+            "share": pixel_goal.share(after).cpu().numpy(),
         }
 
 
-def prepare(model: Segmentation, request: InferRequest, limits: Attacks) -> SegmentationAttackWork:
-    """Check everything that can be known before the model is asked. InputError, one sentence."""
-    parameters = dict(request.parameters)
-    own = {name: parameters.pop(name) for name in OWN if name in parameters}
-    inputs = request.inputs
-    _check_inputs(model, inputs, limits)
-    images = inputs[IMAGES]
-    found, ball, seed = classification_attack.asked(parameters)
-    if not found.takes_maps:
-        raise InputError(f"parameter 'attack': {found.kind!r} attacks classifiers alone; {' and '.join(KINDS)} do this")
-    maps = {name: torch.tensor(inputs[name]).long() for name in MAPS if name in inputs}  # copies
-    maps = {name: classes.where(classes != IGNORE, UNCOUNTED) for name, classes in maps.items()}
+def prepare(model: ImageNetwork, request: InferRequest, form: Form, limits: Attacks) -> SegmentationAttack:
+    """Check everything that can be known before the model is called. InputError, one sentence."""
+    parameters, inputs = dict(request.parameters), request.inputs
+    options = {name: parameters.pop(name) for name in OPTIONS if name in parameters}
+    check_tensors(model, inputs, MAPS)
+    images, classes = inputs[IMAGES], len(model.classes)
+    rows, _, height, width = images.shape
+    _check_size(rows, height, width, limits)
+    for name in (LABELS, TARGETS):
+        if name in inputs:
+            _check_map(name, inputs[name], (rows, height, width), classes)
+    perturbation = Perturbation.parse(parameters)
+    if not perturbation.attack.takes_maps:
+        raise InputError(
+            f"parameter 'attack' must be one of {', '.join(ATTACKS_ON_MAPS)} for this model; "
+            f"it is {perturbation.attack.kind!r}, which takes one label for each image"
+        )
+    maps = {name: torch.tensor(inputs[name]).long() for name in (LABELS, TARGETS) if name in inputs}  # copies
+    maps = {name: labels.where(labels != IGNORE, UNCOUNTED) for name, labels in maps.items()}
     target = None
-    if "target" in own:
+    if "target" in options:
         if TARGETS in maps:
             raise InputError("parameter 'target' and input 'targets' exclude each other")
-        target = classification_attack.whole("target", own["target"], classification_attack.MOST_SEED)
-        if target >= len(model.classes):
-            raise InputError(f"parameter 'target': {target} is not a class; they are 0 to {len(model.classes) - 1}")
-        maps[TARGETS] = torch.full((len(images), *images.shape[2:]), target)
-    region = _region(own["region"], *images.shape[2:]) if "region" in own else None
-    work = SegmentationAttackWork(
-        found, ball, seed, torch.tensor(images), maps.get(LABELS), maps.get(TARGETS), region, target
+        target = whole("target", options["target"], MOST_SEED)
+        if target >= classes:
+            raise InputError(f"parameter 'target' {not_a_class(target, classes)}")
+        maps[TARGETS] = torch.full((rows, height, width), target)
+    work = SegmentationAttack(
+        model,
+        limits,
+        perturbation,
+        torch.tensor(images),
+        maps.get(LABELS),
+        maps.get(TARGETS),
+        draw=picture(form, images),
+        region=Region.parse(options["region"], height, width) if "region" in options else None,
+        target=target,
     )
-    _check_counted(work)
-    classification_attack.check(model, work, limits)
+    work.check()
     return work
 
 
-def _check_inputs(model: Segmentation, inputs: Mapping[str, Array], limits: Attacks) -> None:
-    optional = [TensorSpec(name=name, datatype="UINT8", shape=(-1, -1, -1)) for name in MAPS]
-    known = [IMAGES, *MAPS]
-    for name in inputs:
-        if name not in known:
-            raise InputError(f"unknown input {name!r}", nearest(name, known))
-    check_fits(inputs, [*model.inputs, *(spec for spec in optional if spec.name in inputs)])
-    images = inputs[IMAGES]
-    check_pixels(images)
-    rows, _, height, width = images.shape
+def _check_size(rows: int, height: int, width: int, limits: Attacks) -> None:
     if max(height, width) > LONGEST:
-        raise InputError(f"images of {width}x{height} are not attacked, but those of up to {LONGEST} pixels a side are")
-    if rows * height * width > limits.pixels:
+        raise InputError(f"images must have at most {LONGEST} pixels a side to be attacked; they are {width}x{height}")
+    if (pixels := rows * height * width) > limits.pixels:
         raise InputError(
-            f"input {IMAGES!r}: {rows * height * width:,} pixels; at most {limits.pixels:,} are attacked at once "
-            "(attacks.pixels)",
+            f"input {IMAGES!r} must have at most {limits.pixels:,} pixels (attacks.pixels); it has {pixels:,}",
             "send fewer or smaller images",
         )
-    for name in MAPS:
-        classes = inputs.get(name)
-        if classes is None:
-            continue
-        if classes.shape != (rows, height, width):
-            raise InputError(
-                f"input {name!r}: shape is {list(classes.shape)}, but the images have pixels {[rows, height, width]}"
-            )
-        worst = int(classes.max(where=classes != IGNORE, initial=0))
-        if worst >= len(model.classes):
-            raise InputError(
-                f"input {name!r}: {worst} is not a class; they are 0 to {len(model.classes) - 1}, and {IGNORE} where a "
-                "pixel does not count"
-            )
 
 
-def _region(text: Scalar, height: int, width: int) -> Region:
-    numbers = str(text).split(",")
-    if len(numbers) == 4 and all(number.isascii() and number.isdigit() and len(number) < 10 for number in numbers):
-        left, top, right, bottom = map(int, numbers)
-        if left < right <= width and top < bottom <= height:
-            return left, top, right, bottom
-    raise InputError(
-        f"parameter 'region': {str(text)[:60]!r} is not allowed; left,top,right,bottom inside of {width}x{height} is"
-    )
-
-
-def _check_counted(work: SegmentationAttackWork) -> None:
-    """InputError about the first image in which no pixel counts."""
-    rows, _, height, width = work.images.shape
-    inside = work.truth(torch.zeros(rows, 1, height, width)) >= 0
-    if work.targets is not None:
-        inside &= work.targets >= 0
-    if lacking := (~inside.flatten(1).any(1)).nonzero().flatten().tolist():
-        raise InputError(f"no pixel of image {lacking[0]} counts: {', '.join((*MAPS, 'region'))} leave none")
+def _check_map(name: str, labels: Array, shape: tuple[int, ...], classes: int) -> None:
+    if labels.shape != shape:
+        raise InputError(f"input {name!r}: shape must be {list(shape)}, that of the pixels; it is {list(labels.shape)}")
+    worst = int(labels.max(where=labels != IGNORE, initial=0))
+    if worst >= classes:
+        raise InputError(f"input {name!r} {not_a_class(worst, classes)}", f"{IGNORE} where a pixel does not count")
 
 
 def _mean_iou(truth: Tensor, predicted: Tensor, classes: int) -> Array:

@@ -7,8 +7,8 @@ Parameters of a request (all optional):
                 iterations, or goes to and fro between two
     patience    default 5
 
-An answer holds the prediction, its confidence, the iteration that it comes from, and whether the exact verifier of the
-problem finds it right: confidence is not correctness.
+Outputs: the prediction, its confidence, the iteration that it comes from, and whether the exact verifier of the problem
+finds it right, as confidence is not correctness.
 """
 
 import re
@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Protocol, cast
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from jobs.deep_thinking.networks import Thinker
@@ -28,14 +28,14 @@ from jobs.deep_thinking.problems import base, problem
 from jobs.deep_thinking.thinking import MostConfident, Thought, Unchanged, think
 from service.errors import AssayError, BusyError, InputError, ModelError, nearest
 from service.models import ModelCard, TensorSpec
+from serving.http.messages import TENSORS, Form
 from serving.http.protocol import Scalar, check_parameters
 from serving.http.settings import ServeSettings
 from serving.http.tensors import Array
-from serving.http.uploads import ImageInput
-from serving.kinds.endpoint import TENSORS, Abandoned, Answer, Form, Stopped, Work
-from serving.kinds.multiplications import CountMacs
+from serving.kinds.base import Endpoint, Example, card_settings, split, unusable
+from serving.kinds.work import Abandoned, Answer, Stopped, Work
 
-LONGER = 10  # times the iterations of training that an exit rule may take by default
+LONGER = 10  # an exit rule may take so many times the iterations of training by default
 PATIENCE = 5
 TRIAL = 8  # side of the small input on which a model is tried and its work is counted
 
@@ -48,14 +48,14 @@ class ProblemOfCard(BaseModel):
 
 
 class CardSettings(BaseModel):
-    """What the card of a deep-thinking model says of how to use it."""
+    """The settings of the card of a deep-thinking model."""
 
     problem: ProblemOfCard
     trained_iterations: int = Field(ge=1)
 
 
 class Rule(Protocol):
-    """Which of the answers is given."""
+    """Chooses one of the answers of all iterations."""
 
     prediction: Tensor | None
     confidence: Tensor | None
@@ -79,8 +79,8 @@ class Newest:
 
 
 @dataclass(frozen=True)
-class Ask:
-    """How a request wants its model to think."""
+class ThinkingOptions:
+    """The parameters of a request, with their defaults."""
 
     iterations: int
     exit: str | None
@@ -98,28 +98,24 @@ class Ask:
 EXITS = ("confidence", "unchanged")
 
 
-class DeepThinking:
-    """A loaded model. Raises ModelError if the network does not fit the problem that its card names."""
+class DeepThinking(Endpoint):
+    """A loaded deep-thinking model."""
 
+    task: ClassVar[str] = "thinking"
     actions: ClassVar[tuple[str, ...]] = ("infer", "infer_stream")
-    image: ImageInput | None = None
 
-    def __init__(self, card: ModelCard, network: nn.Module, settings: ServeSettings) -> None:
-        self.card = card
-        self.inputs, self.outputs = card.inputs, self.outputs_of(card)
-        self._limits, self._max_rows = settings.limits, settings.batching.max_rows
+    def __init__(self, card: ModelCard, network: nn.Module, settings: ServeSettings, device: torch.device) -> None:
+        super().__init__(card, network, settings, device)
+        parsed = card_settings(card, CardSettings)
         try:
-            parsed = CardSettings.model_validate(card.settings)
             self._problem = _problem(parsed.problem, settings.models.trusted)
-        except (ValidationError, AssayError) as error:
-            reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
-            raise ModelError(f"model {card.name!r}: its card does not say how it is used: {reason}") from error
+        except AssayError as error:
+            raise unusable(card, str(error)) from error
         self._trained = parsed.trained_iterations
-        expected = (-1, self._problem.channels, *[-1] * self._problem.dimensions)
-        if [spec.shape for spec in card.inputs] != [expected]:
-            raise ModelError(f"model {card.name!r}: {self._problem.name} needs one input of shape {list(expected)}")
-        self._device = torch.device("cuda" if settings.replicas.gpus and torch.cuda.is_available() else "cpu")
-        self._network = cast(Thinker, network.to(self._device))  # tried in the next line
+        shape = (-1, self._problem.channels, *[-1] * self._problem.dimensions)
+        if [spec.shape for spec in card.inputs] != [shape]:
+            raise ModelError(f"model {card.name!r}: {self._problem.name} needs one input of shape {list(shape)}")
+        self._thinker = cast(Thinker, self.network)  # the next line runs it as one
         self._step_macs, self._answer_macs = self._count_macs()
 
     @staticmethod
@@ -133,61 +129,64 @@ class DeepThinking:
             TensorSpec(name="verified", datatype="BOOL", shape=(-1,)),
         )
 
+    @staticmethod
+    def example_for(card: ModelCard) -> Example | None:
+        """A row of eight numbers. Inputs of more dimensions depend on the problem."""
+        if len(card.inputs) != 1 or card.inputs[0].datatype != "FP32" or len(card.inputs[0].shape) != 3:
+            return None
+        spec = card.inputs[0]
+        shape = [1, *(8 if size == -1 else size for size in spec.shape[1:])]
+        data = [0.5 if index % 3 else -0.5 for index in range(prod(shape))]
+        tensor = {"name": spec.name, "datatype": spec.datatype, "shape": shape, "data": data}
+        return Example(message={"inputs": [tensor]})
+
     def _count_macs(self) -> tuple[float, float]:
         """Multiplications per position: of an iteration, and of reading the answer out."""
-        inputs = torch.zeros(1, self._problem.channels, *[TRIAL] * self._problem.dimensions, device=self._device)
+        inputs = torch.zeros(1, self._problem.channels, *[TRIAL] * self._problem.dimensions, device=self.device)
+        with self._trial(self._problem.name) as counter:
+            features = self._thinker.start(inputs)
+            started = counter.total
+            features = self._thinker.step(features, inputs, 0)
+            stepped = counter.total
+            self._thinker.answer(features)
         positions = TRIAL**self._problem.dimensions
-        try:
-            with torch.no_grad(), CountMacs() as counter:
-                features = self._network.start(inputs)
-                before = counter.total
-                features = self._network.step(features, inputs, 0)
-                between = counter.total
-                self._network.answer(features)
-        except (AttributeError, TypeError, RuntimeError) as error:
-            reason = str(error).splitlines()[0]
-            raise ModelError(f"model {self.card.name!r} does not run on {self._problem.name}: {reason}") from error
-        return (between - before) / positions, (counter.total - between) / positions
+        return (stepped - started) / positions, (counter.total - stepped) / positions
 
     # ---- before the batch -------------------------------------------------------------------------------------------
 
     def prepare(self, inputs: Mapping[str, Array], parameters: Mapping[str, Scalar], form: Form = TENSORS) -> Work:
-        """Check everything that can be wrong with a request. inputs: (rows, channels, *space), as the card says."""
+        """inputs: (rows, channels, *space)."""
         (array,) = inputs.values()
-        ask = self._ask(parameters)
-        if len(array) > self._max_rows:
-            raise InputError(
-                f"input {self.inputs[0].name!r}: {len(array)} rows; at most {self._max_rows} are taken at once"
-            )
-        self._check_budget(array, ask)
+        options = self._options(parameters)
+        self._check_rows(self.inputs[0].name, array)
+        self._check_budget(array, options)
         tensor = torch.from_numpy(array.copy())  # the array may be a read-only view of the body
         for row, complaint in enumerate(self._problem.check_inputs(tensor)):
             if complaint:
                 raise InputError(f"input {self.inputs[0].name!r}, row {row}: {complaint}")
         warnings = [f"row {row}: {text}" for row, text in enumerate(self._problem.warnings(tensor)) if text]
-        return Work(array, (array.shape[1:], ask), ask, "; ".join(warnings))
+        return Work(array, (array.shape[1:], options), options, "; ".join(warnings))
 
-    def _ask(self, parameters: Mapping[str, Scalar]) -> Ask:
+    def _options(self, parameters: Mapping[str, Scalar]) -> ThinkingOptions:
         check_parameters(parameters, ("iterations", "exit", "patience"))
         exit_ = parameters.get("exit")
         if exit_ is not None and exit_ not in EXITS:
             raise InputError(f"parameter 'exit': unknown rule {exit_!r}", nearest(str(exit_), EXITS))
-        longest = min(self._limits.iterations, self._network.max_iterations or self._limits.iterations)
+        longest = min(self._limits.iterations, self._thinker.max_iterations or self._limits.iterations)
         default = min(self._trained * (LONGER if exit_ else 1), longest)
         iterations = _whole("iterations", parameters.get("iterations", default), longest)
         patience = _whole("patience", parameters.get("patience", PATIENCE), self._limits.iterations)
-        return Ask(iterations, str(exit_) if exit_ else None, patience)
+        return ThinkingOptions(iterations, str(exit_) if exit_ else None, patience)
 
-    def _check_budget(self, array: Array, ask: Ask) -> None:
+    def _check_budget(self, array: Array, options: ThinkingOptions) -> None:
         positions = len(array) * prod(array.shape[2:])
-        each = positions * (self._step_macs + (self._answer_macs if ask.exit else 0)) / 1e9
-        if each * ask.iterations > self._limits.gmacs:
-            most = int(self._limits.gmacs / each)
-            advice = f"at most {most} iterations of this input are allowed" if most else "send fewer or smaller inputs"
+        of_iteration = positions * (self._step_macs + (self._answer_macs if options.exit else 0)) / 1e9
+        if (work := of_iteration * options.iterations) > self._limits.gmacs:
+            most = int(self._limits.gmacs / of_iteration)
             raise InputError(
-                f"{positions:,} positions x {ask.iterations:,} iterations are {each * ask.iterations:,.0f} billion "
-                f"multiplications; {self._limits.gmacs:,.0f} are allowed",
-                advice,
+                f"a request must take at most {self._limits.gmacs:,.0f} billion multiplications (limits.gmacs); "
+                f"{positions:,} positions x {options.iterations:,} iterations take {work:,.0f}",
+                f"at most {most} iterations of this input are allowed" if most else "send fewer or smaller inputs",
             )
 
     # ---- in a thread ------------------------------------------------------------------------------------------------
@@ -195,33 +194,29 @@ class DeepThinking:
     def compute(self, works: Sequence[Work], stopped: Stopped) -> list[Answer]:
         """Think about all works at once: they have the same shape and ask the same."""
         inputs = self._tensor(works)
-        ask: Ask = works[0].ask
-        # without a rule only the last answer is read out; all are, if it turns out that the features overflow
-        for first in (1,) if ask.exit else (ask.iterations, 1):
-            rule = ask.rule()
-            for thought in self._think(inputs, ask, first, stopped):
+        options: ThinkingOptions = works[0].options
+        # without a rule only the last answer is read out; but all of them, if the features overflow
+        for first in (1,) if options.exit else (options.iterations, 1):
+            rule = options.rule()
+            for thought in self._think(inputs, options, first, stopped):
                 if _over(rule, rule.see(thought)):
                     break
             if bool(thought.finite.all()):
                 break
-        answer = self._answer(inputs, rule.prediction, rule.confidence, rule.iteration)
-        answers: list[Answer] = []
-        start = 0
-        for work in works:
-            answers.append({name: array[start : start + work.rows] for name, array in answer.items()})
-            start += work.rows
-        return answers
+        return split(self._answer(inputs, rule.prediction, rule.confidence, rule.iteration), works)
 
     def stream(self, work: Work) -> Iterator[tuple[str, Answer]]:
-        """("iteration", answer) after each iteration; at the end ("answer", what `compute` would have answered)."""
-        ask: Ask = work.ask
-        if (values := work.inputs[:, 0].size * ask.iterations) > self._limits.stream_values:
+        """("iteration", answer) after each iteration; at the end ("answer", what `compute` would answer)."""
+        options: ThinkingOptions = work.options
+        if (values := work.inputs[:, 0].size * options.iterations) > self._limits.stream_values:
             raise InputError(
-                f"{values:,} numbers would be streamed; {self._limits.stream_values:,} are allowed", "ask at infer"
+                f"a stream must have at most {self._limits.stream_values:,} numbers (limits.stream_values); "
+                f"it would have {values:,}",
+                "ask at infer",
             )
         inputs = self._tensor([work])
-        rule = ask.rule()
-        for thought in self._think(inputs, ask, 1, lambda: False):
+        rule = options.rule()
+        for thought in self._think(inputs, options, 1, lambda: False):
             over = _over(rule, rule.see(thought))
             iteration = torch.full_like(thought.finite, thought.iteration, dtype=torch.int64)
             yield "iteration", self._answer(inputs, thought.prediction, thought.confidence, iteration)
@@ -230,9 +225,9 @@ class DeepThinking:
         yield "answer", self._answer(inputs, rule.prediction, rule.confidence, rule.iteration)
 
     def _tensor(self, works: Sequence[Work]) -> Tensor:
-        return torch.from_numpy(np.concatenate([work.inputs for work in works])).to(self._device)
+        return torch.from_numpy(np.concatenate([work.inputs for work in works])).to(self.device)
 
-    def _think(self, inputs: Tensor, ask: Ask, first: int, stopped: Stopped) -> Iterator[Thought]:
+    def _think(self, inputs: Tensor, options: ThinkingOptions, first: int, stopped: Stopped) -> Iterator[Thought]:
         deadline = time.monotonic() + self._limits.seconds
 
         def check() -> None:
@@ -243,8 +238,8 @@ class DeepThinking:
                     f"no answer within {self._limits.seconds:g} s", "ask for fewer iterations or send smaller inputs"
                 )
 
-        guarded = cast(Thinker, Guarded(self._network, check))
-        return think(guarded, self._problem, inputs, ask.iterations, first=first)
+        guarded = cast(Thinker, Guarded(self._thinker, check))
+        return think(guarded, self._problem, inputs, options.iterations, first=first)
 
     def _answer(
         self, inputs: Tensor, prediction: Tensor | None, confidence: Tensor | None, iteration: Tensor | None
@@ -259,7 +254,7 @@ class DeepThinking:
 
 
 class Guarded:
-    """A network that is asked before each iteration whether to go on."""
+    """A network that calls `check` before each iteration."""
 
     def __init__(self, network: Thinker, check: Callable[[], None]) -> None:
         self._network, self._check = network, check
@@ -272,18 +267,18 @@ class Guarded:
 
 
 def _problem(named: ProblemOfCard, trusted: tuple[str, ...]) -> base.Problem:
-    """The problem of a card, which a stranger may have written: an import path needs a package that is trusted."""
+    """The problem of a card, which anybody may have written: an import path needs a package that is trusted."""
     package = re.split("[.:]", named.name)[0]
     if ":" in named.name and package not in trusted:
         raise ModelError(f"the problem {named.name!r} is outside Assay", f"add {package!r} to models.trusted to use it")
     return problem(named.name, **named.options)
 
 
-def _over(rule: Rule, seen: Tensor) -> bool:
-    return isinstance(rule, Unchanged) and bool(seen.all())
+def _over(rule: Rule, settled: Tensor) -> bool:
+    return isinstance(rule, Unchanged) and bool(settled.all())
 
 
 def _whole(name: str, value: Scalar, most: int) -> int:
     if type(value) is not int or not 1 <= value <= most:
-        raise InputError(f"parameter {name!r}: {value!r} is not allowed; whole numbers from 1 to {most:,} are")
+        raise InputError(f"parameter {name!r} must be a whole number from 1 to {most:,}; it is {value!r}")
     return value

@@ -6,19 +6,19 @@ import shlex
 import numpy as np
 import pytest
 
-from serving.app import build, greeting, lacking
+from serving.app import build, greeting, shortage
 from serving.http.settings import Attacks, Replicas, ServeSettings
 from tests.serving.kinds.test_classification import card_of
 from tests.serving.kinds.test_thinking import card_of as thinking_card
 
 
 def test_too_few_cores_are_told_at_the_start() -> None:
-    assert lacking(ServeSettings(), {"CPU": 2.0}) is None
-    assert lacking(ServeSettings(), {"CPU": 1.0}) == "the endpoints need 2 CPU cores, and Ray has 1"
-    assert lacking(ServeSettings(attacks=Attacks(enabled=False)), {"CPU": 1.0}) is None
+    assert shortage(ServeSettings(), {"CPU": 2.0}) is None
+    assert shortage(ServeSettings(), {"CPU": 1.0}) == "the endpoints need 2 CPU cores, and Ray has 1"
+    assert shortage(ServeSettings(attacks=Attacks(enabled=False)), {"CPU": 1.0}) is None
     graphics = ServeSettings(attacks=Attacks(replicas=Replicas(gpus=0.5, min=2, max=2)))
-    assert lacking(graphics, {"CPU": 8.0}) == "the endpoints need 1 GPUs, and Ray has 0"
-    assert lacking(graphics, {"CPU": 8.0, "GPU": 1.0}) is None
+    assert shortage(graphics, {"CPU": 8.0}) == "the endpoints need 1 GPUs, and Ray has 0"
+    assert shortage(graphics, {"CPU": 8.0, "GPU": 1.0}) is None
 
 
 @pytest.mark.parametrize("enabled", [True, False])

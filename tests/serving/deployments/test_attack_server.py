@@ -20,8 +20,8 @@ from PIL import Image
 from jobs.common.attacks import PGD, Ball
 from serving.http.uploads import to_png
 from tests.serving.conftest import SETTINGS, Served
-from tests.serving.http.test_server import message as thinking_message
-from tests.serving.http.test_server import outputs, refused, stats
+from tests.serving.deployments.test_server import message as thinking_message
+from tests.serving.deployments.test_server import outputs, refused, stats
 from tests.serving.models import DIGITS, bits, classifier_network, pixels
 
 FOREVER = {"epsilon": 1e-9, "attack": "pgd", "steps": 99_000}  # nothing breaks, so it goes on for minutes
@@ -80,12 +80,15 @@ def test_curl_uploads_an_image(served: Served, tmp_path: Path) -> None:
     assert outputs(curl("photos/infer?outputs=prediction", *png)) == {"prediction": expected}
     assert set(outputs(curl("photos/infer", *png))) == {"logits", "probabilities", "prediction"}
     assert curl("digits/infer", *png)["outputs"][0]["shape"] == [1, 10], "made grey and small"
-    assert "sum" not in curl("sums/infer", *png) and "takes no images" in curl("sums/infer", *png)["error"]
+    assert (
+        "sum" not in curl("sums/infer", *png)
+        and "takes no files of type image/png" in curl("sums/infer", *png)["error"]
+    )
     assert "its content type does not say so" in curl("photos/infer")["error"]
     (tmp_path / "cat.png").write_bytes(to_png(np.zeros((1, 400, 300))))
     assert "120,000 pixels, at most 100,000 are allowed" in curl("photos/infer", *png)["error"]
     (tmp_path / "cat.png").write_bytes(to_png(image[0].numpy()))
-    answer = curl("photos/attack?epsilon=0.2&attack=fgsm&outputs=prediction,broken", *png)
+    answer = curl("photos/attack?epsilon=0.2&attack=fgsm&outputs=prediction,successful", *png)
     assert outputs(answer)["prediction"] == expected and answer["parameters"]["attack"] == "fgsm"
 
 
@@ -98,7 +101,7 @@ def test_an_attack_in_the_form_of_tritonclient(served: Served, binary: bool) -> 
     images, labels = pixels(4), torch.arange(4)
     body, length = triton.InferenceServerClient.generate_request_body(
         [tensor("images", images.numpy()), tensor("labels", labels.numpy())],
-        outputs=[triton.InferRequestedOutput(name, binary) for name in ("adversarials", "broken", "distance")],
+        outputs=[triton.InferRequestedOutput(name, binary) for name in ("adversarials", "successful", "distance")],
         parameters={"attack": "pgd", "epsilon": 0.1, "norm": "Linf", "steps": 5, "seed": 3},
     )
     url = f"{served.url}/v2/models/digits/versions/1/attack"
@@ -111,7 +114,7 @@ def test_an_attack_in_the_form_of_tritonclient(served: Served, binary: bool) -> 
     )
     network = classifier_network().requires_grad_(False)
     expected = PGD(steps=5).run(network, images, labels, Ball("Linf", 0.1), seed=3)
-    np.testing.assert_array_equal(found.as_numpy("broken"), expected.successful)
+    np.testing.assert_array_equal(found.as_numpy("successful"), expected.successful)
     np.testing.assert_allclose(found.as_numpy("adversarials"), expected.adversarials, atol=1e-5)
     again = served.client().infer("digits", [tensor("images", found.as_numpy("adversarials"))])
     np.testing.assert_array_equal(again.as_numpy("prediction") != labels.numpy(), expected.successful)
@@ -126,7 +129,7 @@ def test_the_answer_says_what_was_done_and_what_it_took(served: Served) -> None:
         "steps": 4, "restarts": 1, "random_start": True, "loss": "cross_entropy",
     }  # fmt: skip
     found = outputs(answer)
-    assert (found["queries"], found["gradients"], found["broken"]) == ([6, 6], [4, 4], [False, False])
+    assert (found["queries"], found["gradients"], found["successful"]) == ([6, 6], [4, 4], [False, False])
     assert found["minimum_distance"] == [-1, -1] and found["prediction"] == found["adversarial_prediction"]
     after = stats(served, "digits", "1")["attack_stats"]
     assert (after["queries"] - before["queries"], after["gradients"] - before["gradients"]) == (12, 8)
@@ -141,7 +144,7 @@ def test_an_uploaded_image_comes_back_as_a_png_that_fools_the_model(served: Serv
     url = f"{served.url}/v2/models/photos"
     answer = httpx.post(f"{url}/attack?epsilon=0.1&steps=10", content=clean, headers=headers, timeout=60)
     assert answer.status_code == 200 and answer.headers["content-type"] == "image/png"
-    assert answer.headers["assay-broken"] == answer.headers["assay-rounded-broken"] == "true"
+    assert answer.headers["assay-successful"] == answer.headers["assay-rounded-successful"] == "true"
     pictures = [np.asarray(Image.open(io.BytesIO(each))).astype(int) for each in (clean, answer.content)]
     assert 0 < np.abs(pictures[0] - pictures[1]).max() <= 26  # 0.1 of 255, rounded
     again = httpx.post(f"{url}/infer", content=answer.content, headers=headers, timeout=60).json()
@@ -158,11 +161,14 @@ def test_an_uploaded_image_comes_back_as_a_png_that_fools_the_model(served: Serv
         (json.dumps(message(pixels(1).numpy())).encode(), "'epsilon' is missing"),
         (json.dumps(message(pixels(1).numpy(), epsilon=8)).encode(), "8 of 255 is 0.0314"),
         (json.dumps(message(pixels(1).numpy(), epsilon=0.1, atack="pgd")).encode(), "did you mean 'attack'"),
-        (json.dumps(message(pixels(1).numpy(), [12], epsilon=0.1)).encode(), "12 is not a class"),
+        (json.dumps(message(pixels(1).numpy(), [12], epsilon=0.1)).encode(), "it is 12"),
         (json.dumps(message(pixels(1).numpy() * 255, epsilon=0.1)).encode(), "divide by 255"),
-        (json.dumps(message(pixels(41).numpy(), epsilon=0.1)).encode(), "at most 40 are attacked at once"),
+        (json.dumps(message(pixels(41).numpy(), epsilon=0.1)).encode(), "at most 40 rows"),
         (json.dumps(message(pixels(1).numpy(), epsilon=0.1, steps=100_000)).encode(), "attacks.passes"),
-        (json.dumps(message(pixels(1).numpy(), epsilon=0.1) | {"outputs": [{"name": "brken"}]}).encode(), "'broken'"),
+        (
+            json.dumps(message(pixels(1).numpy(), epsilon=0.1) | {"outputs": [{"name": "succesful"}]}).encode(),
+            "'successful'",
+        ),
     ],
 )
 def test_what_makes_no_sense_gets_400_and_a_sentence(served: Served, body: bytes, sentence: str) -> None:

@@ -11,8 +11,9 @@ import pytest
 
 from service.errors import BusyError
 from service.models import ModelCard
-from serving.http.batching import Batcher, Executed, Item
-from serving.kinds.endpoint import TENSORS, Abandoned, Answer, Form, Stopped, Work
+from serving.deployments.batching import Batcher, Executed, Item
+from serving.http.messages import TENSORS, Form
+from serving.kinds.work import Abandoned, Answer, Stopped, Work
 from tests.serving.models import draft
 
 CARD = ModelCard(
@@ -46,7 +47,7 @@ class Echo:
             raise RuntimeError("thirteen")
         if any(14 in each for each in rows):
             raise BusyError("fourteen")
-        if works[0].ask == "slow":
+        if works[0].options == "slow":
             time.sleep(0.3)
         return [{"x": work.inputs} for work in works]
 
@@ -59,9 +60,9 @@ class Bench:
         self.reports: list[Executed] = []
         self.batcher = Batcher(max_rows, parallel, self.reports.append)
 
-    def item(self, *rows: int, key: str = "", ask: str = "") -> Item:
+    def item(self, *rows: int, key: str = "", options: str = "") -> Item:
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        return Item(self.echo, Work(np.array(rows), key, ask), answer)
+        return Item(self.echo, Work(np.array(rows), key, options), answer)
 
     def held(self) -> "Bench":
         """Nothing is computed until the gate opens."""
@@ -89,7 +90,7 @@ def test_requests_that_come_together_are_computed_together() -> None:
         assert await answers(*items) == [[1], [2, 3], [4]]
         assert bench.echo.batches == [[[1], [2, 3], [4]]]
         (report,) = bench.reports
-        assert report.rows == 4 and len(report.waited) == 3 and report.took > 0
+        assert report.rows == 4 and len(report.waited) == 3 and report.seconds > 0
 
     run(test)
 
@@ -122,7 +123,7 @@ def test_kinds_are_not_mixed_and_take_turns() -> None:
 def test_a_long_thought_holds_up_no_other_kind() -> None:
     async def test() -> None:
         bench = Bench(parallel=2)
-        slow, quick = bench.item(1, key="slow", ask="slow"), bench.item(2, key="quick")
+        slow, quick = bench.item(1, key="slow", options="slow"), bench.item(2, key="quick")
         bench.batcher.add([slow, quick])
         await quick.answer
         assert not slow.answer.done()

@@ -146,8 +146,8 @@ def test_thirty_two_at_once_are_batched(served: Served) -> None:
 def test_bad_ones_among_good_ones_fail_alone(served: Served) -> None:
     array = bits(1, 16).numpy()
     bad = {
-        "shape is [1, 16]": tensor(array[0]),
-        "datatype is FP64": [triton.InferInput("input", [1, 1, 16], "FP64").set_data_from_numpy(array.astype(float))],
+        "it is [1, 16]": tensor(array[0]),
+        "it is FP64": [triton.InferInput("input", [1, 1, 16], "FP64").set_data_from_numpy(array.astype(float))],
         "holds NaN": tensor(array * np.nan),
         "unknown input 'inputs'": tensor(array, name="inputs"),
         "another value": tensor(array * 3),
@@ -170,7 +170,7 @@ def test_bad_ones_among_good_ones_fail_alone(served: Served) -> None:
         (b'{"inputs": [{"name": "input", "datatype": "FP32", "shape": [1, 1, 1000000000000], "data": [1]}]}', "needs"),
         (json.dumps(message(bits(1, 8).numpy(), iteration=3)).encode(), "did you mean 'iterations'"),
         (json.dumps(message(bits(1, 8).numpy(), iterations=10**6)).encode(), "1 to 10,000"),
-        (json.dumps(message(bits(33, 8).numpy())).encode(), "33 rows; at most 32"),
+        (json.dumps(message(bits(33, 8).numpy())).encode(), "at most 32 rows"),
         (json.dumps(message(bits(1, 8).numpy()) | {"outputs": [{"name": "logits"}]}).encode(), "unknown output"),
     ],
 )
@@ -318,7 +318,7 @@ def test_too_many_streams_are_told_to_come_back(served: Served) -> None:
         assert busy.status_code == 503 and busy.headers["retry-after"] == "1" and "streamed" in busy.json()["error"]
 
 
-# ---- strangers -------------------------------------------------------------------------------------------------------
+# ---- hostile clients -------------------------------------------------------------------------------------------------
 
 
 def test_garbage_on_the_wire_does_not_hurt(served: Served) -> None:

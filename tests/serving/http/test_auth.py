@@ -1,4 +1,4 @@
-"""The gate: nobody without a key, no key without requests left, and nothing of a body is read before."""
+"""Keys and quotas of requests: who is admitted, and that nothing of a body is read before."""
 
 import asyncio
 import json
@@ -10,9 +10,9 @@ import pytest
 from starlette.types import Message, Scope
 
 from service.errors import ClusterError
-from serving.http import body_limit, middleware
-from serving.http.auth import AHEAD_SECONDS, Allowance, Gate
-from serving.http.body_limit import Edge
+from serving.http import errors, middleware
+from serving.http.auth import PREFETCH_SECONDS, Allowance, KeyAuth
+from serving.http.body_limit import BodyLimit
 from serving.http.keys import new_key
 from serving.http.middleware import middlewares
 from serving.http.quotas import Bucket, Buckets
@@ -24,14 +24,14 @@ TOKEN, ALICE = new_key("alice")
 ALICE = ALICE.model_copy(update={"requests_per_second": 0.25, "burst": 3})
 
 
-class LocalLedger:
-    """The ledger's buckets without its actor. trips: how often they were asked."""
+class LocalQuotas:
+    """The buckets without their actor. calls: how often they were asked."""
 
     def __init__(self, clock: Clock) -> None:
-        self.buckets, self.trips = Buckets(clock), 0
+        self.buckets, self.calls = Buckets(clock), 0
 
     async def take(self, bucket: Bucket, amount: float, more: int) -> tuple[float, float]:
-        self.trips += 1
+        self.calls += 1
         await asyncio.sleep(0)
         return self.buckets.take(bucket, amount, more)
 
@@ -53,12 +53,12 @@ class Caller(Client):
 KEYED = [(b"authorization", f"Bearer {TOKEN}".encode())]
 
 
-def gate(app: App, keys: Sequence[Key] = (ALICE,)) -> Gate:
-    return Gate(app, keys, LocalLedger(Clock()))  # type: ignore[arg-type]
+def auth(app: App, keys: Sequence[Key] = (ALICE,)) -> KeyAuth:
+    return KeyAuth(app, keys, LocalQuotas(Clock()))  # type: ignore[arg-type]
 
 
-def call(gate: Gate, client: Client) -> Client:
-    asyncio.run(gate(client.scope, client.receive, client.send))
+def call(auth: KeyAuth, client: Client) -> Client:
+    asyncio.run(auth(client.scope, client.receive, client.send))
     return client
 
 
@@ -66,9 +66,9 @@ def call(gate: Gate, client: Client) -> Client:
     "path", ["/", "/v2", "/v2/models/m/infer", "/-/routes", "/v2/health", "/v2/health/live/x", "/x"]
 )
 @pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS", "DELETE"])
-def test_a_stranger_gets_401_everywhere(path: str, method: str) -> None:
+def test_without_a_key_the_answer_is_401_everywhere(path: str, method: str) -> None:
     app = App()
-    client = call(gate(app), Caller(path=path, method=method))
+    client = call(auth(app), Caller(path=path, method=method))
     assert not app.called
     assert client.status == 401 and client.headers[b"www-authenticate"] == b"Bearer"
     assert "Authorization: Bearer" in client.answer["error"] and "alice" not in json.dumps(client.answer)
@@ -77,14 +77,14 @@ def test_a_stranger_gets_401_everywhere(path: str, method: str) -> None:
 @pytest.mark.parametrize("path", ["/v2/health/live", "/v2/health/ready", "/v2/health/ready/", "/-/healthz"])
 def test_health_is_open_to_all(path: str) -> None:
     for method, status in (("GET", 200), ("HEAD", 200), ("POST", 401)):
-        assert call(gate(App()), Caller(path=path, method=method)).status == status
+        assert call(auth(App()), Caller(path=path, method=method)).status == status
     for header in ((b"content-length", b"9"), (b"transfer-encoding", b"chunked")):
-        assert call(gate(App()), Caller([header], path, "GET")).status == 401, "but takes no bodies"
+        assert call(auth(App()), Caller([header], path, "GET")).status == 401, "but takes no bodies"
 
 
-def test_a_stranger_is_not_listened_to(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a stranger sends never reaches the application, and is not waited for without end."""
-    monkeypatch.setattr(body_limit, "LINGER_SECONDS", 0.05)
+def test_without_a_key_the_body_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The body never reaches the application, and is not waited for without end."""
+    monkeypatch.setattr(errors, "LINGER_SECONDS", 0.05)
 
     class Endless(Caller):
         async def receive(self) -> Message:
@@ -93,14 +93,14 @@ def test_a_stranger_is_not_listened_to(monkeypatch: pytest.MonkeyPatch) -> None:
             return {"type": "http.request", "body": b"x" * 1000, "more_body": True}
 
     app = App()
-    client = call(gate(app), Endless([(b"content-length", b"100000000")]))
+    client = call(auth(app), Endless([(b"content-length", b"100000000")]))
     assert client.status == 401 and client.headers[b"connection"] == b"close" and not app.called
 
 
-def test_a_key_comes_in_until_its_requests_are_used() -> None:
+def test_a_key_is_admitted_until_its_requests_are_used() -> None:
     clock, app = Clock(), App()
-    keyed = Gate(app, [ALICE], LocalLedger(clock))  # type: ignore[arg-type]
-    keyed._allowances = {"alice": Allowance(ALICE, LocalLedger(clock), clock)}
+    keyed = KeyAuth(app, [ALICE], LocalQuotas(clock))  # type: ignore[arg-type]
+    keyed._allowances = {"alice": Allowance(ALICE, LocalQuotas(clock), clock)}
 
     async def calls() -> None:
         for status in (200, 200, 200, 429, 429):
@@ -131,38 +131,38 @@ def test_websockets_are_closed() -> None:
         raise AssertionError("nothing is read")
 
     scope: Scope = {"type": "websocket", "path": "/v2", "headers": []}
-    asyncio.run(gate(App())(scope, nothing, send))
+    asyncio.run(auth(App())(scope, nothing, send))
     assert sent == [{"type": "websocket.close", "code": 1008}]
 
 
 @pytest.mark.parametrize("per_second", [0.5, 30.0, 1000.0])
-@pytest.mark.parametrize("gates", [1, 3])
-def test_the_limit_holds_for_a_key_as_a_whole(per_second: float, gates: int) -> None:
-    """Several gates, more requests than allowed at each: what comes in is the burst and the rate, and not much less."""
+@pytest.mark.parametrize("servers", [1, 3])
+def test_the_limit_holds_for_a_key_as_a_whole(per_second: float, servers: int) -> None:
+    """Several servers, more requests than allowed at each: admitted are the burst and the rate, and not much less."""
     clock, burst, seconds = Clock(), 20, 10
     key = ALICE.model_copy(update={"requests_per_second": per_second, "burst": burst})
-    ledger = LocalLedger(clock)
-    allowances = [Allowance(key, ledger, clock) for _ in range(gates)]
+    quotas = LocalQuotas(clock)
+    allowances = [Allowance(key, quotas, clock) for _ in range(servers)]
 
     async def crowd() -> int:
         admitted = 0
         for _ in range(seconds * 100):
             clock.now += 0.01
-            asked = await asyncio.gather(*[each.spend() for each in allowances for _ in range(12)])
-            admitted += sum(wait == 0 for wait in asked)
+            waits = await asyncio.gather(*[each.spend() for each in allowances for _ in range(12)])
+            admitted += sum(wait == 0 for wait in waits)
         return admitted
 
     admitted = asyncio.run(crowd())
-    ahead = gates * int(AHEAD_SECONDS * per_second)
+    ahead = servers * int(PREFETCH_SECONDS * per_second)
     assert admitted <= burst + per_second * seconds
-    assert admitted >= burst + per_second * seconds - 1 - ahead - gates
+    assert admitted >= burst + per_second * seconds - 1 - ahead - servers
 
 
-def test_few_ways_to_the_ledger_for_many_requests() -> None:
+def test_few_calls_to_the_quotas_for_many_requests() -> None:
     clock = Clock()
     key = ALICE.model_copy(update={"requests_per_second": 1000.0, "burst": 1000})
-    ledger = LocalLedger(clock)
-    allowance = Allowance(key, ledger, clock)
+    quotas = LocalQuotas(clock)
+    allowance = Allowance(key, quotas, clock)
 
     async def run() -> None:
         assert await asyncio.gather(*[allowance.spend() for _ in range(1000)]) == [0.0] * 1000
@@ -170,14 +170,14 @@ def test_few_ways_to_the_ledger_for_many_requests() -> None:
         assert all(math.isclose(wait, 0.001) for wait in waits)
 
     asyncio.run(run())
-    assert ledger.trips == math.ceil(1000 / 101) + 1
+    assert quotas.calls == math.ceil(1000 / 101) + 1
 
 
 def test_what_is_taken_ahead_and_not_used_is_forgotten() -> None:
     clock = Clock()
     key = ALICE.model_copy(update={"requests_per_second": 100.0, "burst": 100})
-    ledger = LocalLedger(clock)
-    left, right = (Allowance(key, ledger, clock) for _ in range(2))
+    quotas = LocalQuotas(clock)
+    left, right = (Allowance(key, quotas, clock) for _ in range(2))
 
     async def run() -> None:
         assert await left.spend() == 0
@@ -192,13 +192,13 @@ def test_serve_learns_of_keys_and_limits_through_the_environment(monkeypatch: py
     for name in (middleware.BODY_LIMIT, middleware.KEYS):
         monkeypatch.delenv(name, raising=False)
     (only,) = middlewares()
-    assert only.cls is Edge and only.kwargs == {"limit": ServeSettings().limits.body_bytes}
+    assert only.cls is BodyLimit and only.kwargs == {"limit": ServeSettings().limits.body_bytes}
     settings = ServeSettings(limits=Limits(body_mb=1), keys=(ALICE,))
     for name, value in middleware.environment(settings).items():
         monkeypatch.setenv(name, value)
     inner, outer = middlewares()
-    assert (inner.cls, inner.kwargs) == (Edge, {"limit": 2**20})
-    assert (outer.cls, outer.kwargs) == (Gate, {"keys": (ALICE,)}), "the last one is outermost"
+    assert (inner.cls, inner.kwargs) == (BodyLimit, {"limit": 2**20})
+    assert (outer.cls, outer.kwargs) == (KeyAuth, {"keys": (ALICE,)}), "the last one is outermost"
     assert TOKEN not in str(middleware.environment(settings))
 
 
@@ -207,10 +207,10 @@ def test_no_replica_starts_where_serve_does_not_ask_for_the_keys(monkeypatch: py
     settings = ServeSettings(keys=(ALICE,))
     for name, value in middleware.environment(settings).items():
         monkeypatch.setenv(name, value)
-    middleware.check_guarded(settings)
+    middleware.check_keys_required(settings)
     for name, value in ((middleware.KEYS, "[]"), (middleware.CALLBACK, "")):
         with monkeypatch.context() as changed:
             changed.setenv(name, value)
-            with pytest.raises(ClusterError, match="does not ask for the keys"):
-                middleware.check_guarded(settings)
-            middleware.check_guarded(ServeSettings())
+            with pytest.raises(ClusterError, match="does not require the keys"):
+                middleware.check_keys_required(settings)
+            middleware.check_keys_required(ServeSettings())

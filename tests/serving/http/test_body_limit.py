@@ -1,4 +1,4 @@
-"""The edge: bodies over the limit are refused while they come, errors in plain text are put into shape."""
+"""Bodies over the limit are refused while they come, errors in plain text are put into shape."""
 
 import asyncio
 import json
@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from serving.http import body_limit
-from serving.http.body_limit import Edge
+from serving.http import errors
+from serving.http.body_limit import BodyLimit
 
 LIMIT = 1000
 
@@ -77,7 +77,7 @@ class App:
 
 
 def exchange(app: App, client: Client) -> None:
-    asyncio.run(Edge(app, LIMIT)(client.scope, client.receive, client.send))
+    asyncio.run(BodyLimit(app, LIMIT)(client.scope, client.receive, client.send))
 
 
 @pytest.mark.parametrize("declared", [None, LIMIT])
@@ -104,7 +104,7 @@ def test_chunks_over_the_limit_are_refused_and_the_application_sees_the_client_l
 
 
 def test_a_client_that_never_stops_sending_is_left_alone_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(body_limit, "LINGER_SECONDS", 0.05)
+    monkeypatch.setattr(errors, "LINGER_SECONDS", 0.05)
 
     class Endless(Client):
         async def receive(self) -> Message:
@@ -146,6 +146,6 @@ def test_a_cancellation_from_outside_is_not_swallowed() -> None:
 
     async def run() -> None:
         with pytest.raises(asyncio.CancelledError):
-            await Edge(cancelled, LIMIT)(client.scope, client.receive, client.send)
+            await BodyLimit(cancelled, LIMIT)(client.scope, client.receive, client.send)
 
     asyncio.run(run())

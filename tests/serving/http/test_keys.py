@@ -7,11 +7,10 @@ from collections.abc import Sequence
 import pytest
 
 from service.cli.commands import main
-from service.errors import StrangerError
+from service.errors import UnauthorisedError
 from serving.http import keys as keys_of
-from serving.http import settings
 from serving.http.keys import Keyring, new_key
-from serving.http.settings import Key
+from serving.http.settings import Key, parse_settings
 
 TOKEN, ALICE = new_key("alice")
 OTHER, BOB = new_key("bob")
@@ -31,8 +30,8 @@ def test_the_command_makes_a_key_that_the_settings_take(capsys: pytest.CaptureFi
     lines = capsys.readouterr().out.splitlines()
     (token,) = [line.strip() for line in lines if line.strip().startswith("assay-")]
     entry = lines[next(index for index, line in enumerate(lines) if "- name: carol" in line) :]
-    found = settings.parse("keys:\n" + "\n".join(entry))
-    assert Keyring(found.keys).holder([f"Bearer {token}"]) == Key(name="carol", hash=found.keys[0].hash)
+    settings = parse_settings("keys:\n" + "\n".join(entry))
+    assert Keyring(settings.keys).holder([f"Bearer {token}"]) == Key(name="carol", hash=settings.keys[0].hash)
     assert main(["serve", "--new-key", "Carol Smith"]) == 2
     assert "'Carol Smith'" in capsys.readouterr().err
 
@@ -46,13 +45,13 @@ def test_the_scheme_is_read_as_http_says(header: str) -> None:
 @pytest.mark.parametrize(
     ("headers", "sentence"),
     [
-        ([], "a key is needed"),
-        ([""], "not one key"),
+        ([], "a key is required"),
+        ([""], "must hold one key"),
         (["Bearer"], "not known"),
         (["Bearer "], "not known"),
-        ([TOKEN], "not one key"),
-        ([f"Basic {TOKEN}"], "not one key"),
-        ([f"Bearer {TOKEN}", f"Bearer {TOKEN}"], "not one key"),
+        ([TOKEN], "must hold one key"),
+        ([f"Basic {TOKEN}"], "must hold one key"),
+        ([f"Bearer {TOKEN}", f"Bearer {TOKEN}"], "must hold one key"),
         ([f"Bearer {TOKEN} {TOKEN}"], "not known"),
         ([f"Bearer {TOKEN},Bearer {OTHER}"], "not known"),
         ([f"Bearer {TOKEN[:-1]}"], "not known"),
@@ -66,8 +65,8 @@ def test_the_scheme_is_read_as_http_says(header: str) -> None:
     ],
     ids=range(17),
 )
-def test_whoever_brings_no_known_key_is_a_stranger(headers: Sequence[str], sentence: str) -> None:
-    with pytest.raises(StrangerError) as raised:
+def test_without_a_known_key_a_request_is_unauthorised(headers: Sequence[str], sentence: str) -> None:
+    with pytest.raises(UnauthorisedError) as raised:
         RING.holder(headers)
     assert sentence in str(raised.value) and raised.value.http_status == 401
     assert "alice" not in str(raised.value) and "bob" not in str(raised.value)
@@ -85,12 +84,12 @@ def test_every_key_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch)
         compare_digest = staticmethod(compare)
 
     monkeypatch.setattr(keys_of, "hmac", Watched)
-    stranger = new_key("nobody")[0]
-    for token in (TOKEN, OTHER, stranger):
+    unknown = new_key("nobody")[0]
+    for token in (TOKEN, OTHER, unknown):
         compared.clear()
         try:
             RING.holder([f"Bearer {token}"])
-        except StrangerError:
-            assert token == stranger
+        except UnauthorisedError:
+            assert token == unknown
         assert [len(left) for left, _ in compared] == [32, 32]
         assert [right.hex() for _, right in compared] == [ALICE.hash.split(":")[2], BOB.hash.split(":")[2]]

@@ -1,4 +1,4 @@
-"""What of an HTTP request says what is asked: tensors in the body, or an image and its parameters in the address."""
+"""Requests over HTTP: tensors in the body, or an image and its parameters in the address."""
 
 import json
 
@@ -6,12 +6,11 @@ import pytest
 
 from service.errors import InputError
 from serving.http.messages import Message, parse_query
+from serving.http.uploads import ImageUpload
 from tests.serving.http.test_uploads import encoded, halves
-from tests.serving.kinds.test_classification import endpoint
-from tests.serving.kinds.test_thinking import endpoint as thinking
 from tests.serving.models import pixels
 
-MODEL = endpoint(channels=3, side=-1)
+UPLOAD = ImageUpload("images", 3, -1, -1, None, 10_000)
 
 
 def message(body: bytes, kind: str = "image/png", query: str = "", accept: str = "*/*") -> Message:
@@ -20,11 +19,11 @@ def message(body: bytes, kind: str = "image/png", query: str = "", accept: str =
 
 def test_an_image_and_its_parameters() -> None:
     request = message(
-        encoded(halves()), query="epsilon=0.03&attack=pgd&random_start=false&outputs=broken,distance"
-    ).parse(MODEL)
+        encoded(halves()), query="epsilon=0.03&attack=pgd&random_start=false&outputs=successful,distance"
+    ).parse("m", UPLOAD)
     assert request.inputs["images"].shape == (1, 3, 40, 60)
     assert request.parameters == {"epsilon": 0.03, "attack": "pgd", "random_start": False}
-    assert request.wanted is not None and [each.name for each in request.wanted] == ["broken", "distance"]
+    assert request.outputs is not None and [each.name for each in request.outputs] == ["successful", "distance"]
 
 
 def test_values_in_an_address_are_what_they_read_as() -> None:
@@ -46,14 +45,16 @@ def test_what_is_no_list_of_parameters_is_refused(query: str, sentence: str) -> 
 
 
 def test_what_is_sent_in_the_wrong_way_is_told_the_right_one() -> None:
-    with pytest.raises(InputError, match="takes no images; send tensors"):
-        message(encoded(halves())).parse(thinking())
+    with pytest.raises(InputError, match="takes no files of type image/png; send tensors"):
+        message(encoded(halves())).parse("m", None)
+    with pytest.raises(InputError, match="no files of type audio/wav; send tensors or a file of type image/…"):
+        message(b"RIFF", "audio/wav").parse("m", UPLOAD)
     with pytest.raises(InputError, match="curl --data-binary"):
-        message(b"--x", "multipart/form-data").parse(MODEL)
+        message(b"--x", "multipart/form-data").parse("m", UPLOAD)
     tensor = {"name": "images", "datatype": "FP32", "shape": [1, 1, 8, 8], "data": pixels(1).flatten().tolist()}
     body = json.dumps({"inputs": [tensor]}).encode()
-    assert message(body, "application/x-www-form-urlencoded").parse(MODEL).inputs["images"].shape == (1, 1, 8, 8)
-    with pytest.raises(InputError, match="those of tensors to the body"):
-        message(body, "application/json", "epsilon=0.1").parse(MODEL)
+    assert message(body, "application/x-www-form-urlencoded").parse("m", UPLOAD).inputs["images"].shape == (1, 1, 8, 8)
+    with pytest.raises(InputError, match="those of tensors go into the body"):
+        message(body, "application/json", "epsilon=0.1").parse("m", UPLOAD)
     with pytest.raises(InputError, match=r"is an image; .* -H 'Content-Type: image/png'"):
-        message(encoded(halves()), "application/x-www-form-urlencoded").parse(MODEL)
+        message(encoded(halves()), "application/x-www-form-urlencoded").parse("m", UPLOAD)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from service.errors import InputError, TooLargeError
 from service.models import ModelCard, TensorSpec
 from serving.http import protocol
-from serving.http.protocol import HEADER_LENGTH, InferRequest, Wanted
+from serving.http.protocol import HEADER_LENGTH, InferRequest, RequestedOutput
 
 SPEC = TensorSpec(name="input", datatype="FP32", shape=(-1, 1, -1))
 CARD = ModelCard(
@@ -52,12 +52,12 @@ def test_a_request_of_tritonclient_is_read(binary: bool) -> None:
     np.testing.assert_array_equal(request.inputs["input"], BITS)
     np.testing.assert_array_equal(request.inputs["other"], BITS * 2)
     assert (request.id, request.parameters) == ("7", {"iterations": 12})
-    assert request.wanted == (Wanted("prediction", True), Wanted("verified", False))
+    assert request.outputs == (RequestedOutput("prediction", True), RequestedOutput("verified", False))
 
 
 def test_without_outputs_tritonclient_asks_for_all_in_binary() -> None:
     request = request_of([client_input(BITS, True)])
-    assert request.wanted is None and request.all_binary
+    assert request.outputs is None and request.all_binary
 
 
 @given(st.lists(st.booleans(), min_size=3, max_size=3), st.integers(1, 4))
@@ -67,8 +67,8 @@ def test_tritonclient_reads_an_answer(binary: list[bool], batch: int) -> None:
         "confidence": np.linspace(0, 1, batch, dtype=np.float32),
         "verified": np.arange(batch) % 2 == 0,
     }
-    wanted = tuple(Wanted(name, flag) for name, flag in zip(outputs, binary, strict=True))
-    body, length = protocol.encode_infer(CARD, InferRequest("id", {}, {}, wanted, False), outputs, {})
+    requested = tuple(RequestedOutput(name, flag) for name, flag in zip(outputs, binary, strict=True))
+    body, length = protocol.encode_infer(CARD, InferRequest("id", {}, {}, requested, False), outputs, {})
     result = triton.InferenceServerClient.parse_response_body(body, header_length=length)
     for name, array in outputs.items():
         np.testing.assert_array_equal(result.as_numpy(name), array)
@@ -79,7 +79,7 @@ def test_tritonclient_reads_an_answer(binary: list[bool], batch: int) -> None:
 def test_outputs_come_in_the_order_and_number_asked_for() -> None:
     outputs = {"a": np.zeros(1, np.int64), "b": np.ones(1, np.int64)}
     body, length = protocol.encode_infer(
-        CARD, InferRequest("", {}, {}, (Wanted("b", False),), True), outputs, {"warning": "w"}
+        CARD, InferRequest("", {}, {}, (RequestedOutput("b", False),), True), outputs, {"warning": "w"}
     )
     assert length is None and [each["name"] for each in json.loads(body)["outputs"]] == ["b"]
     assert "id" not in json.loads(body) and json.loads(body)["parameters"] == {"warning": "w"}
@@ -115,15 +115,15 @@ def tensor(**changes: Any) -> dict[str, Any]:
         (message(inputs=[tensor(data=None)]), "'input' has no data"),
         (message(inputs=[tensor(shape=None)]), "shape must be a list"),
         (message(inputs=[tensor(parameters={"binary_data_size": 12})]), "in JSON and in binary"),
-        (message(inputs=[tensor(data=None, parameters={"binary_data_size": 12})]), "0 bytes are left"),
-        (message(inputs=[tensor(data=None, parameters={"binary_data_size": -1})]), "binary_data_size is -1"),
-        (message(inputs=[tensor(data=None, parameters={"binary_data_size": True})]), "binary_data_size is True"),
-        (message(inputs=[tensor(parameters={"shared_memory_region": "r"})]), "shared memory is not offered"),
+        (message(inputs=[tensor(data=None, parameters={"binary_data_size": 12})]), "must be at most 0"),
+        (message(inputs=[tensor(data=None, parameters={"binary_data_size": -1})]), "it is -1"),
+        (message(inputs=[tensor(data=None, parameters={"binary_data_size": True})]), "it is True"),
+        (message(inputs=[tensor(parameters={"shared_memory_region": "r"})]), "shared memory is not supported"),
         (message(inputs=[tensor(parameters=[1])]), "parameters of input 'input' must map"),
         (message(parameters={"exit": {}}), "parameters of the request must map"),
         (message(parameters={"binary_data_output": 1}), "must be true or false"),
         (message(outputs=[{"name": "a", "parameters": {"binary_data": "yes"}}]), "must be true or false"),
-        (message(outputs=[{"name": "a", "parameters": {"classification": 3}}]), "classification is not offered"),
+        (message(outputs=[{"name": "a", "parameters": {"classification": 3}}]), "classification is not supported"),
         (message(outputs=[{}]), "an output has no name"),
         (message(id=7), "id must be a string"),
         (message(id="x" * 257), "at most 256"),
@@ -149,7 +149,7 @@ def test_a_header_length_that_the_body_does_not_have_is_refused(length: str) -> 
 
 def test_bytes_that_no_input_claims_are_refused() -> None:
     head = json.dumps(message()).encode()
-    with pytest.raises(InputError, match="4 bytes follow that no input claims"):
+    with pytest.raises(InputError, match="the last 4 bytes of the body belong to no input"):
         protocol.parse_infer(head + b"1234", str(len(head)))
 
 
@@ -158,10 +158,10 @@ def test_bytes_that_no_input_claims_are_refused() -> None:
     [
         ({"inputs": BITS}, "unknown input 'inputs' (did you mean 'input'?)"),
         ({}, "input 'input' is missing"),
-        ({"input": BITS.astype(np.float64)}, "datatype is FP64; the model takes FP32"),
-        ({"input": BITS[0]}, "shape is [1, 3]; the model takes [-1, 1, -1]"),
-        ({"input": np.zeros((1, 2, 3), np.float32)}, "shape is [1, 2, 3]"),
-        ({"input": np.zeros((0, 1, 3), np.float32)}, "is empty"),
+        ({"input": BITS.astype(np.float64)}, "datatype must be FP32; it is FP64"),
+        ({"input": BITS[0]}, "shape must be [-1, 1, -1] (-1: any); it is [1, 3]"),
+        ({"input": np.zeros((1, 2, 3), np.float32)}, "it is [1, 2, 3]"),
+        ({"input": np.zeros((0, 1, 3), np.float32)}, "shape must have no 0"),
     ],
 )
 def test_tensors_that_do_not_fit_the_model_are_refused(inputs: dict[str, np.ndarray], sentence: str) -> None:
@@ -173,9 +173,9 @@ def test_tensors_that_do_not_fit_the_model_are_refused(inputs: dict[str, np.ndar
 def test_unknown_parameters_and_outputs_name_the_nearest() -> None:
     with pytest.raises(InputError, match="unknown parameter 'iteration' .did you mean 'iterations'"):
         protocol.check_parameters({"iteration": 3}, ["iterations", "exit"])
-    request = InferRequest("", {}, {}, (Wanted("predictions", False),), False)
+    request = InferRequest("", {}, {}, (RequestedOutput("predictions", False),), False)
     with pytest.raises(InputError, match="unknown output 'predictions' .did you mean 'prediction'"):
-        protocol.check_wanted(request, ["prediction"])
+        protocol.check_outputs(request, ["prediction"])
 
 
 def test_compressed_bodies() -> None:
@@ -191,5 +191,5 @@ def test_compressed_bodies() -> None:
         protocol.decompress(plain, "gzip", 1000)
     with pytest.raises(InputError, match="cut off"):
         protocol.decompress(gzip.compress(plain)[:-9], "gzip", 1000)
-    with pytest.raises(InputError, match="'br' is not taken"):
+    with pytest.raises(InputError, match="'br' is not supported"):
         protocol.decompress(plain, "br", 1000)

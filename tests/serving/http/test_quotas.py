@@ -1,4 +1,4 @@
-"""Token buckets: what is let through, and how long the rest is told to wait."""
+"""Token buckets: what is admitted, and how long the rest has to wait."""
 
 import random
 
@@ -54,14 +54,14 @@ def test_buckets_of_keys_are_apart() -> None:
     clock = Clock()
     buckets, keys = Buckets(clock), [new_key(name)[1] for name in ("alice", "bob")]
     for key in keys:
-        assert buckets.take(Bucket.of_requests(key), key.burst) == (key.burst, 0)
-        assert buckets.take(Bucket.of_attacks(key), key.attack_gmacs_per_hour) == (key.attack_gmacs_per_hour, 0)
-    _, seconds = buckets.take(Bucket.of_attacks(keys[0]), keys[0].attack_gmacs_per_hour / 2)
+        assert buckets.take(Bucket.for_requests(key), key.burst) == (key.burst, 0)
+        assert buckets.take(Bucket.for_attacks(key), key.attack_gmacs_per_hour) == (key.attack_gmacs_per_hour, 0)
+    _, seconds = buckets.take(Bucket.for_attacks(keys[0]), keys[0].attack_gmacs_per_hour / 2)
     assert seconds == pytest.approx(1800)
 
 
-def test_whoever_waits_as_long_as_told_is_let_in() -> None:
-    """Whatever the sums of floats make of it."""
+def test_a_wait_as_long_as_announced_is_enough() -> None:
+    """In spite of the rounding of floats."""
     draw, clock = random.Random(0), Clock()
     for index in range(300):
         bucket = Bucket(str(index), capacity=10 ** draw.uniform(0, 6), per_second=10 ** draw.uniform(-4, 5))

@@ -5,15 +5,14 @@ from pathlib import Path
 import pytest
 
 from service.errors import SpecError
-from serving.http import settings
-from serving.http.settings import Http, Key, ServeSettings
+from serving.http.settings import Http, Key, ServeSettings, load_settings, parse_settings
 
 ENTRY = f"{{name: alice, hash: 'sha256:{32 * '0'}:{64 * '0'}'}}"
 CONFIGS = Path(__file__).parents[3] / "configs"
 
 
 def test_the_shipped_settings_spell_out_every_default() -> None:
-    assert settings.load(str(CONFIGS / "serve.yaml")) == ServeSettings()
+    assert load_settings(str(CONFIGS / "serve.yaml")) == ServeSettings()
     text = (CONFIGS / "serve.yaml").read_text()
     for name, field in ServeSettings.model_fields.items():
         if name == "keys":
@@ -24,14 +23,14 @@ def test_the_shipped_settings_spell_out_every_default() -> None:
 
 
 def test_the_fast_profile_differs_in_the_proxy_and_the_wait() -> None:
-    fast = settings.load(str(CONFIGS / "serve.fast.yaml"))
+    fast = load_settings(str(CONFIGS / "serve.fast.yaml"))
     assert fast.haproxy is not None and fast.haproxy.threads == 1
     assert fast.model_copy(update={"haproxy": None, "batching": ServeSettings().batching}) == ServeSettings()
 
 
 def test_without_a_file_the_defaults_bind_to_loopback() -> None:
-    assert settings.load(None).http.host == "127.0.0.1"
-    assert settings.parse("") == ServeSettings()
+    assert load_settings(None).http.host == "127.0.0.1"
+    assert parse_settings("") == ServeSettings()
 
 
 def test_the_command_line_wins() -> None:
@@ -60,8 +59,8 @@ def test_which_addresses_are_public(host: str, public: bool) -> None:
         ("limits: {body_mb: '3'}", "limits.body_mb: '3' is not allowed"),
         ("limits: {gmacs: 1e400}", "limits.gmacs"),
         ("logging: {access: no}", "logging.access: must be true or false, not 'no'"),
-        ("replicas: {min: 3, max: 2}", "max is 2, below min, which is 3"),
-        ("queue: {ongoing: 4}", "4 streams would leave no room"),
+        ("replicas: {min: 3, max: 2}", "max must be at least 3, which is min; it is 2"),
+        ("queue: {ongoing: 4}", "queue.ongoing must be above 4, which is limits.streams; it is 4"),
         ("http: {port: 1, port: 2}", "'port' is given twice"),
         ("keys: [{name: alice}]", "keys.0.hash: missing"),
         ("keys: [{name: Alice, hash: x}]", "keys.0.name: 'Alice' is not allowed"),
@@ -76,13 +75,13 @@ def test_which_addresses_are_public(host: str, public: bool) -> None:
 )
 def test_what_is_wrong_is_said_in_one_sentence(text: str, sentence: str) -> None:
     with pytest.raises(SpecError) as raised:
-        settings.parse(text)
+        parse_settings(text)
     assert sentence in str(raised.value)
 
 
 def test_the_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="cannot read the settings"):
-        settings.load(str(tmp_path / "absent.yaml"))
+        load_settings(str(tmp_path / "absent.yaml"))
     (tmp_path / "serve.yaml").write_text("htp: {}")
     with pytest.raises(SpecError, match="serve.yaml: htp: unknown field"):
-        settings.load(str(tmp_path / "serve.yaml"))
+        load_settings(str(tmp_path / "serve.yaml"))

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from service.errors import InputError
-from serving.http.uploads import ImageInput, to_png
+from serving.http.uploads import ImageUpload, to_png
 
-ANY = ImageInput(3, -1, -1, None, 10_000)
+ANY = ImageUpload("images", 3, -1, -1, None, 10_000)
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 
 
@@ -28,7 +28,7 @@ def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
     return file.getvalue()
 
 
-def read(body: bytes, into: ImageInput = ANY) -> np.ndarray:
+def read(body: bytes, into: ImageUpload = ANY) -> np.ndarray:
     array = into.read(body)
     assert array.dtype == np.float32 and array.flags.c_contiguous and array.min() >= 0 and array.max() <= 1
     return array
@@ -42,7 +42,7 @@ def test_pixels_are_those_of_the_file() -> None:
 
 def test_a_png_of_an_input_is_that_input_to_8_bits() -> None:
     for channels in (1, 3):
-        into = ImageInput(channels, -1, -1, None, 10_000)
+        into = ImageUpload("images", channels, -1, -1, None, 10_000)
         array = np.random.default_rng(0).random((channels, 6, 4), np.float32)
         again = read(to_png(array), into)[0]
         np.testing.assert_array_equal(again, np.rint(array * 255) / np.float32(255))
@@ -57,7 +57,7 @@ def test_every_mode_of_white_is_white(mode: str) -> None:
     else:
         body = encoded(image.convert(mode), "JPEG" if mode == "CMYK" else "PNG")
     for channels in (1, 3):
-        array = read(body, ImageInput(channels, 6, 6, None, 10_000))
+        array = read(body, ImageUpload("images", channels, 6, 6, None, 10_000))
         assert array.shape == (1, channels, 6, 6) and array.min() > 0.99
 
 
@@ -72,21 +72,23 @@ def test_what_is_transparent_is_white_and_what_is_turned_is_turned() -> None:
 
 
 def test_grey_models_see_the_luminance() -> None:
-    array = read(encoded(halves()), ImageInput(1, -1, -1, None, 10_000))
+    array = read(encoded(halves()), ImageUpload("images", 1, -1, -1, None, 10_000))
     weights = {"red": 0.299, "blue": 0.114}  # ITU-R 601-2
     assert array[0, 0, 0, 0] == pytest.approx(weights["red"], abs=0.01)
     assert array[0, 0, 0, -1] == pytest.approx(weights["blue"], abs=0.01)
 
 
 def test_an_image_of_the_size_stays_and_another_gives_its_centre() -> None:
-    into = ImageInput(3, 40, 60, 100, 10_000)
+    into = ImageUpload("images", 3, 40, 60, 100, 10_000)
     values = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
     np.testing.assert_array_equal(read(encoded(Image.fromarray(values)), into)[0, :, 3, 5] * 255, values[3, 5])
     wide = Image.new("RGB", (300, 30), BLUE)
     wide.paste(RED, (140, 0, 160, 30))
-    assert (read(encoded(wide), ImageInput(3, 10, 6, None, 10_000))[0, 0] > 0.99).all(), "6 of 10 wide: all red"
-    assert (read(encoded(wide), ImageInput(3, 16, 6, 8, 10_000))[0, 0] > 0.99).all()
-    resized = read(encoded(wide), ImageInput(3, 10, 10, 15, 10_000))  # 15 high, so the red is 10 wide
+    assert (read(encoded(wide), ImageUpload("images", 3, 10, 6, None, 10_000))[0, 0] > 0.99).all(), (
+        "6 of 10 wide: all red"
+    )
+    assert (read(encoded(wide), ImageUpload("images", 3, 16, 6, 8, 10_000))[0, 0] > 0.99).all()
+    resized = read(encoded(wide), ImageUpload("images", 3, 10, 10, 15, 10_000))  # 15 high, so the red is 10 wide
     assert (resized[0, 0, :, 1:-1] > 0.9).all()
 
 
@@ -130,4 +132,4 @@ def test_what_cannot_be_read_is_refused(body: bytes, sentence: str) -> None:
 
 def test_no_image_has_two_channels() -> None:
     with pytest.raises(InputError, match="takes 2 channels"):
-        ImageInput(2, 8, 8, None, 10_000).read(encoded(halves()))
+        ImageUpload("images", 2, 8, 8, None, 10_000).read(encoded(halves()))

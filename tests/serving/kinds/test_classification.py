@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from jobs.common.multiplications import CountMacs
 from service.errors import InputError, ModelError
 from service.models import ModelCard, TensorSpec
 from serving.http.settings import Batching, Limits, ServeSettings
 from serving.kinds import check_offered, kind_of
 from serving.kinds.classification import Classification
-from serving.kinds.endpoint import Abandoned
-from serving.kinds.multiplications import CountMacs
+from serving.kinds.work import Abandoned
 from tests.serving.models import DIGITS, classifier_draft, classifier_network, pixels
 
 
@@ -27,7 +27,7 @@ def card_of(**changes: Any) -> ModelCard:
 def endpoint(net: nn.Module | None = None, limits: Limits | None = None, **changes: Any) -> Classification:
     net = net or classifier_network(changes.get("channels", 1))
     settings = ServeSettings(limits=limits or Limits(), batching=Batching(max_rows=8))
-    return Classification(card_of(**changes), net, settings)
+    return Classification(card_of(**changes), net, settings, torch.device("cpu"))
 
 
 def ask(model: Classification, images: Tensor, **parameters: Any) -> dict[str, np.ndarray]:
@@ -100,7 +100,7 @@ def test_work_is_counted_in_pixels_and_images() -> None:
 @pytest.mark.parametrize(
     ("images", "parameters", "sentence"),
     [
-        (pixels(9), {}, "9 rows; at most 8"),
+        (pixels(9), {}, "at most 8 rows (batching.max_rows); it has 9"),
         (pixels(1) * 255, {}, "divide by 255"),
         (pixels(1) * 2 - 1, {}, "the model normalises them itself"),
         (pixels(1) * 1e6, {}, "pixels are not scaled"),
@@ -146,7 +146,7 @@ def test_logits_that_are_not_finite_are_the_models_mistake() -> None:
 )
 def test_a_card_that_does_not_fit_its_network_is_refused(changes: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ModelError) as raised:
-        Classification(card_of(**changes), classifier_network(), ServeSettings())
+        Classification(card_of(**changes), classifier_network(), ServeSettings(), torch.device("cpu"))
     assert sentence in str(raised.value)
 
 

@@ -9,12 +9,13 @@ from torch import Tensor, nn
 
 from jobs.common.attacks import ATTACKS, PGD, Ball
 from service.errors import BusyError, InputError
+from serving.http.messages import Form
 from serving.http.protocol import InferRequest
 from serving.http.settings import Attacks
 from serving.kinds import classification_attack
 from serving.kinds.classification import Classification
-from serving.kinds.classification_attack import Attacked, AttackWork
-from serving.kinds.endpoint import Abandoned
+from serving.kinds.classification_attack import ClassificationAttack
+from serving.kinds.work import Abandoned, Attacked
 from tests.serving.kinds.test_classification import endpoint
 from tests.serving.models import classifier_network, pixels
 
@@ -36,29 +37,29 @@ def work_of(
     limits: Attacks | None = None,
     uploaded: bool = False,
     **inputs: Tensor,
-) -> AttackWork:
+) -> ClassificationAttack:
     arrays = {"images": pixels(2).numpy()} | {name: tensor.numpy() for name, tensor in inputs.items()}
     given = {name: value for name, value in {"epsilon": 0.1, **parameters}.items() if value is not None}
     request = InferRequest("", arrays, given, None, False)
-    return classification_attack.prepare(model or endpoint(), request, uploaded, limits or Attacks())
+    return classification_attack.prepare(model or endpoint(), request, Form(uploaded=uploaded), limits or Attacks())
 
 
-def run(work: AttackWork, model: Classification | None = None, limits: Attacks | None = None) -> Attacked:
-    return classification_attack.compute(model or endpoint(), work, limits or Attacks(), lambda: False)
+def run(work: ClassificationAttack) -> Attacked:
+    return work.compute(lambda: False)
 
 
 @pytest.mark.parametrize("kind", ATTACKS)
 def test_every_attack_of_the_library_is_served(kind: str) -> None:
     model, images = endpoint(), pixels(4, seed=3)
-    answer = run(work_of({"attack": kind, **FEW[kind]}, model, images=images), model).answer
-    assert tuple(answer) == classification_attack.OUTPUTS and {len(array) for array in answer.values()} == {4}
+    answer = run(work_of({"attack": kind, **FEW[kind]}, model, images=images)).answer
+    assert tuple(answer) == ClassificationAttack.outputs and {len(array) for array in answer.values()} == {4}
     norm = FEW[kind].get("norm", "Linf")
     differences = answer["adversarials"] - images.numpy()
     order = {"Linf": np.inf, "L2": 2}[norm]
     norms = np.linalg.norm(differences.reshape(4, -1), order, axis=1)
     np.testing.assert_allclose(answer["distance"], norms, atol=1e-6)
     assert (norms <= 0.1 + 1e-5).all()
-    np.testing.assert_array_equal(answer["broken"], answer["prediction"] != answer["adversarial_prediction"])
+    np.testing.assert_array_equal(answer["successful"], answer["prediction"] != answer["adversarial_prediction"])
     assert answer["adversarials"].min() >= 0 and answer["adversarials"].max() <= 1
 
 
@@ -66,21 +67,21 @@ def test_the_answer_is_that_of_the_library() -> None:
     net, images, labels = classifier_network(), pixels(6), torch.arange(6)
     model = endpoint(net)
     work = work_of({"steps": 8, "restarts": 2, "seed": 5}, model, images=images, labels=labels)
-    answer = run(work, model).answer
+    answer = run(work).answer
     expected = PGD(steps=8, restarts=2).run(net.requires_grad_(False), images, labels, Ball("Linf", 0.1), seed=5)
-    np.testing.assert_array_equal(answer["broken"], expected.successful)
+    np.testing.assert_array_equal(answer["successful"], expected.successful)
     np.testing.assert_allclose(answer["adversarials"], expected.adversarials, atol=1e-5)
     np.testing.assert_array_equal(answer["queries"], expected.queries)
     np.testing.assert_array_equal(answer["gradients"], expected.gradients)
-    assert answer["broken"].any()
+    assert answer["successful"].any()
 
 
 def test_without_labels_the_models_own_predictions_are_attacked() -> None:
     model, images = endpoint(), pixels(6)
     with torch.no_grad():
         labels = model.network(images).argmax(1)
-    asked, own = (run(work_of({}, model, images=images, **given), model) for given in ({"labels": labels}, {}))
-    for name in classification_attack.OUTPUTS:
+    asked, own = (run(work_of({}, model, images=images, **given)) for given in ({"labels": labels}, {}))
+    for name in ClassificationAttack.outputs:
         np.testing.assert_array_equal(asked.answer[name], own.answer[name])
     assert (own.answer["prediction"] == labels.numpy()).all() and own.answer["distance"].min() > 0
 
@@ -89,10 +90,10 @@ def test_a_target_is_where_it_leads() -> None:
     model, images = endpoint(), pixels(6)
     prediction = model.logits(images).argmax(1)
     targets = (prediction + 1) % 10
-    answer = run(work_of({"epsilon": 0.3, "steps": 40}, model, images=images, targets=targets), model).answer
+    answer = run(work_of({"epsilon": 0.3, "steps": 40}, model, images=images, targets=targets)).answer
     reached = answer["adversarial_prediction"] == targets.numpy()
     assert reached.any()
-    np.testing.assert_array_equal(answer["broken"], reached)
+    np.testing.assert_array_equal(answer["successful"], reached)
 
 
 def test_an_uploaded_image_has_its_label_and_target_in_parameters() -> None:
@@ -112,15 +113,13 @@ def test_8_bits_may_undo_what_was_broken() -> None:
 
     model = endpoint(Border(), settings={"classes": ["light", "dark"]})
     images = torch.full((1, 1, 8, 8), 51 / 255)
-    small, large = (
-        run(work_of({"epsilon": epsilon}, model, images=images), model).answer for epsilon in (0.4 / 255, 8 / 255)
-    )
-    assert small["broken"].item() and not small["rounded_broken"].item()
-    assert large["broken"].item() and large["rounded_broken"].item()
+    small, large = (run(work_of({"epsilon": epsilon}, model, images=images)).answer for epsilon in (0.4 / 255, 8 / 255))
+    assert small["successful"].item() and not small["rounded_successful"].item()
+    assert large["successful"].item() and large["rounded_successful"].item()
 
 
 def test_what_is_done_is_described_with_every_default() -> None:
-    described = work_of({"attack": "apgd", "norm": "L2", "steps": 7}).described()
+    described = work_of({"attack": "apgd", "norm": "L2", "steps": 7}).parameters
     assert described == {
         "attack": "apgd", "norm": "L2", "epsilon": 0.1, "seed": 0, "steps": 7, "restarts": 1, "rho": 0.75,
         "passes": 1, "large_epsilon": False, "loss": "cross_entropy",
@@ -133,7 +132,7 @@ def test_masked_gradients_are_told() -> None:
             return (images.flatten(1)[:, :10] * 4).round() + 0 * images.flatten(1)[:, :10]
 
     model = endpoint(Flat())
-    (warning,) = run(work_of({}, model), model).warnings
+    (warning,) = run(work_of({}, model)).warnings
     assert "gradients may be masked" in warning
 
 
@@ -142,7 +141,7 @@ def test_masked_gradients_are_told() -> None:
     [
         ({"epsilon": None}, {}, "parameter 'epsilon' is missing"),
         ({"epsilon": 8}, {}, "8 of 255 is 0.0314"),
-        ({"epsilon": "8/255"}, {}, "'8/255' is not a number"),
+        ({"epsilon": "8/255"}, {}, "must be a number; it is '8/255'"),
         ({"epsilon": -0.1}, {}, "must be above 0"),
         ({"epsilon": float("nan")}, {}, "epsilon is nan"),
         ({"epsilon": 9.0, "norm": "L2"}, {}, "no two images of 64 pixels"),
@@ -159,17 +158,17 @@ def test_masked_gradients_are_told() -> None:
         ({"steps": "9"}, {}, "parameters.steps: '9' is not allowed"),
         ({"random_start": 1}, {}, "parameters.random_start: must be true or false"),
         ({"loss": "ce"}, {}, "parameters.loss: 'ce' is not allowed"),
-        ({"seed": -1}, {}, "parameter 'seed': -1"),
+        ({"seed": -1}, {}, "parameter 'seed' must be a whole number from 0 on; it is -1"),
         ({"seed": 2**64}, {}, "parameter 'seed'"),
-        ({"seed": True}, {}, "parameter 'seed': True"),
+        ({"seed": True}, {}, "it is True"),
         ({}, {"label": torch.tensor([0, 1])}, "did you mean 'labels'"),
-        ({}, {"labels": torch.tensor([0, 1, 2])}, "3 classes for 2 images"),
-        ({}, {"labels": torch.tensor([0, 10])}, "10 is not a class; they are 0 to 9"),
-        ({}, {"targets": torch.tensor([0, -1])}, "-1 is not a class"),
-        ({}, {"labels": torch.tensor([0.0, 1.0])}, "datatype is FP32; the model takes INT64"),
-        ({}, {"labels": torch.tensor([[0, 1]])}, "shape is [1, 2]"),
+        ({}, {"labels": torch.tensor([0, 1, 2])}, "must have a class for each of 2 images; it has 3"),
+        ({}, {"labels": torch.tensor([0, 10])}, "must be a class, from 0 to 9; it is 10"),
+        ({}, {"targets": torch.tensor([0, -1])}, "it is -1"),
+        ({}, {"labels": torch.tensor([0.0, 1.0])}, "datatype must be INT64; it is FP32"),
+        ({}, {"labels": torch.tensor([[0, 1]])}, "it is [1, 2]"),
         ({}, {"images": pixels(2) * 255}, "divide by 255"),
-        ({}, {"images": pixels(2, side=9)}, "shape is [2, 1, 9, 9]"),
+        ({}, {"images": pixels(2, side=9)}, "it is [2, 1, 9, 9]"),
     ],
 )
 def test_what_makes_no_sense_is_refused_before_the_model_is_asked(
@@ -196,8 +195,12 @@ def test_two_classes_are_too_few_for_the_difference_of_logits_ratio() -> None:
 @pytest.mark.parametrize(
     ("limits", "parameters", "sentence"),
     [
-        (Attacks(rows=1), {}, "2 rows; at most 1 are attacked at once (attacks.rows)"),
-        (Attacks(passes=100), {"steps": 50}, "101 passes through the model for each image; 100 are allowed"),
+        (Attacks(rows=1), {}, "at most 1 rows (attacks.rows); it has 2"),
+        (
+            Attacks(passes=100),
+            {"steps": 50},
+            "at most 100 passes through the model for each image (attacks.passes); it takes up to 101",
+        ),
         (Attacks(passes=100), {"attack": "square"}, "(attacks.passes)"),
         (Attacks(passes=2000), {"attack": "autoattack"}, "(attacks.passes)"),
         (Attacks(gmacs=1e-3), {"steps": 100}, "(attacks.gmacs)"),
@@ -213,8 +216,8 @@ def test_what_is_allowed_is_as_much_as_is_done() -> None:
     """The multiplications of an attack on images that nothing breaks are those that its budget was checked for."""
     model = endpoint()
     work = work_of({"steps": 10, "epsilon": 1e-9}, model, Attacks(passes=21))
-    answer = run(work, model).answer
-    assert not answer["broken"].any()
+    answer = run(work).answer
+    assert not answer["successful"].any()
     assert (answer["queries"] + answer["gradients"] == 21 + 1).all(), "and the clean image"
 
 
@@ -229,12 +232,12 @@ def test_it_stops_at_the_next_pass_when_nobody_waits() -> None:
     model = endpoint(classifier_network())
     work = work_of({"steps": 1000, "epsilon": 1e-9}, model)
     with pytest.raises(Abandoned):
-        classification_attack.compute(model, work, Attacks(), nobody_waits)
+        work.compute(nobody_waits)
     assert asked == 21
 
 
 def test_it_stops_when_it_takes_too_long() -> None:
     limits = Attacks(seconds=0.2, passes=200_000)
     work = work_of({"steps": 90_000, "epsilon": 1e-9}, limits=limits)
-    with pytest.raises(BusyError, match=r"not done within 0.2 s \(attacks.seconds\)"):
-        run(work, limits=limits)
+    with pytest.raises(BusyError, match=r"must end within 0.2 s \(attacks.seconds\)"):
+        run(work)

@@ -17,17 +17,18 @@ import tritonclient.http as triton
 from PIL import Image
 from torch import Tensor, nn
 
+from jobs.common.multiplications import CountMacs
 from jobs.stacked_unets.prediction import PredictionParams, predict
 from service.errors import InputError, ModelError
 from service.models import ModelCard, TensorSpec
+from serving.http.messages import TENSORS, Form
 from serving.http.settings import Batching, Limits, ServeSettings
 from serving.http.uploads import to_png
 from serving.kinds import kind_of
-from serving.kinds.endpoint import TENSORS, Abandoned, Form
-from serving.kinds.multiplications import CountMacs
 from serving.kinds.segmentation import Segmentation
+from serving.kinds.work import Abandoned
 from tests.serving.conftest import Served
-from tests.serving.http.test_server import outputs, refused, stats
+from tests.serving.deployments.test_server import outputs, refused, stats
 from tests.serving.models import pixels, put_segmenter, segmenter_draft, segmenter_network
 
 NETWORK = segmenter_network()
@@ -43,7 +44,7 @@ def card_of(**changes: Any) -> ModelCard:
 
 def endpoint(net: nn.Module | None = None, limits: Limits | None = None, **changes: Any) -> Segmentation:
     settings = ServeSettings(limits=limits or Limits(), batching=Batching(max_rows=8))
-    return Segmentation(card_of(**changes), net or NETWORK, settings)
+    return Segmentation(card_of(**changes), net or NETWORK, settings, torch.device("cpu"))
 
 
 MODEL, STRICT = endpoint(), endpoint(limits=Limits(map_values=1000))
@@ -147,7 +148,7 @@ def test_work_is_counted_in_tiles() -> None:
     np.testing.assert_allclose(MODEL.gmacs((1, 3, 64, 128)), counter.total / 1e9, rtol=1e-3)
     assert MODEL.gmacs((2, 3, 512, 512)) == 2 * MODEL.gmacs((1, 3, 512, 512))
     np.testing.assert_allclose(MODEL.gmacs((1, 3, 512, 832)), 2 * MODEL.gmacs((1, 3, 512, 512)))  # 320 + 512
-    with pytest.raises(InputError, match=r"billion multiplications; 1 are allowed \(limits.gmacs\)"):
+    with pytest.raises(InputError, match=r"at most 1 billion multiplications \(limits.gmacs\)"):
         endpoint(limits=Limits(gmacs=1)).prepare({"images": np.zeros((1, 3, 900, 900), np.float32)}, {})
 
 
@@ -167,15 +168,20 @@ def test_nobody_waits() -> None:
 @pytest.mark.parametrize(
     ("images", "parameters", "form", "sentence"),
     [
-        (pixels(9, 3), {}, Form(), "9 rows; at most 8"),
+        (pixels(9, 3), {}, Form(), "at most 8 rows (batching.max_rows); it has 9"),
         (pixels(1, 3) * 255, {}, Form(), "divide by 255"),
         (pixels(1, 3), {"veiw": "overlay"}, Form(), "did you mean 'view'"),
         (pixels(1, 3), {"view": "overly"}, Form(), "did you mean 'overlay'"),
         (pixels(1, 3), {"view": 1}, Form(), "unknown view 1"),
         (pixels(2, 3), {}, Form(png=True), "a PNG is the answer for one image, not for 2"),
         (pixels(1, 3), {"view": "labels"}, Form(("areas",)), "outputs and view exclude each other"),
-        (pixels(1, 3, 20), {}, Form(("logits",)), "logits of 1 x 20 x 20 pixels are 1,200 numbers; 1,000 are answered"),
-        (pixels(3, 3, 20), {}, Form(), "labels and confidence of 3 x 20 x 20 pixels are 2,400 numbers"),
+        (
+            pixels(1, 3, 20),
+            {},
+            Form(("logits",)),
+            "logits must have at most 1,000 numbers (limits.map_values); those of 1 x 20 x 20 pixels are 1,200",
+        ),
+        (pixels(3, 3, 20), {}, Form(), "labels and confidence must have at most 1,000 numbers"),
     ],
 )
 def test_what_makes_no_sense_is_refused(images: Tensor, parameters: dict[str, Any], form: Form, sentence: str) -> None:

@@ -16,17 +16,17 @@ from jobs.common.attacks import PGD, Ball
 from jobs.common.metrics.segmentation import IGNORE, confusion, scores
 from jobs.stacked_unets.prediction import PredictionParams, predict
 from service.errors import BusyError, InputError
+from serving.http.messages import Form
 from serving.http.protocol import InferRequest
 from serving.http.settings import Attacks
 from serving.http.uploads import to_png
-from serving.kinds import classification_attack, segmentation_attack
-from serving.kinds.classification_attack import Attacked
-from serving.kinds.endpoint import Abandoned
+from serving.kinds import segmentation_attack
 from serving.kinds.segmentation import Segmentation
-from serving.kinds.segmentation_attack import SegmentationAttackWork
+from serving.kinds.segmentation_attack import SegmentationAttack
+from serving.kinds.work import Abandoned, Attacked
 from tests.jobs.stacked_unets.tiny import network
 from tests.serving.conftest import Served
-from tests.serving.http.test_server import outputs, stats
+from tests.serving.deployments.test_server import outputs, stats
 from tests.serving.kinds.test_segmentation import MODEL, NETWORK, endpoint, picture  # noqa: F401  # used by its name
 from tests.serving.models import pixels, put_segmenter
 
@@ -37,14 +37,15 @@ EPSILON = 4 / 255
 
 def work_of(
     parameters: dict[str, Any], model: Segmentation = MODEL, limits: Attacks | None = None, **inputs: Tensor
-) -> SegmentationAttackWork:
+) -> SegmentationAttack:
     arrays = {"images": IMAGES.numpy()} | {name: tensor.numpy() for name, tensor in inputs.items()}
     given = {name: value for name, value in {"epsilon": EPSILON, "steps": 5, **parameters}.items() if value is not None}
-    return segmentation_attack.prepare(model, InferRequest("", arrays, given, None, False), limits or Attacks())
+    request = InferRequest("", arrays, given, None, False)
+    return segmentation_attack.prepare(model, request, Form(), limits or Attacks())
 
 
-def run(work: SegmentationAttackWork, model: Segmentation = MODEL, limits: Attacks | None = None) -> Attacked:
-    return classification_attack.compute(model, work, limits or Attacks(), lambda: False)
+def run(work: SegmentationAttack) -> Attacked:
+    return work.compute(lambda: False)
 
 
 def mean_iou(truth: Tensor, points: np.ndarray) -> list[float]:
@@ -55,7 +56,7 @@ def mean_iou(truth: Tensor, points: np.ndarray) -> list[float]:
 @pytest.mark.parametrize(("norm", "epsilon", "order"), [("Linf", EPSILON, np.inf), ("L2", 0.8, 2), ("L1", 24.0, 1)])
 def test_untargeted_it_lowers_the_mean_iou_within_the_ball(norm: str, epsilon: float, order: float) -> None:
     answer = run(work_of({"norm": norm, "epsilon": epsilon})).answer
-    assert tuple(answer) == SegmentationAttackWork.outputs and {len(array) for array in answer.values()} == {2}
+    assert tuple(answer) == SegmentationAttack.outputs and {len(array) for array in answer.values()} == {2}
     norms = np.linalg.norm((answer["adversarials"] - IMAGES.numpy()).reshape(2, -1), order, axis=1)
     assert (norms <= epsilon + 1e-4).all() and answer["adversarials"].min() >= 0 and answer["adversarials"].max() <= 1
     np.testing.assert_allclose(answer["distance"], norms, rtol=1e-4)
@@ -85,7 +86,7 @@ def test_a_stacked_unet_is_served_and_attacked_at_odd_sizes() -> None:
         images = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
         (answer,) = model.compute([model.prepare({"images": images.numpy()}, {})], lambda: False)
         np.testing.assert_array_equal(answer["labels"][0], predict(net, images[0], PredictionParams()).labels)
-        found = run(work_of({"steps": 2, "random_start": False}, model, images=images), model).answer
+        found = run(work_of({"steps": 2, "random_start": False}, model, images=images)).answer
         expected = PGD(steps=2, random_start=False).run(
             net, images, torch.from_numpy(answer["labels"]).long(), Ball("Linf", EPSILON)
         )
@@ -118,13 +119,13 @@ def test_pixels_without_a_label_count_nowhere() -> None:
     labels[0, :, 1::2] = (labels[0, :, 1::2] + 1) % 3  # all that the model says of the first one is wrong
     answer = run(work_of({}, labels=labels)).answer
     np.testing.assert_allclose(answer["mean_iou"], [0, 1])
-    assert answer["broken"].tolist()[0] and answer["distance"][0] == 0 and answer["gradients"][0] == 0
+    assert answer["successful"].tolist()[0] and answer["distance"][0] == 0 and answer["gradients"][0] == 0
     truth = labels.long()
     np.testing.assert_allclose(answer["adversarial_mean_iou"], mean_iou(truth, answer["adversarials"]), atol=0.02)
 
 
 def test_what_is_done_is_described_with_every_default() -> None:
-    assert work_of({"target": 1, "region": "0,0,8,8"}).described() == {
+    assert work_of({"target": 1, "region": "0,0,8,8"}).parameters == {
         "attack": "pgd", "norm": "Linf", "epsilon": EPSILON, "seed": 0, "steps": 5, "restarts": 1,
         "random_start": True, "loss": "cross_entropy", "target": 1, "region": "0,0,8,8",
     }  # fmt: skip
@@ -139,25 +140,29 @@ def maps(value: int, *size: int) -> Tensor:
     [
         ({"epsilon": None}, {}, "parameter 'epsilon' is missing"),
         ({"epsilon": 8}, {}, "8 of 255 is 0.0314"),
-        ({"attack": "square", "steps": None}, {}, "'square' attacks classifiers alone; fgsm and pgd do this"),
+        ({"attack": "square", "steps": None}, {}, "must be one of fgsm, pgd for this model; it is 'square'"),
         ({"attack": "pdg"}, {}, "did you mean 'pgd'"),
         ({"stepps": 3}, {}, "did you mean 'steps'"),
-        ({"target": 3}, {}, "parameter 'target': 3 is not a class; they are 0 to 2"),
-        ({"target": "dark"}, {}, "parameter 'target': 'dark' is not allowed"),
+        ({"target": 3}, {}, "parameter 'target' must be a class, from 0 to 2; it is 3"),
+        ({"target": "dark"}, {}, "parameter 'target' must be a whole number from 0 on; it is 'dark'"),
         ({"target": 1}, {"targets": maps(0)}, "exclude each other"),
-        ({"region": "0,0,41,32"}, {}, "left,top,right,bottom inside of 40x32 is"),
-        ({"region": "5,5,5,9"}, {}, "'5,5,5,9' is not allowed"),
-        ({"region": "1,2,3"}, {}, "'1,2,3' is not allowed"),
-        ({"region": "0,0,-1,8"}, {}, "'0,0,-1,8' is not allowed"),
-        ({"region": 4}, {}, "'4' is not allowed"),
+        ({"region": "0,0,41,32"}, {}, "must be left,top,right,bottom inside of 40x32 pixels; it is '0,0,41,32'"),
+        ({"region": "5,5,5,9"}, {}, "it is '5,5,5,9'"),
+        ({"region": "1,2,3"}, {}, "it is '1,2,3'"),
+        ({"region": "0,0,-1,8"}, {}, "it is '0,0,-1,8'"),
+        ({"region": 4}, {}, "it is '4'"),
         ({}, {"label": maps(0)}, "did you mean 'labels'"),
-        ({}, {"labels": maps(3)}, "input 'labels': 3 is not a class; they are 0 to 2, and 255 where"),
-        ({}, {"labels": maps(0, 2, 40, 32)}, "input 'labels': shape is [2, 40, 32], but the images have pixels [2, 32"),
-        ({}, {"labels": PREDICTED}, "datatype is INT64; the model takes UINT8"),
+        ({}, {"labels": maps(3)}, "input 'labels' must be a class, from 0 to 2; it is 3 (255 where"),
+        (
+            {},
+            {"labels": maps(0, 2, 40, 32)},
+            "input 'labels': shape must be [2, 32, 40], that of the pixels; it is [2, 40, 32]",
+        ),
+        ({}, {"labels": PREDICTED}, "datatype must be UINT8; it is INT64"),
         ({}, {"labels": maps(255)}, "no pixel of image 0 counts"),
         ({"region": "0,0,4,4"}, {"targets": maps(255)}, "no pixel of image 0 counts"),
         ({}, {"images": IMAGES * 255}, "divide by 255"),
-        ({}, {"images": torch.zeros(1, 3, 8, 513)}, "images of 513x8 are not attacked, but those of up to 512"),
+        ({}, {"images": torch.zeros(1, 3, 8, 513)}, "at most 512 pixels a side to be attacked; they are 513x8"),
     ],
 )
 def test_what_makes_no_sense_is_refused_before_the_model_is_asked(
@@ -171,9 +176,13 @@ def test_what_makes_no_sense_is_refused_before_the_model_is_asked(
 @pytest.mark.parametrize(
     ("limits", "parameters", "sentence"),
     [
-        (Attacks(rows=1), {}, "2 rows; at most 1 are attacked at once (attacks.rows)"),
-        (Attacks(pixels=2000), {}, "2,560 pixels; at most 2,000 are attacked at once (attacks.pixels)"),
-        (Attacks(passes=100), {"steps": 50}, "101 passes through the model for each image; 100 are allowed"),
+        (Attacks(rows=1), {}, "at most 1 rows (attacks.rows); it has 2"),
+        (Attacks(pixels=2000), {}, "at most 2,000 pixels (attacks.pixels); it has 2,560"),
+        (
+            Attacks(passes=100),
+            {"steps": 50},
+            "at most 100 passes through the model for each image (attacks.passes); it takes up to 101",
+        ),
         (Attacks(gmacs=0.1), {"steps": 100}, "(attacks.gmacs)"),
     ],
 )
@@ -185,7 +194,7 @@ def test_over_the_budget_the_cap_is_named(limits: Attacks, parameters: dict[str,
 
 def test_its_cost_is_that_of_its_passes() -> None:
     work = work_of({"steps": 7})
-    assert classification_attack.gmacs_of(MODEL, work) == pytest.approx((8 + 7) * MODEL.gmacs(IMAGES.shape))
+    assert work.cost.gmacs == pytest.approx((8 + 7) * MODEL.gmacs(IMAGES.shape))
     answer = run(work).answer
     assert (answer["queries"] + answer["gradients"] == 8 + 7 + 1).all(), "and the clean image"
 
@@ -199,11 +208,11 @@ def test_it_stops_when_nobody_waits_or_it_takes_too_long() -> None:
         return asked > 20
 
     with pytest.raises(Abandoned):
-        classification_attack.compute(MODEL, work_of({"steps": 1000, "epsilon": 1e-9}), Attacks(), stopped)
+        work_of({"steps": 1000, "epsilon": 1e-9}).compute(stopped)
     assert asked == 21
     limits = Attacks(seconds=0.1, passes=200_000, gmacs=1e6)
-    with pytest.raises(BusyError, match=r"not done within 0.1 s \(attacks.seconds\)"):
-        run(work_of({"steps": 90_000, "epsilon": 1e-9}, limits=limits), limits=limits)
+    with pytest.raises(BusyError, match=r"must end within 0.1 s \(attacks.seconds\)"):
+        run(work_of({"steps": 90_000, "epsilon": 1e-9}, limits=limits))
 
 
 # ---- over HTTP -------------------------------------------------------------------------------------------------------
@@ -237,7 +246,7 @@ def test_an_attack_with_labels_over_http(fen: Served) -> None:
     assert found["queries"] == [7, 7] and stats(fen, "fen", "1")["attack_stats"]["queries"] == before + 14
     assert max(found["distance"]) <= EPSILON + 1e-6
     refused = post(fen, message(IMAGES, epsilon=EPSILON, attack="apgd"))
-    assert refused.status_code == 400 and "'apgd' attacks classifiers alone" in refused.json()["error"]
+    assert refused.status_code == 400 and "it is 'apgd'" in refused.json()["error"]
 
 
 def test_an_uploaded_image_comes_back_as_a_png_that_is_segmented_as_its_headers_say(fen: Served) -> None:
@@ -248,7 +257,7 @@ def test_an_uploaded_image_comes_back_as_a_png_that_is_segmented_as_its_headers_
         f"{url}/attack?epsilon=0.03&steps=10&target=2&region=0,0,20,32", content=clean, headers=headers, timeout=60
     )
     assert answer.status_code == 200 and answer.headers["content-type"] == "image/png", answer.text
-    told = {name: answer.headers[f"assay-{name}"] for name in ("mean-iou", "rounded-mean-iou", "share", "broken")}
+    told = {name: answer.headers[f"assay-{name}"] for name in ("mean-iou", "rounded-mean-iou", "share", "successful")}
     assert float(told["mean-iou"]) == 1 and "assay-labels" not in answer.headers
     query = "epsilon=0.03&steps=10&target=2&region=0,0,20,32&outputs=rounded_mean_iou,share"
     as_json = {"Content-Type": "image/png"}

@@ -29,10 +29,10 @@ from service.cli.commands import main
 from service.errors import InputError
 from service.store import open_store
 from serving import app
+from serving.deployments.server import Server
 from serving.http.keys import new_key
-from serving.http.server import Server
 from tests.ports import free_port
-from tests.serving.http.test_attack_server import message as attack_message
+from tests.serving.deployments.test_attack_server import message as attack_message
 from tests.serving.models import bits, pixels, put, put_classifier
 
 GMACS_OF_PASS = 3.3e-5  # of one image through the classifier of the tests, at most
@@ -102,12 +102,12 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
             [sys.executable, "-m", "service", *words], stdout=output, stderr=output, env=environment, text=True
         )
     try:
-        found = Guarded(port, process, cert, tokens, folder / "output")
+        server = Guarded(port, process, cert, tokens, folder / "output")
         deadline = time.monotonic() + 300
-        while "serving 2 model(s)" not in found.output.read_text():
-            assert process.poll() is None and time.monotonic() < deadline, found.output.read_text()
+        while "serving 2 model(s)" not in server.output.read_text():
+            assert process.poll() is None and time.monotonic() < deadline, server.output.read_text()
             time.sleep(0.1)
-        yield found
+        yield server
     finally:
         process.terminate()
         process.wait(60)
@@ -115,36 +115,36 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
 
 def routes() -> list[tuple[str, str]]:
     """Every method and path that the server answers, read from where it matches them."""
-    found = [("GET", f"/{path}") for path in ("", "-/routes", "v1/models", "v2/models/../../etc/passwd")]
+    paths = [("GET", f"/{path}") for path in ("", "-/routes", "v1/models", "v2/models/../../etc/passwd")]
     for function, prefix in ((Server._route, ""), (Server._model, "v2/models/sums")):
         for method, parts in re.findall(r'case ("\w+"|_), \[(.*?)\]', inspect.getsource(function)):
             names = [part.strip() for part in parts.split(",") if part.strip() and not part.strip().startswith("*")]
             words = {"name": "sums", "version": "1"}
             path = "/".join([prefix] * bool(prefix) + [words.get(part, part.strip('"')) for part in names])
-            found.append((method.strip('"') if method != "_" else "GET", f"/{path}"))
-    return found
+            paths.append((method.strip('"') if method != "_" else "GET", f"/{path}"))
+    return paths
 
 
 @pytest.mark.parametrize("route", routes(), ids=lambda route: f"{route[0]}-{route[1]}")
-def test_a_stranger_gets_401_from_every_route_but_health(guarded: Guarded, route: tuple[str, str]) -> None:
-    with guarded.client() as stranger:
-        answer = stranger.request(*route, content=b"{}" if route[0] == "POST" else None)
+def test_without_a_key_every_route_but_health_answers_401(guarded: Guarded, route: tuple[str, str]) -> None:
+    with guarded.client() as client:
+        answer = client.request(*route, content=b"{}" if route[0] == "POST" else None)
     if route[1] in OPEN:
         assert answer.status_code == 200
     else:
         assert answer.status_code == 401 and answer.headers["www-authenticate"] == "Bearer"
-        assert "a key is needed here" in answer.json()["error"]
+        assert "a key is required" in answer.json()["error"]
 
 
 def test_the_routes_are_those_of_the_server() -> None:
-    found = {path for _, path in routes()}
-    assert found > OPEN
+    paths = {path for _, path in routes()}
+    assert paths > OPEN
     for action in ("", "/infer", "/infer_stream", "/attack", "/stats", "/ready"):
-        assert f"/v2/models/sums{action}" in found
-    assert {"/v2", "/v2/repository/index", "/v2/models/stats", "/v2/models/sums/versions/1"} < found
+        assert f"/v2/models/sums{action}" in paths
+    assert {"/v2", "/v2/repository/index", "/v2/models/stats", "/v2/models/sums/versions/1"} < paths
 
 
-def test_a_stranger_with_a_large_body_is_refused_before_it_is_sent(guarded: Guarded) -> None:
+def test_without_a_key_a_large_body_is_refused_before_it_is_sent(guarded: Guarded) -> None:
     """The answer comes though the client never sends what it announced."""
     trusting = ssl.create_default_context(cafile=guarded.certificate)
     with (
@@ -167,11 +167,11 @@ def test_triton_clients_send_their_key_as_a_header(guarded: Guarded) -> None:
     inputs = triton.InferInput("input", [2, 1, 8], "FP32").set_data_from_numpy(bits(2, 8).numpy())
     assert client.infer("sums", [inputs], headers=headers).as_numpy("prediction").shape == (2, 8)
     assert client.is_server_ready(), "without a key"
-    with pytest.raises(triton.InferenceServerException, match="a key is needed"):
+    with pytest.raises(triton.InferenceServerException, match="a key is required"):
         client.infer("sums", [inputs])
 
 
-def test_a_key_over_its_rate_gets_429_and_is_let_in_when_told(guarded: Guarded) -> None:
+def test_a_key_over_its_rate_gets_429_and_is_admitted_after_the_wait(guarded: Guarded) -> None:
     """Many at once: no more than three come in, whatever processes they come to."""
     with guarded.client("bob") as bob, ThreadPoolExecutor(8) as pool:
         began = time.monotonic()
@@ -223,7 +223,7 @@ def test_metrics_are_scraped_and_neither_they_nor_logs_hold_a_key(guarded: Guard
     def has(text: str, name: str, *labels: str) -> bool:
         return any(line.startswith(name) and all(each in line for each in labels) for line in text.splitlines())
 
-    wanted = [
+    expected = [
         ("ray_assay_requests_total", 'key="alice"', 'model="sums"', 'status="200"'),
         ("ray_assay_attacks_total", 'key="mallory"', 'status="429"'),
         ("ray_assay_attack_queries_total", 'key="mallory"', 'model="digits"'),
@@ -233,7 +233,7 @@ def test_metrics_are_scraped_and_neither_they_nor_logs_hold_a_key(guarded: Guard
         ("ray_assay_refusals_total", 'key="bob"', 'status="429"'),
         ("ray_assay_latency_ms_bucket", 'model="sums"'),
     ]
-    text = lines(lambda text: all(has(text, *each) for each in wanted))
+    text = lines(lambda text: all(has(text, *each) for each in expected))
     session = re.search(r'SessionName="([^"]+)"', text)
     assert session is not None
     logged = ""
@@ -281,8 +281,8 @@ def test_a_public_address_needs_keys_or_a_plain_word(
     at = ["serve", "--store", str(tmp_path), "--host"]
     for host in ("0.0.0.0", "::", "192.0.2.7", "example.org"):
         assert main([*at, host]) == 2
-        told = capsys.readouterr().err
-        assert f"http.host: {host} is public, and there are no keys" in told and "--new-key" in told
+        error = capsys.readouterr().err
+        assert f"http.host: {host} is public, and there are no keys" in error and "--new-key" in error
     assert not reached
     key = new_key("alice")[1]
     (tmp_path / "serve.yaml").write_text(json.dumps({"keys": [key.model_dump()]}))

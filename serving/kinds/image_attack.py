@@ -1,0 +1,223 @@
+"""An attack on a network that takes images, from a request to its answer.
+
+What every such attack takes, beside the images and what a kind of model adds:
+
+    epsilon   radius of the ball, in the units of the pixels; the only one that is required
+    norm      "Linf" (default), "L2" or "L1"
+    attack    default "pgd"; the other parameters are those of the attack: steps, restarts, loss, ...
+    seed      default 0
+"""
+
+import time
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, get_args
+
+import torch
+from torch import Tensor
+
+from jobs.common.attacks import ATTACKS, Attack, Ball, Norm, checks
+from jobs.common.attacks.prepared import prepared
+from service.errors import BusyError, InputError, nearest
+from service.models import TensorSpec
+from service.planning.validation import validate
+from serving.http.messages import Form
+from serving.http.protocol import Scalar, check_fits, check_parameters
+from serving.http.settings import Attacks
+from serving.http.tensors import Array
+from serving.http.uploads import MODES, to_png
+from serving.kinds.images import IMAGES, ImageNetwork, check_pixels
+from serving.kinds.work import Abandoned, Answer, AttackCost, Attacked, AttackWork, Draw, Stopped
+
+LABELS, TARGETS = "labels", "targets"
+COMMON = ("attack", "epsilon", "norm", "seed")
+DEFAULT, DEFAULT_NORM = "pgd", "Linf"
+MOST_SEED = 2**63 - 1
+FEWER = "send fewer images, or ask for fewer steps, restarts or queries"
+
+
+@dataclass(frozen=True)
+class Perturbation:
+    """The part of a request that is the same for all attacks on images."""
+
+    attack: Attack
+    ball: Ball
+    seed: int
+
+    @classmethod
+    def parse(cls, parameters: Mapping[str, Scalar]) -> "Perturbation":
+        """InputError about the first parameter that is unknown or not allowed."""
+        return cls(_attack(parameters), _ball(parameters), whole("seed", parameters.get("seed", 0), MOST_SEED))
+
+    @property
+    def parameters(self) -> Mapping[str, Scalar]:
+        """All parameters, also those that had their default."""
+        common: dict[str, Scalar] = {
+            "attack": self.attack.kind,
+            "norm": self.ball.norm,
+            "epsilon": self.ball.epsilon,
+            "seed": self.seed,
+        }
+        return common | self.attack.model_dump(exclude={"kind"}, exclude_none=True)
+
+
+@dataclass(frozen=True, eq=False)
+class ImageAttack(AttackWork):
+    """An attack on images.
+
+    images: (rows, channels, height, width). labels, targets: int64 (rows,), or (rows, height, width), where below 0
+    does not count.
+    """
+
+    model: ImageNetwork
+    limits: Attacks
+    perturbation: Perturbation
+    images: Tensor
+    labels: Tensor | None
+    targets: Tensor | None
+    draw: Draw | None = None
+
+    @property
+    def rows(self) -> int:
+        return len(self.images)
+
+    @property
+    def cost(self) -> AttackCost:
+        perturbation, classes = self.perturbation, len(self.model.classes)
+        most = perturbation.attack.cost(perturbation.ball.norm, classes, self.targets is not None)
+        return AttackCost(most.forward + most.backward, self.model.gmacs(self.images.shape))
+
+    @property
+    def parameters(self) -> Mapping[str, Scalar]:
+        return self.perturbation.parameters
+
+    def check(self) -> None:
+        """InputError if the attack does not go with its images, or takes more than is allowed."""
+        attack, limits, cost = self.perturbation.attack, self.limits, self.cost
+        checks.check_ball(attack.kind, attack.norms, self.perturbation.ball, self.images)
+        checks.check_classes(attack.kind, len(self.model.classes), attack.fewest_classes(self.targets is not None))
+        if self.rows > limits.rows:
+            raise InputError(
+                f"input {IMAGES!r} must have at most {limits.rows} rows (attacks.rows); it has {self.rows}"
+            )
+        if cost.passes > limits.passes:
+            raise InputError(
+                f"attack {attack.kind!r} must take at most {limits.passes:,} passes through the model for each image "
+                f"(attacks.passes); it takes up to {cost.passes:,}",
+                "ask for fewer steps, restarts or queries",
+            )
+        if cost.gmacs > limits.gmacs:
+            raise InputError(
+                f"attack {attack.kind!r} must take at most {limits.gmacs:,.0f} billion multiplications "
+                f"(attacks.gmacs); {self.rows} images x {cost.passes:,} passes take up to {cost.gmacs:,.0f}",
+                FEWER,
+            )
+
+    def compute(self, stopped: Stopped) -> Attacked:
+        deadline = time.monotonic() + self.limits.seconds
+
+        def check_wanted() -> None:
+            if stopped():
+                raise Abandoned
+            if time.monotonic() > deadline:
+                raise BusyError(f"the attack must end within {self.limits.seconds:g} s (attacks.seconds)", FEWER)
+
+        check_wanted()
+        model, perturbation = self.model, self.perturbation
+        images = self.images.to(model.device)
+        network = prepared(model.network, images[:2])
+
+        def guarded(points: Tensor) -> Tensor:
+            check_wanted()
+            logits: Tensor = network(points)
+            return logits
+
+        before = model.logits(images)
+        labels = self.truth(before)
+        targets = None if self.targets is None else self.targets.to(model.device)
+        result = perturbation.attack.run(guarded, images, labels, perturbation.ball, perturbation.seed, targets)
+        after = model.logits(result.adversarials)
+        rounded = model.logits((result.adversarials * 255).round() / 255)
+        minimum = result.minimum_distances.cpu()
+        outputs = {
+            "adversarials": result.adversarials.cpu().numpy(),
+            **self.predictions(before, labels, targets, after, rounded),
+            "successful": result.successful.cpu().numpy(),
+            "distance": result.distances.cpu().numpy(),
+            "minimum_distance": torch.where(minimum.isfinite(), minimum, -1.0).numpy(),
+            "queries": result.queries.cpu().numpy(),
+            "gradients": result.gradients.cpu().numpy(),
+        }
+        return Attacked({name: outputs[name] for name in self.outputs}, result.warnings)
+
+    def truth(self, before: Tensor) -> Tensor:
+        """The labels that are attacked, on the device of the model. before: its logits of the images."""
+        return before.argmax(1) if self.labels is None else self.labels.to(before.device)
+
+    @abstractmethod
+    def predictions(
+        self, before: Tensor, labels: Tensor, targets: Tensor | None, after: Tensor, rounded: Tensor
+    ) -> Answer:
+        """The outputs about predictions.
+
+        before, after, rounded: logits of the images, of the adversarials, and of these rounded to 8 bits.
+        """
+
+
+def check_tensors(model: ImageNetwork, inputs: Mapping[str, Array], optional: Sequence[TensorSpec]) -> None:
+    """InputError unless the inputs are images as the model takes them, and nothing else but `optional` ones."""
+    known = [IMAGES, *(spec.name for spec in optional)]
+    for name in inputs:
+        if name not in known:
+            raise InputError(f"unknown input {name!r}", nearest(name, known))
+    check_fits(inputs, [*model.inputs, *(spec for spec in optional if spec.name in inputs)])
+    check_pixels(inputs[IMAGES])
+
+
+def picture(form: Form, images: Array) -> Draw | None:
+    """Draws the adversarial image, where the request accepts a PNG. InputError if there is not one such image."""
+    if not form.png:
+        return None
+    if len(images) != 1 or images.shape[1] not in MODES:
+        raise InputError("a PNG is the answer for one grey or colour image; ask for application/json")
+    return _draw_adversarial
+
+
+def _draw_adversarial(answer: Answer) -> bytes:
+    return to_png(answer["adversarials"][0])
+
+
+def not_a_class(value: int, classes: int) -> str:
+    """The end of a sentence about a number that is no class."""
+    return f"must be a class, from 0 to {classes - 1}; it is {value}"
+
+
+def whole(name: str, value: Scalar, most: int) -> int:
+    """A parameter that is a whole number from 0 on. InputError if it is not."""
+    if type(value) is not int or not 0 <= value <= most:
+        raise InputError(f"parameter {name!r} must be a whole number from 0 on; it is {value!r}")
+    return value
+
+
+def _attack(parameters: Mapping[str, Scalar]) -> Attack:
+    kind = parameters.get("attack", DEFAULT)
+    if kind not in ATTACKS:
+        raise InputError(f"parameter 'attack': unknown attack {kind!r}", nearest(str(kind), ATTACKS))
+    attack = ATTACKS[str(kind)]
+    check_parameters(parameters, (*COMMON, *(name for name in attack.model_fields if name != "kind")))
+    options: dict[str, Any] = {name: value for name, value in parameters.items() if name not in COMMON}
+    return validate(attack, options, "parameters")
+
+
+def _ball(parameters: Mapping[str, Scalar]) -> Ball:
+    norm, epsilon = parameters.get("norm", DEFAULT_NORM), parameters.get("epsilon")
+    norms: tuple[Norm, ...] = get_args(Norm)
+    if epsilon is None:
+        raise InputError("parameter 'epsilon' is missing", "in the units of the pixels: 8 of 255 is 0.0314")
+    if isinstance(epsilon, bool | str):
+        raise InputError(f"parameter 'epsilon' must be a number; it is {epsilon!r}", "8/255 is 0.0314")
+    for known in norms:
+        if norm == known:
+            return Ball(known, float(epsilon))
+    raise InputError(f"parameter 'norm': unknown norm {norm!r}", nearest(str(norm), norms))

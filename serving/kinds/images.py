@@ -1,0 +1,101 @@
+"""Networks that take images and give logits: the base of their kinds."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+
+import torch
+from pydantic import BaseModel, Field
+from torch import Tensor, nn
+
+from service.errors import InputError, ModelError
+from service.models import ModelCard
+from serving.http.settings import ServeSettings
+from serving.http.tensors import Array
+from serving.kinds.base import Endpoint, first_line
+
+IMAGES = "images"
+
+
+class ClassesOfCard(BaseModel):
+    """The settings of a card that names its classes."""
+
+    classes: tuple[str, ...] = Field(min_length=2)
+
+
+class ImageNetwork(Endpoint):
+    """A network from images (rows, channels, height, width) in [0, 1] to logits (rows, classes, ...).
+
+    classes: their names. The network is tried on one image of zeros when it is loaded.
+    """
+
+    classes: tuple[str, ...]
+
+    def __init__(self, card: ModelCard, network: nn.Module, settings: ServeSettings, device: torch.device) -> None:
+        super().__init__(card, network, settings, device)
+        self.network.requires_grad_(False)
+
+    @abstractmethod
+    def gmacs(self, shape: Sequence[int]) -> float:
+        """10^9 multiplications of one pass over images of a shape (rows, channels, height, width)."""
+
+    def logits(self, images: Tensor) -> Tensor:
+        """images: on the model's device. Returns float32 logits. InputError if the network does not take their size."""
+        try:
+            with torch.no_grad():
+                logits: Tensor = self.network(images)
+        except RuntimeError as error:
+            if -1 not in self.inputs[0].shape[1:]:
+                raise
+            reason = first_line(error)
+            raise InputError(f"input {IMAGES!r}: the model does not run on {list(images.shape)}: {reason}") from error
+        return logits.float()
+
+    def _try_out(self, *sides: int) -> tuple[Tensor, int]:
+        """The logits of one image of zeros, and the multiplications of the pass."""
+        shape = (self.inputs[0].shape[1], *sides)
+        with self._trial(f"images {shape}") as counter:
+            logits = self.network(torch.zeros(1, *shape, device=self.device))
+        return logits, counter.total
+
+    def _check_images(self, images: Array) -> None:
+        """InputError if a request has too many rows, wrong pixels, or takes too much work."""
+        self._check_rows(IMAGES, images)
+        check_pixels(images)
+        most = self._limits.gmacs
+        if (work := self.gmacs(images.shape)) > most:
+            raise InputError(
+                f"input {IMAGES!r} must take at most {most:,.0f} billion multiplications (limits.gmacs); "
+                f"shape {list(images.shape)} takes {work:,.0f}",
+                "send fewer or smaller images",
+            )
+
+    def _check_finite(self, logits: Tensor, together: int) -> None:
+        """ModelError about logits that are not finite. together: how many works they are of."""
+        if bool(logits.isfinite().all()):
+            return
+        if together > 1:
+            raise FloatingPointError("the logits are not finite")  # so each work is computed again, alone
+        raise ModelError(f"model {self.card.name!r} answers NaN or infinite logits")
+
+
+def described(logits: object) -> str:
+    """What a network returned, for an error."""
+    return str(tuple(logits.shape)) if isinstance(logits, Tensor) else type(logits).__name__
+
+
+def classes_in(card: ModelCard) -> int:
+    """How many classes a card names; -1 if it does not say."""
+    names = card.settings.get("classes")
+    return len(names) if isinstance(names, list) else -1
+
+
+def check_pixels(images: Array) -> None:
+    """InputError unless all pixels are in [0, 1]."""
+    least, most = float(images.min()), float(images.max())
+    if least >= 0 and most <= 1:
+        return
+    if least < 0:
+        hint = "send pixels as they are: the model normalises them itself"
+    else:
+        hint = "divide by 255" if 1 < most <= 255 else "pixels are not scaled"
+    raise InputError(f"input {IMAGES!r}: pixels must be in [0, 1]; they are in [{least:g}, {most:g}]", hint)

@@ -1,0 +1,99 @@
+"""Requests that were validated against their model and only have to be computed."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from serving.http.protocol import Scalar
+from serving.http.tensors import Array
+
+Answer = Mapping[str, Array]  # outputs by name; the first axis is the batch
+Stopped = Callable[[], bool]
+Draw = Callable[[Answer], bytes]  # an answer as a PNG
+
+
+class Abandoned(Exception):
+    """Nobody waits for the answer any more. Never reaches a client."""
+
+
+@dataclass(frozen=True, eq=False)
+class Work:
+    """A request for inference.
+
+    inputs: (rows, ...). key: works of one model with equal keys may be computed as one. options: only its kind of model
+    reads them. warning: goes with the answer. draw: where a picture is wanted instead of tensors.
+    """
+
+    inputs: Array
+    key: Hashable
+    options: Any
+    warning: str = ""
+    draw: Draw | None = None
+
+    @property
+    def rows(self) -> int:
+        return len(self.inputs)
+
+    @property
+    def parameters(self) -> Mapping[str, Scalar]:
+        """Those of the answer."""
+        return {"warning": self.warning} if self.warning else {}
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """The result of an attack. warnings: why it may flatter the model."""
+
+    answer: Answer
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class AttackCost:
+    """What an attack takes at most.
+
+    passes: through the model, forward and back, of each input. gmacs_of_pass: 10^9 multiplications of one pass of all
+    inputs; a pass back to the inputs takes as many as one forward.
+    """
+
+    passes: int
+    gmacs_of_pass: float
+
+    @property
+    def gmacs(self) -> float:
+        return self.passes * self.gmacs_of_pass
+
+
+class AttackWork(ABC):
+    """A request for an attack.
+
+    outputs: the names of the arrays of its answer, among them "queries" and "gradients": the passes forward and back of
+    each input. draw: where a picture is wanted instead of tensors.
+    """
+
+    outputs: ClassVar[tuple[str, ...]]
+
+    @property
+    @abstractmethod
+    def rows(self) -> int: ...
+
+    @property
+    @abstractmethod
+    def cost(self) -> AttackCost: ...
+
+    @property
+    @abstractmethod
+    def draw(self) -> Draw | None: ...
+
+    @property
+    @abstractmethod
+    def parameters(self) -> Mapping[str, Scalar]:
+        """All parameters of the attack, also those that had their default."""
+
+    @abstractmethod
+    def compute(self, stopped: Stopped) -> Attacked:
+        """Calls `stopped` before each pass forward, and raises Abandoned when it is true.
+
+        Raises BusyError when the attack takes too long.
+        """
