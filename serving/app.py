@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import signal
 import socket
 import tempfile
@@ -130,8 +131,15 @@ def start(settings: ServeSettings, store_uri: str, variables: Mapping[str, str])
         )
         ray_serve.run(build(settings, store_uri), name=NAME, route_prefix="/")
     except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1]
-        raise ClusterError(f"the endpoints do not start at {http.host}:{http.port}: {reason}") from error
+        raise ClusterError(f"the endpoints do not start at {http.host}:{http.port}: {_reason(error)}") from error
+
+
+def _reason(error: RuntimeError) -> str:
+    """The last line of the error of a replica, or else of that of Serve."""
+    application = ray_serve.status().applications.get(NAME)
+    messages = [deployment.message for deployment in application.deployments.values()] if application else []
+    text = next((message for message in messages if message), str(error))
+    return re.sub(r"^[\w.]+Error: ", "", text.strip().splitlines()[-1])
 
 
 def _is_running() -> bool:

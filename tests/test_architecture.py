@@ -43,7 +43,10 @@ def test_imports_run_one_way(file: Path) -> None:
             study = ".".join(place.split(".")[:2])
             assert within(module, "jobs.common", study), "one study does not import another"
         if within(place, "serving") and within(module, "service"):
-            allowed = ("models", "store", "errors", "cluster.connection", "planning.validation", "planning.yaml_text")
+            allowed = [
+                *("models", "store", "errors", "cluster.connection", "execution.devices"),
+                *("planning.validation", "planning.yaml_text"),
+            ]
             assert within(module, *[f"service.{name}" for name in allowed]), "endpoints know nothing of runs"
 
 

@@ -16,12 +16,12 @@ _reserved: torch.device | None = CPU  # of this process; none: nothing is reserv
 
 
 @contextmanager
-def reservation(gpus: float) -> Iterator[torch.device]:
+def reservation(gpus: float, field: str = "resources.gpus") -> Iterator[torch.device]:
     """What is computed inside is computed on what was reserved: a GPU if `gpus` is above 0, else the CPU.
 
-    ClusterError, one sentence, if a GPU was reserved and torch cannot use one.
+    field: where the user wrote `gpus`. ClusterError, one sentence, if a GPU was reserved and torch cannot use one.
     """
-    with _set(device := _gpu(gpus) if gpus else CPU):
+    with _set(device := _gpu(gpus, field) if gpus else CPU):
         yield device
 
 
@@ -52,11 +52,10 @@ def reserved_device() -> torch.device:
     return _reserved
 
 
-def _gpu(gpus: float) -> torch.device:
+def _gpu(gpus: float, field: str) -> torch.device:
     if not torch.cuda.is_available():
         raise ClusterError(
-            f"resources.gpus: {gpus:g} is reserved, but torch {torch.__version__} can use no GPU "
-            f"on {socket.gethostname()}",
-            hint="install a CUDA build of torch and NVIDIA's driver there, or set resources.gpus=0",
+            f"{field}: {gpus:g} is reserved, but torch {torch.__version__} can use no GPU on {socket.gethostname()}",
+            hint=f"install a CUDA build of torch and NVIDIA's driver there, or set {field}=0",
         )
     return torch.device("cuda", torch.cuda.current_device())

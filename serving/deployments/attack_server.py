@@ -61,7 +61,9 @@ class AttackServer:
     """A replica. Attacks are computed in threads; a request that finds none free waits for one."""
 
     def __init__(self, settings: ServeSettings, store_uri: str) -> None:
-        build = partial(kinds.endpoint, settings=settings, device=prepare_process(settings.replicas))
+        build = partial(
+            kinds.endpoint, settings=settings, device=prepare_process(settings.replicas, "attacks.replicas")
+        )
         os.nice(NICE)
         self._limits = settings.attacks
         self._models = ModelCache(open_store(store_uri), settings.models, build)

@@ -2,18 +2,15 @@
 
 import torch
 
-from service.errors import ClusterError
+from service.execution.devices import reservation
 from serving.http.settings import Replicas
 
 
-def prepare_process(replicas: Replicas) -> torch.device:
-    """Set the threads of the numerics, and find the device: a GPU if the settings reserve one, else the CPU.
+def prepare_process(replicas: Replicas, field: str) -> torch.device:
+    """Set the threads of the numerics. Returns the device: a GPU if the settings reserve one, else the CPU.
 
-    ClusterError if a GPU is reserved and torch cannot use it.
+    field: of `replicas` in the settings. ClusterError, one sentence, if a GPU is reserved and torch cannot use one.
     """
     torch.set_num_threads(replicas.threads)  # Ray reuses workers, whatever was set in them before
-    if not replicas.gpus:
-        return torch.device("cpu")
-    if not torch.cuda.is_available():
-        raise ClusterError(f"replicas.gpus: {replicas.gpus:g} is reserved, but torch can use no GPU here")
-    return torch.device("cuda", torch.cuda.current_device())
+    with reservation(replicas.gpus, f"{field}.gpus") as device:
+        return device

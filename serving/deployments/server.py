@@ -65,7 +65,7 @@ class Server:
 
     def __init__(self, settings: ServeSettings, store_uri: str, attacks: DeploymentHandle[Any] | None) -> None:
         middleware.check_keys_required(settings)
-        build = partial(kinds.endpoint, settings=settings, device=prepare_process(settings.replicas))
+        build = partial(kinds.endpoint, settings=settings, device=prepare_process(settings.replicas, "replicas"))
         self._settings = settings
         self._keyring = Keyring(settings.keys)
         self._attacks = attacks

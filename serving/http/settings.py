@@ -10,7 +10,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from service.errors import SpecError
+from service.errors import FieldError, SpecError
 from service.planning import yaml_text
 from service.planning.validation import Section, validate
 
@@ -84,7 +84,7 @@ class Replicas(Section):
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         if self.max < self.min:
-            raise ValueError(f"max must be at least {self.min}, which is min; it is {self.max}")
+            raise FieldError("max", f"be at least {self.min}, which is min", self.max)
         return self
 
 
@@ -172,9 +172,8 @@ class ServeSettings(Section):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.limits.streams >= self.queue.ongoing:
-            raise ValueError(
-                f"queue.ongoing must be above {self.limits.streams}, which is limits.streams; it is "
-                f"{self.queue.ongoing}"
+            raise FieldError(
+                "queue.ongoing", f"be above {self.limits.streams}, which is limits.streams", self.queue.ongoing
             )
         names = [key.name for key in self.keys]
         if repeated := [name for name in names if names.count(name) > 1]:

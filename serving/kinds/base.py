@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from torch import nn
 
 from jobs.common.multiplications import CountMacs
-from service.errors import InputError, ModelError
+from service.errors import FieldError, InputError, ModelError
 from service.models import ModelCard, TensorSpec
 from serving.http.messages import TENSORS, Form
 from serving.http.protocol import InferRequest, Scalar
@@ -128,6 +128,13 @@ def split(outputs: Answer, works: Sequence[Work]) -> list[Answer]:
         {name: array[end - work.rows : end] for name, array in outputs.items()}
         for work, end in zip(works, ends, strict=True)
     ]
+
+
+def whole_number(name: str, value: Scalar, least: int, most: int) -> int:
+    """A parameter that is a whole number in a range. FieldError if it is not."""
+    if type(value) is not int or not least <= value <= most:
+        raise FieldError(f"parameter {name!r}", f"be a whole number from {least:,} to {most:,}", value)
+    return value
 
 
 def first_line(error: Exception) -> str:

@@ -23,16 +23,15 @@ from serving.http.messages import Form
 from serving.http.protocol import InferRequest
 from serving.http.settings import Attacks
 from serving.http.tensors import Array
+from serving.kinds.base import whole_number
 from serving.kinds.image_attack import (
     LABELS,
-    MOST_SEED,
     TARGETS,
     ImageAttack,
     Perturbation,
     check_tensors,
     not_a_class,
     picture,
-    whole,
 )
 from serving.kinds.images import IMAGES, ImageNetwork
 from serving.kinds.work import Answer
@@ -73,7 +72,7 @@ def prepare(model: ImageNetwork, request: InferRequest, form: Form, limits: Atta
     if form.uploaded:
         for name, replaced in OF_UPLOAD.items():
             if name in parameters:
-                inputs[replaced] = np.array([whole(name, parameters.pop(name), MOST_SEED)])
+                inputs[replaced] = np.array([whole_number(name, parameters.pop(name), 0, len(model.classes) - 1)])
     check_tensors(model, inputs, CLASSES)
     for name in (LABELS, TARGETS):
         if name in inputs:

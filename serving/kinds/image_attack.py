@@ -19,7 +19,7 @@ from torch import Tensor
 
 from jobs.common.attacks import ATTACKS, Attack, Ball, Norm, checks
 from jobs.common.attacks.prepared import prepared
-from service.errors import BusyError, InputError, nearest
+from service.errors import BusyError, FieldError, InputError, nearest
 from service.models import TensorSpec
 from service.planning.validation import validate
 from serving.http.messages import Form
@@ -27,6 +27,7 @@ from serving.http.protocol import Scalar, check_fits, check_parameters
 from serving.http.settings import Attacks
 from serving.http.tensors import Array
 from serving.http.uploads import MODES, to_png
+from serving.kinds.base import whole_number
 from serving.kinds.images import IMAGES, ImageNetwork, check_pixels
 from serving.kinds.work import Abandoned, Answer, AttackCost, Attacked, AttackWork, Draw, Stopped
 
@@ -48,7 +49,9 @@ class Perturbation:
     @classmethod
     def parse(cls, parameters: Mapping[str, Scalar]) -> "Perturbation":
         """InputError about the first parameter that is unknown or not allowed."""
-        return cls(_attack(parameters), _ball(parameters), whole("seed", parameters.get("seed", 0), MOST_SEED))
+        return cls(
+            _attack(parameters), _ball(parameters), whole_number("seed", parameters.get("seed", 0), 0, MOST_SEED)
+        )
 
     @property
     def parameters(self) -> Mapping[str, Scalar]:
@@ -193,13 +196,6 @@ def not_a_class(value: int, classes: int) -> str:
     return f"must be a class, from 0 to {classes - 1}; it is {value}"
 
 
-def whole(name: str, value: Scalar, most: int) -> int:
-    """A parameter that is a whole number from 0 on. InputError if it is not."""
-    if type(value) is not int or not 0 <= value <= most:
-        raise InputError(f"parameter {name!r} must be a whole number from 0 on; it is {value!r}")
-    return value
-
-
 def _attack(parameters: Mapping[str, Scalar]) -> Attack:
     kind = parameters.get("attack", DEFAULT)
     if kind not in ATTACKS:
@@ -216,7 +212,7 @@ def _ball(parameters: Mapping[str, Scalar]) -> Ball:
     if epsilon is None:
         raise InputError("parameter 'epsilon' is missing", "in the units of the pixels: 8 of 255 is 0.0314")
     if isinstance(epsilon, bool | str):
-        raise InputError(f"parameter 'epsilon' must be a number; it is {epsilon!r}", "8/255 is 0.0314")
+        raise FieldError("parameter 'epsilon'", "be a number", epsilon, "8/255 is 0.0314")
     for known in norms:
         if norm == known:
             return Ball(known, float(epsilon))

@@ -24,22 +24,21 @@ from jobs.common.attacks import ATTACKS
 from jobs.common.attacks.goals import PixelGoal, goal
 from jobs.common.metrics.segmentation import IGNORE, confusion, scores
 from jobs.stacked_unets.tiles import Tiling
-from service.errors import InputError
+from service.errors import FieldError, InputError
 from service.models import TensorSpec
 from serving.http.messages import Form
 from serving.http.protocol import InferRequest, Scalar
 from serving.http.settings import Attacks
 from serving.http.tensors import Array
+from serving.kinds.base import whole_number
 from serving.kinds.image_attack import (
     LABELS,
-    MOST_SEED,
     TARGETS,
     ImageAttack,
     Perturbation,
     check_tensors,
     not_a_class,
     picture,
-    whole,
 )
 from serving.kinds.images import IMAGES, ImageNetwork
 from serving.kinds.work import Answer
@@ -68,10 +67,7 @@ class Region:
             region = cls(*map(int, numbers))
             if region.left < region.right <= width and region.top < region.bottom <= height:
                 return region
-        raise InputError(
-            f"parameter 'region' must be left,top,right,bottom inside of {width}x{height} pixels; "
-            f"it is {str(text)[:60]!r}"
-        )
+        raise FieldError("parameter 'region'", f"be left,top,right,bottom inside of {width}x{height} pixels", text)
 
     def __str__(self) -> str:
         return f"{self.left},{self.top},{self.right},{self.bottom}"
@@ -170,9 +166,7 @@ def prepare(model: ImageNetwork, request: InferRequest, form: Form, limits: Atta
     if "target" in options:
         if TARGETS in maps:
             raise InputError("parameter 'target' and input 'targets' exclude each other")
-        target = whole("target", options["target"], MOST_SEED)
-        if target >= classes:
-            raise InputError(f"parameter 'target' {not_a_class(target, classes)}")
+        target = whole_number("target", options["target"], 0, classes - 1)
         maps[TARGETS] = torch.full((rows, height, width), target)
     work = SegmentationAttack(
         model,

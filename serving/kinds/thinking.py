@@ -32,7 +32,7 @@ from serving.http.messages import TENSORS, Form
 from serving.http.protocol import Scalar, check_parameters
 from serving.http.settings import ServeSettings
 from serving.http.tensors import Array
-from serving.kinds.base import Endpoint, Example, card_settings, split, unusable
+from serving.kinds.base import Endpoint, Example, card_settings, split, unusable, whole_number
 from serving.kinds.work import Abandoned, Answer, Stopped, Work
 
 LONGER = 10  # an exit rule may take so many times the iterations of training by default
@@ -174,8 +174,8 @@ class DeepThinking(Endpoint):
             raise InputError(f"parameter 'exit': unknown rule {exit_!r}", nearest(str(exit_), EXITS))
         longest = min(self._limits.iterations, self._thinker.max_iterations or self._limits.iterations)
         default = min(self._trained * (LONGER if exit_ else 1), longest)
-        iterations = _whole("iterations", parameters.get("iterations", default), longest)
-        patience = _whole("patience", parameters.get("patience", PATIENCE), self._limits.iterations)
+        iterations = whole_number("iterations", parameters.get("iterations", default), 1, longest)
+        patience = whole_number("patience", parameters.get("patience", PATIENCE), 1, self._limits.iterations)
         return ThinkingOptions(iterations, str(exit_) if exit_ else None, patience)
 
     def _check_budget(self, array: Array, options: ThinkingOptions) -> None:
@@ -276,9 +276,3 @@ def _problem(named: ProblemOfCard, trusted: tuple[str, ...]) -> base.Problem:
 
 def _over(rule: Rule, settled: Tensor) -> bool:
     return isinstance(rule, Unchanged) and bool(settled.all())
-
-
-def _whole(name: str, value: Scalar, most: int) -> int:
-    if type(value) is not int or not 1 <= value <= most:
-        raise InputError(f"parameter {name!r} must be a whole number from 1 to {most:,}; it is {value!r}")
-    return value

@@ -2,11 +2,16 @@
 
 import json
 import shlex
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+import torch
 
+from service.errors import ClusterError
+from serving import app
 from serving.app import build, greeting, shortage
+from serving.deployments.replica import prepare_process
 from serving.http.settings import Attacks, Replicas, ServeSettings
 from tests.serving.kinds.test_classification import card_of
 from tests.serving.kinds.test_thinking import card_of as thinking_card
@@ -38,3 +43,35 @@ def test_the_command_to_try_fits_the_model() -> None:
     body = json.loads(shlex.split(thinking.splitlines()[2])[-1])
     assert np.prod(body["inputs"][0]["shape"]) == len(body["inputs"][0]["data"])
     assert "image/png" in shlex.split(classifier.splitlines()[2])[-1]
+
+
+def test_a_replica_computes_on_what_it_reserved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU that is only visible is not used, and one that is reserved has to be usable."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    threads = torch.get_num_threads()
+    assert prepare_process(Replicas(threads=threads), "replicas") == torch.device("cpu")
+    assert prepare_process(Replicas(threads=threads, gpus=0.5), "replicas") == torch.device("cuda", 0)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ClusterError, match=r"^attacks.replicas.gpus: 1 is reserved, but torch .* can use no GPU"):
+        prepare_process(Replicas(threads=threads, gpus=1), "attacks.replicas")
+
+
+def test_why_a_replica_does_not_start_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Serve itself says only which deployments failed."""
+
+    class Overview:
+        message = 'The deployment failed to start 3 times in a row. Error:\nray::ServeReplica\n  File "server.py"\n'
+        deployments: ClassVar[dict[str, Any]] = {}
+
+    class Status:
+        applications: ClassVar[dict[str, Any]] = {}
+
+    failed = RuntimeError("Deploying application assay failed: Failed to update the deployments ['models'].")
+    monkeypatch.setattr(app.ray_serve, "status", Status)
+    assert app._reason(failed) == str(failed)
+    overview = Overview()
+    overview.message += "service.errors.ClusterError: replicas.gpus: 1 is reserved, but torch can use no GPU"
+    monkeypatch.setitem(Overview.deployments, "models", overview)
+    monkeypatch.setitem(Status.applications, app.NAME, overview)
+    assert app._reason(failed) == "replicas.gpus: 1 is reserved, but torch can use no GPU"

@@ -37,7 +37,7 @@ def test_the_command_line_wins() -> None:
     found = ServeSettings().listening("0.0.0.0", 9001)
     assert (found.http.host, found.http.port) == ("0.0.0.0", 9001)
     assert ServeSettings().listening(None, None) == ServeSettings()
-    with pytest.raises(SpecError, match="http.port: 70000 is not allowed"):
+    with pytest.raises(SpecError, match="http.port must be at most 65,535; it is 70,000"):
         ServeSettings().listening(None, 70000)
 
 
@@ -55,18 +55,18 @@ def test_which_addresses_are_public(host: str, public: bool) -> None:
     [
         ("htp: {}", "htp: unknown field (did you mean 'http'?)"),
         ("batching: {max_row: 3}", "batching.max_row: unknown field (did you mean 'max_rows'?)"),
-        ("queue: {ongoing: lots}", "queue.ongoing: 'lots' is not allowed"),
-        ("limits: {body_mb: '3'}", "limits.body_mb: '3' is not allowed"),
+        ("queue: {ongoing: lots}", "queue.ongoing must be a whole number; it is 'lots'"),
+        ("limits: {body_mb: '3'}", "limits.body_mb must be a number; it is '3'"),
         ("limits: {gmacs: 1e400}", "limits.gmacs"),
-        ("logging: {access: no}", "logging.access: must be true or false, not 'no'"),
+        ("logging: {access: no}", "logging.access must be true or false; it is 'no'"),
         ("replicas: {min: 3, max: 2}", "max must be at least 3, which is min; it is 2"),
         ("queue: {ongoing: 4}", "queue.ongoing must be above 4, which is limits.streams; it is 4"),
         ("http: {port: 1, port: 2}", "'port' is given twice"),
         ("keys: [{name: alice}]", "keys.0.hash: missing"),
-        ("keys: [{name: Alice, hash: x}]", "keys.0.name: 'Alice' is not allowed"),
-        ("keys: [{name: alice, hash: secret}]", "keys.0.hash: 'secret' is not allowed"),
+        ("keys: [{name: Alice, hash: x}]", "keys.0.name must "),
+        ("keys: [{name: alice, hash: secret}]", "keys.0.hash must "),
         (f"keys: [{ENTRY}, {ENTRY}]", "keys: 'alice' is given twice"),
-        (f"keys: [{ENTRY[:-1]}, burst: 0}}]", "keys.0.burst: 0 is not allowed"),
+        (f"keys: [{ENTRY[:-1]}, burst: 0}}]", "keys.0.burst must be at least 1; it is 0"),
         ("http: {tls: {certificate: c.pem}}", "http.tls.private_key: missing"),
         ("{haproxy: {}, http: {tls: {certificate: c.pem, private_key: k.pem}}}", "http.tls is for Serve's own proxy"),
         ("[1]", "a mapping of fields"),

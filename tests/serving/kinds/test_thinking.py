@@ -179,9 +179,9 @@ def test_a_maze_with_loops_is_answered_with_a_warning() -> None:
     [
         ({"iteration": 3}, "unknown parameter 'iteration' (did you mean 'iterations'?)"),
         ({"iterations": 0}, "must be a whole number from 1 to 10,000; it is 0"),
-        ({"iterations": 10_001}, "it is 10001"),
-        ({"iterations": 2.0}, "it is 2.0"),
-        ({"iterations": True}, "it is True"),
+        ({"iterations": 10_001}, "it is 10,001"),
+        ({"iterations": 2.0}, "it is 2"),
+        ({"iterations": True}, "it is true"),
         ({"iterations": "9"}, "it is '9'"),
         ({"exit": "confident"}, "did you mean 'confidence'"),
         ({"exit": 1}, "unknown rule 1"),
