@@ -103,7 +103,7 @@ def test_an_uploaded_image_has_its_label_and_target_in_parameters() -> None:
         work_of({"label": 3})
 
 
-def test_8_bits_may_undo_what_was_broken() -> None:
+def test_8_bits_may_undo_a_success() -> None:
     """A perturbation far below half a step of 8 bits vanishes in a PNG."""
 
     class Border(nn.Module):
