@@ -4,6 +4,8 @@ import importlib
 from collections.abc import Callable, Mapping
 from typing import TypeVar, cast
 
+from pydantic import AfterValidator
+
 from service.errors import InputError, unknown
 
 T = TypeVar("T", bound=Callable[..., object])
@@ -32,3 +34,16 @@ def resolve(name: str, builtins: Mapping[str, T | str], kind: str) -> T:
     if not callable(found):
         raise InputError(f"{kind} {name!r} cannot be called: it is a {type(found).__name__}")
     return cast(T, found)
+
+
+def name_of(builtins: Mapping[str, T | str], kind: str) -> AfterValidator:
+    """For the type of a field: Annotated[str, name_of(…)] takes the names that `resolve` does."""
+
+    def check(name: str) -> str:
+        try:
+            resolve(name, builtins, kind)
+        except InputError as error:
+            raise ValueError(str(error)) from error
+        return name
+
+    return AfterValidator(check)

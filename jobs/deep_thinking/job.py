@@ -22,6 +22,8 @@ from typing import Any, Self
 import torch
 from pydantic import Field, JsonValue, model_validator
 
+from jobs.common.models.cards import PublishingParams
+from jobs.common.models.fit import check_shape, first_pass
 from jobs.common.params import StudyParams
 from jobs.common.training.optimizers import device_of
 from jobs.deep_thinking import figures
@@ -80,14 +82,13 @@ class NetworkParams(StudyParams):
         return built_in | ({"max_iterations": iterations} if self.name.startswith("feed_forward") else {})
 
 
-class Params(StudyParams):
+class Params(PublishingParams):
     """One network, trained on one problem and tested beyond what it was trained on."""
 
     problem: ProblemParams = Field(ProblemParams(), description="the problem to solve")
     network: NetworkParams = Field(NetworkParams(), description="the network that solves it")
     training: TrainingParams = Field(TrainingParams(), description="what it learns from, and how")
     evaluation: EvaluationParams = Field(description="what it is tested on")
-    publish_as: str = Field("", description="name in the model store; default: made of the problem and the network")
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -111,14 +112,14 @@ class Params(StudyParams):
         return network(self.network.name, **self.network.arguments(solved.channels, self.training.iterations))
 
     @property
-    def model_name(self) -> str:
-        """Under which name the trained network is published."""
+    def name_parts(self) -> tuple[str, ...]:
         recall = "recall" if self.network.recall else "plain"
-        kind = recall if self.network.built_in else self.network.name.rpartition(":")[2]
-        feed_forward = "feed-forward-" * self.network.name.startswith("feed_forward")
-        progressive = "-progressive" * (self.training.alpha > 0)
-        name = f"{self.problem.name.rpartition(':')[2]}-{feed_forward}{kind}{progressive}"
-        return self.publish_as or name.replace("_", "-").lower()
+        return (
+            self.problem.name,
+            "feed_forward" if self.network.name.startswith("feed_forward") else "",
+            recall if self.network.built_in else self.network.name,
+            "progressive" if self.training.alpha > 0 else "",
+        )
 
 
 def run(params: Params, run: Run) -> None:
@@ -193,16 +194,10 @@ def show_solving(net: Thinker, solved: Problem, test: Difficulty, run: Run) -> N
 def _check_fit(net: Thinker, solved: Problem, size: int, name: str) -> None:
     """InputError, one sentence, unless the network answers an instance with two logits a position."""
     inputs, targets = solved.sample(size, 1, 0)
-    expected = (1, 2, *targets.shape[1:])
-    try:
-        with torch.no_grad():
-            logits, _ = net.eval()(inputs.to(device_of(net)), 1)
-        shape = tuple(logits.shape)
-    except (RuntimeError, TypeError, ValueError, IndexError) as error:
-        problem_said = f"{solved.name} ({solved.dimensions}-D, {solved.channels} channels)"
-        raise InputError(f"network {name!r} does not fit {problem_said}: {str(error).splitlines()[0]}") from error
-    if shape != expected:
-        raise InputError(f"network {name!r} answers {solved.name} with logits of shape {shape}, not {expected}")
+    data = f"{solved.name} ({solved.dimensions}-D, {solved.channels} channels)"
+    with first_pass(name, data):
+        logits, _ = net.eval()(inputs.to(device_of(net)), 1)
+    check_shape(logits, (1, 2, *targets.shape[1:]), name, data)
 
 
 def _curves(evaluations: Sequence[Evaluation]) -> list[dict[str, Any]]:

@@ -28,12 +28,11 @@ from pydantic import Field, model_validator
 
 from jobs.common.attacks import Ball
 from jobs.common.attacks.checks import check_ball
-from jobs.common.data.images import DATASETS, DataParams
+from jobs.common.data.images import DataParams
 from jobs.common.data.images.base import ImageSet
-from jobs.common.imports import resolve
-from jobs.common.models.classifier_params import ClassifierParams, check_fit
-from jobs.common.models.classifiers import ARCHITECTURES
-from jobs.common.params import StudyParams
+from jobs.common.models.cards import PublishingParams, classifier_card
+from jobs.common.models.classifier_params import ClassifierParams
+from jobs.common.models.fit import check_fit
 from jobs.free_training import figures
 from jobs.free_training.data import TrainingData
 from jobs.free_training.evaluation import EvaluationParams, evaluate
@@ -42,13 +41,13 @@ from jobs.free_training.methods.free import Free
 from jobs.free_training.threat import ThreatParams
 from jobs.free_training.training import TrainingParams, train
 from service.errors import InputError
-from service.models import CardDraft, TensorSpec
+from service.models import CardDraft
 from service.run import Run, Trial
 
 PLACEMENT = "shared_batches"
 
 
-class Params(StudyParams):
+class Params(PublishingParams):
     """One network, trained by one method and attacked afterwards."""
 
     data: DataParams = Field(DataParams(), description="the images to classify")
@@ -57,14 +56,11 @@ class Params(StudyParams):
     method: MethodParams = Field(Free(), description="how it is trained")
     training: TrainingParams = Field(TrainingParams(), description="what all methods share")
     evaluation: EvaluationParams = Field(EvaluationParams(), description="what the trained network is attacked with")
-    publish_as: str = Field("", description="name in the model store; default: made of data, network and method")
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        """What is named exists, and each part knows the threat. Whether network and data fit is seen at the start."""
+        """Each part knows the threat. Whether network and data fit is seen at the start."""
         try:
-            resolve(self.data.name, DATASETS, "data set")
-            resolve(self.network.name, ARCHITECTURES, "classifier")
             for epsilon in self.epsilons:
                 Ball(self.threat.norm, epsilon)
         except InputError as error:
@@ -86,11 +82,8 @@ class Params(StudyParams):
         return tuple(sorted({self.threat.epsilon, *self.evaluation.epsilons}))
 
     @property
-    def model_name(self) -> str:
-        """Under which name the trained network is published."""
-        data, network = (name.rpartition(":")[2] for name in (self.data.name, self.network.name))
-        label = self.method.label.replace(", ", "-").replace(" ", "-")
-        return self.publish_as or f"{data}-{network}-{label}".replace("_", "-").lower()
+    def name_parts(self) -> tuple[str, ...]:
+        return self.data.name, self.network.name, self.method.label
 
 
 def run(params: Params, run: Run) -> None:
@@ -200,21 +193,17 @@ def _curve(trial: Trial, label: str) -> figures.Curve:
 
 
 def _card(params: Params, images: ImageSet, metrics: dict[str, float]) -> CardDraft:
-    name = params.network.name
-    trained = f"{params.threat.norm} {params.threat.epsilon:.3g}" if params.method.adversarial else "no perturbation"
-    return CardDraft(
-        architecture=params.network.architecture,
-        arguments=params.network.arguments(images),
-        study="free_training",
-        task="classification",
-        inputs=(TensorSpec(name="images", datatype="FP32", shape=(-1, *images.shape)),),
-        outputs=(TensorSpec(name="logits", datatype="FP32", shape=(-1, len(images.classes))),),
-        settings={
-            "classes": list(images.classes),
-            "norm": params.threat.norm,
-            "epsilon": params.threat.epsilon if params.method.adversarial else 0.0,
-            "method": params.method.model_dump(mode="json"),
-        },
+    method, threat = params.method, params.threat
+    trained = f"{threat.norm} {threat.epsilon:.3g}" if method.adversarial else "no perturbation"
+    return classifier_card(
+        "free_training",
+        params.network,
+        images,
         metrics=metrics,
-        description=f"{images.name} by {name.rpartition(':')[2]}: {params.method.label} training, {trained}",
+        description=f": {method.label} training, {trained}",
+        settings={
+            "norm": threat.norm,
+            "epsilon": threat.epsilon if method.adversarial else 0.0,
+            "method": method.model_dump(mode="json"),
+        },
     )

@@ -7,8 +7,10 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from jobs.common.data.images import DataParams
-from jobs.common.data.images.base import ImageSet, Split
-from jobs.common.models.classifier_params import check_fit
+from jobs.common.data.images.base import ImageSet
+from jobs.common.data.sets import Split
+from jobs.common.models.cards import classifier_card
+from jobs.common.models.fit import check_fit
 from jobs.common.models.network_params import StoredNetwork, TrainedNetwork
 from jobs.common.models.weights import check_finite, tensors
 from jobs.common.training.supervised import Training, train
@@ -16,7 +18,7 @@ from jobs.loss_landscape.files.weights_file import load_weights
 from jobs.loss_landscape.network_params import NetworkFile, NetworkParams
 from jobs.loss_landscape.params import Params
 from jobs.loss_landscape.surface.plain import mean_scores, whole_set
-from service.models import CardDraft, TensorSpec
+from service.models import CardDraft
 from service.run import Run
 
 
@@ -115,15 +117,11 @@ def scored_and_saved(centre: LandscapeNetwork, params: Params, run: Run) -> Land
 
 def _card(params: Params, images: ImageSet, recorded: dict[Split, float], metrics: dict[str, float]) -> CardDraft:
     assert isinstance(params.network, TrainedNetwork)
-    classifier = params.network.classifier
-    return CardDraft(
-        architecture=classifier.architecture,
-        arguments=classifier.arguments(images),
-        study="loss_landscape",
-        task="classification",
-        inputs=(TensorSpec(name="images", datatype="FP32", shape=(-1, *images.shape)),),
-        outputs=(TensorSpec(name="logits", datatype="FP32", shape=(-1, len(images.classes))),),
-        settings={"classes": list(images.classes), "data": params.data.name, "losses": recorded},
+    return classifier_card(
+        "loss_landscape",
+        params.network.classifier,
+        images,
         metrics=metrics,
-        description=f"{images.name} by {classifier.name.rpartition(':')[2]}, {params.network.training.epochs} epochs",
+        description=f", {params.network.training.epochs} epochs",
+        settings={"data": params.data.name, "losses": recorded},
     )

@@ -4,12 +4,11 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from jobs.common.data.images import DATASETS, DataParams
-from jobs.common.data.images.base import Split
+from jobs.common.data.images import DataParams
+from jobs.common.data.sets import Split
 from jobs.common.imports import resolve
-from jobs.common.models.classifiers import ARCHITECTURES
-from jobs.common.models.network_params import StoredNetwork, TrainedNetwork
-from jobs.common.params import StudyParams
+from jobs.common.models.cards import PublishingParams
+from jobs.common.models.network_params import TrainedNetwork
 from jobs.loss_landscape.curvature.map import CurvatureParams
 from jobs.loss_landscape.network_params import CENTRE, NetworkParams
 from jobs.loss_landscape.planes.plane_params import ModelPlane, PlaneParams, RandomPlane, TrajectoryPlane
@@ -20,7 +19,7 @@ from jobs.loss_landscape.surface.refinement import RefinementParams
 from service.errors import FieldError, InputError
 
 
-class Params(StudyParams):
+class Params(PublishingParams):
     """A network, a line or a plane through its weights, and the images that the loss is the mean over."""
 
     network: NetworkParams = Field(TrainedNetwork(), description="the network at the centre")
@@ -42,17 +41,12 @@ class Params(StudyParams):
     export: tuple[Literal["h5", "vtp"], ...] = Field(
         (), description="also as files: h5 of the released code of Li et al. 2018, vtp for ParaView"
     )
-    publish_as: str = Field("", description="name of a network trained here in the model store; default: made of both")
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
         """What is named exists, and the parts know each other."""
         try:
-            resolve(self.data.name, DATASETS, "data set")
             resolve(self.evaluation.loss, LOSSES, "loss")
-            for each in self.networks.values():
-                if not isinstance(each, StoredNetwork):
-                    resolve(each.classifier.name, ARCHITECTURES, "classifier")
         except InputError as error:
             raise ValueError(str(error)) from error
         plane, grid = self.plane, self.grid
@@ -78,8 +72,7 @@ class Params(StudyParams):
         return networks
 
     @property
-    def model_name(self) -> str:
-        """Under which name a network trained here is published."""
-        assert isinstance(self.network, TrainedNetwork)
-        data, network = (name.rpartition(":")[2] for name in (self.data.name, self.network.classifier.name))
-        return self.publish_as or f"{data}-{network}-landscape".replace("_", "-").lower()
+    def name_parts(self) -> tuple[str, ...]:
+        if not isinstance(self.network, TrainedNetwork):
+            return ()
+        return self.data.name, self.network.classifier.name, "landscape"

@@ -3,12 +3,13 @@
 from torch import nn
 
 from jobs.common.data.images.base import ImageSet
-from jobs.common.models.classifier_params import check_fit
+from jobs.common.models.cards import classifier_card
+from jobs.common.models.fit import check_fit
 from jobs.common.models.network_params import TrainedNetwork
 from jobs.common.training.supervised import Training, train
 from jobs.poison_frogs.params import Params
 from jobs.poison_frogs.victims.heads import HeadParams
-from service.models import CardDraft, TensorSpec
+from service.models import CardDraft
 from service.run import Run
 
 
@@ -40,15 +41,11 @@ def train_networks(run: Run, params: Params) -> list[nn.Module]:
 
 def card(params: Params, images: ImageSet, metrics: dict[str, float]) -> CardDraft:
     assert isinstance(params.network, TrainedNetwork)
-    classifier = params.network.classifier
-    return CardDraft(
-        architecture=classifier.architecture,
-        arguments=classifier.arguments(images),
-        study="poison_frogs",
-        task="classification",
-        inputs=(TensorSpec(name="images", datatype="FP32", shape=(-1, *images.shape)),),
-        outputs=(TensorSpec(name="logits", datatype="FP32", shape=(-1, len(images.classes))),),
-        settings={"classes": list(images.classes), "data": params.data.name},
+    return classifier_card(
+        "poison_frogs",
+        params.network.classifier,
+        images,
         metrics=metrics,
-        description=f"{images.name} by {classifier.name.rpartition(':')[2]}, clean: what poisons were crafted for",
+        description=", clean: what poisons were crafted for",
+        settings={"data": params.data.name},
     )

@@ -4,24 +4,20 @@ from typing import Annotated, Self
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
-from jobs.common.data.images import DATASETS, DataParams
-from jobs.common.imports import resolve
-from jobs.common.models.classifier_params import ClassifierParams
-from jobs.common.models.classifiers import ARCHITECTURES
+from jobs.common.data.images import DataParams
+from jobs.common.models.cards import PublishingParams
 from jobs.common.models.network_params import PublishedNetwork, StoredNetwork, TrainedNetwork
-from jobs.common.params import StudyParams
 from jobs.poison_frogs.defences.filters import DefenceParams
 from jobs.poison_frogs.poisons.recipes import AttackParams, Paper, Recipe, RetryParams
 from jobs.poison_frogs.targets.benchmark import SetupsParams
 from jobs.poison_frogs.targets.selection import BaseParams, PairParams, TargetParams
 from jobs.poison_frogs.victims.heads import HeadParams
 from jobs.poison_frogs.victims.networks import ScratchParams, VictimParams
-from service.errors import InputError
 
 Name = Annotated[str, StringConstraints(pattern="^[a-z][a-z0-9_]{0,31}$")]
 
 
-class Params(StudyParams):
+class Params(PublishingParams):
     """A network, targets and bases, how poisons are made, and who learns from them."""
 
     data: DataParams = Field(DataParams(), description="the images; targets and bases are of the test split")
@@ -55,7 +51,6 @@ class Params(StudyParams):
     batch: int = Field(64, ge=1, le=10_000, description="poisons that are crafted at once, at most")
     export: bool = Field(False, description="the poisons of each target as PNG and JSON")
     show: int = Field(6, ge=0, le=16, description="poisons in the picture; 0: no picture")
-    publish_as: str = Field("", description="name of a network trained here in the model store; default: made of both")
 
     @field_validator("poisons")
     @classmethod
@@ -69,13 +64,7 @@ class Params(StudyParams):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        """What is named exists, and the parts know each other."""
-        try:
-            resolve(self.data.name, DATASETS, "data set")
-            for each in self.classifiers:
-                resolve(each.name, ARCHITECTURES, "classifier")
-        except InputError as error:
-            raise ValueError(str(error)) from error
+        """The parts know each other."""
         if bool(self.pairs) == (self.setups is not None):
             raise ValueError("pairs: name either pairs of classes or the setups of a benchmark")
         if self.setups is not None:
@@ -128,15 +117,7 @@ class Params(StudyParams):
             )
 
     @property
-    def classifiers(self) -> list[ClassifierParams]:
-        """All that are built here."""
-        own = [self.network.classifier] if isinstance(self.network, TrainedNetwork) else []
-        scratch = [each.classifier for each in self.victims.values() if isinstance(each, ScratchParams)]
-        return own + [each for each in scratch if each is not None]
-
-    @property
-    def model_name(self) -> str:
-        """Under which name a network trained here is published."""
-        assert isinstance(self.network, TrainedNetwork)
-        data, network = (name.rpartition(":")[2] for name in (self.data.name, self.network.classifier.name))
-        return self.publish_as or f"{data}-{network}-frogs".replace("_", "-").lower()
+    def name_parts(self) -> tuple[str, ...]:
+        if not isinstance(self.network, TrainedNetwork):
+            return ()
+        return self.data.name, self.network.classifier.name, "frogs"

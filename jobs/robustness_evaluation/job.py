@@ -24,9 +24,9 @@ import torch
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from jobs.common.attacks import AttackParams, AutoAttack, Ball, Norm
-from jobs.common.data.images import DATASETS, DataParams
-from jobs.common.data.images.base import ImageSet, Part, Split
-from jobs.common.imports import resolve
+from jobs.common.data.images import DataParams
+from jobs.common.data.images.base import ImageSet, Part
+from jobs.common.data.sets import Split
 from jobs.common.models.network_params import StoredNetwork
 from jobs.common.params import StudyParams
 from jobs.robustness_evaluation import figures, slices, tables
@@ -70,9 +70,8 @@ class Params(StudyParams):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        """What is named exists, every epsilon is one of the norm, and every attack knows the norm."""
+        """Every epsilon is one of the norm, and every attack knows the norm."""
         try:
-            resolve(self.data.name, DATASETS, "data set")
             for epsilon in self.epsilons:
                 Ball(self.norm, epsilon)
         except InputError as error:
@@ -99,7 +98,7 @@ def run(params: Params, run: Run) -> None:
     model = params.network.load(run)
     model.check_task("classification")
     images = params.images()
-    subject = slices.Subject(model.network, images, params.norm)
+    subject = slices.Subject(model.name, model.network, images, params.norm)
     slices.check(subject, list(params.attacks.values()), params.epsilons)
     spans = slices.spans(len(images), params.slice)
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from jobs.common.attacks import Attack, AttackParams, Ball, Goal, Norm, Search
 from jobs.common.attacks.checks import check_ball, check_batch, check_classes, check_evaluation_mode
 from jobs.common.data.images.base import ImageSet
+from jobs.common.models.fit import described, first_pass
 from service.errors import InputError
 from service.run import reserved_device
 
@@ -26,6 +27,8 @@ Span = tuple[int, int]  # the first image of a slice, and the first after it
 class Subject:
     """What all cells share: the network in evaluation mode, the images, and the norm of the balls around them."""
 
+    name: str
+    """of the network"""
     network: nn.Module
     images: ImageSet
     norm: Norm
@@ -42,14 +45,11 @@ def check(subject: Subject, attacks: Sequence[Attack], epsilons: Sequence[float]
     check_batch(images, labels, None)
     network = subject.network
     check_evaluation_mode(network)
-    try:
+    with first_pass(subject.name, described(subject.images)):
         logits = Search(network, images, Goal(labels), Ball(subject.norm, epsilons[0])).clean_logits
-    except (RuntimeError, ValueError, IndexError) as error:
-        channels, height, width = subject.images.shape
-        shape = f"{subject.images.name} ({channels} channel{'s' * (channels > 1)} of {height}x{width})"
-        raise InputError(f"the model does not fit {shape}: {str(error).splitlines()[0]}") from error
     if logits.shape[1] < (known := len(subject.images.classes)):
-        raise InputError(f"the model has {logits.shape[1]} classes, but {subject.images.name} has {known}")
+        data = f"{known}, the number of classes of {subject.images.name}"
+        raise InputError(f"network {subject.name!r} must have at least {data}; it has {logits.shape[1]}")
     for attack in attacks:
         check_classes(attack.kind, logits.shape[1], attack.fewest_classes(False))
         for epsilon in epsilons:

@@ -26,16 +26,15 @@ from typing import Any, Self
 from pydantic import Field, model_validator
 from torch import nn
 
-from jobs.common.data.masks import DATASETS, DataParams
+from jobs.common.data.masks import DataParams
 from jobs.common.data.masks.base import MOST_CLASSES, SegmentationSet
-from jobs.common.imports import resolve
 from jobs.common.metrics.segmentation import IGNORE, scores
+from jobs.common.models.cards import PublishingParams
 from jobs.common.params import StudyParams
 from jobs.stacked_unets import estimation, figures
 from jobs.stacked_unets.data import TrainingData
 from jobs.stacked_unets.evaluation import evaluate, gains, unets, without
 from jobs.stacked_unets.network_params import NetworkParams, check_fit
-from jobs.stacked_unets.networks import ARCHITECTURES
 from jobs.stacked_unets.prediction import PredictionParams, predict
 from jobs.stacked_unets.training import TrainingParams, train
 from service.errors import InputError
@@ -59,32 +58,24 @@ class EvaluationParams(StudyParams):
 PLACEMENT = "shared_batches"
 
 
-class Params(StudyParams):
+class Params(PublishingParams):
     """One network, trained on one data set and measured."""
 
     data: DataParams = Field(DataParams(), description="the images to segment")
     network: NetworkParams = Field(NetworkParams(), description="the network")
     training: TrainingParams = Field(TrainingParams(), description="how it is trained")
     evaluation: EvaluationParams = Field(EvaluationParams(), description="how it is measured")
-    publish_as: str = Field("", description="name in the model store; default: made of data and network")
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        """What is named exists. Whether network and data fit is seen at the start."""
-        try:
-            resolve(self.data.name, DATASETS, "data set")
-            resolve(self.network.name, ARCHITECTURES, "segmentation network")
-        except InputError as error:
-            raise ValueError(str(error)) from error
+        """Only what the network has is asked for. Whether network and data fit is seen at the start."""
         if self.evaluation.output_strides and not self.network.name.startswith("sunet"):
             raise ValueError(f"evaluation.output_strides: {self.network.name!r} has no other output strides")
         return self
 
     @property
-    def model_name(self) -> str:
-        """Under which name the trained network is published."""
-        names = (name.rpartition(":")[2] for name in (self.data.name, self.network.name))
-        return self.publish_as or "-".join(names).replace("_", "-").lower()
+    def name_parts(self) -> tuple[str, ...]:
+        return self.data.name, self.network.name
 
 
 def run(params: Params, run: Run) -> None:

@@ -1,11 +1,13 @@
 """The network that segments, as a section of a study's parameters, and where its backbone's weights come from."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field, JsonValue
 from torch import nn
 
+from jobs.common.imports import name_of
+from jobs.common.models.fit import check_shape, first_pass
 from jobs.common.models.reference import ModelReference, ReferredModel
 from jobs.common.params import StudyParams
 from jobs.common.training.optimizers import device_of
@@ -17,7 +19,7 @@ from service.run import Run
 class NetworkParams(StudyParams):
     """The network."""
 
-    name: str = Field(
+    name: Annotated[str, name_of(ARCHITECTURES, "segmentation network")] = Field(
         "sunet_tiny",
         description=f"{', '.join(ARCHITECTURES)}, or an import path mypackage.module:build, which is called with "
         "classes, channels and the options",
@@ -92,13 +94,7 @@ def _normalisation(network: nn.Module) -> tuple[str, list[Any]]:
 
 def check_fit(network: nn.Module, classes: int, name: str) -> None:
     """InputError, one sentence, unless the network gives every pixel of an image of 64x48 logits of the classes."""
-    expected = (1, classes, 64, 48)
-    try:
-        with torch.no_grad():
-            logits = network.eval()(torch.zeros(1, 3, 64, 48, device=device_of(network)))
-    except (RuntimeError, ValueError, IndexError) as error:
-        said = str(error).splitlines()[0]
-        raise InputError(f"segmentation network {name!r} does not run on an image of 64x48: {said}") from error
-    if tuple(getattr(logits, "shape", ())) != expected:
-        found = tuple(getattr(logits, "shape", ())) or type(logits).__name__
-        raise InputError(f"segmentation network {name!r} answers an image of 64x48 with {found}, not {expected}")
+    data = "an image of 64x48"
+    with first_pass(name, data):
+        logits = network.eval()(torch.zeros(1, 3, 64, 48, device=device_of(network)))
+    check_shape(logits, (1, classes, 64, 48), name, data)

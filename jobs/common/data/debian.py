@@ -12,7 +12,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs.common.data.images.base import default_folder
+from jobs.common.data.sets import default_folder
 
 
 @dataclass(frozen=True)

@@ -211,7 +211,7 @@ def test_networks_and_images_that_do_not_fit_are_refused(make_run):
     with pytest.raises(InputError, match="images must be at most 200, the number of images of digits; it is 201"):
         run(params(images=201), make_run("a"))
     wide = {**TRAINED, "classifier": {"name": "digits_net", "options": {"classes": 3}}}
-    with pytest.raises(InputError, match=r"logits of shape \(1, 3\), not \(1, 10\)"):
+    with pytest.raises(InputError, match=r"logits of shape \(1, 10\); they are \(1, 3\)"):
         run(params(network=wide), make_run("b"))
 
 

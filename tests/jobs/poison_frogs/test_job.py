@@ -83,7 +83,7 @@ def test_one_poison_takes_its_target_where_features_are_frozen(make_run):
     assert exported.bases == (poisons[0]["base"],) and exported.labels == (8,) and exported.base_split == "test"
     listed = {path for path in handle.written.artefacts if path.startswith("files/poisons/")}
     assert len(listed) == 10 * 3, "a target, a poison and an index each are artefacts of the run"
-    staged = decode(handle.folder.read("models/digits-small-frogs.safetensors"))
+    staged = decode(handle.folder.read("models/digits-digits-16-net-frogs.safetensors"))
     assert staged["draft"]["study"] == "poison_frogs"
     (warning,) = table(handle.folder, "warnings")
     assert warning["warning"].startswith("bound: a penalty of 1 keeps a head")
@@ -213,7 +213,7 @@ def test_a_stored_network_is_attacked_in_what_its_head_is_not(make_run, tmp_path
     any_two = {"count": 2, "only_correct": False}
     run(params(network={"kind": "model", "name": "net"}, targets=any_two, victims=loose), handle)
     assert handle.metrics["flipped"] == 1
-    with pytest.raises(InputError, match=r"logits of shape \(1, 7\), not \(1, 10\)"):
+    with pytest.raises(InputError, match=r"logits of shape \(1, 10\); they are \(1, 7\)"):
         run(params(network={"kind": "model", "name": "net"}, victims={"tuned": TUNED}), make_run("b"))
 
 

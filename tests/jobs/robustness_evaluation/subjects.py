@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from jobs.common.data.images.base import Pixels, Source, Split
+from jobs.common.data.images.base import Pixels, Source
+from jobs.common.data.sets import Split
 from tests.jobs.common.attacks.linear import LinearDigits
 
 DIGITS = LinearDigits()

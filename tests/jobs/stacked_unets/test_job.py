@@ -152,9 +152,9 @@ def test_a_unet_that_is_left_out_adds_nothing_and_is_back_afterwards() -> None:
 
 
 def test_networks_that_do_not_segment_are_refused() -> None:
-    with pytest.raises(InputError, match=r"answers an image of 64x48 with \(1, 5\), not \(1, 5, 64, 48\)"):
+    with pytest.raises(InputError, match=r"shape \(1, 5, 64, 48\); they are \(1, 5\)"):
         check_fit(classifier("sunet_tiny", classes=5), 5, "x")
-    with pytest.raises(InputError, match="does not run on an image of 64x48"):
+    with pytest.raises(InputError, match="does not fit an image of 64x48"):
         check_fit(torch.nn.Linear(3, 3), 5, "x")
 
 

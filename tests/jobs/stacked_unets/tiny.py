@@ -4,7 +4,8 @@ import torch
 from torch import nn
 
 from jobs.common.data.masks.augmentation import JointAugmentationParams
-from jobs.common.data.masks.base import Pairs, Source, Split
+from jobs.common.data.masks.base import Pairs, Source
+from jobs.common.data.sets import Split
 from jobs.common.metrics.segmentation import IGNORE
 from jobs.common.training.optimizers import CosineDecay, OptimizerParams
 from jobs.stacked_unets.networks import segmenter

@@ -1,13 +1,14 @@
 """Labelled images that the studies use, by name. Another set is another module here and another line in DATASETS."""
 
 from collections.abc import Callable
+from typing import Annotated
 
 import torch
 from pydantic import Field
 
-from jobs.common.data.batches import permutation
-from jobs.common.data.images.base import ImageSet, Part, Source, Split
-from jobs.common.imports import resolve
+from jobs.common.data.images.base import ImageSet, Part, Source
+from jobs.common.data.sets import LimitParams, Split, check_parts
+from jobs.common.imports import name_of, resolve
 from service.errors import InputError
 
 # import paths: torchvision, which some of them need, takes a second to load
@@ -26,19 +27,14 @@ DATASETS = {
 }
 
 
-class DataParams(Source):
+class DataParams(Source, LimitParams):
     """The images that a network learns to classify."""
 
-    name: str = Field(
+    name: Annotated[str, name_of(DATASETS, "data set")] = Field(
         "digits",
         description="digits, digits_16, mnist_5k, photo_patches (inside packages); fashion_mnist, mnist, cifar10, "
         "cifar100, svhn, image_folder, imagenet (on disk); or an import path mypackage.module:build, called with split "
         "and source",
-    )
-    train_limit: int | None = Field(None, ge=1, description="images to train with, of a shuffled set; none: all")
-    test_limit: int | None = Field(None, ge=1, description="images to test with, of a shuffled set; none: all")
-    limit_seed: int = Field(
-        0, ge=0, lt=2**63, description="seed of the shuffle that decides which images a limit keeps"
     )
 
     def load(self, split: Split) -> ImageSet:
@@ -47,19 +43,12 @@ class DataParams(Source):
         images = build(split, self)
         if ":" in self.name:
             _check(self.name, images)
-        limit = self.train_limit if split == "train" else self.test_limit
-        if limit is None:
-            return images
-        if limit > len(images):
-            raise InputError(f"{split}_limit: {limit} images asked, {self.name} has {len(images)}")
-        return Part(images, permutation(len(images), self.limit_seed)[:limit])
+        return self.limited(images, split, Part)
 
 
 def _check(name: str, images: ImageSet) -> None:
     """InputError if a set of the user's own is not as an ImageSet is."""
-    parts = ("name", "classes", "shape", "labels", "digest", "images", "__len__")
-    if lacking := [part for part in parts if not hasattr(images, part)]:
-        raise InputError(f"data set {name!r} lacks {', '.join(lacking)}")
+    check_parts(name, images, ("name", "classes", "shape", "labels", "digest", "images", "__len__"))
     labels, count = images.labels, len(images)
     if not isinstance(labels, torch.Tensor) or labels.dtype != torch.int64 or labels.shape != (count,) or not count:
         raise InputError(f"data set {name!r}: the labels are not one int64 for each of its {count} images")

@@ -12,8 +12,9 @@ from torch import Tensor
 from torchvision import datasets
 from torchvision.datasets.utils import download_and_extract_archive
 
-from jobs.common.data.images.base import Pixels, Source, Split
+from jobs.common.data.images.base import Pixels, Source
 from jobs.common.data.plain_pickle import read_pickle
+from jobs.common.data.sets import Split
 from service.errors import InputError
 
 SHAPE = (3, 32, 32)

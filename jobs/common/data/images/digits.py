@@ -9,7 +9,9 @@ import torch
 from torch.nn import functional
 
 from jobs.common.data.batches import permutation
-from jobs.common.data.images.base import Pixels, Source, Split, packaged
+from jobs.common.data.images.base import Pixels, Source
+from jobs.common.data.packaged import packaged
+from jobs.common.data.sets import Split
 from service.errors import InputError
 
 CLASSES = tuple("0123456789")

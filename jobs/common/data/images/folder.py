@@ -22,7 +22,8 @@ from torch import Tensor
 from torchvision.datasets import ImageFolder
 
 from jobs.common.data.image_files import centre, decode
-from jobs.common.data.images.base import Source, Split
+from jobs.common.data.images.base import Source
+from jobs.common.data.sets import Split
 from service.errors import InputError
 
 FOLDERS = {"train": ("train",), "test": ("val", "test")}

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torchvision import datasets
 
-from jobs.common.data.images.base import Pixels, Source, Split
+from jobs.common.data.images.base import Pixels, Source
+from jobs.common.data.sets import Split
 from service.errors import InputError
 
 UNSIGNED_BYTE = 8

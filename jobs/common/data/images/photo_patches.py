@@ -13,7 +13,9 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from jobs.common.data.images.base import Pixels, Source, Split, packaged
+from jobs.common.data.images.base import Pixels, Source
+from jobs.common.data.packaged import packaged
+from jobs.common.data.sets import Split
 
 PHOTOGRAPHS = {
     "astronaut": "astronaut.png",

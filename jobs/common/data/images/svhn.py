@@ -6,7 +6,8 @@ from scipy.io import loadmat
 from torchvision import datasets
 from torchvision.datasets.utils import download_url
 
-from jobs.common.data.images.base import Pixels, Source, Split
+from jobs.common.data.images.base import Pixels, Source
+from jobs.common.data.sets import Split
 from service.errors import InputError
 
 CLASSES = tuple("0123456789")

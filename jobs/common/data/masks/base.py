@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -14,41 +14,29 @@ from pydantic import Field
 from torch import Tensor
 
 from jobs.common.data.image_files import decode
-from jobs.common.data.images.base import default_folder
+from jobs.common.data.sets import DataSet, FolderParams, Subset
 from jobs.common.metrics.segmentation import IGNORE
-from jobs.common.params import StudyParams
 from service.errors import InputError
 
-Split = Literal["train", "test"]
 Colour = tuple[int, int, int]
 MOST_CLASSES = IGNORE  # labels are bytes
 
 
-class SegmentationSet(Protocol):
+class SegmentationSet(DataSet, Protocol):
     """Colour images of any size, each with a map of labels."""
 
-    name: str
-    classes: tuple[str, ...]
-    """names, by label"""
     palette: tuple[Colour, ...]
     """of each class in pictures: red, green, blue, 0 to 255"""
     in_memory: bool
     """whether a pair costs next to nothing"""
 
-    def __len__(self) -> int: ...
-
-    @property
-    def digest(self) -> str:
-        """Tells the content from any other: for provenance."""
-
     def pair(self, index: int) -> tuple[Tensor, Tensor]:
         """An image uint8 (3, height, width), and its labels uint8 (height, width) in 0..len(classes)-1 or IGNORE."""
 
 
-class Source(StudyParams):
-    """Where a data set lies, and what it does not say of itself."""
+class Source(FolderParams):
+    """Where a set of images with masks lies, and what it does not say of itself."""
 
-    root: str | None = Field(None, description="folder of a set that lies on disk; none: ASSAY_DATA, else .data here")
     side: int = Field(64, ge=16, le=1024, description="of images that are made or cut out of a mosaic, in pixels")
     classes: tuple[str, ...] = Field(
         (), max_length=MOST_CLASSES, description="names by label, of a folder of images and masks"
@@ -56,10 +44,6 @@ class Source(StudyParams):
     colours: tuple[str, ...] = Field(
         (), description="of each class in its masks, if these are RGB: e.g. ['#000000', '#ff0000']; none: indices"
     )
-
-    @property
-    def folder(self) -> Path:
-        return default_folder() if self.root is None else Path(self.root).expanduser()
 
 
 class Pairs:
@@ -132,30 +116,18 @@ class Files:
         return image, labels
 
 
-class Part:
+class Part(Subset):
     """Some images of a set."""
 
     def __init__(self, whole: SegmentationSet, indices: Tensor) -> None:
         """indices: int64 (k,)."""
-        self.name, self.classes, self.palette, self.in_memory = (
-            whole.name,
-            whole.classes,
-            whole.palette,
-            whole.in_memory,
-        )
-        self._whole, self._indices = whole, indices
-
-    def __len__(self) -> int:
-        return len(self._indices)
-
-    @cached_property
-    def digest(self) -> str:
-        digest = hashlib.sha256(self._whole.digest.encode())
-        digest.update(self._indices.contiguous().numpy().data)
-        return digest.hexdigest()
+        super().__init__(whole, indices)
+        self.palette: tuple[Colour, ...] = whole.palette
+        self.in_memory: bool = whole.in_memory
 
     def pair(self, index: int) -> tuple[Tensor, Tensor]:
-        return self._whole.pair(int(self._indices[index]))
+        image, labels = self.whole.pair(int(self.indices[index]))
+        return image, labels
 
 
 def palette(count: int) -> tuple[Colour, ...]:

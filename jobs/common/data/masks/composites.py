@@ -15,7 +15,8 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from jobs.common.data.images.photo_patches import COLUMNS, PHOTOGRAPHS, photograph
-from jobs.common.data.masks.base import Pairs, Source, Split, palette
+from jobs.common.data.masks.base import Pairs, Source, palette
+from jobs.common.data.sets import Split
 from jobs.common.metrics.segmentation import IGNORE
 from service.errors import InputError
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from PIL import ImageColor
 
-from jobs.common.data.masks.base import Colour, Files, Source, Split, palette
+from jobs.common.data.masks.base import Colour, Files, Source, palette
 from jobs.common.data.masks.mask_files import check_colours, read_mask
+from jobs.common.data.sets import Split
 from service.errors import InputError
 
 FOLDERS: dict[Split, tuple[str, ...]] = {"train": ("train",), "test": ("val", "test")}

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 from torchvision import datasets
 
-from jobs.common.data.masks.base import Files, Source, Split
+from jobs.common.data.masks.base import Files, Source
 from jobs.common.data.masks.mask_files import read_mask
+from jobs.common.data.sets import Split
 from jobs.common.metrics.segmentation import IGNORE
 from service.errors import InputError
 

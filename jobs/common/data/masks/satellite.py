@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from jobs.common.data.images.base import packaged
-from jobs.common.data.masks.base import Pairs, Source, Split
+from jobs.common.data.masks.base import Pairs, Source
+from jobs.common.data.packaged import packaged
+from jobs.common.data.sets import Split
 from service.errors import InputError
 
 CLASSES = ("ocean", "land", "inland water")

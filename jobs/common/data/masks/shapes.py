@@ -3,7 +3,8 @@
 import numpy as np
 import torch
 
-from jobs.common.data.masks.base import Pairs, Source, Split
+from jobs.common.data.masks.base import Pairs, Source
+from jobs.common.data.sets import Split
 
 CLASSES = ("background", "disc", "square", "triangle")
 PALETTE = ((0, 0, 0), (86, 180, 233), (230, 159, 0), (0, 158, 115))

@@ -8,7 +8,9 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from jobs.common.data.images import DATASETS, DataParams
-from jobs.common.data.images.base import Pixels, Source, Split, packaged
+from jobs.common.data.images.base import Pixels, Source
+from jobs.common.data.packaged import packaged
+from jobs.common.data.sets import Split
 from service.errors import InputError
 
 
@@ -33,7 +35,7 @@ def _all(images: object) -> Tensor:
 
 
 def test_a_limit_over_the_size_of_the_set_is_refused() -> None:
-    with pytest.raises(InputError, match="test_limit: 501 images asked, digits has 500"):
+    with pytest.raises(InputError, match="data.test_limit must be at most 500, the number of examples of digits"):
         DataParams(name="digits", test_limit=501).load("test")
 
 
@@ -68,7 +70,7 @@ def test_folders_need_a_root() -> None:
 
 
 def test_unknown_names_suggest_the_nearest() -> None:
-    with pytest.raises(InputError, match="unknown data set 'cifar_10' .did you mean 'cifar10'"):
+    with pytest.raises(ValueError, match="unknown data set 'cifar_10' .did you mean 'cifar10'"):
         DataParams(name="cifar_10").load("train")
 
 

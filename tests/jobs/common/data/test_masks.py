@@ -118,7 +118,7 @@ def test_folders_that_do_not_fit_are_said(tmp_path: Path) -> None:
         load(colours=("red", "blue")).load("train")
     with pytest.raises(InputError, match="needs root, the folder that holds train and val, and the names"):
         load(classes=()).load("train")
-    with pytest.raises(InputError, match="train_limit: 9 images asked, mask_folder has 3"):
+    with pytest.raises(InputError, match="data.train_limit must be at most 3, the number of examples of mask_f"):
         load(train_limit=9).load("train")
     saved(tmp_path / "train/masks", Image.fromarray(LABELS).resize((8, 6), 0), "1.png")
     with pytest.raises(InputError, match=r"mask '.*1.png' is 8x6, but its image is 4x3"):
@@ -243,7 +243,7 @@ def test_composites_say_what_they_need(tmp_path: Path) -> None:
 
 
 def test_names_and_palettes() -> None:
-    with pytest.raises(InputError, match="unknown data set 'satelite'.*satellite"):
+    with pytest.raises(ValueError, match="unknown data set 'satelite'.*satellite"):
         DataParams(name="satelite").load("train")
     with pytest.raises(InputError, match="lacks name, classes, palette"):
         DataParams(name="tests.jobs.common.data.test_masks:unfit").load("train")

@@ -10,8 +10,8 @@ import torch
 from sklearn.datasets import load_digits
 
 from jobs.common.data.images import DataParams
-from jobs.common.data.images.base import packaged
 from jobs.common.data.images.photo_patches import PHOTOGRAPHS, cut, photograph, reduce
+from jobs.common.data.packaged import packaged
 
 
 def test_digits_are_those_of_scikit_learn() -> None:

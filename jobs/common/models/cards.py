@@ -1,0 +1,64 @@
+"""Trained networks in the model store: their names, checked before anything is trained, and their cards."""
+
+import re
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any, Self
+
+from pydantic import Field, model_validator
+
+from jobs.common.data.images.base import ImageSet
+from jobs.common.models.classifier_params import ClassifierParams
+from jobs.common.params import StudyParams
+from service.errors import FieldError
+from service.models import NAME, CardDraft, TensorSpec
+
+
+class PublishingParams(StudyParams):
+    """Base of the parameters of a study that saves a network."""
+
+    publish_as: str = Field("", description="name of the network in the model store; default: made of its parts")
+
+    @property
+    @abstractmethod
+    def name_parts(self) -> tuple[str, ...]:
+        """What the default name is made of, such as the data set and the architecture; empty if nothing is saved."""
+
+    @property
+    def model_name(self) -> str:
+        """Under which name the network is saved."""
+        parts = (part.rpartition(":")[2] for part in self.name_parts if part)
+        return self.publish_as or re.sub(r", | |_", "-", "-".join(parts)).lower()
+
+    @model_validator(mode="after")
+    def _can_be_published(self) -> Self:
+        if (self.publish_as or self.name_parts) and not NAME.fullmatch(self.model_name):
+            raise FieldError("publish_as", "be up to 63 lower-case letters, digits, dots and dashes", self.model_name)
+        return self
+
+
+def classifier_card(
+    study: str,
+    network: ClassifierParams,
+    images: ImageSet,
+    *,
+    metrics: dict[str, float],
+    description: str,
+    settings: Mapping[str, Any],
+) -> CardDraft:
+    """What serving needs to know of a classifier.
+
+    images: of the kind that it was trained on, which say the input and the classes. description: what is special about
+    it, after the names of data and network. settings: what the study says besides the classes, as JSON.
+    """
+    return CardDraft(
+        architecture=network.architecture,
+        arguments=network.arguments(images),
+        study=study,
+        task="classification",
+        inputs=(TensorSpec(name="images", datatype="FP32", shape=(-1, *images.shape)),),
+        outputs=(TensorSpec(name="logits", datatype="FP32", shape=(-1, len(images.classes))),),
+        settings={"classes": list(images.classes), **settings},
+        metrics=metrics,
+        description=f"{images.name} by {network.name.rpartition(':')[2]}{description}",
+    )
