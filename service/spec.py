@@ -13,8 +13,9 @@ from pydantic import BaseModel, Field, SerializeAsAny, field_validator, model_va
 
 from service import catalog
 from service.errors import FieldError, SpecError, shown
+from service.params import Section
 from service.planning import yaml_text
-from service.planning.validation import Json, Section, validate
+from service.planning.validation import Json, validate
 
 
 class Uniform(Section):

@@ -36,7 +36,8 @@ def test_imports_run_one_way(file: Path) -> None:
         if within(place, "jobs"):
             assert not within(module, "ray", "serving"), "jobs know neither Ray nor the endpoints"
             if within(module, "service"):
-                assert within(module, "service.run", "service.errors", "service.models"), "jobs see the handle alone"
+                faces = ("service.run", "service.errors", "service.models", "service.params")
+                assert within(module, *faces), "jobs see the handle alone"
         if within(place, "jobs.common"):
             assert not within(module, "jobs") or within(module, "jobs.common"), "what is common knows no study"
         elif within(place, "jobs") and within(module, "jobs"):
@@ -44,7 +45,7 @@ def test_imports_run_one_way(file: Path) -> None:
             assert within(module, "jobs.common", study), "one study does not import another"
         if within(place, "serving") and within(module, "service"):
             allowed = [
-                *("models", "store", "errors", "cluster.connection", "execution.devices"),
+                *("models", "store", "errors", "params", "cluster.connection", "execution.devices"),
                 *("planning.validation", "planning.yaml_text"),
             ]
             assert within(module, *[f"service.{name}" for name in allowed]), "endpoints know nothing of runs"

@@ -3,19 +3,12 @@
 import json
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from service.errors import FieldError, SpecError, nearest, shown
 
 Json = Any  # a value that JSON can hold
 Model = TypeVar("Model", bound=BaseModel)
-
-
-class Section(BaseModel):
-    """One part of a spec: unknown fields, loose types and non-finite numbers are refused."""
-
-    # defaults as well: 1 for a float is 1.0, whether it is said in a spec or not
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, validate_default=True)
 
 
 def validate(model: type[Model], value: Json, where: str) -> Model:

@@ -11,8 +11,9 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from service.errors import FieldError, SpecError
+from service.params import Section
 from service.planning import yaml_text
-from service.planning.validation import Section, validate
+from service.planning.validation import validate
 
 KEY_NAME = "[a-z0-9][a-z0-9-]{0,62}"
 LOAD_SECONDS = 30.0  # over which Serve averages the load that it scales by
