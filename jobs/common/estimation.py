@@ -1,21 +1,57 @@
 """What work costs, before it is done: the sizes of data sets, multiply-adds of networks, seconds on one core."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
 
+from jobs.common.data.images import DataParams
 from jobs.common.multiplications import CountMacs, LayerWork
+from service.errors import InputError
 
-KNOWN: dict[str, tuple[tuple[int, int, int], int, int, int]] = {
-    "cifar10": ((3, 32, 32), 50_000, 10_000, 10),
-    "cifar100": ((3, 32, 32), 50_000, 10_000, 100),
-    "mnist": ((1, 28, 28), 60_000, 10_000, 10),
-    "fashion_mnist": ((1, 28, 28), 60_000, 10_000, 10),
-    "svhn": ((3, 32, 32), 73_257, 26_032, 10),
+
+@dataclass(frozen=True)
+class SetSize:
+    """How much there is of a data set of images."""
+
+    shape: tuple[int, int, int]
+    """channels, height and width of an image"""
+    train: int
+    """images to train with"""
+    test: int
+    """images to test with"""
+    classes: int
+    """at least: of a folder that is not there nobody knows"""
+    of_class: Mapping[str, int] = field(default_factory=dict)
+    """test images of each class; empty where the set is not there"""
+
+
+KNOWN = {
+    "cifar10": SetSize((3, 32, 32), 50_000, 10_000, 10),
+    "cifar100": SetSize((3, 32, 32), 50_000, 10_000, 100),
+    "mnist": SetSize((1, 28, 28), 60_000, 10_000, 10),
+    "fashion_mnist": SetSize((1, 28, 28), 60_000, 10_000, 10),
+    "svhn": SetSize((3, 32, 32), 73_257, 26_032, 10),
 }
-"""shape, training and test images, and classes of sets that may not be there yet"""
+"""those of sets that may not be there yet"""
+
+
+def size_of(data: DataParams) -> SetSize:
+    """The size of a data set within its limits. InputError if the set is not there and nobody knows its size."""
+    try:
+        train, test = data.load("train"), data.load("test")
+        counts = torch.bincount(test.labels, minlength=len(test.classes)).tolist()
+        of_class = dict(zip(test.classes, counts, strict=True))
+        return SetSize(train.shape, len(train), len(test), len(train.classes), of_class)
+    except InputError:
+        if data.name in KNOWN:
+            known = KNOWN[data.name]
+            return replace(known, train=data.train_limit or known.train, test=data.test_limit or known.test)
+        if data.name != "image_folder" or data.train_limit is None or data.test_limit is None:
+            raise
+        return SetSize((3, data.image_size, data.image_size), data.train_limit, data.test_limit, classes=2)
 
 
 def layer_work(network: nn.Module, image: Tensor) -> list[LayerWork]:
@@ -34,12 +70,12 @@ def least_seconds(work: Callable[[], object], times: int) -> float:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        took = []
+        durations = []
         for _ in range(times):
             began = time.perf_counter()
             work()
-            took.append(time.perf_counter() - began)
-        return min(took)
+            durations.append(time.perf_counter() - began)
+        return min(durations)
     finally:
         torch.set_num_threads(threads)
 

@@ -1,6 +1,6 @@
 """Accuracy on a set of images, clean and under attack. Several ranks take the batches in turn; all know the result."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from jobs.common.attacks.ball import Ball
 from jobs.common.attacks.base import Attack
 from jobs.common.data.images.base import ImageSet
+from jobs.common.metrics.classification import batches, predictions
 from jobs.common.training import parallel
 from jobs.common.training.optimizers import device_of
 
@@ -29,12 +30,7 @@ class Verdict:
 
 def correct(network: nn.Module, images: ImageSet, batch: int) -> Tensor:
     """Which images are classified correctly: bool (images,). network: in evaluation mode."""
-    right = torch.zeros(len(images), dtype=torch.int64)
-    for _, rows in _batches(len(images), batch):
-        with torch.no_grad():
-            answers = network(images.images(rows).to(device_of(network))).argmax(1).cpu()
-        right[rows] = (answers == images.labels[rows]).long()
-    return parallel.total(right).bool()
+    return predictions(network, images, batch) == images.labels
 
 
 def attacked(
@@ -47,16 +43,9 @@ def attacked(
     counters = torch.zeros(3, len(images), dtype=torch.int64)  # robust, queries, gradients
     warnings: dict[str, None] = {}
     device = device_of(network)
-    for index, rows in _batches(len(images), batch):
+    for index, rows in batches(len(images), batch):
         result = attack.run(network, images.images(rows).to(device), images.labels[rows].to(device), ball, seed(index))
         counters[:, rows] = torch.stack([(~result.successful).long(), result.queries, result.gradients]).cpu()
         warnings |= dict.fromkeys(result.warnings)
     robust, queries, gradients = parallel.total(counters)
     return Verdict(robust.bool(), queries, gradients, tuple(warnings))
-
-
-def _batches(count: int, batch: int) -> Iterator[tuple[int, Tensor]]:
-    """The number and the rows of each batch that is this rank's."""
-    for index, first in enumerate(range(0, count, batch)):
-        if index % parallel.world() == parallel.rank():
-            yield index, torch.arange(first, min(first + batch, count))

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from jobs.common.attacks import PGD, AttackParams, Ball
 from jobs.common.data.images.base import ImageSet
+from jobs.common.metrics.classification import accuracy_of_classes, predictions
 from jobs.common.params import StudyParams
-from jobs.free_training.accuracy import Verdict, attacked, correct
+from jobs.free_training.accuracy import Verdict, attacked
 
 AttackName = Annotated[str, StringConstraints(pattern="^[a-z][a-z0-9_]{0,31}$")]
 
@@ -41,6 +42,8 @@ class Evaluation:
 
     right: Tensor
     """bool (images,): classified correctly"""
+    classes: list[dict[str, Any]]
+    """of each class the number of images and the clean accuracy"""
     attacks: tuple[Attacked, ...]
 
     @property
@@ -90,7 +93,9 @@ def evaluate(
         for name, attack in params.attacks.items()
         for ball in balls
     ]
-    return Evaluation(correct(network, images, params.batch), tuple(attacks))
+    predicted = predictions(network, images, params.batch)
+    classes = accuracy_of_classes(predicted, images.labels, images.classes)
+    return Evaluation(predicted == images.labels, classes, tuple(attacks))
 
 
 def _share(flags: Tensor) -> float:

@@ -102,6 +102,7 @@ def run(params: Params, run: Run) -> None:
     robust_to = {f"robust_{name}": accuracy for name, accuracy in found.robust_to(ball).items()}
     run.log(step=run.step, clean=found.clean, robust=found.robust(ball), **robust_to)
     run.table("attacks", found.rows(), title="Accuracy under each attack at each epsilon, and the work for an image")
+    run.table("classes", found.classes, title="Accuracy on clean test images of each class")
     run.save_model(params.model_name, network, _card(params, test, run.metrics))
 
 

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from jobs.common.data.images import DataParams
-from jobs.common.estimation import KNOWN, TRAINING, layer_work, least_seconds, training_seconds
+from jobs.common.estimation import TRAINING, layer_work, least_seconds, size_of, training_seconds
 from jobs.common.models.network_params import StoredNetwork, TrainedNetwork
 from jobs.common.models.weights import tensors
 from jobs.common.multiplications import LayerWork
@@ -49,9 +48,10 @@ def estimate(params: Params) -> Estimate:
     if params.curvature is not None:
         details["curvature"] = "not counted: each of its points costs hundreds of the surface's"
     try:
-        shape, train, test, classes = _size(params.data)
+        size = size_of(params.data)
     except InputError as error:
         return Estimate(pieces=points, details={**details, "images": f"unknown: {error.message}"})
+    shape, train, test, classes = size.shape, size.train, size.test, size.classes
     population = train if params.split == "train" else test
     shown = points * (params.images or population)
     details["images"] = shown
@@ -84,15 +84,3 @@ def images_per_second(network: nn.Module, shape: tuple[int, int, int], evaluatio
     evaluator = Evaluator(network, [axis], images, torch.zeros(count, dtype=torch.int64), params)
     evaluator.at([0.1], evaluation.precision)
     return count / least_seconds(lambda: evaluator.at([0.2], evaluation.precision), 3)
-
-
-def _size(data: DataParams) -> tuple[tuple[int, int, int], int, int, int]:
-    """Shape, training images, test images, classes. InputError if the set is neither there nor known."""
-    try:
-        train, test = data.load("train"), data.load("test")
-        return train.shape, len(train), len(test), len(train.classes)
-    except InputError:
-        if data.name not in KNOWN:
-            raise
-    shape, train_images, test_images, classes = KNOWN[data.name]
-    return shape, data.train_limit or train_images, data.test_limit or test_images, classes

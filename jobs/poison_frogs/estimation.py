@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from jobs.common.data.images import DataParams
-from jobs.common.estimation import KNOWN, layer_work, least_seconds
+from jobs.common.estimation import layer_work, least_seconds, size_of
 from jobs.common.imports import resolve
 from jobs.common.models.classifier_params import ClassifierParams
 from jobs.common.models.network_params import PublishedNetwork
@@ -20,11 +20,9 @@ from jobs.common.models.reference import ModelReference
 from jobs.poison_frogs.features import Features
 from jobs.poison_frogs.poisons.recipes import Matching, Polytope, Recipe
 from jobs.poison_frogs.poisons.search import batches
-from jobs.poison_frogs.targets.selection import class_index
 from jobs.poison_frogs.targets.setups import Setup
 from jobs.poison_frogs.victims.heads import HeadParams, fit_head
 from jobs.poison_frogs.victims.networks import ScratchParams, VictimParams
-from service.errors import InputError
 
 EVALUATIONS = 200  # of L-BFGS for a head, as measured on digits
 
@@ -52,7 +50,8 @@ def estimate(
     behind none. epochs: of the network's own training. A network of the store is not opened: then operations are not
     told.
     """
-    shape, train, test, all_classes, per_class = _size(data)
+    there = size_of(data)
+    shape, train, test, all_classes, per_class = there.shape, there.train, there.test, there.classes, there.of_class
     targets = len(setups)
     if setups:
         poisons = (len(setups[0].base_indices),)
@@ -150,18 +149,3 @@ def _built(
     build: Callable[..., object] = resolve(network.name, {}, "model")
     built = build(**network.options)
     return built.eval() if isinstance(built, nn.Module) else None
-
-
-def _size(data: DataParams) -> tuple[tuple[int, int, int], int, int, int, dict[str, int]]:
-    """Shape, training images, test images, classes, and test images by class. InputError if nobody knows."""
-    try:
-        train, test = data.load("train"), data.load("test")
-        counts = {name: int((test.labels == class_index(test.classes, name)).sum()) for name in test.classes}
-        return train.shape, len(train), len(test), len(train.classes), counts
-    except InputError:
-        if data.name in KNOWN:
-            shape, train_images, test_images, classes = KNOWN[data.name]
-            return shape, data.train_limit or train_images, data.test_limit or test_images, classes, {}
-        if data.name != "image_folder" or data.train_limit is None or data.test_limit is None:
-            raise
-        return (3, data.image_size, data.image_size), data.train_limit, data.test_limit, 2, {}
