@@ -1,5 +1,6 @@
-"""What the tests of all studies share: a handle on a folder of its own."""
+"""What the tests of all studies share: a handle on a folder of its own, and a package of the user's own."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,3 +20,13 @@ def make_run(tmp_path: Path) -> Callable[..., Any]:
         return kind(root / name, seed, **{"store": root / "store", **options})
 
     return make
+
+
+@pytest.fixture
+def own_package(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """mypackage.module, which can be imported: its text is OWN of the module of the test."""
+    (tmp_path / "mypackage").mkdir()
+    (tmp_path / "mypackage" / "module.py").write_text(request.module.OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("mypackage", "mypackage.module"):
+        monkeypatch.delitem(sys.modules, name, raising=False)

@@ -1,8 +1,6 @@
 """The whole study on a tiny scale, and parameters that cannot work."""
 
 import json
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +12,7 @@ from service.errors import SpecError
 from service.execution.checkpoints import decode
 from service.spec import validate
 from service.store import open_store
+from tests.jobs.shared import changed
 
 OWN = """
 import torch
@@ -37,22 +36,7 @@ def params(**changes: Any) -> Params:
         "network": {"width": 8},
         "evaluation": {"sizes": [{"size": 6, "iterations": 5, "instances": 10}, {"size": 9, "iterations": 8}]},
     }
-    for dotted, value in changes.items():
-        place: Any = tree
-        *parents, last = dotted.split("__")
-        for parent in parents:
-            place = place.setdefault(parent, {})
-        place[last] = value
-    return validate(Params, tree, "params")
-
-
-@pytest.fixture
-def own_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "mypackage").mkdir()
-    (tmp_path / "mypackage" / "module.py").write_text(OWN)
-    monkeypatch.syspath_prepend(tmp_path)
-    for name in ("mypackage", "mypackage.module"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
+    return validate(Params, changed(tree, changes), "params")
 
 
 def test_a_trial_leaves_curves_a_summary_and_a_model_that_answers_alike(make_run, tmp_path):

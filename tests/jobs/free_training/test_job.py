@@ -1,7 +1,6 @@
 """The whole study on a tiny scale, and parameters that cannot work."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from service.errors import InputError, SpecError
 from service.execution.checkpoints import decode
 from service.spec import validate
 from service.store import open_store
+from tests.jobs.shared import changed
 
 OWN = """
 from torch import nn
@@ -35,22 +35,7 @@ def params(**changes: Any) -> Params:
         "training": {"updates": 6, "batch": 16, "report_every": 3, "held_out": 20},
         "evaluation": {"batch": 10},
     }
-    for dotted, value in changes.items():
-        place = tree
-        *parents, last = dotted.split("__")
-        for parent in parents:
-            place = place.setdefault(parent, {})
-        place[last] = value
-    return validate(Params, tree, "params")
-
-
-@pytest.fixture
-def own_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "mypackage").mkdir()
-    (tmp_path / "mypackage" / "module.py").write_text(OWN)
-    monkeypatch.syspath_prepend(tmp_path)
-    for name in ("mypackage", "mypackage.module"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
+    return validate(Params, changed(tree, changes), "params")
 
 
 def test_a_trial_leaves_a_table_and_a_model_that_answers_alike(make_run: Any, tmp_path: Path) -> None:

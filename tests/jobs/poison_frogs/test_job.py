@@ -18,10 +18,10 @@ from jobs.poison_frogs.poisons import export
 from service import models
 from service.errors import InputError, SpecError
 from service.execution.checkpoints import decode
-from service.models import CardDraft
 from service.planning.validation import validate
 from service.run import Run, Trial
 from service.store import Folder, open_store
+from tests.jobs.shared import draft
 
 SMALL = {"name": "digits_16_net", "options": {"side": 8, "size": 128}}
 OPTIMIZER = {"kind": "adam", "learning_rate": 3e-3, "weight_decay": 0.0}
@@ -195,19 +195,9 @@ def test_setups_that_cannot_be_run(make_run, tmp_path, changes, sentence):
 def test_a_stored_network_is_attacked_in_what_its_head_is_not(make_run, tmp_path):
     store = open_store(str(tmp_path / "store"))
     arguments = {"classes": 7, "channels": 1, "side": 8, "size": 128}  # classes of something else
-    draft = CardDraft(
-        architecture="jobs.common.models.classifiers:digits_16_net",
-        arguments=arguments,
-        study="poison_frogs",
-        task="classification",
-        inputs=(),
-        outputs=(),
-        settings={},
-        metrics={},
-        description="untrained",
-    )
+    card = draft("jobs.common.models.classifiers:digits_16_net", arguments)
     torch.manual_seed(0)
-    models.publish(store, "net", classifier("digits_16_net", **arguments).state_dict(), draft)
+    models.publish(store, "net", classifier("digits_16_net", **arguments).state_dict(), card)
     handle = make_run()
     loose = {"head": {"kind": "head", "l2": 1e-8}}  # the features of an untrained network are small
     any_two = {"count": 2, "only_correct": False}

@@ -8,9 +8,9 @@ from jobs.common.models.classifiers import classifier
 from service import models, spec
 from service.execution import runner
 from service.execution.runner import Execution
-from service.models import CardDraft
 from service.planning import plan
 from service.store import open_store
+from tests.jobs.shared import draft
 
 CONFIGS = Path(__file__).parents[3] / "configs" / "robustness_evaluation"
 
@@ -25,19 +25,9 @@ def test_the_small_spec_runs(store_uri: str) -> None:
     loaded = spec.load(str(CONFIGS / "small.yaml"), [*small, "params.attacks.fab.steps=5", f"store={store_uri}"])
     arguments = {"classes": 10, "channels": 1}
     for each in plan.trials(loaded):
-        draft = CardDraft(
-            architecture="jobs.common.models.classifiers:digits_net",
-            arguments=arguments,
-            study="free_training",
-            task="classification",
-            inputs=(),
-            outputs=(),
-            settings={},
-            metrics={},
-            description="untrained",
-        )
+        card = draft("jobs.common.models.classifiers:digits_net", arguments)
         name = each.spec.params.network.name
-        models.publish(open_store(store_uri), name, classifier("digits_net", **arguments).state_dict(), draft)
+        models.publish(open_store(store_uri), name, classifier("digits_net", **arguments).state_dict(), card)
     state = runner.start(loaded, Execution(serial=True))
     assert state.status == "finished", state.failure
     assert (open_store(store_uri) / "runs" / state.id).exists("figures/security_curves.png")

@@ -13,8 +13,9 @@ from jobs.common.models.classifiers import ARCHITECTURES, Classifier, classifier
 from jobs.common.models.classifiers.normalisation import IMAGENET_MEAN, IMAGENET_STD
 from jobs.common.models.classifiers.wide_resnet import SameConvolution
 from service.errors import InputError, UnknownNameError
-from service.models import CardDraft, load, publish
+from service.models import load, publish
 from service.store import open_store
+from tests.jobs.shared import draft
 
 SIDES = {"digits_net": 8, "fast_mnist": 28, "madry_mnist": 28, "trades_mnist": 28}
 NARROW: dict[str, dict[str, Any]] = {  # the same structure with few channels
@@ -266,19 +267,8 @@ def test_one_stage_of_many_blocks() -> None:
 def test_a_classifier_comes_back_from_the_store(store_uri: str) -> None:
     store, network = open_store(store_uri), build("digits_net", mean=[0.3], std=[0.4]).eval()
     arguments = {"mean": [0.3], "std": [0.4]}
-    architecture = "jobs.common.models.classifiers:digits_net"
-    draft = CardDraft(
-        architecture=architecture,
-        arguments=arguments,
-        study="",
-        task="classification",
-        inputs=(),
-        outputs=(),
-        settings={},
-        metrics={},
-        description="",
-    )
-    card = publish(store, "digits", dict(network.state_dict()), draft)
+    written = draft("jobs.common.models.classifiers:digits_net", arguments)
+    card = publish(store, "digits", dict(network.state_dict()), written)
     images = images_for("digits_net")
     assert torch.equal(load(store, card)(images), network(images))
 

@@ -10,9 +10,9 @@ from torch import nn
 from jobs.common.models.reference import ModelReference
 from service import models
 from service.errors import InputError, ModelError, StoreError
-from service.models import CardDraft
 from service.run import Run
 from service.store import Folder, open_store
+from tests.jobs.shared import draft
 
 HERE = "tests.jobs.common.models.test_reference"
 
@@ -36,18 +36,8 @@ def run(store: Folder) -> Run:
 
 
 def publish(store: Folder, bias: float) -> None:
-    draft = CardDraft(
-        architecture=f"{HERE}:line",
-        arguments={"size": 2},
-        study="lines",
-        task="lining",
-        inputs=(),
-        outputs=(),
-        settings={},
-        metrics={},
-        description="",
-    )
-    models.publish(store, "line", {"weight": torch.ones(1, 2), "bias": torch.tensor([bias])}, draft)
+    card = draft(f"{HERE}:line", {"size": 2}, task="lining")
+    models.publish(store, "line", {"weight": torch.ones(1, 2), "bias": torch.tensor([bias])}, card)
 
 
 def test_the_newest_version_or_the_one_that_is_named(store: Folder, run: Run) -> None:
