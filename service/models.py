@@ -126,11 +126,17 @@ def find(store: Folder, name: str, version: int | None = None) -> ModelCard:
     if name not in known or not NAME.fullmatch(name):
         raise ModelNotFoundError(f"no model {name!r}", hint=nearest(name, known))
     folder = store / "models" / name
-    complete = [number for number in _versions(folder) if (folder / str(number)).exists(CARD)]
+    complete = versions(store, name)
     if not complete or (version is not None and version not in complete):
         wanted = "" if version is None else f" version {version}"
         raise ModelNotFoundError(f"model {name!r} has no{wanted or ' version'}", hint=f"it has {complete}")
     return _card(folder, name, complete[-1] if version is None else version)
+
+
+def versions(store: Folder, name: str) -> list[int]:
+    """The versions of a model that have a card, oldest first."""
+    folder = store / "models" / name
+    return [version for version in _versions(folder) if (folder / str(version)).exists(CARD)]
 
 
 def load(store: Folder, card: ModelCard, trusted: tuple[str, ...] = ()) -> nn.Module:

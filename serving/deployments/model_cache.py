@@ -46,7 +46,7 @@ class ModelCache:
 
     async def versions(self, name: str) -> list[int]:
         """The versions of a model, oldest first."""
-        return [card.version for card in await self.cards() if card.name == name]
+        return await asyncio.to_thread(models.versions, self._store, name)
 
     async def card(self, name: str, version: int | None = None) -> ModelCard:
         """The card of a model, the newest version by default. ModelNotFoundError names the nearest."""

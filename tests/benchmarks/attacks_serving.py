@@ -30,8 +30,8 @@ ROUNDS, REQUESTS, ATTACKERS = 3, 240, 2
 def message(action: str, rows: int, **parameters: Any) -> bytes:
     images = torch.rand(rows, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     tensor = {"name": "images", "datatype": "FP32", "shape": list(images.shape), "data": images.flatten().tolist()}
-    wanted = [{"name": "prediction"}]
-    body = json.dumps({"inputs": [tensor], "parameters": parameters, "outputs": wanted}).encode()
+    outputs = [{"name": "prediction"}]
+    body = json.dumps({"inputs": [tensor], "parameters": parameters, "outputs": outputs}).encode()
     path = f"/v2/models/{MODEL}/{action}"
     head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     return head.encode() + body
@@ -66,7 +66,7 @@ def rounds(port: int, clients: int) -> tuple[list[float], list[float]]:
     return idle, busy
 
 
-def tell(name: str, idle: Sequence[float], busy: Sequence[float]) -> None:
+def report(name: str, idle: Sequence[float], busy: Sequence[float]) -> None:
     (p50, p99), (busy_p50, busy_p99) = ((median(each), quantiles(each, n=100)[98]) for each in (idle, busy))
     print(f"{name:38} idle                p50 {p50:6.1f} ms         p99 {p99:6.1f} ms")
     print(
@@ -85,7 +85,7 @@ def main() -> None:
                 wait_for(port, INFER, server)
                 wait_for(port, ATTACK, server)
                 for clients in (1, AT_ONCE):
-                    tell(f"{name}: {clients} client{'s' * (clients > 1)}", *rounds(port, clients))
+                    report(f"{name}: clients: {clients}", *rounds(port, clients))
                 spent = httpx.get(f"http://127.0.0.1:{port}/v2/models/{MODEL}/stats").json()["model_stats"][0]
                 print(f"{'':38} {spent['attack_stats']['gradients']:,} gradients went into attacks that were finished")
             finally:

@@ -85,9 +85,9 @@ def cpu_seconds(root: int) -> float:
         except OSError:
             continue  # it has just ended
         parents[int(stat.parent.name)] = int(fields[1]), (int(fields[11]) + int(fields[12])) / TICK
-    family, found = {root}, 0
-    while len(family) > found:
-        found = len(family)
+    family, size = {root}, 0
+    while len(family) > size:
+        size = len(family)
         family |= {pid for pid, (parent, _) in parents.items() if parent in family}
     return sum(parents[pid][1] for pid in family if pid in parents)
 
@@ -147,9 +147,9 @@ def main() -> None:
         }
         baseline: Measured | None = None
         for (name, command), port in zip(commands.items(), ports, strict=True):
-            found = measure(command, port)
-            baseline = baseline or found
-            _tell(name, found, baseline, alone)
+            measured = measure(command, port)
+            baseline = baseline or measured
+            _report(name, measured, baseline, alone)
 
 
 def _serve(store: str, config: str, port: int) -> list[str]:
@@ -157,10 +157,10 @@ def _serve(store: str, config: str, port: int) -> list[str]:
     return [sys.executable, "-m", "service", "serve", *options]
 
 
-def _tell(name: str, found: Measured, baseline: Measured, bare_ms: float) -> None:
+def _report(name: str, measured: Measured, baseline: Measured, bare_ms: float) -> None:
     for label, latencies, of_baseline in (
-        (f"{name}: one client", found.alone, baseline.alone),
-        (f"{name}: {AT_ONCE} clients", found.together, baseline.together),
+        (f"{name}: one client", measured.alone, baseline.alone),
+        (f"{name}: {AT_ONCE} clients", measured.together, baseline.together),
     ):
         p50, p99 = median(latencies), quantiles(latencies, n=100)[98]
         against = p50 / median(of_baseline), p99 / quantiles(of_baseline, n=100)[98]
@@ -169,8 +169,8 @@ def _tell(name: str, found: Measured, baseline: Measured, bare_ms: float) -> Non
             f"p99 {p99:6.1f} ms ({against[1]:.2f})"
         )
     print(
-        f"{'':38} {found.rate:.0f} requests/s ({found.rate / baseline.rate:.2f} of FastAPI's), "
-        f"{found.cpu:.1f} CPU-ms per request ({found.cpu / baseline.cpu:.2f})"
+        f"{'':38} {measured.rate:.0f} requests/s ({measured.rate / baseline.rate:.2f} of FastAPI's), "
+        f"{measured.cpu:.1f} CPU-ms per request ({measured.cpu / baseline.cpu:.2f})"
     )
 
 

@@ -67,14 +67,14 @@ def test_a_classifier_answers_tritonclient(served: Served) -> None:
 def test_curl_uploads_an_image(served: Served, tmp_path: Path) -> None:
     image = pixels(1, channels=3, side=20)
     (tmp_path / "cat.png").write_bytes(to_png(image[0].numpy()))
-    seen = torch.from_numpy(np.rint(image.numpy() * 255) / np.float32(255))
+    rounded = torch.from_numpy(np.rint(image.numpy() * 255) / np.float32(255))
     with torch.no_grad():
-        expected = classifier_network(3)(seen).argmax(1).tolist()
+        expected = classifier_network(3)(rounded).argmax(1).tolist()
 
     def curl(address: str, *options: str) -> dict[str, Any]:
         command = ["curl", "-s", "--data-binary", f"@{tmp_path}/cat.png", *options, f"{served.url}/v2/models/{address}"]
-        found: dict[str, Any] = json.loads(subprocess.run(command, check=True, capture_output=True, timeout=60).stdout)
-        return found
+        answer: dict[str, Any] = json.loads(subprocess.run(command, check=True, capture_output=True, timeout=60).stdout)
+        return answer
 
     png = ("-H", "Content-Type: image/png")
     assert outputs(curl("photos/infer?outputs=prediction", *png)) == {"prediction": expected}
@@ -109,14 +109,14 @@ def test_an_attack_in_the_form_of_tritonclient(served: Served, binary: bool) -> 
     assert answer.status_code == 200, answer.text
     header = answer.headers.get("inference-header-content-length")
     assert (header is not None) == binary
-    found = triton.InferenceServerClient.parse_response_body(
+    result = triton.InferenceServerClient.parse_response_body(
         answer.content, header_length=int(header) if header else None
     )
     network = classifier_network().requires_grad_(False)
     expected = PGD(steps=5).run(network, images, labels, Ball("Linf", 0.1), seed=3)
-    np.testing.assert_array_equal(found.as_numpy("successful"), expected.successful)
-    np.testing.assert_allclose(found.as_numpy("adversarials"), expected.adversarials, atol=1e-5)
-    again = served.client().infer("digits", [tensor("images", found.as_numpy("adversarials"))])
+    np.testing.assert_array_equal(result.as_numpy("successful"), expected.successful)
+    np.testing.assert_allclose(result.as_numpy("adversarials"), expected.adversarials, atol=1e-5)
+    again = served.client().infer("digits", [tensor("images", result.as_numpy("adversarials"))])
     np.testing.assert_array_equal(again.as_numpy("prediction") != labels.numpy(), expected.successful)
 
 
@@ -128,9 +128,9 @@ def test_the_answer_says_what_was_done_and_what_it_took(served: Served) -> None:
         "attack": "pgd", "norm": "Linf", "epsilon": 1e-9, "seed": 0,
         "steps": 4, "restarts": 1, "random_start": True, "loss": "cross_entropy",
     }  # fmt: skip
-    found = outputs(answer)
-    assert (found["queries"], found["gradients"], found["successful"]) == ([6, 6], [4, 4], [False, False])
-    assert found["minimum_distance"] == [-1, -1] and found["prediction"] == found["adversarial_prediction"]
+    attacked = outputs(answer)
+    assert (attacked["queries"], attacked["gradients"], attacked["successful"]) == ([6, 6], [4, 4], [False, False])
+    assert attacked["minimum_distance"] == [-1, -1] and attacked["prediction"] == attacked["adversarial_prediction"]
     after = stats(served, "digits", "1")["attack_stats"]
     assert (after["queries"] - before["queries"], after["gradients"] - before["gradients"]) == (12, 8)
     assert after["success"]["count"] == before["success"]["count"] + 1

@@ -54,8 +54,8 @@ def names(cache: ModelCache) -> list[str]:
 def test_a_model_is_loaded_once_however_many_ask_at_once(store: Folder, loads: Loads) -> None:
     async def test() -> None:
         cache = ModelCache(store, Models(), loads)
-        found = await asyncio.gather(*[endpoint(cache, "a") for _ in range(20)])
-        assert len(set(map(id, found))) == 1 and loads.names == ["a/1"]
+        endpoints = await asyncio.gather(*[endpoint(cache, "a") for _ in range(20)])
+        assert len(set(map(id, endpoints))) == 1 and loads.names == ["a/1"]
 
     asyncio.run(test())
 

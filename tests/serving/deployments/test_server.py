@@ -33,8 +33,8 @@ def message(array: np.ndarray, **parameters: Any) -> dict[str, Any]:
 
 
 def stats(served: Served, name: str = "sums", version: str = "2") -> dict[str, Any]:
-    (found,) = served.client().get_inference_statistics(name, version)["model_stats"]
-    return dict(found)
+    (statistics,) = served.client().get_inference_statistics(name, version)["model_stats"]
+    return dict(statistics)
 
 
 @contextlib.contextmanager
@@ -97,8 +97,8 @@ def test_infer_in_json_and_binary(served: Served, binary_in: bool, binary_out: b
     inputs = bits(3, 12)
     with torch.no_grad():
         expected = network(width=16, seed=1)(inputs, 5)[0].argmax(1)
-    wanted = [triton.InferRequestedOutput(name, binary_data=binary_out) for name in ("prediction", "iterations")]
-    result = served.client().infer("sums", tensor(inputs.numpy(), binary_in), outputs=wanted, request_id="a b")
+    requested = [triton.InferRequestedOutput(name, binary_data=binary_out) for name in ("prediction", "iterations")]
+    result = served.client().infer("sums", tensor(inputs.numpy(), binary_in), outputs=requested, request_id="a b")
     np.testing.assert_array_equal(result.as_numpy("prediction"), expected)
     assert result.as_numpy("iterations").tolist() == [5, 5, 5]
     answer = result.get_response()
@@ -273,12 +273,12 @@ def test_a_stream_tells_every_iteration(served: Served) -> None:
     body = message(bits(2, 6).numpy(), iterations=8, exit="confidence") | {"id": "s"}
     with httpx.stream("POST", f"{served.url}/v2/models/sums/infer_stream", json=body) as answer:
         assert answer.headers["content-type"].startswith("text/event-stream")
-        found = list(events(answer.iter_lines()))
-    assert [event for event, _ in found] == ["iteration"] * 8 + ["answer"]
-    assert [outputs(data)["iterations"] for _, data in found[:-1]] == [[t, t] for t in range(1, 9)]
-    assert all(data["id"] == "s" for _, data in found)
+        received = list(events(answer.iter_lines()))
+    assert [event for event, _ in received] == ["iteration"] * 8 + ["answer"]
+    assert [outputs(data)["iterations"] for _, data in received[:-1]] == [[t, t] for t in range(1, 9)]
+    assert all(data["id"] == "s" for _, data in received)
     whole = httpx.post(f"{served.url}/v2/models/sums/infer", json=body).json()
-    assert outputs(found[-1][1])["prediction"] == outputs(whole)["prediction"]
+    assert outputs(received[-1][1])["prediction"] == outputs(whole)["prediction"]
 
 
 def test_what_is_wrong_with_a_stream_is_said_before_it_starts(served: Served) -> None:

@@ -37,13 +37,13 @@ def client_input(array: np.ndarray, binary: bool, name: str = "input") -> triton
 
 @pytest.mark.parametrize("binary", [True, False])
 def test_a_request_of_tritonclient_is_read(binary: bool) -> None:
-    wanted = [
+    requested = [
         triton.InferRequestedOutput("prediction", binary_data=True),
         triton.InferRequestedOutput("verified", False),
     ]
     request = request_of(
         [client_input(BITS, binary), client_input(BITS * 2, not binary, "other")],
-        outputs=wanted,
+        outputs=requested,
         request_id="7",
         parameters={"iterations": 12},
         priority=3,

@@ -34,8 +34,8 @@ def test_without_a_file_the_defaults_bind_to_loopback() -> None:
 
 
 def test_the_command_line_wins() -> None:
-    found = ServeSettings().listening("0.0.0.0", 9001)
-    assert (found.http.host, found.http.port) == ("0.0.0.0", 9001)
+    settings = ServeSettings().listening("0.0.0.0", 9001)
+    assert (settings.http.host, settings.http.port) == ("0.0.0.0", 9001)
     assert ServeSettings().listening(None, None) == ServeSettings()
     with pytest.raises(SpecError, match="http.port must be at most 65,535; it is 70,000"):
         ServeSettings().listening(None, 70000)

@@ -27,18 +27,18 @@ def finite_arrays(draw: st.DrawFn) -> np.ndarray:
 def test_json_round_trip(array: np.ndarray) -> None:
     """Flat or nested JSON gives back the same values, dtype and shape."""
     for data in (array.ravel().tolist(), array.tolist()):
-        found = from_json("x", json.loads(json.dumps(data)), datatype_of(array), array.shape)
-        np.testing.assert_array_equal(found, array)
-        assert found.dtype == array.dtype and found.shape == array.shape
+        parsed = from_json("x", json.loads(json.dumps(data)), datatype_of(array), array.shape)
+        np.testing.assert_array_equal(parsed, array)
+        assert parsed.dtype == array.dtype and parsed.shape == array.shape
 
 
 @given(finite_arrays(), st.integers(0, 7))
 def test_raw_round_trip(array: np.ndarray, offset: int) -> None:
     """Raw bytes are read at any place of the body, aligned or not."""
     body = b"#" * offset + to_raw(array)
-    found = from_raw("x", memoryview(body)[offset:], datatype_of(array), array.shape)
-    np.testing.assert_array_equal(found, array)
-    assert found.dtype == array.dtype and found.shape == array.shape
+    parsed = from_raw("x", memoryview(body)[offset:], datatype_of(array), array.shape)
+    np.testing.assert_array_equal(parsed, array)
+    assert parsed.dtype == array.dtype and parsed.shape == array.shape
 
 
 @given(finite_arrays())

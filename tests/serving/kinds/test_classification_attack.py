@@ -80,10 +80,10 @@ def test_without_labels_the_models_own_predictions_are_attacked() -> None:
     model, images = endpoint(), pixels(6)
     with torch.no_grad():
         labels = model.network(images).argmax(1)
-    asked, own = (run(work_of({}, model, images=images, **given)) for given in ({"labels": labels}, {}))
+    given_labels, predicted = (run(work_of({}, model, images=images, **given)) for given in ({"labels": labels}, {}))
     for name in ClassificationAttack.outputs:
-        np.testing.assert_array_equal(asked.answer[name], own.answer[name])
-    assert (own.answer["prediction"] == labels.numpy()).all() and own.answer["distance"].min() > 0
+        np.testing.assert_array_equal(given_labels.answer[name], predicted.answer[name])
+    assert (predicted.answer["prediction"] == labels.numpy()).all() and predicted.answer["distance"].min() > 0
 
 
 def test_a_target_is_where_it_leads() -> None:
@@ -222,18 +222,18 @@ def test_what_is_allowed_is_as_much_as_is_done() -> None:
 
 
 def test_it_stops_at_the_next_pass_when_nobody_waits() -> None:
-    asked = 0
+    passes = 0
 
     def nobody_waits() -> bool:
-        nonlocal asked
-        asked += 1
-        return asked > 20
+        nonlocal passes
+        passes += 1
+        return passes > 20
 
     model = endpoint(classifier_network())
     work = work_of({"steps": 1000, "epsilon": 1e-9}, model)
     with pytest.raises(Abandoned):
         work.compute(nobody_waits)
-    assert asked == 21
+    assert passes == 21
 
 
 def test_it_stops_when_it_takes_too_long() -> None:

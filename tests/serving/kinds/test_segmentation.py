@@ -62,9 +62,9 @@ def expected(image: Tensor) -> np.ndarray:
     return predict(NETWORK, image, PredictionParams()).labels.numpy()
 
 
-def alike(found: np.ndarray, wanted: np.ndarray) -> bool:
+def alike(labels: np.ndarray, expected: np.ndarray) -> bool:
     """The same but for a pixel in a thousand, where two classes may be equally likely up to rounding."""
-    return found.shape == wanted.shape and float((found != wanted).mean()) <= 1e-3
+    return labels.shape == expected.shape and float((labels != expected).mean()) <= 1e-3
 
 
 # ---- in this process -------------------------------------------------------------------------------------------------
@@ -78,9 +78,9 @@ def ask(model: Segmentation, images: Tensor, form: Form = TENSORS, **parameters:
 def test_the_answer_is_that_of_the_study() -> None:
     image = picture(40, 56)
     answer = ask(MODEL, image[None])
-    found = predict(NETWORK, image, PredictionParams())
-    assert alike(answer["labels"][0], found.labels.numpy()) and len(np.unique(answer["labels"])) == 3
-    np.testing.assert_allclose(answer["confidence"][0], found.confidence, atol=1e-5)
+    segmented = predict(NETWORK, image, PredictionParams())
+    assert alike(answer["labels"][0], segmented.labels.numpy()) and len(np.unique(answer["labels"])) == 3
+    np.testing.assert_allclose(answer["confidence"][0], segmented.confidence, atol=1e-5)
     for label in range(3):
         there = answer["labels"][0] == label
         np.testing.assert_allclose(answer["areas"][0, label], there.mean(), rtol=1e-6)
@@ -130,16 +130,16 @@ def test_works_of_one_size_are_computed_together_and_answered_apart() -> None:
 
 
 def test_no_more_pixels_than_those_of_a_tile_are_in_the_network_at_once() -> None:
-    seen: list[int] = []
+    pixels_at_once: list[int] = []
 
     class Seen(nn.Module):
         def forward(self, images: Tensor) -> Tensor:
-            seen.append(images[:, 0].numel())
+            pixels_at_once.append(images[:, 0].numel())
             return torch.cat([images[:, :2], images[:, 2:] + 0.1], dim=1)
 
     model = endpoint(Seen())
     ask(model, torch.zeros(8, 3, 300, 260))
-    assert seen == [128**2, *[3 * 300 * 260] * 2, 2 * 300 * 260]
+    assert pixels_at_once == [128**2, *[3 * 300 * 260] * 2, 2 * 300 * 260]
 
 
 def test_work_is_counted_in_tiles() -> None:
@@ -272,8 +272,8 @@ def test_requests_of_two_sizes_at_once(marsh: Served, binary: bool) -> None:
     before = stats(marsh, "marsh", "1")["inference_count"]
 
     def infer(image: Tensor) -> dict[str, np.ndarray]:
-        wanted = [triton.InferRequestedOutput(name, binary) for name in ("labels", "areas", "logits")]
-        result = marsh.client().infer("marsh", tensor(image[None].numpy(), binary), outputs=wanted)
+        requested = [triton.InferRequestedOutput(name, binary) for name in ("labels", "areas", "logits")]
+        result = marsh.client().infer("marsh", tensor(image[None].numpy(), binary), outputs=requested)
         return {name: result.as_numpy(name) for name in ("labels", "areas", "logits")}
 
     with concurrent.futures.ThreadPoolExecutor(len(images)) as pool:
@@ -309,9 +309,9 @@ def test_curl_uploads_an_image_and_gets_areas_an_indexed_png_and_an_overlay(mars
         return subprocess.run([*command, address], check=True, capture_output=True, timeout=60).stdout
 
     truth = expected(image)
-    found = outputs(json.loads(curl("")))
-    assert set(found) == {"areas", "class_confidence"}
-    np.testing.assert_allclose(found["areas"], [(truth == label).mean() for label in range(3)], atol=2e-3)
+    shares = outputs(json.loads(curl("")))
+    assert set(shares) == {"areas", "class_confidence"}
+    np.testing.assert_allclose(shares["areas"], [(truth == label).mean() for label in range(3)], atol=2e-3)
     assert alike(np.reshape(outputs(json.loads(curl("?outputs=labels")))["labels"], (45, 60)), truth)
 
     for indexed in (curl("", "-H", "Accept: image/png"), curl("?view=labels")):
@@ -363,9 +363,9 @@ def test_what_is_seen_of_an_upload_is_what_the_data_sets_see(marsh: Served) -> N
 def test_one_pixel_is_an_image(marsh: Served) -> None:
     body = encoded(Image.new("RGB", (1, 1), (255, 0, 0)))
     labels = np.asarray(opened(upload(marsh, body, accept="image/png")))
-    wanted = expected(torch.tensor([1.0, 0, 0]).view(3, 1, 1))
-    assert labels.shape == (1, 1) and labels == wanted
-    assert outputs(upload(marsh, body).json())["areas"] == [float(label == wanted.item()) for label in range(3)]
+    expected_label = expected(torch.tensor([1.0, 0, 0]).view(3, 1, 1))
+    assert labels.shape == (1, 1) and labels == expected_label
+    assert outputs(upload(marsh, body).json())["areas"] == [float(label == expected_label.item()) for label in range(3)]
 
 
 def bomb() -> bytes:

@@ -86,11 +86,11 @@ def test_a_stacked_unet_is_served_and_attacked_at_odd_sizes() -> None:
         images = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
         (answer,) = model.compute([model.prepare({"images": images.numpy()}, {})], lambda: False)
         np.testing.assert_array_equal(answer["labels"][0], predict(net, images[0], PredictionParams()).labels)
-        found = run(work_of({"steps": 2, "random_start": False}, model, images=images)).answer
+        attacked = run(work_of({"steps": 2, "random_start": False}, model, images=images)).answer
         expected = PGD(steps=2, random_start=False).run(
             net, images, torch.from_numpy(answer["labels"]).long(), Ball("Linf", EPSILON)
         )
-        assert (np.abs(found["adversarials"] - expected.adversarials.numpy()) > 1e-4).mean() < 0.02
+        assert (np.abs(attacked["adversarials"] - expected.adversarials.numpy()) > 1e-4).mean() < 0.02
 
 
 def test_targeted_at_a_class_it_leads_there() -> None:
@@ -200,16 +200,16 @@ def test_its_cost_is_that_of_its_passes() -> None:
 
 
 def test_it_stops_when_nobody_waits_or_it_takes_too_long() -> None:
-    asked = 0
+    passes = 0
 
     def stopped() -> bool:
-        nonlocal asked
-        asked += 1
-        return asked > 20
+        nonlocal passes
+        passes += 1
+        return passes > 20
 
     with pytest.raises(Abandoned):
         work_of({"steps": 1000, "epsilon": 1e-9}).compute(stopped)
-    assert asked == 21
+    assert passes == 21
     limits = Attacks(seconds=0.1, passes=200_000, gmacs=1e6)
     with pytest.raises(BusyError, match=r"must end within 0.1 s \(attacks.seconds\)"):
         run(work_of({"steps": 90_000, "epsilon": 1e-9}, limits=limits))
@@ -241,10 +241,10 @@ def test_an_attack_with_labels_over_http(fen: Served) -> None:
     before = stats(fen, "fen", "1")["attack_stats"]["queries"]
     answer = post(fen, message(IMAGES, PREDICTED, epsilon=EPSILON, steps=5))
     assert answer.status_code == 200, answer.text
-    found = outputs(answer.json())
-    assert found["mean_iou"] == [1, 1] and max(found["adversarial_mean_iou"]) < 0.7
-    assert found["queries"] == [7, 7] and stats(fen, "fen", "1")["attack_stats"]["queries"] == before + 14
-    assert max(found["distance"]) <= EPSILON + 1e-6
+    attacked = outputs(answer.json())
+    assert attacked["mean_iou"] == [1, 1] and max(attacked["adversarial_mean_iou"]) < 0.7
+    assert attacked["queries"] == [7, 7] and stats(fen, "fen", "1")["attack_stats"]["queries"] == before + 14
+    assert max(attacked["distance"]) <= EPSILON + 1e-6
     refused = post(fen, message(IMAGES, epsilon=EPSILON, attack="apgd"))
     assert refused.status_code == 400 and "it is 'apgd'" in refused.json()["error"]
 
@@ -257,13 +257,15 @@ def test_an_uploaded_image_comes_back_as_a_png_that_is_segmented_as_its_headers_
         f"{url}/attack?epsilon=0.03&steps=10&target=2&region=0,0,20,32", content=clean, headers=headers, timeout=60
     )
     assert answer.status_code == 200 and answer.headers["content-type"] == "image/png", answer.text
-    told = {name: answer.headers[f"assay-{name}"] for name in ("mean-iou", "rounded-mean-iou", "share", "successful")}
-    assert float(told["mean-iou"]) == 1 and "assay-labels" not in answer.headers
+    described = {
+        name: answer.headers[f"assay-{name}"] for name in ("mean-iou", "rounded-mean-iou", "share", "successful")
+    }
+    assert float(described["mean-iou"]) == 1 and "assay-labels" not in answer.headers
     query = "epsilon=0.03&steps=10&target=2&region=0,0,20,32&outputs=rounded_mean_iou,share"
     as_json = {"Content-Type": "image/png"}
     same = httpx.post(f"{url}/attack?{query}", content=clean, headers=as_json, timeout=60).json()
     assert same["parameters"]["region"] == "0,0,20,32" and set(outputs(same)) == {"rounded_mean_iou", "share"}
-    assert outputs(same)["share"] == [pytest.approx(float(told["share"]))]
+    assert outputs(same)["share"] == [pytest.approx(float(described["share"]))]
     labels = [
         np.asarray(
             Image.open(io.BytesIO(httpx.post(f"{url}/infer", content=each, headers=headers, timeout=60).content))
@@ -273,7 +275,7 @@ def test_an_uploaded_image_comes_back_as_a_png_that_is_segmented_as_its_headers_
     assert (labels[1][:, :20] == 2).mean() > (labels[0][:, :20] == 2).mean() + 0.3
     truth, predicted = (torch.from_numpy(each[:, :20].copy()) for each in labels)
     iou = scores(confusion(truth, predicted, 3)).mean_iou
-    assert float(told["rounded-mean-iou"]) == pytest.approx(iou, abs=0.02) and iou < 0.7
+    assert float(described["rounded-mean-iou"]) == pytest.approx(iou, abs=0.02) and iou < 0.7
 
 
 def test_a_client_that_leaves_takes_its_attack_along(fen: Served) -> None:

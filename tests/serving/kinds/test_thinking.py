@@ -39,12 +39,12 @@ def ask(model: DeepThinking, inputs: Tensor, **parameters: Any) -> dict[str, np.
 
 def thoughts(net: nn.Module, inputs: Tensor, iterations: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """Prediction and confidence after each iteration, straight from the definition."""
-    found = []
+    answers = []
     with torch.no_grad():
         for iteration in range(1, iterations + 1):
             probability = net(inputs, iteration)[0].softmax(1)
-            found.append((probability.argmax(1).numpy(), probability.amax(1).flatten(1).mean(1).numpy()))
-    return found
+            answers.append((probability.argmax(1).numpy(), probability.amax(1).flatten(1).mean(1).numpy()))
+    return answers
 
 
 def test_the_answer_is_that_of_the_network_after_so_many_iterations() -> None:
