@@ -46,9 +46,11 @@ class Classification(ImageNetwork):
         self.classes = parsed.classes
         if len(card.inputs) != 1 or not _takes_images(card.inputs[0]):
             raise ModelError(f"model {card.name!r}: a classifier has one input {IMAGES!r}, FP32 (-1, channels, …, …)")
-        _, channels, *sides = card.inputs[0].shape
-        self.upload = ImageUpload(IMAGES, channels, sides[0], sides[1], parsed.resize, settings.limits.pixels)
-        sides = [TRIAL if side == -1 else side for side in sides]
+        _, channels, height, width = card.inputs[0].shape
+        self.upload = ImageUpload(
+            IMAGES, channels, height, width, resize=parsed.resize, most_pixels=settings.limits.pixels
+        )
+        sides = [TRIAL if side == -1 else side for side in (height, width)]
         logits, macs = self._try_out(*sides)
         if not isinstance(logits, Tensor) or logits.shape != (1, len(self.classes)):
             raise ModelError(

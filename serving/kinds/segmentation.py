@@ -80,7 +80,9 @@ class Segmentation(ImageNetwork):
             (IMAGES, "FP32", (-1, CHANNELS, -1, -1))
         ]:
             raise ModelError(f"model {card.name!r}: it must have one input {IMAGES!r}, FP32 (-1, {CHANNELS}, -1, -1)")
-        self.upload = ImageUpload(IMAGES, CHANNELS, -1, -1, None, settings.limits.pixels)
+        self.upload = ImageUpload(
+            IMAGES, channels=CHANNELS, height=-1, width=-1, resize=None, most_pixels=settings.limits.pixels
+        )
         logits, macs = self._try_out(TRIAL, TRIAL)
         if not isinstance(logits, Tensor) or logits.shape != (1, len(self.classes), TRIAL, TRIAL):
             raise ModelError(
