@@ -33,6 +33,8 @@ def test_imports_run_one_way(file: Path) -> None:
     for module in imports(file):
         if within(place, "service"):
             assert not within(module, "jobs", "serving"), "the service reaches jobs and serving by name only"
+        if within(place, "service") and not within(place, "service.cluster"):
+            assert not within(module, "ray"), "Ray is imported in service/cluster alone"
         if within(place, "jobs"):
             assert not within(module, "ray", "serving"), "jobs know neither Ray nor the endpoints"
             if within(module, "service"):
@@ -49,6 +51,41 @@ def test_imports_run_one_way(file: Path) -> None:
                 *("planning.validation", "planning.yaml_text"),
             ]
             assert within(module, *[f"service.{name}" for name in allowed]), "endpoints know nothing of runs"
+
+
+def test_a_serial_run_loads_no_ray(tmp_path: Path) -> None:
+    """Not even one that draws its trials and stops some of them early."""
+    path = tmp_path / "spec.yaml"
+    path.write_text(
+        "job: tests.service.walk\n"
+        "sweep: {random: {params.drift: {uniform: [0, 1]}}, samples: 2, metric: height,\n"
+        "  scheduler: {kind: threshold, metric: height, at_step: 2, at_least: -100}}\n"
+    )
+    words = ["run", str(path), f"store={tmp_path / 'store'}", "--serial"]
+    code = f"import sys; from service.cli import main; print(main({words})); sys.exit('ray' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.endswith("0\n"), done.stdout + done.stderr
+
+
+PATHS = ("runs", "trials", "tune", "cells", "checkpoints", "report.html", "run.json", "trial.json", "spec.yaml")
+PATHS += ("manifest.json", "metrics.parquet", "lock.json", "log.jsonl", "tables", "figures", "samples", "sounds")
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
+def test_one_module_owns_the_paths_of_a_run(file: Path) -> None:
+    """Nowhere else is a path put together or taken apart."""
+    if file.relative_to(ROOT) == Path("service/execution/layout.py"):
+        return
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div) and isinstance(node.right, ast.Constant):
+            assert node.right.value not in PATHS, f"{file}:{node.lineno}: {node.right.value!r} belongs to layout.py"
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args:
+            first = node.args[0]
+            text = first.value if isinstance(first, ast.Constant) and isinstance(first.value, str) else ""
+            file_call = node.func.attr in ("read", "write", "exists", "delete", "create", "read_json", "write_json")
+            folder_call = node.func.attr in ("startswith", "removeprefix")
+            if file_call or folder_call or node.func.attr in ("read_table", "write_table"):
+                assert text.split("/")[0] not in PATHS, f"{file}:{node.lineno}: {text!r} belongs to layout.py"
 
 
 def test_studies_are_loaded_without_what_takes_long() -> None:

@@ -62,8 +62,8 @@ class _TrialState:
 class Lines:
     """Plain lines: one when a trial starts and ends, and one every ten seconds between."""
 
-    def __init__(self, console: Console, total: int) -> None:
-        self.console, self.total, self.done = console, total, 0
+    def __init__(self, console: Console) -> None:
+        self.console, self.total, self.done = console, 0, 0
         self.trials: dict[str, _TrialState] = {}
         self._last_line: dict[str, float] = {}
 
@@ -72,6 +72,10 @@ class Lines:
 
     def __exit__(self, *exc: object) -> None:
         pass
+
+    def run_started(self, run: str, store: str, trials: int) -> None:
+        self.total = trials
+        self.console.print(f"run {run} in {store}", markup=False, highlight=False, soft_wrap=True)
 
     def started(self, plan: TrialPlan) -> None:
         self.trials[plan.id] = _TrialState()
@@ -107,8 +111,8 @@ class Lines:
 class LiveTable(Lines):
     """A table that is redrawn in place: one row a trial, with its bar, its pace and its newest metrics."""
 
-    def __init__(self, console: Console, total: int) -> None:
-        super().__init__(console, total)
+    def __init__(self, console: Console) -> None:
+        super().__init__(console)
         self._labels: dict[str, str] = {}
         self._live = Live(get_renderable=self._draw, console=console, refresh_per_second=4)
 
@@ -142,6 +146,6 @@ class LiveTable(Lines):
         return table
 
 
-def progress_for(console: Console, total: int) -> Lines:
+def progress_for(console: Console) -> Lines:
     """A live table if the console is a terminal, plain lines if not."""
-    return LiveTable(console, total) if console.is_terminal else Lines(console, total)
+    return LiveTable(console) if console.is_terminal else Lines(console)

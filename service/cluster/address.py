@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from service.errors import ClusterError
+from service.errors import ClusterError, SpecError
 
 PROBE_SECONDS = 1.0
 
@@ -79,3 +79,17 @@ def about_tokens() -> str:
     else:
         mine = "the one here may be another"
     return f"if it asks for a token, {mine}: `ray get-auth-token` on its head tells its own, for RAY_AUTH_TOKEN"
+
+
+def check_absolute(store: str) -> None:
+    """SpecError if the store is a folder relative to where a driver happens to run: no other node would find it."""
+    if "://" not in store and not Path(store).expanduser().is_absolute():
+        raise SpecError(
+            f"store: {store!r} is a folder of this machine, and the run is for a cluster",
+            hint="give a folder that all nodes share, by its full path, or a URI such as s3://bucket/prefix",
+        )
+
+
+def is_job() -> bool:
+    """Whether this process is the driver of a job that was submitted to a cluster."""
+    return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ

@@ -15,7 +15,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from service.cluster import address as address_of
 from service.cluster.node_types import NodeType, known_to_driver
-from service.errors import ClusterError, SpecError, StoreError
+from service.errors import ClusterError, StoreError
 from service.spec import Resources
 from service.store import Folder, open_store
 
@@ -183,20 +183,6 @@ def _answer(uri: str, name: str) -> str | None:
     except StoreError as error:
         return error.message
     return None
-
-
-def check_absolute(store: str) -> None:
-    """SpecError if the store is a folder relative to where a driver happens to run: no other node would find it."""
-    if "://" not in store and not Path(store).expanduser().is_absolute():
-        raise SpecError(
-            f"store: {store!r} is a folder of this machine, and the run is for a cluster",
-            hint="give a folder that all nodes share, by its full path, or a URI such as s3://bucket/prefix",
-        )
-
-
-def is_job() -> bool:
-    """Whether this process is the driver of a job that was submitted to a cluster."""
-    return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
 
 
 def _living() -> list[NodeType]:

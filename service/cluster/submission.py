@@ -134,7 +134,7 @@ class Head:
         node with so many cores. It never asks for a GPU.
         """
         check_id(run_id)
-        connection.check_absolute(job_spec.store)
+        address_of.check_absolute(job_spec.store)
         nodes = [*self.nodes(), *growth]
         for resources in {each.spec.resources for each in plan.trials(job_spec)}:
             connection.check_feasible(resources, nodes)
@@ -149,7 +149,7 @@ class Head:
     def resume(self, run_id: str, store: str, growth: list[NodeType], driver_cpus: float = 0) -> None:
         """Go on with a run whose job has ended, under the same id."""
         check_id(run_id)
-        connection.check_absolute(store)
+        address_of.check_absolute(store)
         if (earlier := self._find(run_id)) is not None:
             if earlier.status in ("pending", "running"):
                 raise RunLockedError(

@@ -17,10 +17,11 @@ from service import catalog
 from service.cluster import connection, data_parallel
 from service.cluster.relay import open_relay
 from service.cluster.reserved import Reservations
-from service.cluster.schedulers import replay, scheduler_for
+from service.cluster.schedulers import TuneScheduler
 from service.cluster.tasks import RayTasks
 from service.errors import ClusterError
 from service.execution import layout, records
+from service.execution.early_stopping import early_stopping, replay
 from service.execution.fan_out.mapping import CellProgress, Executor, InProcess
 from service.execution.progress import Progress
 from service.execution.records import Failure, TrialRecord, TrialStatus
@@ -43,8 +44,8 @@ def run_trials(
     stop: threading.Event,
 ) -> None:
     """Run the trials in `todo`, of all the `plans` of the run, until all have ended or `stop` is set. Needs Ray."""
-    scheduler: Any = scheduler_for(spec, plans)
-    replay(scheduler, plans, todo, folder)
+    stopping = early_stopping(spec, plans)
+    replay(stopping, plans, todo, folder)
     layout.tune(folder).delete()
     placement = catalog.load(spec.job).placement
     # by several processes, at least one of the trials
@@ -63,7 +64,7 @@ def run_trials(
         trainable,
         param_space={"plan": tune.grid_search([plans.index(plan) for plan in todo])},
         tune_config=tune.TuneConfig(
-            scheduler=scheduler,
+            scheduler=TuneScheduler(stopping, plans),
             max_concurrent_trials=most,
             reuse_actors=not shared,  # seconds a trial: a job rebuilds all it needs and reseeds from its key
         ),

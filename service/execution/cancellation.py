@@ -9,7 +9,7 @@ from typing import Literal
 from service.execution.records import Failure
 
 
-class Stop:
+class Cancellation:
     """Whether the run shall stop, and why. The first reason counts."""
 
     def __init__(self) -> None:

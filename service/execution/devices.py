@@ -52,6 +52,17 @@ def reserved_device() -> torch.device:
     return _reserved
 
 
+def unused_gpus(gpus: float) -> str | None:
+    """A sentence about the GPUs that this machine has and a spec does not ask for; None if there is nothing to say.
+
+    gpus: what the spec asks for.
+    """
+    if gpus or not torch.cuda.is_available():
+        return None
+    names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return f"the spec asks for no GPU, and this machine has {', '.join(names)}: resources.gpus=1 uses one"
+
+
 def _gpu(gpus: float, field: str) -> torch.device:
     if not torch.cuda.is_available():
         raise ClusterError(

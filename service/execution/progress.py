@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 
 
 class Progress(Protocol):
-    """Told what happens to each trial. `status` is how it ended, or `interrupted`."""
+    """Told what happens to a run and its trials. `status` is how a trial ended, or `interrupted`."""
 
+    def run_started(self, run: str, store: str, trials: int) -> None: ...
     def started(self, plan: TrialPlan) -> None: ...
     def reported(self, plan: TrialPlan, row: Row, total_steps: int | None) -> None: ...
     def mapped(self, plan: TrialPlan, cells: CellProgress) -> None: ...
@@ -25,6 +26,9 @@ class Progress(Protocol):
 
 class Silent:
     """Tells nobody."""
+
+    def run_started(self, run: str, store: str, trials: int) -> None:
+        pass
 
     def started(self, plan: TrialPlan) -> None:
         pass
@@ -45,13 +49,14 @@ class LoggedProgress:
     metrics: None without Ray, which brings them to Prometheus.
     """
 
-    def __init__(self, inner: Progress, run: str, metrics: "RunMetrics | None") -> None:
-        self._inner, self._run, self._metrics = inner, run, metrics
+    def __init__(self, inner: Progress, run: str, job: str, metrics: "RunMetrics | None") -> None:
+        self._inner, self._run, self._job, self._metrics = inner, run, job, metrics
         self._began: dict[str, float] = {}
         self._newest: dict[str, Row] = {}
 
-    def run_started(self, job: str, trials: int) -> None:
-        logs.event(f"run of job {job} started, {trials} trials to go", run=self._run)
+    def run_started(self, run: str, store: str, trials: int) -> None:
+        logs.event(f"run of job {self._job} started, {trials} trials to go", run=run)
+        self._inner.run_started(run, store, trials)
 
     def run_ended(self, status: str, seconds: float) -> None:
         logs.event(f"run {status} after {seconds:.1f} s", run=self._run)

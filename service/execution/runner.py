@@ -6,19 +6,18 @@ trial's end is on disk, and `resume` does what is missing.
 
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from service import catalog, spec
-from service.cluster import connection, sweep
-from service.cluster.metrics import RunMetrics
+from service.cluster import address
 from service.errors import RunNotFoundError, SpecError
 from service.execution import layout, logs, records, results, serial
-from service.execution.cancellation import Stop
+from service.execution.cancellation import Cancellation
 from service.execution.lock import RunLock
 from service.execution.progress import LoggedProgress, Progress, Silent
 from service.execution.records import Failure, RunRecord
@@ -29,6 +28,9 @@ from service.report import contents
 from service.run import Run
 from service.spec import JobSpec
 from service.store import Folder, open_store
+
+if TYPE_CHECKING:
+    from service.cluster.metrics import RunMetrics
 
 
 @dataclass(frozen=True)
@@ -51,8 +53,8 @@ def start(job_spec: JobSpec, how: Execution, run_id: str | None = None) -> RunRe
     """Run a spec under a new id. Returns how it ended; raises only if it could not begin."""
     run_id = run_id or new_run_id(job_spec.title)
     records.check_id(run_id)
-    if connection.is_job():
-        connection.check_absolute(job_spec.store)
+    if address.is_job():
+        address.check_absolute(job_spec.store)
     store = open_store(job_spec.store)
     plans = _plans(job_spec, store)
     store.check()
@@ -85,6 +87,8 @@ def _ray(plans: list[TrialPlan], how: Execution) -> Iterator[None]:
     if how.serial:
         yield
         return
+    from service.cluster import connection  # not above: a serial run loads no Ray
+
     with connection.connect(how.address, how.cpus):
         for resources in {each.spec.resources for each in plans}:
             connection.check_feasible(resources)
@@ -93,7 +97,7 @@ def _ray(plans: list[TrialPlan], how: Execution) -> Iterator[None]:
 
 
 def _drive(job_spec: JobSpec, plans: list[TrialPlan], store: Folder, folder: Folder, how: Execution) -> RunRecord:
-    stop = Stop()
+    stop = Cancellation()
     began = time.monotonic()
     run_id = folder.name
     earlier = records.read_run(folder) if folder.exists(layout.RUN) else None
@@ -109,7 +113,7 @@ def _drive(job_spec: JobSpec, plans: list[TrialPlan], store: Folder, folder: Fol
         trials_done=0,
         provenance=provenance(),
     )
-    progress = LoggedProgress(how.progress, run_id, None if how.serial else RunMetrics(job_spec.job))
+    progress = LoggedProgress(how.progress, run_id, job_spec.job, None if how.serial else _metrics(job_spec.job))
     cancelled = "cancelled on request; `assay resume` goes on from here"
     with (
         RunLock(folder, on_cancel=lambda: stop.ask("cancelled", cancelled)),
@@ -120,9 +124,9 @@ def _drive(job_spec: JobSpec, plans: list[TrialPlan], store: Folder, folder: Fol
         records.write(folder, layout.RUN, state)
         try:
             todo = _outstanding(plans, folder)
-            progress.run_started(job_spec.job, len(todo))
+            progress.run_started(run_id, store.uri, len(todo))
             if todo:
-                (serial if how.serial else sweep).run_trials(job_spec, plans, todo, folder, progress, stop.event)
+                _run_trials(how)(job_spec, plans, todo, folder, progress, stop.event)
             state = _finish(job_spec, plans, store, folder, state, stop)
         except Exception as error:
             state = state.model_copy(update={"status": "failed", "failure": records.describe(error)})
@@ -132,6 +136,21 @@ def _drive(job_spec: JobSpec, plans: list[TrialPlan], store: Folder, folder: Fol
         progress.run_ended(state.status, time.monotonic() - began)
         folder.write(layout.REPORT, contents.render_run(folder, state, job_spec))
     return state
+
+
+def _run_trials(how: Execution) -> Callable[..., None]:
+    """What runs the trials: this process, or Ray Tune."""
+    if how.serial:
+        return serial.run_trials
+    from service.cluster import sweep
+
+    return sweep.run_trials
+
+
+def _metrics(job: str) -> "RunMetrics":
+    from service.cluster.metrics import RunMetrics
+
+    return RunMetrics(job)
 
 
 def _outstanding(plans: list[TrialPlan], folder: Folder) -> list[TrialPlan]:
@@ -146,7 +165,7 @@ def _outstanding(plans: list[TrialPlan], folder: Folder) -> list[TrialPlan]:
 
 
 def _finish(
-    job_spec: JobSpec, plans: list[TrialPlan], store: Folder, folder: Folder, state: RunRecord, stop: Stop
+    job_spec: JobSpec, plans: list[TrialPlan], store: Folder, folder: Folder, state: RunRecord, stop: Cancellation
 ) -> RunRecord:
     """Summarise over the trials that ended, publish the models, list every file, and give the verdict."""
     ends = {each.id: ended for each in plans if (ended := records.read_trial(layout.trial(folder, each.id)))}

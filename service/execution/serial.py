@@ -2,12 +2,9 @@
 
 import threading
 import time
-from typing import Any
 
-from ray.tune.schedulers import TrialScheduler
-
-from service.cluster.schedulers import PlannedTrial, replay, scheduler_for
 from service.execution import layout
+from service.execution.early_stopping import early_stopping, replay
 from service.execution.fan_out.mapping import CellProgress, InProcess
 from service.execution.progress import Progress
 from service.execution.trial import execute, record_from_driver
@@ -30,12 +27,11 @@ def run_trials(
     stop: threading.Event,
 ) -> None:
     """Run the trials in `todo`, of all the `plans` of the run, until all have ended or `stop` is set."""
-    scheduler: Any = scheduler_for(spec, plans)
-    replay(scheduler, plans, todo, folder)
+    stopping = early_stopping(spec, plans)
+    replay(stopping, plans, todo, folder)
     for plan in todo:
         if stop.is_set():
             return
-        trial = PlannedTrial(plan.id, {"plan": plans.index(plan)})
         rows: list[Row] = []
         started = time.monotonic()
 
@@ -44,7 +40,6 @@ def run_trials(
             row: Row,
             total_steps: int | None,
             plan: TrialPlan = plan,
-            trial: PlannedTrial = trial,
             rows: list[Row] = rows,
             started: float = started,
         ) -> None:
@@ -52,7 +47,7 @@ def run_trials(
             progress.reported(plan, row, total_steps)
             if stop.is_set():
                 raise TrialStoppedError
-            if scheduler.on_trial_result(None, trial, row) == TrialScheduler.STOP:
+            if stopping.stops(plan, row):
                 seconds = time.monotonic() - started
                 record_from_driver(plan, layout.trial(folder, plan.id), "stopped", rows, seconds, None)
                 raise TrialStoppedError
@@ -63,12 +58,12 @@ def run_trials(
                 raise TrialStoppedError
 
         executor = InProcess(tell, plan.spec.limits.max_failures, plan.spec.resources.gpus)
-        scheduler.on_trial_add(None, trial)
+        stopping.begin(plan)
         progress.started(plan)
         try:
             ended = execute(plan, folder, report, executor)
             if rows and ended.status != "failed":
-                scheduler.on_trial_complete(None, trial, rows[-1])
+                stopping.end(plan, rows[-1])
             progress.ended(plan, ended.status)
         except TrialStoppedError:
             progress.ended(plan, "interrupted" if stop.is_set() else "stopped")

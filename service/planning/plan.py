@@ -7,17 +7,14 @@ a run on fifty nodes all have the same trials under the same ids.
 import itertools
 import random
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from service import catalog
+import numpy as np
+
 from service.errors import SpecError
 from service.provenance import derive_seed
 from service.spec import Choice, Distribution, JobSpec, LogUniform, RandInt, Uniform
-
-if TYPE_CHECKING:
-    from service.run import Estimate
 
 MAX_TRIALS = 10_000
 
@@ -64,22 +61,6 @@ def trials(spec: JobSpec) -> list[TrialPlan]:
     return plans
 
 
-def estimates(plans: Sequence[TrialPlan]) -> list["Estimate"]:
-    """What the job says of the cost of each trial. Trials that differ in the seed alone share an estimate."""
-    from service.run import Estimate  # not above: it loads torch, which those who ask a cluster do without
-
-    known: list[tuple[Any, Estimate]] = []
-    costs = []
-    for each in plans:
-        estimate = catalog.load(each.spec.job).estimate
-        same = [cost for params, cost in known if params == each.spec.params]
-        if not same:
-            known.append((each.spec.params, estimate(each.spec.params) if estimate else Estimate()))
-            same = [known[-1][1]]
-        costs.append(same[0])
-    return costs
-
-
 def _check_fields(single: JobSpec, spec: JobSpec) -> None:
     """Try every override by itself, so that a wrong one is reported under the name of its place in the sweep."""
     assert spec.sweep is not None
@@ -107,24 +88,20 @@ def _check_fields(single: JobSpec, spec: JobSpec) -> None:
 
 
 def _draw(space: Distribution, seed: int, field: str, sample: int) -> Any:
-    """One value, through Ray Tune's own distributions. The stream is that of (seed, field, sample)."""
-    from ray import tune  # not above: it takes a second, and few sweeps draw
-
+    """One value, as Ray Tune draws it. The stream is that of (seed, field, sample)."""
     stream = derive_seed(seed, "sweep", field, sample)
+    generator = np.random.default_rng(stream % 2**32)
     match space:
         case Uniform(uniform=(low, high)) if low < high:
-            domain: tune.search.sample.Domain = tune.uniform(low, high)
+            return float(generator.uniform(low, high))
         case LogUniform(loguniform=(low, high)) if 0 < low < high:
-            domain = tune.loguniform(low, high)
+            return float(np.exp(generator.uniform(np.log(low), np.log(high))))
         case RandInt(randint=(first, end)) if first < end:
-            domain = tune.randint(first, end)
+            return int(generator.integers(first, end))
         case Choice(choice=values):
             return random.Random(stream).choice(values)
-        case _:
-            bounds = next(iter(space.model_dump().values()))
-            raise SpecError(f"sweep.random: {field}: bounds {list(bounds)} are reversed, equal or out of range")
-    value = domain.sample(random_state=stream % 2**32)
-    return int(value) if isinstance(space, RandInt) else float(value)
+    bounds = next(iter(space.model_dump().values()))
+    raise SpecError(f"sweep.random: {field}: bounds {list(bounds)} are reversed, equal or out of range")
 
 
 def _short(field: str) -> str:

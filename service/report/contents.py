@@ -3,17 +3,20 @@
 import io
 
 import pyarrow.parquet
+import soundfile
 
-from service.execution import history
+from service.execution import history, layout
 from service.execution.records import Artefact, RunRecord
 from service.formatting import duration
 from service.planning import yaml_text
-from service.report.rendering import ReportPage, render
+from service.report.rendering import ReportPage, Sound, render
+from service.report.spectrogram import spectrogram_png
 from service.spec import JobSpec
 from service.store import Folder
 
 SHOWN_ROWS = 100
-MIME = {"png": "image/png", "gif": "image/gif"}
+MIME = {"png": "image/png", "gif": "image/gif", "wav": "audio/wav"}
+MOST_AUDIO_BYTES = 8 << 20  # of a sound that is part of the page; a longer one is a link
 
 
 def render_run(folder: Folder, state: RunRecord, job_spec: JobSpec) -> bytes:
@@ -21,7 +24,7 @@ def render_run(folder: Folder, state: RunRecord, job_spec: JobSpec) -> bytes:
     ends = history.trials(folder)
     best = set(state.best.values())
     shown = [each for each in state.artefacts if _is_shown(each, best)]
-    shown.sort(key=lambda each: each.path.startswith("trials/"))
+    shown.sort(key=lambda each: layout.place(each.path).trial is not None)
     failures = [(each.label, each.failure) for each in ends if each.failure]
     if state.failure:
         failures.insert(0, ("run", state.failure))
@@ -40,14 +43,22 @@ def render_run(folder: Folder, state: RunRecord, job_spec: JobSpec) -> bytes:
                 *[("model", name) for name in state.models],
             ],
             figures=[
-                (_title(each, labels), MIME[each.path.rpartition(".")[2]], folder.read(each.path))
+                (_title(each, labels), MIME[layout.place(each.path).ending], folder.read(each.path))
                 for each in shown
                 if each.kind in ("figure", "image", "animation")
             ],
+            sounds=[
+                _sound(_title(each, labels), folder.read(each.path))
+                for each in shown
+                if each.kind == "audio" and each.bytes <= MOST_AUDIO_BYTES
+            ],
             tables=[_table(folder, each, labels) for each in shown if each.kind == "table"],
             links=[
-                (_title(each, labels), each.path, _file_facts(each)) for each in shown if each.kind in ("page", "file")
+                (_title(each, labels), each.path, _file_facts(each))
+                for each in shown
+                if each.kind in ("page", "file") or (each.kind == "audio" and each.bytes > MOST_AUDIO_BYTES)
             ],
+            warnings=[*state.warnings, *[_of_trial(each.label, text) for each in ends for text in each.warnings]],
             trials=[(each.label, each.status, each.id in best, duration(each.seconds), each.metrics) for each in ends],
             errors=[(name, failure.message, failure.traceback) for name, failure in failures],
             provenance=state.provenance,
@@ -57,14 +68,23 @@ def render_run(folder: Folder, state: RunRecord, job_spec: JobSpec) -> bytes:
 
 def _is_shown(artefact: Artefact, best: set[str]) -> bool:
     """Everything of the summary; of the trials only the best ones."""
-    parts = artefact.path.split("/")
-    return artefact.kind not in ("array", "model") and (parts[0] != "trials" or parts[1] in best)
+    trial = layout.place(artefact.path).trial
+    return artefact.kind not in ("array", "model") and (trial is None or trial in best)
 
 
 def _title(artefact: Artefact, labels: dict[str, str]) -> str:
-    parts = artefact.path.split("/")
-    name = artefact.title or parts[-1].rpartition(".")[0].replace("_", " ")
-    return f"{name} ({labels[parts[1]]})" if parts[0] == "trials" else name
+    place = layout.place(artefact.path)
+    name = artefact.title or place.stem.replace("_", " ")
+    return name if place.trial is None else _of_trial(labels[place.trial], name)
+
+
+def _of_trial(label: str, text: str) -> str:
+    return f"{text} ({label})"
+
+
+def _sound(title: str, wav: bytes) -> Sound:
+    samples, rate = soundfile.read(io.BytesIO(wav), always_2d=True)  # (n, channels)
+    return Sound(title, MIME["wav"], wav, spectrogram_png(samples.mean(axis=1), rate), len(samples) / rate)
 
 
 def _table(folder: Folder, artefact: Artefact, labels: dict[str, str]) -> tuple[str, list[str], list[list[object]]]:
@@ -78,4 +98,4 @@ def _table(folder: Folder, artefact: Artefact, labels: dict[str, str]) -> tuple[
 
 def _file_facts(artefact: Artefact) -> str:
     """Format and size of a file, e.g. "vtp, 158,180 bytes"."""
-    return f"{artefact.path.rpartition('.')[2]}, {artefact.bytes:,} bytes"
+    return f"{layout.place(artefact.path).ending}, {artefact.bytes:,} bytes"

@@ -21,6 +21,18 @@ VERDICTS = {
 
 
 @dataclass(frozen=True)
+class Sound:
+    """A sound with its player and its spectrogram. seconds: how long it is."""
+
+    title: str
+    mime: str
+    content: bytes
+    spectrogram: bytes
+    """PNG"""
+    seconds: float
+
+
+@dataclass(frozen=True)
 class ReportPage:
     """What the page shows. Everything in it is escaped: titles, labels and values may hold anything."""
 
@@ -31,6 +43,8 @@ class ReportPage:
     facts: Sequence[tuple[str, str]]
     figures: Sequence[tuple[str, str, bytes]]
     """title, MIME type, content"""
+    sounds: Sequence[Sound]
+    warnings: Sequence[str]
     tables: Sequence[tuple[str, Sequence[str], Sequence[Sequence[Any]]]]
     """title, columns, rows"""
     links: Sequence[tuple[str, str, str]]

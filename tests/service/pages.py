@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from service.run import Run, Trial
@@ -18,6 +19,9 @@ def run(params: Params, run: Run) -> None:
     run.log(step=0, height=1.0)
     run.html("turn it", "<!doctype html><title>ä</title>", title="A surface <to turn>")
     run.file("surface.vtp", b"<VTKFile/>")
+    tone = 0.5 * np.sin(2 * np.pi * 440 * np.arange(8000) / 16000)
+    run.audio("tone", np.stack([tone, tone], axis=1), 16000, title="A tone <of 440 Hz>")
+    run.warn("the tone is not music <yet>")
 
 
 def summarize(trials: Sequence[Trial], run: Run) -> None:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from service.errors import InputError
 from service.models import CardDraft, TensorSpec
-from service.run import Run, Trial
+from service.run import Estimate, Run, Trial
 from tests.service.pace import pause
 
 
@@ -73,6 +73,10 @@ def run(params: Params, run: Run) -> None:
     )
     run.save_model("walk", model, draft)
     run.table("end", [{"axis": axis, "position": value} for axis, value in enumerate(position.flatten().tolist())])
+
+
+def estimate(params: Params) -> Estimate:
+    return Estimate(core_seconds=float(params.pace.steps), details={"steps": params.pace.steps})
 
 
 def summarize(trials: list[Trial], run: Run) -> None:

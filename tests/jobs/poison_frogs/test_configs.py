@@ -9,6 +9,7 @@ from service import spec
 from service.execution import runner
 from service.execution.runner import Execution
 from service.planning import plan
+from service.planning.costs import costs as costs_of
 from service.store import open_store
 
 CONFIGS = Path(__file__).parents[3] / "configs" / "poison_frogs"
@@ -66,7 +67,7 @@ def test_a_small_spec_runs(name, store_uri, monkeypatch):
 )
 def test_the_papers_specs_say_what_they_cost(name, crafts, retrainings, craft_flops, tmp_path, monkeypatch):
     monkeypatch.setenv("ASSAY_DATA", str(tmp_path))
-    costs = [each.details for each in plan.estimates(plan.trials(spec.load(str(CONFIGS / f"{name}.yaml"))))]
+    costs = [each.estimate.details for each in costs_of(plan.trials(spec.load(str(CONFIGS / f"{name}.yaml"))))]
     assert [each["crafts, at most"] for each in costs] == crafts
     assert [each["retrainings, at most"] for each in costs] == retrainings
     assert costs[0]["FLOPs of crafting, at most"] == pytest.approx(craft_flops, rel=0.02)

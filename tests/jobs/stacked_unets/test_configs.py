@@ -9,6 +9,7 @@ from service import spec
 from service.execution import runner
 from service.execution.runner import Execution
 from service.planning import plan
+from service.planning.costs import costs as costs_of
 from service.store import open_store
 
 CONFIGS = Path(__file__).parents[3] / "configs" / "stacked_unets"
@@ -37,7 +38,7 @@ def test_the_papers_specs_say_what_they_cost(monkeypatch: pytest.MonkeyPatch) ->
     """90 epochs of 481 batches of 22; 10^9 multiplications for 512x512 are those of the released code."""
     monkeypatch.setattr(estimation, "training_seconds", lambda network, image, batch: 1.0)
     trials = plan.trials(spec.load(str(CONFIGS / "voc_paper.yaml")))
-    costs = plan.estimates([trials[0], trials[3]])
+    costs = [each.estimate for each in costs_of([trials[0], trials[3]])]
     assert [each.details["images to train on"] for each in costs] == [90 * 481 * 22] * 2
     small, large = (each.details["multiply-adds of an image of 512x512"] / 1e9 for each in costs)
     assert small == pytest.approx(14.0 + 0.02, abs=0.06)

@@ -21,7 +21,8 @@ def test_plain_lines(plans: list[TrialPlan], monkeypatch: pytest.MonkeyPatch) ->
     now = [0.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
     output = io.StringIO()
-    with Lines(Console(file=output, width=40), total=2) as lines:
+    with Lines(Console(file=output, width=40)) as lines:
+        lines.run_started("one", "/store", 2)
         lines.started(plans[0])
         for step in range(1, 31):
             now[0] = float(step)
@@ -29,6 +30,7 @@ def test_plain_lines(plans: list[TrialPlan], monkeypatch: pytest.MonkeyPatch) ->
         lines.ended(plans[0], "finished")
     *shown, last = output.getvalue().splitlines()
     assert shown == [
+        "run one in /store",
         "seed=1: started",
         "seed=1: step 10, height 3.333, 30 s left",
         "seed=1: step 20, height 6.667, 20 s left",
@@ -41,8 +43,8 @@ def test_a_map_of_cells(plans: list[TrialPlan], monkeypatch: pytest.MonkeyPatch)
     now = [0.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
     lines, terminal = io.StringIO(), io.StringIO()
-    with LiveTable(Console(file=terminal, force_terminal=True, width=100), total=2) as table:
-        for each in (table, plain := Lines(Console(file=lines), total=2)):
+    with LiveTable(Console(file=terminal, force_terminal=True, width=100)) as table:
+        for each in (table, plain := Lines(Console(file=lines))):
             each.started(plans[0])
         now[0] = 10.0
         for each in (table, plain):
@@ -59,7 +61,8 @@ def test_a_map_of_cells(plans: list[TrialPlan], monkeypatch: pytest.MonkeyPatch)
 def test_a_table_on_a_terminal(plans: list[TrialPlan]) -> None:
     output = io.StringIO()
     console = Console(file=output, force_terminal=True, width=100)
-    with LiveTable(console, total=2) as table:
+    with LiveTable(console) as table:
+        table.run_started("one", "/store", 2)
         for plan in plans:
             table.started(plan)
         table.reported(plans[0], {"step": 5, "height": 1.5}, 10)

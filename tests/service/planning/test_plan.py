@@ -3,10 +3,12 @@
 from typing import Any
 
 import pytest
+from ray import tune
 
 from service import spec
 from service.errors import SpecError
 from service.planning import plan
+from service.provenance import derive_seed
 
 
 def plans(sweep: dict[str, Any], seed: int = 0) -> list[plan.TrialPlan]:
@@ -31,6 +33,21 @@ def test_random_draws_come_from_the_seed_alone() -> None:
     assert [each.overrides for each in first] != [each.overrides for each in other]
     assert all(1e-4 <= each.overrides["params.drift"] <= 1 for each in first)
     assert {type(each.overrides["params.pace.steps"]) for each in first} == {int}
+
+
+@pytest.mark.parametrize(
+    ("space", "domain"),
+    [
+        ({"uniform": [-2.0, 5.0]}, tune.uniform(-2.0, 5.0)),
+        ({"loguniform": [1e-4, 3.0]}, tune.loguniform(1e-4, 3.0)),
+        ({"randint": [3, 90]}, tune.randint(3, 90)),
+    ],
+)
+def test_draws_are_those_of_ray_tune(space: dict[str, Any], domain: Any) -> None:
+    field = "params.pace.steps" if "randint" in space else "params.drift"
+    drawn = [each.overrides[field] for each in plans({"random": {field: space}, "samples": 20}, seed=5)]
+    seeds = [derive_seed(5, "sweep", field, sample) % 2**32 for sample in range(20)]
+    assert drawn == [domain.sample(random_state=seed) for seed in seeds]
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,16 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
 
+import numpy as np
+import pytest
+import torch
+import torchaudio
+
 from service import spec
 from service.execution import runner
 from service.execution.runner import Execution
-from service.report.rendering import ReportPage, render, value_text
+from service.report.rendering import ReportPage, Sound, render, value_text
+from service.report.spectrogram import band_of, log_mel
 
 HOSTILE = "<script>alert('x')</script>\"&"
 
@@ -38,6 +44,8 @@ def page(**changes: object) -> ReportPage:
         "spec_yaml": f"name: {HOSTILE}\n",
         "facts": [("job", HOSTILE)],
         "figures": [(HOSTILE, "image/png", b"\x89PNG")],
+        "sounds": [Sound(HOSTILE, "audio/wav", b"RIFF", b"\x89PNG", 1.0)],
+        "warnings": [HOSTILE],
         "tables": [(HOSTILE, [HOSTILE, "n"], [[HOSTILE, 0.123456], [None, True]])],
         "links": [(HOSTILE, f"javascript:{HOSTILE}", HOSTILE)],
         "trials": [
@@ -53,7 +61,8 @@ def page(**changes: object) -> ReportPage:
 def test_nothing_is_loaded_and_nothing_is_run() -> None:
     tags = Tags(render(page()).decode())
     assert "script" not in tags.tags and "iframe" not in tags.tags
-    picture, link = tags.loads
+    picture, sound, spectrogram, link = tags.loads
+    assert sound.startswith("data:audio/wav;base64,") and spectrogram.startswith("data:image/png;base64,")
     assert picture.startswith("data:image/png;base64,")
     assert link.startswith("./javascript%3A%3Cscript%3E"), "a link leads to a file below the page, whatever its name"
     assert tags.text.count(HOSTILE) >= 12, "labels are shown as they are"
@@ -66,7 +75,7 @@ def test_pages_and_files_lie_beside_the_report_and_are_linked(store_uri: str) ->
     assert state.status == "finished", state.failure
     folder = Path(store_uri) / "runs" / state.id
     tags = Tags((folder / "report.html").read_text())
-    linked = [folder / unquote(each) for each in tags.loads]
+    linked = [folder / unquote(each) for each in tags.loads if not each.startswith("data:")]
     contents = {each.name: each.read_bytes() for each in linked}
     assert contents == {
         "all.h5": bytes(2_000_000),
@@ -75,8 +84,30 @@ def test_pages_and_files_lie_beside_the_report_and_are_linked(store_uri: str) ->
     }
     assert "Everything h5, 2,000,000 bytes" in tags.text and "A surface <to turn>" in tags.text
     assert "surface" in tags.text and "vtp, 10 bytes" in tags.text
+    sound, spectrogram = [each for each in tags.loads if each.startswith("data:")]
+    assert sound.startswith("data:audio/wav;base64,") and spectrogram.startswith("data:image/png;base64,")
+    assert "A tone <of 440 Hz>, 0.5 s" in " ".join(tags.text.split()).replace(" (tests-service-pages)", "")
+    assert "the tone is not music <yet>" in tags.text
     kinds = {each.path.rpartition("/")[2]: (each.kind, each.bytes) for each in state.artefacts}
     assert kinds["turn it.html"] == ("page", 32) and kinds["all.h5"] == ("file", 2_000_000)
+
+
+@pytest.mark.parametrize(("hertz", "rate"), [(440.0, 16000), (3000.0, 44100), (200.0, 8000)])
+def test_a_tone_is_one_line_of_its_spectrogram(hertz: float, rate: int) -> None:
+    tone = np.sin(2 * np.pi * hertz * np.arange(rate) / rate)
+    values, seconds = log_mel(tone, rate)
+    assert values.shape[1] == pytest.approx(1 / seconds, abs=2)
+    assert set(values[:, 5:-5].argmax(axis=0)) <= {int(band_of(hertz, rate)), int(band_of(hertz, rate)) + 1}
+
+
+def test_the_spectrogram_is_torchaudios() -> None:
+    """In decibels, of the mel spectrogram that torchaudio computes in one step."""
+    noise = np.random.default_rng(0).normal(size=16000) / 10
+    mel = torchaudio.transforms.MelSpectrogram(
+        16000, n_fft=1024, win_length=400, hop_length=160, n_mels=64, norm="slaney", mel_scale="slaney"
+    )
+    decibels = torchaudio.transforms.AmplitudeToDB(top_db=None)(mel(torch.from_numpy(noise).float())).numpy()
+    assert log_mel(noise, 16000)[0] == pytest.approx(np.maximum(decibels - decibels.max(), -80), abs=1e-3)
 
 
 def test_the_numbers_are_there() -> None:

@@ -1,0 +1,59 @@
+"""What the trials of a spec would cost, those that cost the same told of once, and how long they would take here."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from service import catalog
+from service.planning.plan import TrialPlan
+from service.run import Estimate
+from service.spec import Resources
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Trials with the same parameters, and what each of them costs."""
+
+    labels: tuple[str, ...]
+    estimate: Estimate
+    resources: Resources
+
+    @property
+    def core_seconds(self) -> float | None:
+        """Of all of them together."""
+        return None if self.estimate.core_seconds is None else len(self.labels) * self.estimate.core_seconds
+
+    def seconds_of_one(self, slots: int) -> float:
+        """How long one of them takes by itself. slots: parts that are computed at the same time."""
+        parts = max(self.estimate.pieces, self.resources.workers)
+        return (self.estimate.core_seconds or 0.0) / max(1, min(parts, slots))
+
+
+def costs(plans: Sequence[TrialPlan]) -> list[Cost]:
+    """What the job says of its trials, of those that differ in the seed alone once; nothing if it says nothing."""
+    groups: list[tuple[Any, list[TrialPlan]]] = []
+    for each in plans:
+        key = (each.spec.params, each.spec.resources)
+        same = [group for known, group in groups if known == key]
+        if same:
+            same[0].append(each)
+        else:
+            groups.append((key, [each]))
+    estimate = catalog.load(plans[0].spec.job).estimate
+    if estimate is None:
+        return []
+    return [
+        Cost(tuple(each.label for each in group), estimate(params), resources) for (params, resources), group in groups
+    ]
+
+
+def seconds_on(cores: float, costs: Sequence[Cost]) -> float | None:
+    """How long all of them take on so many cores: as long as the work of all, or as the longest; None if unknown.
+
+    A trial, or a task of cells, occupies `resources.cpus` cores and computes on one of them.
+    """
+    if not costs or any(cost.core_seconds is None for cost in costs):
+        return None
+    slots = [max(1, int(cores / cost.resources.cpus)) for cost in costs]
+    together = sum((cost.core_seconds or 0.0) / slot for cost, slot in zip(costs, slots, strict=True))
+    return max(together, *(cost.seconds_of_one(slot) for cost, slot in zip(costs, slots, strict=True)))

@@ -1,0 +1,44 @@
+"""What trials cost: those alike told of once, and the time that all of them take."""
+
+from typing import Any
+
+import pytest
+
+from service import spec
+from service.planning import plan
+from service.planning.costs import Cost, costs, seconds_on
+from service.run import Estimate
+from service.spec import Resources
+
+
+def cost(count: int, seconds: float | None, pieces: int = 1, **resources: Any) -> Cost:
+    labels = tuple(f"trial {index}" for index in range(count))
+    return Cost(labels, Estimate(core_seconds=seconds, pieces=pieces), Resources(**resources))
+
+
+def test_trials_that_differ_in_the_seed_alone_are_estimated_once() -> None:
+    sweep = {"grid": {"seed": [1, 2, 3], "params.pace.steps": [10, 20]}}
+    few, many = costs(plan.trials(spec.build({"job": "tests.service.walk", "sweep": sweep})))
+    assert len(few.labels) == len(many.labels) == 3
+    assert (few.estimate.core_seconds, many.estimate.core_seconds) == (10.0, 20.0)
+    assert few.core_seconds == 30.0
+    assert costs(plan.trials(spec.build({"job": "tests.service.grid"}))) == [], "a job that says nothing"
+
+
+@pytest.mark.parametrize(
+    ("trials", "cores", "seconds"),
+    [
+        ([cost(4, 10.0)], 2, 20.0),
+        ([cost(1, 10.0)], 4, 10.0),  # one trial is not split
+        ([cost(1, 10.0, pieces=100)], 4, 2.5),  # unless it falls into parts
+        ([cost(1, 10.0, pieces=2)], 4, 5.0),
+        ([cost(1, 10.0, workers=2)], 4, 5.0),
+        ([cost(3, 10.0, cpus=2)], 4, 15.0),  # two at a time
+        ([cost(1, 10.0, cpus=8)], 4, 10.0),
+        ([cost(2, 10.0), cost(1, 40.0)], 2, 40.0),  # as long as the longest
+        ([cost(2, 10.0), cost(1, None)], 2, None),
+        ([], 2, None),
+    ],
+)
+def test_time_on_so_many_cores(trials: list[Cost], cores: int, seconds: float | None) -> None:
+    assert seconds_on(cores, trials) == seconds

@@ -1,0 +1,71 @@
+"""The handle that a job is given: rows, phases, warnings, sounds."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from service.errors import InputError
+from service.run import Run
+from service.store import open_store
+
+
+@pytest.fixture
+def handle(tmp_path: Path) -> Run:
+    return Run(open_store(str(tmp_path)), seed=0)
+
+
+def test_steps_never_go_back(handle: Run) -> None:
+    assert handle.step == 0
+    handle.log(step=3, loss=1.0)
+    handle.log(step=handle.step, accuracy=0.5)
+    assert handle.step == 3 and handle.metrics == {"loss": 1.0, "accuracy": 0.5}
+    with pytest.raises(ValueError, match="step must be at least 3, the last one; it is 2"):
+        handle.log(step=2)
+
+
+def test_each_phase_has_a_state_of_its_own(handle: Run, tmp_path: Path) -> None:
+    handle.log(step=1, detector=0.5)
+    handle.checkpoint({"weights": [1, 2]}, phase="detector")
+    handle.warn("the detector is small")
+    handle.log(step=2, patch=0.25)
+    handle.checkpoint({"pixels": [3]}, phase="patch")
+    handle.log(step=3, patch=0.1)
+
+    again = Run(open_store(str(tmp_path)), seed=0)
+    assert again.restore("detector") == {"weights": [1, 2]} and again.step == 1
+    assert again.restore("patch") == {"pixels": [3]} and again.step == 2, "rows after the checkpoint are taken back"
+    assert list(again.written.warnings) == ["the detector is small"]
+    assert again.restore("evaluation") is None and again.restore() is None
+    with pytest.raises(InputError, match="phase must be .* digits and dashes; it is '../x'"):
+        again.checkpoint({}, phase="../x")
+
+
+def test_a_warning_counts_once(handle: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    for sentence in ("one", "two", "one"):
+        handle.warn(sentence)
+    assert list(handle.written.warnings) == ["one", "two"]
+    assert capsys.readouterr().out == "WARNING: one\nWARNING: two\n"
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_a_sound_is_read_back(handle: Run, channels: int) -> None:
+    samples = np.random.default_rng(0).uniform(-1, 1, (1000, channels)).astype(np.float32)
+    handle.audio("noise", samples if channels > 1 else samples[:, 0], 22050)
+    (artefact,) = handle.written.artefacts.values()
+    assert (artefact.kind, artefact.path) == ("audio", "sounds/noise.wav")
+    read, rate = soundfile.read(io.BytesIO(handle.folder.read(artefact.path)), always_2d=True)
+    assert rate == 22050 and read == pytest.approx(samples, abs=2 / 2**15)
+
+
+def test_sounds_that_are_none(handle: Run) -> None:
+    with pytest.raises(InputError, match=r"samples must be float \(n,\) or \(n, channels\), they are int64 \(3,\)"):
+        handle.audio("whole", np.array([1, 2, 3]), 8000)
+    with pytest.raises(InputError, match="samples must be finite"):
+        handle.audio("nan", np.array([0.0, np.nan]), 8000)
+    handle.audio("loud", np.array([0.0, 1.5]), 8000)
+    assert list(handle.written.warnings) == [
+        "audio 'loud': samples must be within [-1, 1]; the largest is 1.5, it is clipped"
+    ]
