@@ -4,8 +4,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 # tests wait for Ray much of the time: two processes, each with a small Ray of its own
 TWO := --numprocesses 2 --dist loadfile --no-loadscope-reorder
+# a link that leads nowhere is an error (`strict` in mkdocs.yml); the variable silences advertising for a successor
+MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs
 
-.PHONY: quickstart test test-all lint bench data clean
+.PHONY: quickstart test test-all lint docs bench data clean
 .DEFAULT_GOAL := quickstart
 
 $(VENV)/ready: pyproject.toml
@@ -28,6 +30,12 @@ lint: $(VENV)/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(MKDOCS) build --quiet
+
+# draws the picture of the rooms anew, and builds the pages into site/
+docs: $(VENV)/ready
+	$(BIN)/python docs/structure.py
+	$(MKDOCS) build
 
 # what the benchmarks compare with; those at the end ask for old versions of packages that they do not need
 $(VENV)/bench: $(VENV)/ready
@@ -42,4 +50,4 @@ data: $(VENV)/ready
 	$(BIN)/python -m jobs.common.data.debian
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	rm -rf $(VENV) site .pytest_cache .mypy_cache .ruff_cache *.egg-info

@@ -28,7 +28,7 @@ def test_the_job_api_asks_for_the_token(head: LocalCluster) -> None:
     assert requests.get(url, headers=headers, timeout=10).status_code == 200
 
 
-@pytest.mark.parametrize("name", ["cluster.yaml", "SECURITY.md", "README.md"])
+@pytest.mark.parametrize("name", ["cluster.yaml", "SECURITY.md", "README.md", "docs/cluster.md"])
 def test_documented_commands_ask_for_a_token_and_open_no_dashboard(name: str) -> None:
     text = (ROOT / name).read_text()
     commands = list(re.finditer(r"^.*\bray start .*$", text, re.M))
