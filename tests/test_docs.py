@@ -22,7 +22,7 @@ def test_add_a_study_to_the_letter(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
     monkeypatch.chdir(tmp_path)
-    # CHECK    assert main(["check", "noise.yaml"]) == 0
+    assert main(["check", "noise.yaml"]) == 0
     assert main(["run", "noise.yaml", "--serial", "--id", "page"]) == 0
     assert main(["jobs", "studies.noise"]) == 0
     store = open_store("assay-store")
