@@ -32,7 +32,7 @@ def test_add_a_study_to_the_letter(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert long[0] > 0.9 > short[0], "the longer training is good, the shorter one is warned of"
     assert long[0] > long[-1] + 0.1, "noise matters"
     assert run.exists("figures/accuracy.png")
-    assert "train it for longer" in run.read("trials/000-short/trial.json").decode()
+    assert "train it for longer" in run.read("report.html").decode()
     assert (store / "models" / "noise-digits").names() == ["1"]
 
 
