@@ -128,8 +128,8 @@ def find(store: Folder, name: str, version: int | None = None) -> ModelCard:
     folder = store / "models" / name
     complete = versions(store, name)
     if not complete or (version is not None and version not in complete):
-        wanted = "" if version is None else f" version {version}"
-        raise ModelNotFoundError(f"model {name!r} has no{wanted or ' version'}", hint=f"it has {complete}")
+        asked = "" if version is None else f" version {version}"
+        raise ModelNotFoundError(f"model {name!r} has no{asked or ' version'}", hint=f"it has {complete}")
     return _card(folder, name, complete[-1] if version is None else version)
 
 
@@ -160,8 +160,8 @@ def load(store: Folder, card: ModelCard, trusted: tuple[str, ...] = ()) -> nn.Mo
         raise ModelError(f"{_named(card)}: the weights hold {extra[0]!r}, which {card.architecture} has not")
     for key, tensor in expected.items():
         if tensor.shape != weights[key].shape or tensor.dtype != weights[key].dtype:
-            found, wanted = _kind(weights[key]), _kind(tensor)
-            raise ModelError(f"{_named(card)}: {key!r} is {found}, but {card.architecture} needs {wanted}")
+            stored, needed = _kind(weights[key]), _kind(tensor)
+            raise ModelError(f"{_named(card)}: {key!r} is {stored}, but {card.architecture} needs {needed}")
     network.load_state_dict(weights)
     return network.eval()
 
@@ -199,10 +199,10 @@ def _architecture(card: ModelCard, trusted: tuple[str, ...]) -> Any:
     except (ImportError, ValueError) as error:
         raise ModelError(f"{_named(card)}: cannot import {path!r}: {error}") from error
     # of our own modules only what they list can be built: a card must not call just any function
-    found = getattr(module, "ARCHITECTURES", {}).get(name) if package == "jobs" else getattr(module, name, None)
-    if not callable(found):
+    build = getattr(module, "ARCHITECTURES", {}).get(name) if package == "jobs" else getattr(module, name, None)
+    if not callable(build):
         raise ModelError(f"{_named(card)}: {path!r} has no architecture {name!r}")
-    return found
+    return build
 
 
 def _card(folder: Folder, name: str, version: int) -> ModelCard:

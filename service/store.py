@@ -162,10 +162,10 @@ class Folder:
         selector = fs.FileSelector(self.path, allow_not_found=True, recursive=recursive)
         with self._said("list"):
             try:
-                found = self.fs.get_file_info(selector)
+                infos = self.fs.get_file_info(selector)
             except FileNotFoundError:  # the folder was made just after pyarrow had not found it
-                found = self.fs.get_file_info(selector)
-        paths = [info.path for info in found if not (recursive and info.type != fs.FileType.File)]
+                infos = self.fs.get_file_info(selector)
+        paths = [info.path for info in infos if not (recursive and info.type != fs.FileType.File)]
         relative = [path[len(self.path) :].lstrip("/") for path in paths]
         return [name for name in relative if not name.rpartition("/")[2].startswith(_ASIDE)]
 

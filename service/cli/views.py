@@ -46,7 +46,7 @@ def runs(store: str, address: str | None, as_json: bool) -> None:
     if address is not None:
         remote.print_runs(address, as_json)
         return
-    found, damaged = history.all_runs(open_store(store))
+    records, damaged = history.all_runs(open_store(store))
     rows = [
         {
             "run": each.id,
@@ -56,7 +56,7 @@ def runs(store: str, address: str | None, as_json: bool) -> None:
             "created": each.created,
             "took": duration(each.seconds),
         }
-        for each in found
+        for each in records
     ]
     print_json(rows) if as_json else print_rows(rows)
     for sentence in damaged:
@@ -103,7 +103,9 @@ def compare(run_names: tuple[str, ...], store: str, as_json: bool) -> None:
     names = [folder.name for folder in folders]
     if as_json:
         sides = {"spec": fields, "metrics": metrics}
-        print_json({"runs": names, **{side: {d.name: d.values for d in found} for side, found in sides.items()}})
+        print_json(
+            {"runs": names, **{side: {d.name: d.values for d in differences} for side, differences in sides.items()}}
+        )
         return
     for title, lines in (("field", fields), ("metric", metrics)):
         print_rows([{title: d.name, **dict(zip(names, d.values, strict=True))} for d in lines])

@@ -55,21 +55,21 @@ def probe(host: str, port: int) -> None:
 def is_loopback(host: str) -> bool:
     """Whether all addresses of a host are on this machine."""
     try:
-        return all(ipaddress.ip_address(found[4][0]).is_loopback for found in socket.getaddrinfo(host, None))
+        return all(ipaddress.ip_address(answer[4][0]).is_loopback for answer in socket.getaddrinfo(host, None))
     except (OSError, ValueError):
         return False
 
 
 def token() -> str | None:
     """The token for clusters that ask for one, from where Ray itself looks; None if there is none."""
-    if told := os.environ.get("RAY_AUTH_TOKEN"):
-        return told.strip()
+    if shown := os.environ.get("RAY_AUTH_TOKEN"):
+        return shown.strip()
     path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
     try:
-        found = path.read_text().strip()
+        text = path.read_text().strip()
     except OSError:
         return None
-    return found if re.fullmatch(r"[\x21-\x7e]+", found) else None
+    return text if re.fullmatch(r"[\x21-\x7e]+", text) else None
 
 
 def about_tokens() -> str:

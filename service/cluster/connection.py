@@ -62,8 +62,8 @@ def connect(address: str | None = None, cpus: int | None = None) -> Iterator[Non
             probe(address)
             ray.init(address=address, log_to_driver=True, logging_level=logging.WARNING)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        told = f"cannot connect to Ray at {address!r}: {first_line(error)}"
-        raise ClusterError(told, None if address == "local" else address_of.about_tokens()) from error
+        sentence = f"cannot connect to Ray at {address!r}: {first_line(error)}"
+        raise ClusterError(sentence, None if address == "local" else address_of.about_tokens()) from error
     try:
         yield
     finally:
@@ -86,12 +86,12 @@ def check_feasible(resources: Resources, nodes: Iterable[NodeType] | None = None
     nodes: those that there are or may become; default: the living ones and those that the autoscaler may add.
     """
     nodes = [*_living(), *known_to_driver()] if nodes is None else list(nodes)
-    found = sum(node.count * node.room(amounts(resources)) for node in nodes)
-    if found >= resources.workers:
+    places = sum(node.count * node.room(amounts(resources)) for node in nodes)
+    if places >= resources.workers:
         return
-    if resources.workers > 1 and found > 0:
+    if resources.workers > 1 and places > 0:
         raise ClusterError(
-            f"resources.workers: a trial asks for {resources.workers}; the cluster has room for {found} of that size"
+            f"resources.workers: a trial asks for {resources.workers}; the cluster has room for {places} of that size"
         )
     asked = amounts(resources)
     best = {name: max((node.amount(name) for node in nodes), default=0.0) for name in asked}

@@ -172,8 +172,8 @@ class SharedTrial(tune.Trainable):
             return {RESULT_DUPLICATE: True}  # Tune's own sign for an end without a result
         index, row, total_steps = message
         self.rows[index:] = [row]
-        seen = {name: row[name] for name in self.watched if name in row}
-        return {"step": row["step"], **seen, "row": row, "index": index, "total_steps": total_steps}
+        judged = {name: row[name] for name in self.watched if name in row}
+        return {"step": row["step"], **judged, "row": row, "index": index, "total_steps": total_steps}
 
     def _conclude(self) -> None:
         """Record a failure of the job's; raise the loss of a worker, so that Tune starts the trial again."""

@@ -52,7 +52,7 @@ class RunMetrics:
         counts = {"done": progress.computed, "failed": progress.failed}
         before = self._told.get((trial, progress.name), {})
         for outcome, count in counts.items():
-            told = before.get(outcome, 0)
-            if (new := count - told if told <= count else count) > 0:  # else another map of the same name
+            counted = before.get(outcome, 0)
+            if (new := count - counted if counted <= count else count) > 0:  # else another map of the same name
                 self._cells.inc(new, tags={**self._job, "outcome": outcome})
         self._told[trial, progress.name] = counts

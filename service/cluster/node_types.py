@@ -89,17 +89,17 @@ def _of_ray_up(tree: Any) -> list[NodeType]:
 
 def _of_kuberay(spec: Any) -> list[NodeType]:
     cluster = spec.get("rayClusterSpec") or spec.get("rayClusterConfig") or spec
-    found = []
+    types = []
     for group in cluster["workerGroupSpecs"]:
         limits = group["template"]["spec"]["containers"][0]["resources"]["limits"]
-        told = group.get("rayStartParams") or {}
+        starts = group.get("rayStartParams") or {}
         holds = {
-            "CPU": quantity(told.get("num-cpus", limits["cpu"])),
-            "GPU": quantity(told.get("num-gpus", limits.get("nvidia.com/gpu", 0))),
-            "memory": quantity(told.get("memory", limits["memory"])),
+            "CPU": quantity(starts.get("num-cpus", limits["cpu"])),
+            "GPU": quantity(starts.get("num-gpus", limits.get("nvidia.com/gpu", 0))),
+            "memory": quantity(starts.get("memory", limits["memory"])),
         }
-        found.append(NodeType(int(group["maxReplicas"]), holds))
-    return found
+        types.append(NodeType(int(group["maxReplicas"]), holds))
+    return types
 
 
 def quantity(text: Any) -> float:

@@ -97,11 +97,11 @@ class Head:
 
     def _check_versions(self) -> list[str]:
         """Refuse another Ray; tell of another Python."""
-        told = self._ask("/api/v0/cluster_metadata").get("data", {})
-        theirs, ours = str(told.get("rayVersion", "")), ray.__version__
+        metadata = self._ask("/api/v0/cluster_metadata").get("data", {})
+        theirs, ours = str(metadata.get("rayVersion", "")), ray.__version__
         if theirs.split(".")[:2] != ours.split(".")[:2]:
             raise ClusterError(f"{self.address} runs Ray {theirs or 'of unknown version'}, here is {ours}")
-        python, here = str(told.get("pythonVersion", "")), platform.python_version()
+        python, here = str(metadata.get("pythonVersion", "")), platform.python_version()
         if python.split(".")[:2] != here.split(".")[:2]:
             return [f"the cluster runs Python {python}, the spec was validated with {here}"]
         return []
@@ -111,10 +111,10 @@ class Head:
         try:
             answer = requests.get(self.address + path, headers=headers, timeout=ANSWER_SECONDS)
             answer.raise_for_status()
-            told = answer.json()
-            if not isinstance(told, dict):
-                raise ValueError(f"{path} holds {str(told)[:40]!r}")
-            return told
+            content = answer.json()
+            if not isinstance(content, dict):
+                raise ValueError(f"{path} holds {str(content)[:40]!r}")
+            return content
         except (requests.RequestException, ValueError) as error:
             raise ClusterError(f"{self.address} does not answer as a Ray dashboard: {error}") from error
 
@@ -178,15 +178,15 @@ class Head:
 
     def nodes(self) -> list[NodeType]:
         """The nodes that are alive."""
-        told = self._ask("/api/v0/nodes?detail=1&limit=10000")["data"]["result"]["result"]
-        return [NodeType(1, node["resources_total"]) for node in told if node["state"] == "ALIVE"]
+        nodes = self._ask("/api/v0/nodes?detail=1&limit=10000")["data"]["result"]["result"]
+        return [NodeType(1, node["resources_total"]) for node in nodes if node["state"] == "ALIVE"]
 
     def runs(self) -> list[RemoteRun]:
         """The runs in Ray's table, oldest first."""
         with self._said("list jobs"):
             jobs = self.client.list_jobs()
-        found = [_seen(job) for job in jobs if job.submission_id and "-m service " in job.entrypoint]
-        return sorted(found, key=lambda each: each.created)
+        runs = [_run_of(job) for job in jobs if job.submission_id and "-m service " in job.entrypoint]
+        return sorted(runs, key=lambda each: each.created)
 
     def run(self, name: str) -> RemoteRun:
         """A run by its id, or an unambiguous beginning or end of it, or `last`. RunNotFoundError."""
@@ -219,12 +219,12 @@ class Head:
             return
         shown = 0
         while True:
-            seen = 0
+            length = 0
             for text in self._tail(run_id):
-                new = text[max(0, shown - seen) :]  # the beginning has been shown before the head went away
-                seen += len(text)
+                new = text[max(0, shown - length) :]  # the beginning has been shown before the head went away
+                length += len(text)
                 if new:
-                    shown = seen
+                    shown = length
                     yield _ANSI.sub("", new)
             if self.run(run_id).status not in ("pending", "running"):
                 return
@@ -244,7 +244,7 @@ async def _next(pieces: AsyncIterator[str]) -> str | None:
     return await anext(pieces, None)
 
 
-def _seen(job: JobDetails) -> RemoteRun:
+def _run_of(job: JobDetails) -> RemoteRun:
     match job.status:
         case JobStatus.PENDING:
             status = "pending"

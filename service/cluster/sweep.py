@@ -108,8 +108,8 @@ def _trainable(plans: list[TrialPlan], run_uri: str, watched: list[str], relay: 
         plan = plans[config["plan"]]
 
         def report(index: int, row: Row, total_steps: int | None) -> None:
-            seen = {name: row[name] for name in watched if name in row}
-            tune.report({"step": row["step"], **seen, "row": row, "index": index, "total_steps": total_steps})
+            judged = {name: row[name] for name in watched if name in row}
+            tune.report({"step": row["step"], **judged, "row": row, "index": index, "total_steps": total_steps})
 
         def tell(cells: CellProgress) -> None:
             tune.report({"cells": asdict(cells)})

@@ -51,12 +51,12 @@ def _read(folder: Folder) -> RunRecord:
     return records.read_run(folder)
 
 
-def _judged(found: list[tuple[Folder, RunRecord]]) -> list[RunRecord]:
+def _judged(runs: list[tuple[Folder, RunRecord]]) -> list[RunRecord]:
     """The records, those marked as lost that nobody works on. All of their drivers are watched at the same time."""
-    running = [folder for folder, state in found if state.status == "running"]
+    running = [folder for folder, state in runs if state.status == "running"]
     alive = dict(zip([folder.uri for folder in running], lock.alive(*running), strict=True))
     return [
-        state if alive.get(folder.uri, True) else state.model_copy(update={"status": "lost"}) for folder, state in found
+        state if alive.get(folder.uri, True) else state.model_copy(update={"status": "lost"}) for folder, state in runs
     ]
 
 
@@ -71,14 +71,14 @@ def begun(folder: Folder, job_spec: JobSpec) -> bool:
 
 def all_runs(store: Folder) -> tuple[list[RunRecord], list[str]]:
     """Every run of the store, oldest first, and a sentence about each one that cannot be read."""
-    found, damaged = [], []
+    readable, damaged = [], []
     for name in layout.runs(store).names():
         folder = layout.run(store, name)
         try:
-            found.append((folder, _read(folder)))
+            readable.append((folder, _read(folder)))
         except AssayError as error:
             damaged.append(f"{name}: {error}")
-    return _judged(found), damaged
+    return _judged(readable), damaged
 
 
 def trials(folder: Folder) -> list[TrialRecord]:

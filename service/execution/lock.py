@@ -59,7 +59,7 @@ class RunLock:
         return json.dumps({**self.owner, "beat": beat}).encode()
 
     def _beat(self) -> None:
-        beat, told = 0, False
+        beat, passed_on = 0, False
         while not self._done.wait(BEAT_SECONDS):
             beat += 1
             try:
@@ -67,8 +67,8 @@ class RunLock:
                 asked = self.folder.exists(layout.CANCEL)
             except StoreError:
                 continue  # a store that hiccups does not end a run: the next beat tries again
-            if asked and not told:
-                told = True
+            if asked and not passed_on:
+                passed_on = True
                 self.on_cancel()
 
 
@@ -113,11 +113,11 @@ class Watch:
 def alive(*folders: Folder) -> list[bool]:
     """Whether a driver works on each of these runs. Takes seconds if one of them is on another machine."""
     watches = [Watch(folder) for folder in folders]
-    found = [watch.alive() for watch in watches]
-    while None in found:
+    verdicts = [watch.alive() for watch in watches]
+    while None in verdicts:
         time.sleep(BEAT_SECONDS / 4)
-        found = [watch.alive() if each is None else each for watch, each in zip(watches, found, strict=True)]
-    return [bool(each) for each in found]
+        verdicts = [watch.alive() if each is None else each for watch, each in zip(watches, verdicts, strict=True)]
+    return [bool(each) for each in verdicts]
 
 
 def _process_exists(pid: Any) -> bool:

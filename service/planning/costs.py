@@ -1,4 +1,4 @@
-"""What the trials of a spec would cost, those that cost the same told of once, and how long they would take here."""
+"""What the trials of a spec would cost, with those that cost the same together, and how long they would take here."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -111,9 +111,9 @@ def _default(field: FieldInfo) -> str:
 
 
 def _bounds(field: FieldInfo) -> str:
-    found = []
+    bounds = []
     for rule in field.metadata:
         for attribute, sign in _SIGNS.items():
             if (bound := getattr(rule, attribute, None)) is not None:
-                found.append(f"{sign} {bound:,}" if isinstance(bound, int) else f"{sign} {bound}")
-    return ", ".join(found)
+                bounds.append(f"{sign} {bound:,}" if isinstance(bound, int) else f"{sign} {bound}")
+    return ", ".join(bounds)

@@ -99,16 +99,16 @@ def _plain_path(value: Json, loc: tuple[int | str, ...]) -> list[int | str]:
 
 def _fields_at(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
     """The names of the fields that the model has at a location."""
-    found: list[type[BaseModel]] = [model]
+    models: list[type[BaseModel]] = [model]
     for part in loc:
         inner: list[type[BaseModel]] = []
-        for candidate in found:
+        for candidate in models:
             if isinstance(part, str) and part in candidate.model_fields:
                 inner += models_in(candidate.model_fields[part].annotation)
             else:
                 inner.append(candidate)
-        found = inner
-    return sorted({name for candidate in found for name in candidate.model_fields})
+        models = inner
+    return sorted({name for candidate in models for name in candidate.model_fields})
 
 
 def models_in(annotation: Any) -> list[type[BaseModel]]:

@@ -37,14 +37,14 @@ class _Loader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: dict[str, int] = {}
+        lines: dict[str, int] = {}
         for key, _ in node.value:
             line = key.start_mark.line + 1
             if not isinstance(key, yaml.ScalarNode):
                 raise SpecError(f"line {line}: a key must be a plain word")
-            if key.value in seen:
-                raise SpecError(f"line {line}: {key.value!r} is given twice (first on line {seen[key.value]})")
-            seen[key.value] = line
+            if key.value in lines:
+                raise SpecError(f"line {line}: {key.value!r} is given twice (first on line {lines[key.value]})")
+            lines[key.value] = line
         return {str(key.value): self.construct_object(value, deep=True) for key, value in node.value}
 
 

@@ -111,7 +111,7 @@ class CellStore:
 
     def load(self) -> dict[str, bytes]:
         """Key -> result of every cell that has one. A cell that failed has none."""
-        found: dict[str, bytes] = {}
+        results: dict[str, bytes] = {}
         for part in self.folder.names():
             if not part.endswith(PART):
                 continue
@@ -121,10 +121,10 @@ class CellStore:
                 if self.folder.exists(part):
                     raise
                 return self.load()  # another trial has joined it with others since we looked
-            found |= {
+            results |= {
                 key: result for key, result in zip(*table.to_pydict().values(), strict=True) if result is not None
             }
-        return found
+        return results
 
     @contextmanager
     def alone(self, waiting: Callable[[], None]) -> Iterator[None]:

@@ -164,10 +164,10 @@ def prepare(name: str | None, fn: Callable[[Any, Any], Any], shared: Any) -> Wor
     """Check what a map is given, and take `shared` apart. InputError if a worker could not find `fn`."""
     module, qualified = getattr(fn, "__module__", None), getattr(fn, "__qualname__", "")
     try:
-        found: Any = functools.reduce(getattr, qualified.split("."), sys.modules[str(module)])
+        named: Any = functools.reduce(getattr, qualified.split("."), sys.modules[str(module)])
     except (KeyError, AttributeError):
-        found = None
-    if found is not fn:
+        named = None
+    if named is not fn:
         raise InputError(f"run.map: {fn!r} is not a function of a module", hint="define it with `def` at the top level")
     name = name or fn.__name__
     if not re.fullmatch(r"\w[\w.-]{0,63}", name, re.ASCII):
@@ -193,12 +193,12 @@ def map_cells(
             if loop.waiting:
                 loop.run(executor.pool(work))
     executor.tell(loop.progress())
-    found = [checkpoints.decode(loop.results[text]) if text in loop.results else None for text in texts]
+    results = [checkpoints.decode(loop.results[text]) if text in loop.results else None for text in texts]
     failed = [text for text in keys if text in loop.failures]
     if not failed:
-        return found, None
+        return results, None
     first = failed[0]
-    return found, FailedCells(work.name, len(failed), len(keys), cells.shown(first), loop.failures[first])
+    return results, FailedCells(work.name, len(failed), len(keys), cells.shown(first), loop.failures[first])
 
 
 class _Loop:
@@ -224,18 +224,18 @@ class _Loop:
     def run(self, pool: Pool) -> None:
         flying = 0
         refusal: InputError | None = None
-        told = float("-inf")
+        reported_at = float("-inf")
         try:
             while flying or self.waiting or self.again:
                 capacity = pool.capacity()
                 while flying < capacity.in_flight and (self.waiting or self.again):
                     pool.submit(self._next_chunk(capacity.workers))
                     flying += 1
-                if time.monotonic() - told >= FLUSH_SECONDS or self.store.pending_bytes > cells.PART_BYTES:
+                if time.monotonic() - reported_at >= FLUSH_SECONDS or self.store.pending_bytes > cells.PART_BYTES:
                     # written first: whoever is told may end the trial here
                     self.store.flush()
                     self.executor.tell(self.progress())
-                    told = time.monotonic()
+                    reported_at = time.monotonic()
                 for chunk, outcomes in pool.finished():
                     flying -= 1
                     refusal = self._take(chunk, outcomes) or refusal
