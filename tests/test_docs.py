@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from service import catalog
+from service import catalog, spec
 from service.cli.commands import main
+from service.planning import plan, yaml_text
 from service.store import open_store
 
 ROOT = Path(__file__).parent.parent
@@ -34,6 +35,12 @@ def test_add_a_study_to_the_letter(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert run.exists("figures/accuracy.png")
     assert "train it for longer" in run.read("report.html").decode()
     assert (store / "models" / "noise-digits").names() == ["1"]
+
+
+def test_the_spec_of_the_page_about_specs_is_valid() -> None:
+    page = (ROOT / "docs" / "spec.md").read_text()
+    (text,) = re.findall(r"^```yaml\n(.*?)^```$", page, re.M | re.S)
+    assert len(plan.trials(spec.build(yaml_text.parse(text)))) == 4, "the page says that it has four trials"
 
 
 def test_the_picture_is_that_of_the_code() -> None:
