@@ -26,14 +26,14 @@ def resolve(name: str, builtins: Mapping[str, T | str], kind: str) -> T:
         name = builtin
     path, _, attribute = name.partition(":")
     try:
-        found = getattr(importlib.import_module(path), attribute)
+        value = getattr(importlib.import_module(path), attribute)
     except (ImportError, ValueError, TypeError) as error:
         raise InputError(f"{kind} {name!r}: cannot import {path!r}: {error}") from error
     except AttributeError as error:
         raise InputError(f"{kind} {name!r}: {path!r} has no {attribute!r}") from error
-    if not callable(found):
-        raise InputError(f"{kind} {name!r} cannot be called: it is a {type(found).__name__}")
-    return cast(T, found)
+    if not callable(value):
+        raise InputError(f"{kind} {name!r} cannot be called: it is a {type(value).__name__}")
+    return cast(T, value)
 
 
 def name_of(builtins: Mapping[str, T | str], kind: str) -> AfterValidator:

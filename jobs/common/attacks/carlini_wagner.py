@@ -47,12 +47,12 @@ class CarliniWagner(Attack):
         best, best_norms = images.clone(), torch.full_like(constants, torch.inf)
         for _ in range(self.binary_search_steps):
             points, norms = self._descend(search, rows, images, constants)
-            found, closer = norms.isfinite(), norms < best_norms
+            reached, closer = norms.isfinite(), norms < best_norms
             best, best_norms = torch.where(broadcast(closer, images), points, best), torch.minimum(norms, best_norms)
-            lower, upper = torch.where(found, lower, constants), torch.where(found, constants, upper)
+            lower, upper = torch.where(reached, lower, constants), torch.where(reached, constants, upper)
             constants = torch.where(upper.isinf(), constants * FACTOR, (lower + upper) / 2)
-        found = best_norms.isfinite()
-        search.record_minimum(rows[found], best[found])
+        reached = best_norms.isfinite()
+        search.record_minimum(rows[reached], best[reached])
 
     def _descend(self, search: Search, rows: Tensor, images: Tensor, constants: Tensor) -> tuple[Tensor, Tensor]:
         """The nearest points at the goal on the way down, and their norms, inf where none was met."""

@@ -91,9 +91,9 @@ def check_logits(logits: Any, labels: Tensor, targets: Tensor | None) -> None:
         raise InputError(f"the model returns {type(logits).__name__}, but must return a tensor of logits")
     batch, *sides = labels.shape
     if logits.dim() != labels.dim() + 1 or logits.shape[:1] + logits.shape[2:] != labels.shape or logits.shape[1] < 2:
-        wanted = ", ".join(map(str, (batch, "classes", *sides)))
+        expected = ", ".join(map(str, (batch, "classes", *sides)))
         raise InputError(
-            f"the model returns shape {tuple(logits.shape)}, but must return logits ({wanted}) of at least 2 classes"
+            f"the model returns shape {tuple(logits.shape)}, but must return logits ({expected}) of at least 2 classes"
         )
     if not bool(logits.isfinite().all()):
         row = int((~logits.isfinite()).flatten(1).any(1).nonzero()[0])

@@ -49,7 +49,7 @@ class FAB(Attack):
     def attack(self, search: Search, generator: torch.Generator) -> None:
         nearest = self.targets == 0 and search.goal.targets is None
         first = search.remaining
-        found, least = search.images.clone(), torch.full_like(search.minimum_distances, torch.inf)
+        best, least = search.images.clone(), torch.full_like(search.minimum_distances, torch.inf)
         for group in [range(1)] if nearest else groups(search, self.targets):
             for restart in range(self.restarts):
                 rows = first if self.minimise else search.remaining
@@ -60,14 +60,14 @@ class FAB(Attack):
                 points = search.images[rows]
                 if restart:
                     points = on_sphere(points, Ball(search.ball.norm, search.ball.epsilon / 2), generator)
-                self._walk(search, rows, points, aim, found, least)
+                self._walk(search, rows, points, aim, best, least)
         rows = least.isfinite().nonzero().squeeze(1)
-        search.record_minimum(rows, found[rows])
+        search.record_minimum(rows, best[rows])
 
     def _walk(
-        self, search: Search, rows: Tensor, points: Tensor, aim: Goal | None, found: Tensor, least: Tensor
+        self, search: Search, rows: Tensor, points: Tensor, aim: Goal | None, best: Tensor, least: Tensor
     ) -> None:
-        """One start. aim: classes aimed at; none: the nearest. found, least: of the whole batch, improved in place.
+        """One start. aim: classes aimed at; none: the nearest. best, least: of the whole batch, improved in place.
 
         The same row may walk to several classes; all its walks end with the first that succeeds.
         """
@@ -83,11 +83,11 @@ class FAB(Attack):
             order = norms.argsort()
             order = order[first_of_each(rows[beyond[order]])]  # the shortest of the walks of each row
             shortest = beyond[order]
-            _improve(found, least, rows[shortest], points[shortest], norms[order])
+            _improve(best, least, rows[shortest], points[shortest], norms[order])
             points[beyond] -= differences.mul_(1 - self.beta)
             if not self.minimise and bool((norms <= ball.longest).any()):
                 inside = rows[shortest][norms[order] <= ball.longest]
-                search.record_minimum(inside, found[inside])
+                search.record_minimum(inside, best[inside])
                 remaining = ~search.successful[rows]
                 rows, points, images = rows[remaining], points[remaining], images[remaining]
                 goal, aim = goal[remaining], None if aim is None else aim[remaining]
@@ -107,10 +107,10 @@ class FAB(Attack):
         return over.lerp_(over_from_image, weight.unsqueeze(1)).clamp_(0, 1).view_as(points)
 
 
-def _improve(found: Tensor, least: Tensor, rows: Tensor, points: Tensor, norms: Tensor) -> None:
+def _improve(best: Tensor, least: Tensor, rows: Tensor, points: Tensor, norms: Tensor) -> None:
     """Keep the points of some rows whose norms are smaller than the least so far. The rows are distinct."""
     closer = norms < least[rows]
-    least[rows[closer]], found[rows[closer]] = norms[closer], points[closer]
+    least[rows[closer]], best[rows[closer]] = norms[closer], points[closer]
 
 
 def _towards(search: Search, rows: Tensor, points: Tensor, aim: Goal) -> tuple[Tensor, Tensor]:

@@ -12,5 +12,5 @@ def wilson(successes: int, count: int) -> tuple[float, float]:
     """
     if not count:
         return 0.0, 1.0
-    found = binomtest(successes, count).proportion_ci(CONFIDENCE, method="wilson")
-    return float(found.low), float(found.high)
+    interval = binomtest(successes, count).proportion_ci(CONFIDENCE, method="wilson")
+    return float(interval.low), float(interval.high)

@@ -227,13 +227,13 @@ def _may_be_overwritten(
 def macs(graph: fx.GraphModule, images: Tensor) -> dict[str, int]:
     """Multiply-adds for an image of each convolution and linear layer, by name. images: a few."""
     ShapeProp(graph).propagate(images)
-    found = {}
+    counts = {}
     for node in graph.graph.nodes:
         layer = module_of(graph, node)
         if isinstance(layer, LAYERS):
             outputs = node.meta["tensor_meta"].shape.numel() // len(images)
-            found[str(node.target)] = outputs * layer.weight[0].numel()
-    return found
+            counts[str(node.target)] = outputs * layer.weight[0].numel()
+    return counts
 
 
 def _names(node: fx.Node, module: nn.Module) -> list[str]:

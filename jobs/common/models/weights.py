@@ -24,14 +24,14 @@ def places(network: nn.Module, space: Space = "states") -> dict[str, list[Place]
     that comes first; whole numbers, such as the counter of batch norm, are left out.
     """
     names: dict[int, str] = {}
-    found: dict[str, list[Place]] = {}
+    places: dict[str, list[Place]] = {}
     for name, tensor, place in _tensors(network, space):
         if tensor.is_quantized or tensor.is_complex():
             raise InputError(f"weights {name!r} are {tensor.dtype}: only real, unquantised weights can be moved")
         if tensor.is_floating_point():
             first = names.setdefault(id(tensor), name)
-            found.setdefault(first, []).append(place)
-    return found
+            places.setdefault(first, []).append(place)
+    return places
 
 
 def tensors(network: nn.Module, space: Space = "states") -> dict[str, Tensor]:
@@ -60,11 +60,11 @@ def check_alike(weights: Mapping[str, Tensor], others: Mapping[str, Tensor], wha
 
 def digest(weights: Mapping[str, Tensor]) -> str:
     """SHA-256 of names, types, shapes and values."""
-    found = hashlib.sha256()
+    sha256 = hashlib.sha256()
     for name, tensor in weights.items():
-        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
-        found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return found.hexdigest()
+        sha256.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
+        sha256.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return sha256.hexdigest()
 
 
 def _tensors(network: nn.Module, space: Space) -> Iterator[tuple[str, Tensor, Place]]:

@@ -41,14 +41,14 @@ class Folder:
     def __init__(self, name: str, folder: Path, size: int) -> None:
         """folder: holds one folder a class. size: side of the square images. InputError if there are none."""
         try:
-            found = ImageFolder(str(folder))
+            listing = ImageFolder(str(folder))
         except (FileNotFoundError, NotADirectoryError) as error:
             reason = str(error).split(". ")[0]
             raise InputError(f"{name}: {str(folder)!r} does not hold folders of images: {reason}") from error
-        self.name, self.classes = name, tuple(found.classes)
+        self.name, self.classes = name, tuple(listing.classes)
         self.shape: tuple[int, int, int] = (3, size, size)
-        self.labels = torch.tensor(found.targets, dtype=torch.int64)
-        self._folder, self._files, self._size = folder, [Path(file) for file, _ in found.samples], size
+        self.labels = torch.tensor(listing.targets, dtype=torch.int64)
+        self._folder, self._files, self._size = folder, [Path(file) for file, _ in listing.samples], size
 
     def __len__(self) -> int:
         return len(self._files)

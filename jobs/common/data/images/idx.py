@@ -43,14 +43,14 @@ def fashion_mnist(split: Split, source: Source) -> Pixels:
 def _load(
     name: str, classes: tuple[str, ...], split: Split, source: Source, folder: Path, torchvision: type, *others: Path
 ) -> Pixels:
-    found = [_find((folder, source.folder, *others), file) for file in FILES[split]]
-    if None in found and source.download:
+    files = [_find((folder, source.folder, *others), file) for file in FILES[split]]
+    if None in files and source.download:
         try:
             torchvision(source.folder, download=True)
         except (OSError, RuntimeError, ValueError) as error:
             raise InputError(f"{name} cannot be downloaded to {str(source.folder)!r}: {error}") from error
-        found = [_find((folder,), file) for file in FILES[split]]
-    images, labels = found
+        files = [_find((folder,), file) for file in FILES[split]]
+    images, labels = files
     if images is None or labels is None:
         hint = f"put {' and '.join(FILES[split])} there, with or without .gz, or set download: true"
         make = ", or run `make data`" if others else ""
@@ -85,12 +85,12 @@ def _parse(stream: IO[bytes], dimensions: int) -> np.ndarray:
     if len(head) != 4 + 4 * dimensions or head[:4] != bytes((0, 0, UNSIGNED_BYTE, dimensions)):
         raise ValueError(f"it does not begin as unsigned bytes in {dimensions} dimensions do")
     shape = tuple(int(size) for size in np.frombuffer(head[4:], ">u4"))
-    wanted = math.prod(shape)
-    if wanted > LARGEST:
-        raise ValueError(f"it says that it holds {wanted:,} bytes, at most {LARGEST:,} are allowed")
-    body = stream.read(wanted + 1)
-    if len(body) != wanted:
+    length = math.prod(shape)
+    if length > LARGEST:
+        raise ValueError(f"it says that it holds {length:,} bytes, at most {LARGEST:,} are allowed")
+    body = stream.read(length + 1)
+    if len(body) != length:
         raise ValueError(
-            f"it says that it holds {wanted:,} bytes, and holds {'fewer' if len(body) < wanted else 'more'}"
+            f"it says that it holds {length:,} bytes, and holds {'fewer' if len(body) < length else 'more'}"
         )
     return np.frombuffer(bytearray(body), np.uint8).reshape(shape)

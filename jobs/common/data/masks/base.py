@@ -108,9 +108,9 @@ class Files:
         image = torch.from_numpy(np.array(decode(file, f"image {str(file)!r}"))).permute(2, 0, 1)
         labels = self._read_labels(mask)
         if labels.shape != image.shape[1:]:
-            found, expected = (f"{size[1]}x{size[0]}" for size in (labels.shape, image.shape[1:]))
+            size, expected = (f"{shape[1]}x{shape[0]}" for shape in (labels.shape, image.shape[1:]))
             raise InputError(
-                f"mask {str(mask)!r} is {found}, but its image is {expected}",
+                f"mask {str(mask)!r} is {size}, but its image is {expected}",
                 "an image counts as it is to be seen, turned as its EXIF data say: the mask must be turned as well",
             )
         return image, labels

@@ -61,9 +61,9 @@ def paste(image: np.ndarray, labels: np.ndarray, glyph: Image.Image, label: int,
     height, width = labels.shape
     rows = slice(max(top, 0), min(top + len(pixels), height))
     columns = slice(max(left, 0), min(left + pixels.shape[1], width))
-    seen = pixels[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
-    alpha = seen[:, :, 3:] / 255
-    image[rows, columns] = (alpha * seen[:, :, :3] + (1 - alpha) * image[rows, columns]).round()
+    visible = pixels[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
+    alpha = visible[:, :, 3:] / 255
+    image[rows, columns] = (alpha * visible[:, :, :3] + (1 - alpha) * image[rows, columns]).round()
     under = labels[rows, columns]
     labels[rows, columns] = np.where(alpha[:, :, 0] > 0.9, label, np.where(alpha[:, :, 0] > 0.1, IGNORE, under))
 

@@ -27,9 +27,9 @@ def read_mask(file: Path, classes: int, colours: Sequence[str] = ()) -> Tensor:
     labels = _of_colours(pixels, colours, opaque, file) if coloured else _indices(pixels, file)
     labels = np.where(opaque, labels, IGNORE)
     if (wrong := labels[(labels >= classes) & (labels != IGNORE)]).size:
-        found = ", ".join(map(str, np.unique(wrong)[:SHOWN]))
+        examples = ", ".join(map(str, np.unique(wrong)[:SHOWN]))
         raise InputError(
-            f"mask {str(file)!r} has {wrong.size} pixels of labels {found}; 0 to {classes - 1} are allowed, "
+            f"mask {str(file)!r} has {wrong.size} pixels of labels {examples}; 0 to {classes - 1} are allowed, "
             f"and {IGNORE} for pixels that do not count"
         )
     return torch.from_numpy(labels.astype(np.uint8))
@@ -65,9 +65,9 @@ def _indices(pixels: np.ndarray, file: Path) -> np.ndarray:
         return pixels
     if (pixels == pixels[:, :, :1]).all():
         return pixels[:, :, 0]
-    found = ", ".join(_hex(colour) for colour in np.unique(pixels.reshape(-1, 3), axis=0)[:SHOWN])
+    examples = ", ".join(_hex(colour) for colour in np.unique(pixels.reshape(-1, 3), axis=0)[:SHOWN])
     raise InputError(
-        f"mask {str(file)!r} has colours ({found}, …), not label indices",
+        f"mask {str(file)!r} has colours ({examples}, …), not label indices",
         "say which class each colour stands for: colours: ['#000000', …], one for each of the classes, in their order",
     )
 
@@ -81,9 +81,9 @@ def _of_colours(pixels: np.ndarray, colours: Sequence[str], opaque: np.ndarray, 
         same = codes == (red << 16) + (green << 8) + blue
         labels[same], known = label, known | same
     if (strange := opaque & ~known).any():
-        found = ", ".join(_hex(colour) for colour in np.unique(pixels[strange], axis=0)[:SHOWN])
+        examples = ", ".join(_hex(colour) for colour in np.unique(pixels[strange], axis=0)[:SHOWN])
         raise InputError(
-            f"mask {str(file)!r} has {int(strange.sum())} pixels of colours that no class has: {found}",
+            f"mask {str(file)!r} has {int(strange.sum())} pixels of colours that no class has: {examples}",
             "borders that were smoothed have colours in between: draw masks without anti-aliasing",
         )
     return labels

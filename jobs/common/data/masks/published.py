@@ -65,14 +65,14 @@ def voc2012(split: Split, source: Source) -> Files:
     10,582 images, as usual. Sources: Everingham et al. 2015; Hariharan et al. 2011.
     """
     try:
-        found = datasets.VOCSegmentation(str(source.folder), year="2012", image_set=VOC_SPLITS[split])
-        files = [(Path(image), Path(mask)) for image, mask in zip(found.images, found.masks, strict=True)]
+        published = datasets.VOCSegmentation(str(source.folder), year="2012", image_set=VOC_SPLITS[split])
+        files = [(Path(image), Path(mask)) for image, mask in zip(published.images, published.masks, strict=True)]
         if split == "train":
-            held = set((Path(found.images[0]).parents[1] / "ImageSets/Segmentation/val.txt").read_text().split())
+            held = set((Path(published.images[0]).parents[1] / "ImageSets/Segmentation/val.txt").read_text().split())
             files += _sbd(source.folder, {image.stem for image, _ in files} | held)
     except (RuntimeError, OSError, IndexError) as error:
-        said = str(error).split(". ")[0]
-        raise InputError(f"voc2012: {str(source.folder)!r} does not hold VOCdevkit/VOC2012: {said}") from error
+        reason = str(error).split(". ")[0]
+        raise InputError(f"voc2012: {str(source.folder)!r} does not hold VOCdevkit/VOC2012: {reason}") from error
     return Files("voc2012", VOC_CLASSES, voc_palette(), files, _read_voc)
 
 
@@ -82,15 +82,19 @@ def cityscapes(split: Split, source: Source) -> Files:
     Source: Cordts et al. 2016.
     """
     try:
-        found = datasets.Cityscapes(str(source.folder), CITYSCAPES_SPLITS[split], "fine", "semantic")
+        published = datasets.Cityscapes(str(source.folder), CITYSCAPES_SPLITS[split], "fine", "semantic")
     except (RuntimeError, OSError) as error:
-        said = str(error).split(". ")[0]
-        raise InputError(f"cityscapes: {str(source.folder)!r} does not hold the data set: {said}") from error
-    counted = sorted((each for each in found.classes if 0 <= each.train_id < IGNORE), key=lambda each: each.train_id)
+        reason = str(error).split(". ")[0]
+        raise InputError(f"cityscapes: {str(source.folder)!r} does not hold the data set: {reason}") from error
+    counted = sorted(
+        (each for each in published.classes if 0 <= each.train_id < IGNORE), key=lambda each: each.train_id
+    )
     table = np.full(256, IGNORE, np.uint8)
     for each in counted:
         table[each.id] = each.train_id
-    files = [(Path(image), Path(targets[0])) for image, targets in zip(found.images, found.targets, strict=True)]
+    files = [
+        (Path(image), Path(targets[0])) for image, targets in zip(published.images, published.targets, strict=True)
+    ]
     names, colours = [each.name for each in counted], [each.color for each in counted]
     return Files("cityscapes", names, colours, files, partial(_read_cityscapes, torch.from_numpy(table)))
 
