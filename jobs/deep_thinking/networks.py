@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from jobs.common.imports import resolve
-from service.errors import InputError
+from service.errors import FieldError, InputError
 
 GROUPS = 4  # of the group-norm variant
 
@@ -89,7 +89,9 @@ class Thinker(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Think for `iterations` after `elapsed` ones that made `features`. Returns the last logits and features."""
         if self.max_iterations is not None and elapsed + iterations > self.max_iterations:
-            raise InputError(f"iterations: {elapsed + iterations} asked, this network has {self.max_iterations}")
+            raise FieldError(
+                "iterations", f"be at most {self.max_iterations}, the depth of this network", elapsed + iterations
+            )
         features = self.start(inputs) if features is None else features
         for iteration in range(elapsed, elapsed + iterations):
             features = self.step(features, inputs, iteration)
@@ -163,7 +165,7 @@ def _feed_forward(dimensions: int) -> Callable[..., nn.Module]:
 
 def _check_width(width: int, group_norm: bool) -> None:
     if width < 2 or (group_norm and width % GROUPS):
-        raise InputError(f"width: {width} is not allowed: at least 2, and with group norm a multiple of {GROUPS}")
+        raise FieldError("width", f"be at least 2, and with group norm a multiple of {GROUPS}", width)
 
 
 ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {

@@ -40,7 +40,7 @@ from jobs.free_training.methods import MethodParams
 from jobs.free_training.methods.free import Free
 from jobs.free_training.threat import ThreatParams
 from jobs.free_training.training import TrainingParams, train
-from service.errors import InputError
+from service.errors import FieldError
 from service.models import CardDraft
 from service.run import Run, Trial
 
@@ -60,20 +60,19 @@ class Params(PublishingParams):
     @model_validator(mode="after")
     def _fits(self) -> Self:
         """Each part knows the threat. Whether network and data fit is seen at the start."""
-        try:
-            for epsilon in self.epsilons:
+        for epsilon in self.epsilons:
+            place = "threat.epsilon" if epsilon == self.threat.epsilon else "evaluation.epsilons"
+            try:
                 Ball(self.threat.norm, epsilon)
-        except InputError as error:
-            raise ValueError(str(error)) from error
+            except FieldError as error:
+                raise FieldError(place, error.requirement, error.value, error.hint) from error
         if self.method.replays > self.training.updates:
-            raise ValueError(
-                f"method.replay: {self.method.replays} is not allowed with {self.training.updates} updates, "
-                "at most as many replays as updates are"
-            )
+            limit = f"be at most {self.training.updates}, the number of updates"
+            raise FieldError("method.replay", limit, self.method.replays)
         for name, attack in self.evaluation.attacks.items():
             if self.threat.norm not in attack.norms:
-                known = " and ".join(attack.norms)
-                raise ValueError(f"evaluation.attacks.{name}: {attack.kind} knows {known}, not {self.threat.norm}")
+                known = f"be an attack that knows {self.threat.norm}"
+                raise FieldError(f"evaluation.attacks.{name}.kind", known, attack.kind)
         return self
 
     @property

@@ -31,7 +31,7 @@ from jobs.common.models.network_params import StoredNetwork
 from jobs.common.params import StudyParams
 from jobs.robustness_evaluation import figures, slices, tables
 from jobs.robustness_evaluation.robustness import Outcome, gathered, minimum_norm, worst_case
-from service.errors import InputError, RunFailedError
+from service.errors import FieldError, InputError, RunFailedError
 from service.run import Run, Trial
 
 PLACEMENT = "fan_out"
@@ -65,20 +65,20 @@ class Params(StudyParams):
         if len(set(epsilons)) < len(epsilons):
             raise ValueError(f"{list(epsilons)} names an epsilon twice")
         if min(epsilons) <= 0:
-            raise ValueError(f"{min(epsilons):g} is not allowed, above 0 is")
+            raise FieldError("", "be above 0", min(epsilons))
         return tuple(sorted(epsilons))
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
         """Every epsilon is one of the norm, and every attack knows the norm."""
-        try:
-            for epsilon in self.epsilons:
+        for epsilon in self.epsilons:
+            try:
                 Ball(self.norm, epsilon)
-        except InputError as error:
-            raise ValueError(str(error)) from error
+            except FieldError as error:
+                raise FieldError("epsilons", error.requirement, error.value, error.hint) from error
         for name, attack in self.attacks.items():
             if self.norm not in attack.norms:
-                raise ValueError(f"attacks.{name}: {attack.kind} knows {' and '.join(attack.norms)}, not {self.norm}")
+                raise FieldError(f"attacks.{name}.kind", f"be an attack that knows {self.norm}", attack.kind)
         return self
 
     def images(self) -> ImageSet:
@@ -86,7 +86,8 @@ class Params(StudyParams):
         images = self.data.load(self.split)
         if self.first is not None:
             if self.first > len(images):
-                raise InputError(f"first: {self.first} images asked, {self.split} of {images.name} has {len(images)}")
+                count = f"{len(images)}, the number of images of {images.name} to {self.split}"
+                raise FieldError("first", f"be at most {count}", self.first)
             images = Part(images, torch.arange(self.first))
         if self.slice > len(images):
             raise InputError(f"slice: {self.slice} images in a cell, but there are only {len(images)}")

@@ -17,13 +17,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from jobs.common.imports import resolve
-from jobs.common.models.classifiers import LARGEST
+from jobs.common.models.architectures import build_network, check_colour, check_numbers
 from jobs.common.models.classifiers.normalisation import IMAGENET_MEAN, IMAGENET_STD, normalisation
 from jobs.common.models.classifiers.sunet import OUTPUT_STRIDES, PLANS, Plan, StackedUNets
 from jobs.stacked_unets.heads import HEADS, head
 from jobs.stacked_unets.plain import PlainNet
-from service.errors import InputError
+from service.errors import FieldError, InputError
 
 
 class Segmenter(nn.Module):
@@ -77,15 +76,14 @@ class OutOf(nn.Module):
 
 def _sunet(plan: Plan, classes: int, channels: int, output_stride: int = 16, head: str = "linear") -> nn.Module:
     if output_stride not in OUTPUT_STRIDES:
-        raise InputError(f"output_stride: {output_stride} is not allowed, 32, 16 and 8 are")
+        raise FieldError("output_stride", "be 32, 16 or 8", output_stride)
     if head not in HEADS:
-        raise InputError(f"head: {head!r} is not allowed, {' and '.join(HEADS)} are")
+        raise FieldError("head", f"be {' or '.join(HEADS)}", head)
     return SUNet(plan, classes, channels, output_stride, head)
 
 
 def _torchvision(name: str, classes: int, channels: int) -> nn.Module:
-    if channels != 3:
-        raise InputError(f"channels: {channels} is not allowed in {name}, 3 is")
+    check_colour(channels, name)
     from torchvision.models import segmentation  # takes a second to load
 
     network = getattr(segmentation, name)(weights=None, weights_backbone=None, num_classes=classes)
@@ -118,11 +116,8 @@ def _architecture(
     per_image: bool = False,
     **arguments: Any,
 ) -> Segmenter:
-    """A network behind its normalisation. InputError names an argument that is out of its range."""
-    for name, value in {"classes": classes, "channels": channels, **arguments}.items():
-        least = 2 if name == "classes" else 1
-        if isinstance(value, int) and not isinstance(value, bool) and not least <= value <= LARGEST:
-            raise InputError(f"{name}: {value} is not allowed, {least} to {LARGEST:,} are")
+    """A network behind its normalisation. FieldError names an argument that is out of its range."""
+    check_numbers(classes=classes, channels=channels, **arguments)
     normalise = normalisation(channels, mean, std, per_image)
     network = build(classes=classes, channels=channels, **arguments).to(memory_format=torch.channels_last)
     return Segmenter(normalise, network, backbone)
@@ -155,11 +150,4 @@ ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
 
 def segmenter(name: str, **arguments: Any) -> nn.Module:
     """Build a network by its name in ARCHITECTURES or by import path. InputError if its arguments are refused."""
-    build = resolve(name, ARCHITECTURES, "segmentation network")
-    try:
-        built = build(**arguments)
-    except TypeError as error:
-        raise InputError(f"segmentation network {name!r} refuses its arguments {arguments}: {error}") from error
-    if not isinstance(built, nn.Module):
-        raise InputError(f"segmentation network {name!r} is a {type(built).__name__}, not a torch module")
-    return built
+    return build_network(name, ARCHITECTURES, "segmentation network", **arguments)

@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from jobs.common.params import StudyParams
+from service.errors import FieldError
 
 ALIGNMENT = 64  # pixels: the largest stride inside a stacked u-net
 
@@ -35,10 +36,11 @@ class Tiling(StudyParams):
 
     @model_validator(mode="after")
     def _aligned(self) -> "Tiling":
-        if self.side % ALIGNMENT or self.overlap % ALIGNMENT:
-            raise ValueError(f"side {self.side} and overlap {self.overlap}: both must be multiples of {ALIGNMENT}")
+        for name, length in (("side", self.side), ("overlap", self.overlap)):
+            if length % ALIGNMENT:
+                raise FieldError(name, f"be a multiple of {ALIGNMENT}", length)
         if 2 * self.overlap > self.side:
-            raise ValueError(f"overlap: {self.overlap} is not allowed, at most half a side of {self.side} is")
+            raise FieldError("overlap", f"be at most {self.side // 2}, half a side", self.overlap)
         return self
 
     def spans(self, length: int) -> list[tuple[int, int]]:

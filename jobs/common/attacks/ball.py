@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from jobs.common.attacks.projections import TINY, broadcast, project_l1, project_l2, project_linf
-from service.errors import InputError
+from service.errors import FieldError
 
 Norm = Literal["Linf", "L2", "L1"]
 
@@ -25,12 +25,14 @@ class Ball:
 
     def __post_init__(self) -> None:
         if self.norm not in get_args(Norm):
-            raise InputError(f"norm is {self.norm!r}, but must be one of {', '.join(get_args(Norm))}")
+            raise FieldError("norm", f"be one of {', '.join(get_args(Norm))}", self.norm)
         if not (math.isfinite(self.epsilon) and self.epsilon > 0):
-            raise InputError(f"epsilon is {self.epsilon}, but must be above 0")
+            raise FieldError("epsilon", "be above 0", self.epsilon)
         if self.norm == "Linf" and self.epsilon > 1:
-            raise InputError(
-                f"epsilon is {self.epsilon:g}, but pixels are in [0, 1] and no two differ by more than 1",
+            raise FieldError(
+                "epsilon",
+                "be at most 1, since pixels are in [0, 1]",
+                self.epsilon,
                 hint=f"epsilon is in the units of the pixels: {self.epsilon:g} of 255 is {self.epsilon / 255:.3g}",
             )
 

@@ -25,10 +25,10 @@ def decode(
     try:
         with Image.open(file, formats=formats) as image:
             if math.prod(image.size) > most_pixels:
-                raise ValueError(f"it has {math.prod(image.size):,} pixels, at most {most_pixels:,} are allowed")
+                raise ValueError(f"it must have at most {most_pixels:,} pixels; it has {math.prod(image.size):,}")
             if max(image.size) > LONGEST * min(image.size):
                 size = f"{image.width}x{image.height}"
-                raise ValueError(f"it is {size}, at most {LONGEST} times as long in one direction is allowed")
+                raise ValueError(f"it must be at most {LONGEST} times as long as wide; it is {size}")
             return _rgb(ImageOps.exif_transpose(image))
     except UnidentifiedImageError as error:
         raise InputError(f"{name} cannot be read: it is none of {', '.join(formats)}") from error

@@ -28,7 +28,7 @@ class ReferredModel:
     def check_task(self, task: str) -> None:
         """InputError if the card says that the model does something else."""
         if self.card is not None and self.card.task != task:
-            raise InputError(f"model {self.name!r} is made for {self.card.task}, but {task} is wanted")
+            raise InputError(f"the task of model {self.name!r} must be {task}; it is {self.card.task}")
 
 
 class ModelReference(StudyParams):

@@ -90,7 +90,7 @@ def test_a_problem_and_a_network_of_ones_own(make_run, own_package):
         ({"problem__name": "mazes"}, "size: a maze of 6 is not allowed"),
         ({"problem__options": {"scale": 1}}, "'prefix_sums' refuses its options"),
         ({"problem__name": "nowhere.at:all"}, "cannot import 'nowhere.at'"),
-        ({"network": {"width": 6, "group_norm": True}}, "width: 6 is not allowed"),
+        ({"network": {"width": 6, "group_norm": True}}, "width must be at least 2"),
         ({"training__alpha": 1.5}, "params.training.alpha"),
         ({"training__data": {"kind": "fresh", "epochs": 3}}, "epochs: unknown field"),
         ({"training__optimizer": {"learnin_rate": 0.1}}, "learnin_rate: unknown field.*did you mean 'learning_rate'"),

@@ -76,14 +76,14 @@ def test_feed_forward_iterations_have_weights_of_their_own_and_an_end() -> None:
     built = network("feed_forward_1d", channels=1, width=4, recall=True, max_iterations=3)
     features = built.start(torch.randn(1, 1, 8))
     assert not torch.equal(built.step(features, torch.zeros(1, 1, 8), 0), built.step(features, torch.zeros(1, 1, 8), 1))
-    with pytest.raises(InputError, match="iterations: 4 asked, this network has 3"):
+    with pytest.raises(InputError, match="iterations must be at most 3, the depth of this network; it is 4"):
         built(torch.randn(1, 1, 8), 4)
-    with pytest.raises(InputError, match="iterations: 4 asked"):
+    with pytest.raises(InputError, match="iterations must be at most"):
         built(torch.randn(1, 1, 8), 2, features, 2)
 
 
 def test_bad_widths_and_names() -> None:
-    with pytest.raises(InputError, match="width: 6 is not allowed"):
+    with pytest.raises(InputError, match="width must be at least 2"):
         network("dt_net_1d", channels=1, width=6, group_norm=True)
     with pytest.raises(InputError, match="did you mean 'dt_net_1d'"):
         network("dtnet_1d")

@@ -103,11 +103,14 @@ def test_a_network_of_ones_own_in_l2(make_run: Any, own_package: None) -> None:
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"threat__epsilon": 8}, r"epsilon is 8, .*pixels are in \[0, 1\].*8 of 255 is 0.0314"),
+        (
+            {"threat__epsilon": 8},
+            "params.threat.epsilon must be at most 1, since .*; it is 8 .*8 of 255 is 0.0314",
+        ),
         ({"threat__epsilon": 0}, "params.threat.epsilon must be above 0; it is 0"),
         ({"threat": {"norm": "L1", "epsilon": 1}}, "params.threat.norm must be 'Linf' or 'L2'; it is 'L1'"),
         ({"method__replay": 0}, "params.method.replay must be at least 1; it is 0"),
-        ({"method__replay": 7}, "method.replay: 7 is not allowed with 6 updates"),
+        ({"method__replay": 7}, "params.method.replay must be at most 6, the number of updates; it is 7"),
         ({"method__step": 2.5}, "params.method.step must be at most 2; it is 2.5"),
         ({"method": {"kind": "pgd", "step": 3}}, "params.method.step must be at most 2; it is 3"),
         ({"method": {"kind": "fre"}}, "fre"),
@@ -115,8 +118,11 @@ def test_a_network_of_ones_own_in_l2(make_run: Any, own_package: None) -> None:
         ({"method__delta": "keep"}, "params.method.delta must be 'carry', 'zero' or 'random'; it is 'keep'"),
         ({"data__name": "digit"}, "unknown data set 'digit'.*did you mean 'digits'"),
         ({"network__name": "digit_net"}, "unknown classifier 'digit_net'.*did you mean 'digits_net'"),
-        ({"evaluation__epsilons": [16]}, "epsilon is 16"),
-        ({"evaluation__attacks": {"cw": {"kind": "carlini_wagner"}}}, "evaluation.attacks.cw: .* knows L2, not Linf"),
+        ({"evaluation__epsilons": [16]}, "params.evaluation.epsilons must be at most 1, .*; it is 16"),
+        (
+            {"evaluation__attacks": {"cw": {"kind": "carlini_wagner"}}},
+            "cw.kind must be an attack that knows Linf",
+        ),
         ({"evaluation__attacks": {"PGD 20": {"kind": "pgd"}}}, "evaluation.attacks.PGD 20"),
         ({"evaluation__attacks": {}}, "params.evaluation.attacks"),
         ({"training__keep": "worst"}, "params.training.keep"),

@@ -211,7 +211,7 @@ def test_a_model_of_the_store_of_the_run(store_uri):
 
 def test_a_model_that_is_not_a_classifier(make_run, store_uri):
     publish(open_store(store_uri), "thinker", task="thinking")
-    with pytest.raises(AssayError, match="model 'thinker/1' is made for thinking, but classification is wanted"):
+    with pytest.raises(AssayError, match="the task of model 'thinker/1' must be classification; it is thinking"):
         run(params(network={"name": "thinker"}), make_run())
     with pytest.raises(ModelNotFoundError, match=r"'thinker' has no version 2 \(it has \[1\]\)"):
         run(params(network={"name": "thinker/2"}), make_run())
@@ -233,14 +233,17 @@ def test_several_trials_are_drawn_together(store_uri):
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"epsilons": [8]}, r"epsilon is 8, but pixels are in \[0, 1\].*: 8 of 255 is 0.0314\)"),
+        ({"epsilons": [8]}, r"params.epsilons must be at most 1, since pixels .*; it is 8 .*: 8 of 255 is 0.0314\)"),
         ({"epsilons": [4, 0.1]}, "4 of 255 is 0.0157"),
-        ({"epsilons": [0.1, 0.0]}, "params.epsilons: 0 is not allowed, above 0 is"),
+        ({"epsilons": [0.1, 0.0]}, "params.epsilons must be above 0; it is 0"),
         ({"epsilons": [0.1, 0.1]}, "params.epsilons: .* names an epsilon twice"),
         ({"epsilons": []}, "params.epsilons"),
         ({"epsilons": [float("inf")]}, "params.epsilons"),
         ({"attacks": {}}, "params.attacks"),
-        ({"attacks": {"cw": {"kind": "carlini_wagner"}}}, "attacks.cw: carlini_wagner knows L2, not Linf"),
+        (
+            {"attacks": {"cw": {"kind": "carlini_wagner"}}},
+            "attacks.cw.kind must be an attack that knows Linf",
+        ),
         ({"attacks": {"p": {"kind": "pdg"}}}, "params.attacks.p"),
         ({"attacks": {"worst case": {"kind": "pgd"}}}, "params.attacks"),
         ({"attacks": {"p": {"kind": "pgd", "step": 3}}}, "step: unknown field.*did you mean 'steps'"),
@@ -278,7 +281,7 @@ def test_parameters_that_cannot_work_are_refused_in_a_sentence(changes, sentence
         ({"network": {"name": "nowhere:build"}}, "model 'nowhere:build': cannot import 'nowhere'"),
         ({"data": {"name": "mnist_5k"}}, r"does not fit mnist_5k \(1 channel of 28x28\): .*shapes"),
         ({"data": {"name": f"{HERE}:bright"}}, r"pixels are in \[0, 1.5\], but must be in \[0, 1\]"),
-        ({"first": 501}, "first: 501 images asked, test of test_digits has 500"),
+        ({"first": 501}, "first must be at most 500, the number of images of test_digits to test; it is 501"),
         ({"slice": 61}, "slice: 61 images in a cell, but there are only 60"),
         ({"norm": "L2", "epsilons": [40.0]}, "epsilon is 40, but no two images of 64 pixels .*40 of 255 is 0.157"),
     ],

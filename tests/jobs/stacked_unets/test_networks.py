@@ -169,9 +169,9 @@ def test_segmentation_models_by_name() -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({"output_stride": 4}, "output_stride: 4 is not allowed, 32, 16 and 8 are"),
-        ({"head": "deep"}, "head: 'deep' is not allowed, linear and degridding are"),
-        ({"classes": 1}, "classes: 1 is not allowed"),
+        ({"output_stride": 4}, "output_stride must be 32, 16 or 8; it is 4"),
+        ({"head": "deep"}, "head must be linear or degridding; it is 'deep'"),
+        ({"classes": 1}, "classes must be from 2"),
         ({"depth": 3}, "refuses its arguments"),
     ],
 )

@@ -159,7 +159,7 @@ def test_a_scale_is_of_the_shorter_side() -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"side": 500}, "multiples of 64"),
+        ({"side": 500}, "side must be a multiple of 64; it is 500"),
         ({"side": 256, "overlap": 192}, "at most half a side of 256"),
         ({"side": 64, "overlap": 64}, "greater than or equal to 128"),
     ],

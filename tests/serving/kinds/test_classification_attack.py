@@ -143,7 +143,7 @@ def test_masked_gradients_are_told() -> None:
         ({"epsilon": 8}, {}, "8 of 255 is 0.0314"),
         ({"epsilon": "8/255"}, {}, "must be a number; it is '8/255'"),
         ({"epsilon": -0.1}, {}, "must be above 0"),
-        ({"epsilon": float("nan")}, {}, "epsilon is nan"),
+        ({"epsilon": float("nan")}, {}, "epsilon must be above 0; it is nan"),
         ({"epsilon": 9.0, "norm": "L2"}, {}, "no two images of 64 pixels"),
         ({"norm": "linf"}, {}, "did you mean 'Linf'"),
         ({"norm": 2}, {}, "unknown norm 2"),

@@ -53,11 +53,11 @@ def _check(name: str, images: ImageSet) -> None:
     if not isinstance(labels, torch.Tensor) or labels.dtype != torch.int64 or labels.shape != (count,) or not count:
         raise InputError(f"data set {name!r}: the labels are not one int64 for each of its {count} images")
     if int(labels.min()) < 0 or int(labels.max()) >= len(images.classes):
-        given = f"{int(labels.min())} to {int(labels.max())}"
-        raise InputError(f"data set {name!r}: labels from {given} for {len(images.classes)} classes")
+        bounds = f"from {int(labels.min())} to {int(labels.max())}"
+        raise InputError(f"labels of {name!r} must be from 0 to {len(images.classes) - 1}; they are {bounds}")
     first = images.images(torch.arange(1))
     if first.dtype != torch.float32 or first.shape != (1, *images.shape):
-        given = f"{first.dtype} {tuple(first.shape)}"
-        raise InputError(f"data set {name!r}: its first image is {given}, not float32 {(1, *images.shape)}")
+        form = f"{first.dtype} {tuple(first.shape)}"
+        raise InputError(f"images of {name!r} must be torch.float32 {(1, *images.shape)}; the first is {form}")
     if not 0 <= float(first.min()) <= float(first.max()) <= 1:
-        raise InputError(f"data set {name!r}: pixels from {first.min():g} to {first.max():g}, 0 to 1 are allowed")
+        raise InputError(f"pixels of {name!r} must be from 0 to 1; they are from {first.min():g} to {first.max():g}")

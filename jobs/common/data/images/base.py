@@ -45,8 +45,8 @@ class Pixels:
         if pixels.dtype != torch.uint8 or pixels.ndim != 4 or len(pixels) != len(labels) or not len(labels):
             raise InputError(f"{name}: {len(labels)} labels for pixels of {pixels.dtype} {tuple(pixels.shape)}")
         if int(labels.min()) < 0 or int(labels.max()) >= len(classes):
-            labelled = f"{int(labels.min())} to {int(labels.max())}"
-            raise InputError(f"{name}: labels from {labelled} are not allowed, 0 to {len(classes) - 1} are")
+            bounds = f"from {int(labels.min())} to {int(labels.max())}"
+            raise InputError(f"labels of {name} must be from 0 to {len(classes) - 1}; they are {bounds}")
         self.name, self.classes, self.labels = name, tuple(classes), labels
         self.shape: tuple[int, int, int] = (pixels.shape[1], pixels.shape[2], pixels.shape[3])
         self._pixels, self._white = pixels, white

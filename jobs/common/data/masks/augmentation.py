@@ -11,6 +11,7 @@ from torch import Tensor
 
 from jobs.common.metrics.segmentation import IGNORE
 from jobs.common.params import StudyParams
+from service.errors import FieldError
 
 DRAWS = 5  # numbers that one image takes
 
@@ -33,7 +34,7 @@ class JointAugmentationParams(StudyParams):
     def _ordered(self) -> "JointAugmentationParams":
         low, high = self.scale
         if not 0.01 <= low <= high <= 100:
-            raise ValueError(f"scale: {list(self.scale)} is not allowed, 0.01 <= least <= most <= 100 is")
+            raise FieldError("scale", "be two numbers from 0.01 to 100, the least first", self.scale)
         return self
 
     def apply(self, image: Tensor, labels: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from jobs.common.data.image_files import MOST_PIXELS
 from jobs.common.metrics.segmentation import IGNORE
-from service.errors import InputError
+from service.errors import FieldError, InputError
 
 FORMATS = ("PNG", "TIFF", "BMP", "GIF")  # those that lose nothing
 SHOWN = 5  # labels or colours in a sentence
@@ -29,8 +29,8 @@ def read_mask(file: Path, classes: int, colours: Sequence[str] = ()) -> Tensor:
     if (wrong := labels[(labels >= classes) & (labels != IGNORE)]).size:
         examples = ", ".join(map(str, np.unique(wrong)[:SHOWN]))
         raise InputError(
-            f"mask {str(file)!r} has {wrong.size} pixels of labels {examples}; 0 to {classes - 1} are allowed, "
-            f"and {IGNORE} for pixels that do not count"
+            f"mask {str(file)!r} has {wrong.size} pixels of labels {examples}; they must be from 0 to "
+            f"{classes - 1}, or {IGNORE} where a pixel does not count"
         )
     return torch.from_numpy(labels.astype(np.uint8))
 
@@ -40,14 +40,16 @@ def _pixels(file: Path) -> tuple[np.ndarray, np.ndarray]:
     try:
         with Image.open(file, formats=FORMATS) as opened:
             if opened.width * opened.height > MOST_PIXELS:
-                raise ValueError(f"it has {opened.width * opened.height:,} pixels, {MOST_PIXELS:,} are allowed")
+                raise ValueError(
+                    f"it must have at most {MOST_PIXELS:,} pixels; it has {opened.width * opened.height:,}"
+                )
             image: Image.Image = ImageOps.exif_transpose(opened)
             if image.mode in ("LA", "RGBA"):
                 *bands, alpha = image.split()
                 image = Image.merge("RGB", bands) if len(bands) == 3 else bands[0]
                 return np.array(image).astype(np.int64), np.array(alpha) > 0
             if image.mode == "F":
-                raise ValueError("its pixels are fractions, whole numbers are allowed")
+                raise ValueError("its pixels must be whole numbers; they are fractions")
             pixels = np.array(image).astype(np.int64)
     except UnidentifiedImageError as error:
         raise InputError(
@@ -102,4 +104,4 @@ def check_colours(colours: Sequence[str], classes: int) -> None:
     except ValueError as error:
         raise InputError(f"colours: {error}") from error
     if len(distinct) != classes or len(colours) != classes:
-        raise InputError(f"colours: {len(distinct)} different ones for {classes} classes, one for each is allowed")
+        raise FieldError("data.colours", f"be {classes} different ones, one for each class", colours)

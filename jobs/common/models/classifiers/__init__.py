@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from jobs.common.imports import resolve
+from jobs.common.models.architectures import build_network, check_numbers
 from jobs.common.models.classifiers import imagenet, small
 from jobs.common.models.classifiers.alexnet import alexnet
 from jobs.common.models.classifiers.densenet import densenet121
@@ -21,9 +21,6 @@ from jobs.common.models.classifiers.resnet import LAYERS, cifar_resnet, stem_res
 from jobs.common.models.classifiers.sunet import SUNETS
 from jobs.common.models.classifiers.vgg import vgg9
 from jobs.common.models.classifiers.wide_resnet import wide_resnet
-from service.errors import InputError
-
-LARGEST = 1 << 14  # of any number that an architecture is called with: a stranger's card may say it
 
 
 class Classifier(nn.Module):
@@ -50,11 +47,8 @@ def _architecture(
     per_image: bool = False,
     **arguments: Any,
 ) -> Classifier:
-    """A network of a family behind its normalisation. InputError names an argument that is out of its range."""
-    for name, value in {"classes": classes, "channels": channels, **arguments}.items():
-        least = 2 if name == "classes" else 1
-        if isinstance(value, int) and not isinstance(value, bool) and not least <= value <= LARGEST:
-            raise InputError(f"{name}: {value} is not allowed, {least} to {LARGEST:,} are")
+    """A network of a family behind its normalisation. FieldError names an argument that is out of its range."""
+    check_numbers(classes=classes, channels=channels, **arguments)
     normalise = normalisation(channels, mean, std, per_image)
     return Classifier(normalise, build(classes=classes, channels=channels, **arguments))
 
@@ -95,11 +89,4 @@ def published_inception_v3(weights: str) -> Classifier:
 
 def classifier(name: str, **arguments: Any) -> nn.Module:
     """Build a classifier by its name in ARCHITECTURES or by import path. InputError if its arguments are refused."""
-    build = resolve(name, ARCHITECTURES, "classifier")
-    try:
-        built = build(**arguments)
-    except TypeError as error:
-        raise InputError(f"classifier {name!r} refuses its arguments {arguments}: {error}") from error
-    if not isinstance(built, nn.Module):
-        raise InputError(f"classifier {name!r} is a {type(built).__name__}, not a torch module")
-    return built
+    return build_network(name, ARCHITECTURES, "classifier", **arguments)

@@ -5,6 +5,7 @@ from functools import partial
 
 from torch import nn
 
+from jobs.common.models.architectures import check_colour
 from service.errors import InputError
 
 NAMES = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "wide_resnet50_2")
@@ -12,8 +13,7 @@ INCEPTION_MEAN = INCEPTION_STD = (0.5, 0.5, 0.5)
 
 
 def _build(name: str, classes: int, channels: int) -> nn.Module:
-    if channels != 3:
-        raise InputError(f"channels: {channels} is not allowed in {name}, 3 is")
+    check_colour(channels, name)
     from torchvision import models  # takes a second to load
 
     network: nn.Module = models.get_model(name, weights=None, num_classes=classes)
@@ -22,8 +22,7 @@ def _build(name: str, classes: int, channels: int) -> nn.Module:
 
 def inception_v3(classes: int, channels: int) -> nn.Module:
     """Inception-v3 for images of 299x299, untrained and without its auxiliary classifier: 2048 features."""
-    if channels != 3:
-        raise InputError(f"channels: {channels} is not allowed in inception_v3, 3 is")
+    check_colour(channels, "inception_v3")
     from torchvision import models
 
     network: nn.Module = models.inception_v3(

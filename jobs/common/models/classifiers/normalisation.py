@@ -59,5 +59,5 @@ def normalisation(
     if len(mean) != channels or len(std) != channels:
         raise InputError(f"mean and std: {len(mean)} and {len(std)} values for {channels} channels")
     if not all(map(math.isfinite, (*mean, *std))) or min(std) <= 0:
-        raise InputError(f"mean and std: {list(mean)} and {list(std)} are not allowed, finite and std > 0 are")
+        raise InputError(f"mean and std must be finite, and std above 0; they are {list(mean)} and {list(std)}")
     return PerChannel(mean, std)

@@ -7,7 +7,7 @@ in the code released with Li et al. 2018, which adds the twins without shortcuts
 from torch import Tensor, nn
 from torch.nn import functional
 
-from service.errors import InputError
+from service.errors import FieldError
 
 # basic blocks or bottlenecks in each of the four stages of the ImageNet networks (He et al. 2016, table 1)
 LAYERS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
@@ -110,13 +110,13 @@ def cifar_resnet(
     shortcuts train in fewer steps.
     """
     if initialisation not in ("kaiming", "torch"):
-        raise InputError(f"initialisation: {initialisation!r} is not allowed, kaiming or torch is")
+        raise FieldError("initialisation", "be kaiming or torch", initialisation)
     if blocks is None:
         if depth < 8 or (depth - 2) % 6:
-            raise InputError(f"depth: {depth} is not allowed, 6n + 2 is: 8, 14, 20, 26, …")
+            raise FieldError("depth", "be 6n + 2: 8, 14, 20, 26, …", depth)
         blocks = ((depth - 2) // 6,) * 3
     elif not blocks or min(blocks) < 1:
-        raise InputError(f"blocks: {list(blocks)} are not allowed, at least one block in each stage is")
+        raise FieldError("blocks", "be at least 1 in each stage", list(blocks))
     network = ResNet(tuple(blocks), first * width, False, shortcuts, classes, channels)
     if initialisation == "kaiming":
         initialise(network)

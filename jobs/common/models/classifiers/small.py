@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from service.errors import InputError
+from service.errors import FieldError
 
 
 def _block(channels_in: int, channels_out: int, stride: int) -> list[nn.Module]:
@@ -12,7 +12,7 @@ def _block(channels_in: int, channels_out: int, stride: int) -> list[nn.Module]:
 
 def _check_side(side: int, least: int) -> None:
     if side < least:
-        raise InputError(f"side: {side} is not allowed, at least {least} is")
+        raise FieldError("side", f"be at least {least}", side)
 
 
 def digits_net(classes: int, channels: int, width: int = 8) -> nn.Module:

@@ -10,7 +10,7 @@ import math
 from torch import Tensor, nn
 from torch.nn import functional
 
-from service.errors import InputError
+from service.errors import FieldError, InputError
 
 SLOPE = 0.1  # of the leaky ReLU
 STEM = 16  # channels after the first convolution
@@ -90,7 +90,7 @@ class WideResNet(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         if images.shape[2] % 4 or images.shape[3] % 4:
             size = f"{images.shape[2]}x{images.shape[3]}"
-            raise InputError(f"images of {size} are not allowed in a wide_resnet, sides that are multiples of 4 are")
+            raise InputError(f"sides of images must be multiples of 4 for a wide_resnet; they are {size}")
         features: Tensor = functional.leaky_relu(self.norm(self.units(self.stem(images))), SLOPE)
         logits: Tensor = self.head(features.mean((2, 3)))
         return logits
@@ -99,5 +99,5 @@ class WideResNet(nn.Module):
 def wide_resnet(classes: int, channels: int, depth: int = 32, width: int = 10) -> nn.Module:
     """WRN-`depth`-`width`, of depth 6n + 2: three stages of n units."""
     if depth < 8 or (depth - 2) % 6:
-        raise InputError(f"depth: {depth} is not allowed, 6n + 2 is: 8, 14, 20, 26, 32, …")
+        raise FieldError("depth", "be 6n + 2: 8, 14, 20, 26, 32, …", depth)
     return WideResNet((depth - 2) // 6, width, classes, channels)

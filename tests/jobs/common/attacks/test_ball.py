@@ -15,17 +15,17 @@ DUAL = {"Linf": 1.0, "L2": 2.0, "L1": math.inf}
 
 @pytest.mark.parametrize("epsilon", [0.0, -0.1, math.nan, math.inf])
 def test_epsilon_must_be_positive_and_finite(epsilon: float) -> None:
-    with pytest.raises(InputError, match="epsilon is .*, but must be above 0"):
+    with pytest.raises(InputError, match="epsilon must be above 0; it is"):
         Ball("L2", epsilon)
 
 
 def test_epsilon_of_255_shades_is_refused() -> None:
-    with pytest.raises(InputError, match=r"epsilon is 8, but .* \(.*8 of 255 is 0.0314\)"):
+    with pytest.raises(InputError, match=r"epsilon must be at most 1, .*; it is 8 \(.*8 of 255 is 0.0314\)"):
         Ball("Linf", 8)
 
 
 def test_an_unknown_norm_is_refused() -> None:
-    with pytest.raises(InputError, match="norm is 'L3', but must be one of Linf, L2, L1"):
+    with pytest.raises(InputError, match="norm must be one of Linf, L2, L1; it is 'L3'"):
         Ball("L3", 0.1)  # type: ignore[arg-type]
 
 

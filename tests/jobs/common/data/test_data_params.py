@@ -131,9 +131,9 @@ def nothing(split: Split, source: Source) -> object:
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("Negative", "pixels from -0.5 to -0.5, 0 to 1 are allowed"),
-        ("OtherShape", "first image is torch.float32 (1, 1, 2, 2), not float32 (1, 3, 2, 2)"),
-        ("TooFewClasses", "labels from 0 to 1 for 1 classes"),
+        ("Negative", "must be from 0 to 1; they are from -0.5 to -0.5"),
+        ("OtherShape", "must be torch.float32 (1, 3, 2, 2); the first is torch.float32 (1, 1, 2, 2)"),
+        ("TooFewClasses", "must be from 0 to 0; they are from 0 to 1"),
         ("FloatLabels", "the labels are not one int64 for each of its 3 images"),
         ("nothing", "lacks name, classes, shape, labels, digest, images, __len__"),
     ],
@@ -148,7 +148,7 @@ def test_a_set_of_ones_own_is_checked(name: str, sentence: str, monkeypatch: pyt
 
 def test_pixels_are_checked() -> None:
     pixels = torch.zeros(2, 1, 3, 3, dtype=torch.uint8)
-    with pytest.raises(InputError, match="labels from 0 to 2 are not allowed, 0 to 1 are"):
+    with pytest.raises(InputError, match="labels of own must be from 0 to 1; they are from 0 to 2"):
         Pixels("own", ("a", "b"), pixels, torch.tensor([0, 2]))
     with pytest.raises(InputError, match="1 labels for pixels"):
         Pixels("own", ("a", "b"), pixels, torch.tensor([0]))

@@ -69,14 +69,14 @@ def test_masks_of_colours(tmp_path: Path) -> None:
 
 
 def test_bad_masks_are_said(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"2 pixels of labels 2; 0 to 1 are allowed|3 pixels of labels 2"):
+    with pytest.raises(InputError, match=r"2 pixels of labels 2; they must be from 0 to 1|3 pixels of labels 2"):
         read_mask(saved(tmp_path, Image.fromarray(LABELS)), 2)
     deep = np.full((3, 4), 40_000, np.uint16)
-    with pytest.raises(InputError, match="12 pixels of labels 40000; 0 to 2 are allowed, and 255"):
+    with pytest.raises(InputError, match="12 pixels of labels 40000; they must be from 0 to 2, or 255"):
         read_mask(saved(tmp_path, Image.fromarray(deep), "deep.png"), 3)
     with pytest.raises(InputError, match="none of PNG, TIFF, BMP, GIF .formats that lose detail"):
         read_mask(saved(tmp_path, Image.fromarray(LABELS), "mask.jpg"), 3)
-    with pytest.raises(InputError, match="its pixels are fractions"):
+    with pytest.raises(InputError, match="its pixels must be whole numbers"):
         read_mask(saved(tmp_path, Image.fromarray(LABELS.astype(np.float32)), "float.tif"), 3)
     whole = saved(tmp_path, Image.fromarray(np.random.default_rng(0).integers(0, 3, (90, 90)).astype(np.uint8)))
     whole.write_bytes(whole.read_bytes()[:900])
@@ -114,7 +114,7 @@ def test_folders_that_do_not_fit_are_said(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="there is no folder"):
         load().load("train")
     folder_of(tmp_path, "train")
-    with pytest.raises(InputError, match="colours: 2 different ones for 3 classes"):
+    with pytest.raises(InputError, match="data.colours must be 3 different ones, one for each class"):
         load(colours=("red", "blue")).load("train")
     with pytest.raises(InputError, match="needs root, the folder that holds train and val, and the names"):
         load(classes=()).load("train")

@@ -147,7 +147,7 @@ def test_plain_pickles_of_any_protocol(tmp_path: Path) -> None:
         ({"labels": [0], "data": "abc"}, "'data' are not one row of 3072 bytes for each label"),
         ({"labels": [0], "data": np.zeros((2, 3072), np.uint8)}, "'data' are not one row of 3072 bytes"),
         ({"labels": ["cat"], "data": np.zeros((1, 3072), np.uint8)}, "'labels' are not small whole numbers"),
-        ({"labels": [10], "data": np.zeros((1, 3072), np.uint8)}, "labels from 10 to 10 are not allowed"),
+        ({"labels": [10], "data": np.zeros((1, 3072), np.uint8)}, "they are from 10 to 10"),
         ({"labels": 3, "data": np.zeros((1, 3072), np.uint8)}, "a list is a int"),
     ],
 )

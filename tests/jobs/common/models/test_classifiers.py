@@ -280,23 +280,23 @@ def test_a_classifier_comes_back_from_the_store(store_uri: str) -> None:
     ("name", "arguments", "sentence"),
     [
         ("digits_net", {"depth": 3}, "'digits_net' refuses its arguments"),
-        ("resnet20", {"classes": 1}, "classes: 1 is not allowed, 2 to 16,384 are"),
-        ("resnet20", {"channels": 0}, "channels: 0 is not allowed"),
-        ("resnet20", {"width": -1}, "width: -1 is not allowed"),
-        ("cifar_resnet", {"depth": 6 * 10**8 + 2}, "depth: 600000002 is not allowed, 1 to 16,384 are"),
-        ("cifar_resnet", {"depth": 21}, "depth: 21 is not allowed"),
-        ("cifar_resnet", {"blocks": [3, 0]}, "at least one block in each stage"),
-        ("resnet20", {"initialisation": "zeros"}, "initialisation: 'zeros' is not allowed"),
-        ("wide_resnet", {"depth": 28}, "depth: 28 is not allowed"),
+        ("resnet20", {"classes": 1}, "classes must be from 2 to 16,384; it is 1"),
+        ("resnet20", {"channels": 0}, "channels must be from 1"),
+        ("resnet20", {"width": -1}, "width must be from 1"),
+        ("cifar_resnet", {"depth": 6 * 10**8 + 2}, "depth must be from 1 to 16,384; it is 600,000,002"),
+        ("cifar_resnet", {"depth": 21}, "depth must be 6n + 2: 8, 14, 20, 26, …; it is 21"),
+        ("cifar_resnet", {"blocks": [3, 0]}, "blocks must be at least 1 in each stage; it is [3, 0]"),
+        ("resnet20", {"initialisation": "zeros"}, "initialisation must be kaiming or torch; it is 'zeros'"),
+        ("wide_resnet", {"depth": 28}, "depth must be 6n + 2: 8, 14, 20, 26, 32, …; it is 28"),
         ("cifar_resnet18", {"depth": 19}, "refuses its arguments"),
-        ("resnet50", {"channels": 1, "mean": [0.5], "std": [0.5]}, "channels: 1 is not allowed in resnet50"),
+        ("resnet50", {"channels": 1, "mean": [0.5], "std": [0.5]}, "channels must be 3 for resnet50; it is 1"),
         ("colour_net", {"mean": [0.5] * 3}, "give both or neither"),
         ("colour_net", {"mean": [0.5], "std": [0.5]}, "1 and 1 values for 3 channels"),
-        ("colour_net", {"mean": [0.5] * 3, "std": [0.5, 0.5, 0.0]}, "std > 0"),
+        ("colour_net", {"mean": [0.5] * 3, "std": [0.5, 0.5, 0.0]}, "std above 0"),
         ("colour_net", {"mean": [float("nan")] * 3, "std": [0.5] * 3}, "finite"),
         ("wide_resnet", {"mean": [0.5] * 3, "std": [0.5] * 3}, "per_image is on"),
-        ("trades_mnist", {"side": 8}, "side: 8 is not allowed"),
-        ("fast_mnist", {"side": 3}, "side: 3 is not allowed"),
+        ("trades_mnist", {"side": 8}, "side must be at least 14; it is 8"),
+        ("fast_mnist", {"side": 3}, "side must be at least 4; it is 3"),
         ("collections:OrderedDict", {}, "is a OrderedDict, not a torch module"),
     ],
 )
@@ -312,5 +312,5 @@ def test_unknown_names_suggest_the_nearest() -> None:
 
 
 def test_wide_networks_refuse_sides_that_cannot_be_halved_twice() -> None:
-    with pytest.raises(InputError, match="images of 30x30 are not allowed"):
+    with pytest.raises(InputError, match="sides of images must be multiples of 4 for a wide_resnet; they are 30x30"):
         classifier("wide_resnet", depth=8, width=1)(torch.rand(1, 3, 30, 30))

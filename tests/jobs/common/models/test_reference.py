@@ -49,7 +49,7 @@ def test_the_newest_version_or_the_one_that_is_named(store: Folder, run: Run) ->
         assert isinstance(model.network, nn.Linear) and model.network.bias.item() == bias
         assert not model.network.training
     model.check_task("lining")
-    with pytest.raises(InputError, match="model 'line/1' is made for lining, but classification is wanted"):
+    with pytest.raises(InputError, match="the task of model 'line/1' must be classification; it is lining"):
         model.check_task("classification")
     with pytest.raises(ModelError, match=f"{HERE}:line' is outside Assay.*say that you trust the package 'tests'"):
         ModelReference(name="line").load(run)

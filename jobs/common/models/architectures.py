@@ -1,0 +1,42 @@
+"""Networks by name: one of a catalogue, or what an import path builds; and the bounds of their arguments."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import nn
+
+from jobs.common.imports import resolve
+from service.errors import FieldError, InputError
+
+LARGEST = 1 << 14  # of any number that an architecture is called with: a stranger's card may say it
+
+
+def build_network(
+    name: str, architectures: Mapping[str, Callable[..., nn.Module]], kind: str, **arguments: Any
+) -> nn.Module:
+    """A network by its name in a catalogue or by import path. InputError if its arguments are refused.
+
+    kind: what the catalogue holds, for errors.
+    """
+    build = resolve(name, architectures, kind)
+    try:
+        network = build(**arguments)
+    except TypeError as error:
+        raise InputError(f"{kind} {name!r} refuses its arguments {arguments}: {error}") from error
+    if not isinstance(network, nn.Module):
+        raise InputError(f"{kind} {name!r} is a {type(network).__name__}, not a torch module")
+    return network
+
+
+def check_numbers(**arguments: object) -> None:
+    """FieldError about the first whole number that is out of the range of all networks."""
+    for name, value in arguments.items():
+        least = 2 if name == "classes" else 1
+        if isinstance(value, int) and not isinstance(value, bool) and not least <= value <= LARGEST:
+            raise FieldError(name, f"be from {least} to {LARGEST:,}", value)
+
+
+def check_colour(channels: int, network: str) -> None:
+    """FieldError unless a network for colour images is given three channels."""
+    if channels != 3:
+        raise FieldError("channels", f"be 3 for {network}", channels)
