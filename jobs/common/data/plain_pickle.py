@@ -1,9 +1,9 @@
-"""Pickles of plain data and arrays of bytes, read without trusting them.
+"""Pickles of plain data and arrays of whole numbers, read without trusting them.
 
 Loading a pickle calls whatever it names, so `pickle.load` runs a stranger's code. Published data sets are pickles all
-the same. What these need is little: numbers, strings, lists, dictionaries, and three names by which numpy rebuilds an
-array. Here every instruction is looked at before any is carried out, stand-ins of our own answer to the three names,
-and numpy's unpickling is never called.
+the same. What these need is little: numbers, strings, lists, dictionaries, and the few names by which numpy rebuilds an
+array. Here every instruction is looked at before any is carried out, objects of our own answer to these names, and
+numpy's unpickling is never called.
 """
 
 import io
@@ -18,76 +18,114 @@ import numpy as np
 from service.errors import InputError
 
 LARGEST = 512 << 20  # bytes of a file; the largest published one has 155 million
-MAX_TUPLES = 100  # an array takes six; bounds how deep they nest
+MOST_TUPLES = 100  # an array takes six; bounds how deep they nest, which a hash of them would follow
 
 # numbers, strings, lists, dictionaries, tuples, the memo, and calling what a name stands for
 _PLAIN = """
-    PROTO FRAME STOP MARK POP POP_MARK DUP NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG1
-    STRING BINSTRING SHORT_BINSTRING BINBYTES SHORT_BINBYTES BINBYTES8 UNICODE BINUNICODE SHORT_BINUNICODE
+    PROTO FRAME STOP MARK POP POP_MARK DUP NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG LONG1
+    STRING BINSTRING SHORT_BINSTRING BINBYTES SHORT_BINBYTES BINBYTES8 BYTEARRAY8 UNICODE BINUNICODE SHORT_BINUNICODE
     LIST EMPTY_LIST APPEND APPENDS DICT EMPTY_DICT SETITEM SETITEMS TUPLE EMPTY_TUPLE TUPLE1 TUPLE2 TUPLE3
     PUT BINPUT LONG_BINPUT MEMOIZE GET BINGET LONG_BINGET GLOBAL STACK_GLOBAL REDUCE BUILD
 """
 ALLOWED = frozenset(_PLAIN.split())
-
-
-class _Bytes:
-    """Stands for a numpy array, and for the call that rebuilds one."""
-
-    def __init__(self, *_: Any) -> None:
-        self.values: np.ndarray | None = None
-
-    def __setstate__(self, state: Any) -> None:
-        _, shape, kind, column_major, data = state
-        if not isinstance(kind, _Kind) or kind.code not in ("u1", b"u1") or column_major or type(data) is not bytes:
-            raise ValueError("an array is not one of unsigned bytes, row by row")
-        if not all(type(side) is int and side >= 0 for side in shape) or math.prod(shape) != len(data):
-            raise ValueError(f"an array of {shape} has {len(data):,} bytes")
-        self.values = np.frombuffer(data, np.uint8).reshape(shape)
+WHOLE_NUMBERS = ("i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8")
 
 
 class _Kind:
-    """Stands for a numpy data type: its code is all that is of interest."""
+    """In place of a numpy data type of whole numbers."""
 
     def __init__(self, code: Any, *_: Any) -> None:
-        self.code = code
+        text = code.decode("latin1") if isinstance(code, bytes) else code
+        if text not in WHOLE_NUMBERS:
+            raise ValueError(f"it holds an array of {text!r}, whole numbers are allowed")
+        self.dtype = np.dtype(text)
 
     def __setstate__(self, state: Any) -> None:
-        pass
+        if state[1] in (">", b">"):
+            self.dtype = self.dtype.newbyteorder(">")
 
 
-STAND_INS: dict[tuple[str, str], Any] = {
-    ("numpy.core.multiarray", "_reconstruct"): _Bytes,
-    ("numpy._core.multiarray", "_reconstruct"): _Bytes,
-    ("numpy", "ndarray"): _Bytes,
-    ("numpy", "dtype"): _Kind,
+class _Array:
+    """In place of a numpy array, or of one of its numbers, and of the calls that rebuild one."""
+
+    def __init__(self, kind: Any = None, data: Any = b"", shape: Any = ()) -> None:
+        self._kind, self._data, self._shape = kind, data, shape
+
+    def __setstate__(self, state: Any) -> None:  # version, shape, kind, whether columns come first, data
+        _, self._shape, self._kind, column_major, self._data = state
+        if column_major:
+            raise ValueError("an array is not one of rows, one after another")
+
+    def values(self) -> np.ndarray:
+        """The array, read-only."""
+        kind, data, shape = self._kind, self._data, self._shape
+        if not isinstance(kind, _Kind) or type(data) not in (bytes, bytearray) or type(shape) is not tuple:
+            raise ValueError("an array is not one of whole numbers")
+        if not all(type(side) is int and side >= 0 for side in shape):
+            raise ValueError(f"an array has the shape {shape}")
+        if math.prod(shape) * kind.dtype.itemsize != len(data):
+            raise ValueError(f"an array of {shape} has {len(data):,} bytes")
+        return np.frombuffer(bytes(data), kind.dtype).reshape(shape)
+
+
+def _empty(*_: Any) -> _Array:
+    return _Array()
+
+
+def _from_buffer(data: Any, kind: Any, shape: Any, order: Any) -> _Array:
+    if order != "C":
+        raise ValueError("an array is not one of rows, one after another")
+    return _Array(kind, data, shape)
+
+
+def _encoded(text: Any, encoding: Any) -> bytes:
+    """In place of codecs.encode: how bytes were written before pickles had them."""
+    if type(text) is not str or encoding not in ("latin1", b"latin1"):
+        raise ValueError(f"it encodes text as {encoding!r}")
+    return text.encode("latin1")
+
+
+REPLACEMENTS: dict[str, Any] = {
+    "numpy.ndarray": _Array,
+    "numpy.dtype": _Kind,
+    "multiarray._reconstruct": _empty,
+    "multiarray.scalar": _Array,
+    "numeric._frombuffer": _from_buffer,
+    "_codecs.encode": _encoded,
 }
+"""what answers to a name; of numpy's own modules without the part that changed with its versions"""
 
 
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in STAND_INS:
+        known = f"{module.removeprefix('numpy.core.').removeprefix('numpy._core.')}.{name}"
+        if known not in REPLACEMENTS:
             raise ValueError(f"it asks for {module}.{name}, which plain data never do")
-        return STAND_INS[module, name]
+        return REPLACEMENTS[known]
 
 
 def read_pickle(file: Path) -> Any:
-    """What a pickle of plain data holds; its strings are bytes if Python 2 wrote it, its arrays uint8 and read-only.
-
-    InputError, naming the file, if there is none, if it is damaged, or if it wants anything beyond plain data.
-    """
+    """What a file of plain data holds, as `parse_pickle`. InputError, naming the file, if it cannot be parsed."""
     try:
         if (size := file.stat().st_size) > LARGEST:
-            raise ValueError(f"it has {size:,} bytes, at most {LARGEST:,} are allowed")
-        data = file.read_bytes()
-        _inspect(data)
-        return _arrays(_Unpickler(io.BytesIO(data), encoding="bytes").load())
+            raise ValueError(f"it must have at most {LARGEST:,} bytes; it has {size:,}")
+        return parse_pickle(file.read_bytes())
     except FileNotFoundError as error:
         raise InputError(f"there is no file {str(file)!r}") from error
     except Exception as error:  # a hostile pickle can make the loader raise anything
         raise InputError(f"{str(file)!r} is not a pickle of plain data: {error}") from error
 
 
-def _inspect(data: bytes) -> None:
+def parse_pickle(data: bytes, most_tuples: int = MOST_TUPLES) -> Any:
+    """What a pickle of plain data holds; its strings are bytes if Python 2 wrote it, its arrays read-only.
+
+    Raises ValueError and much else if it is damaged, or asks for anything beyond plain data.
+    """
+    _inspect(data, most_tuples)
+    return _plain(_Unpickler(io.BytesIO(data), encoding="bytes").load())
+
+
+def _inspect(data: bytes, most_tuples: int) -> None:
     """ValueError if an instruction is not allowed, or if carrying it out could take memory out of all proportion."""
     puts = tuples = 0
     for instruction, argument, _ in pickletools.genops(data):
@@ -100,12 +138,19 @@ def _inspect(data: bytes) -> None:
                 raise ValueError(f"it puts entry {argument} into a memo of {puts}")
             puts += 1
         tuples += "TUPLE" in name
-    if tuples > MAX_TUPLES:
-        raise ValueError(f"it has {tuples} tuples, at most {MAX_TUPLES} are allowed")
+    if tuples > most_tuples:
+        raise ValueError(f"it must have at most {most_tuples:,} tuples; it has {tuples:,}")
 
 
-def _arrays(content: Any) -> Any:
-    """The content with arrays for what stands for them: in a dictionary or on its own."""
-    if isinstance(content, dict):
-        return {key: _arrays(value) if isinstance(value, _Bytes) else value for key, value in content.items()}
-    return content.values if isinstance(content, _Bytes) else content
+def _plain(content: Any) -> Any:
+    """The content with numpy's arrays for what is in place of them. ValueError if it holds what is no plain data."""
+    match content:
+        case _Array():
+            return content.values()
+        case dict():
+            return {key: _plain(value) for key, value in content.items()}
+        case list() | tuple():
+            return type(content)(map(_plain, content))
+        case None | bool() | int() | str() | bytes() | bytearray():
+            return content
+    raise ValueError(f"it holds a {type(content).__name__}, which plain data never do")

@@ -1,33 +1,33 @@
 """The setups of the poisoning benchmark: which image is attacked, and which training images become poisons.
 
 Setups are JSON here. Those that are published are pickles, which can run anything when they are loaded. `convert` reads
-them in a process of its own with little memory and time, where every name that a pickle asks for is refused but the few
-by which numpy rebuilds whole numbers, and these are stood in for. That process is this file, run as a program, which is
-why it needs numpy and not torch; it can also be run by hand:
+them by `plain_pickle`, which carries out nothing that they name, in a process of its own with little memory and time.
+That process is this file, run as a program, which is why it needs numpy and not torch; it can also be run by hand:
 
     python -m jobs.poison_frogs.targets.setups < setups.pickle > setups.json
 
 Source: Schwarzschild et al. 2021 ("Just how toxic is data poisoning?") and its code.
 """
 
-import io
 import json
 import os
-import pickle
 import resource
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, NoReturn, Self
+from typing import Any, NoReturn, Self
 
+import numpy as np
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
+from jobs.common.data.plain_pickle import parse_pickle
 from jobs.common.params import StudyParams
 from service.errors import InputError, TooLargeError
 
 LARGEST_FILE = 64 << 20  # bytes; the largest published one has less than 1 MB
 MOST_SETUPS = 100_000
+MOST_TUPLES = 1_000_000  # an array takes six; deep ones can end that process, not this one
 MEMORY = 1 << 30  # bytes of the process that reads pickles
 SECONDS = 10  # of processor time that it has
 CONVERT = "python -m jobs.poison_frogs.targets.setups < setups.pickle > setups.json"
@@ -115,61 +115,6 @@ def _check_size(content: bytes, where: str) -> None:
 # What follows runs in a process of its own.
 
 
-class _Whole:
-    """Stands for a numpy array of whole numbers, or for one such number. kind: such as "i8"; data: as they lie."""
-
-    def __init__(self, kind: Any = None, data: Any = b"") -> None:
-        self.kind, self.data = kind, data
-
-    def __setstate__(self, state: Any) -> None:  # of an array: version, shape, kind, whether columns come first, data
-        _, _, self.kind, _, self.data = state
-
-    def values(self) -> list[int]:
-        if not isinstance(self.kind, _Kind) or not isinstance(self.data, bytes | bytearray):
-            raise ValueError("an array is not one of whole numbers")
-        width, order = self.kind.width, self.kind.order
-        numbers = range(0, len(self.data), width)
-        return [int.from_bytes(self.data[at : at + width], order, signed=self.kind.signed) for at in numbers]
-
-
-class _Kind:
-    """Stands for a numpy data type of whole numbers."""
-
-    def __init__(self, code: str, *_: Any) -> None:
-        if code not in ("i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8"):
-            raise ValueError(f"it holds an array of {code!r}, whole numbers are allowed")
-        self.signed, self.width = code[0] == "i", int(code[1])
-        self.order: Literal["little", "big"] = "little"
-
-    def __setstate__(self, state: Any) -> None:
-        self.order = "big" if state[1] == ">" else "little"
-
-
-def _bytes_of(text: str, encoding: str) -> bytes:
-    """Stands for codecs.encode: how bytes were written before pickles had them."""
-    if encoding != "latin1":
-        raise ValueError(f"it encodes text as {encoding!r}")
-    return text.encode("latin1")
-
-
-_STAND_INS: dict[str, Callable[..., Any]] = {
-    "numpy.ndarray": _Whole,
-    "numpy.dtype": _Kind,
-    "multiarray.scalar": _Whole,
-    "multiarray._reconstruct": lambda *_: _Whole(),
-    "numeric._frombuffer": lambda data, kind, *_: _Whole(kind, data),
-    "_codecs.encode": _bytes_of,
-}
-
-
-class _Unpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        known = f"{module.removeprefix('numpy.core.').removeprefix('numpy._core.')}.{name}"
-        if known not in _STAND_INS:
-            raise ValueError(f"it asks for {module}.{name}, which setups never do")
-        return _STAND_INS[known]
-
-
 def _plain(content: Any) -> list[dict[str, Any]]:
     """The setups that a pickle of the benchmark holds. ValueError if it holds anything else."""
     if type(content) is not list or len(content) > MOST_SETUPS:
@@ -189,14 +134,12 @@ def _plain(content: Any) -> list[dict[str, Any]]:
 
 
 def _numbers(value: Any, where: str) -> list[int]:
-    if isinstance(value, _Whole):
-        return value.values()
+    if isinstance(value, np.ndarray):
+        return [int(number) for number in value.reshape(-1)]
     listed = [value] if type(value) is int else value
     if type(listed) not in (list, tuple):
         raise ValueError(f"{where} holds a {type(value).__name__} where whole numbers are wanted")
-    return [
-        number for each in listed for number in (each.values() if isinstance(each, _Whole) else [_int(each, where)])
-    ]
+    return [_int(each.item() if isinstance(each, np.ndarray) and not each.shape else each, where) for each in listed]
 
 
 def _int(value: Any, where: str) -> int:
@@ -222,7 +165,7 @@ def main() -> NoReturn:
         value = value if hard == resource.RLIM_INFINITY else min(value, hard)
         resource.setrlimit(limit, (value, value))
     try:
-        setups = json.dumps(_plain(_Unpickler(io.BytesIO(sys.stdin.buffer.read())).load()))
+        setups = json.dumps(_plain(parse_pickle(sys.stdin.buffer.read(), MOST_TUPLES)))
     except Exception as error:  # a hostile pickle can make the loader raise anything
         print(str(error) or type(error).__name__, file=sys.stderr)
         sys.exit(REFUSED)

@@ -86,7 +86,7 @@ def test_hostile_pickles_do_nothing(tmp_path: Path) -> None:
         (Call(subprocess.Popen, ["touch", str(trace)]), "subprocess.Popen"),
         (Call(getattr, 1, "real"), "builtins.getattr"),
     ):
-        with pytest.raises(InputError, match=f"it asks for {name}, which setups never do"):
+        with pytest.raises(InputError, match=f"it asks for {name}, which plain data never do"):
             convert(pickle.dumps([{**PUBLISHED, "base indices": call}]))
     assert not trace.exists()
 
@@ -97,7 +97,7 @@ def test_hostile_pickles_do_nothing(tmp_path: Path) -> None:
         ([collections.OrderedDict(PUBLISHED)], "it asks for collections.OrderedDict"),
         ([{**PUBLISHED, "base indices": np.array([0.5])}], "it holds an array of 'f8'"),
         ([{**PUBLISHED, "base indices": np.array(["a"], object)}], "it holds an array of 'O8'"),
-        ([{**PUBLISHED, "base indices": [0.5]}], "setup 0 holds a float where a whole number is wanted"),
+        ([{**PUBLISHED, "base indices": [0.5]}], "the instruction BINFLOAT"),
         ([{**PUBLISHED, "base indices": "abc"}], "setup 0 holds a str where whole numbers are wanted"),
         ([{**PUBLISHED, "target class": True}], "setup 0 holds a bool"),
         ([{**PUBLISHED, "target class": [1, 2]}], "setup 0 holds 2 numbers as its target class"),

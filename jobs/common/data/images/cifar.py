@@ -90,7 +90,11 @@ def _load(published: _Published, split: Split, source: Source) -> Pixels:
 def _batch(file: Path, labels_key: str) -> tuple[Tensor, Tensor]:
     """Pixels uint8 (n, 3, 32, 32) and labels int64 (n,) of one file."""
     pixels, labels = _entry(file, "data", labels_key)
-    if not isinstance(pixels, np.ndarray) or pixels.shape != (len(_list(file, labels)), int(np.prod(SHAPE))):
+    if (
+        not isinstance(pixels, np.ndarray)
+        or pixels.dtype != np.uint8
+        or pixels.shape != (len(_list(file, labels)), int(np.prod(SHAPE)))
+    ):
         raise InputError(f"{str(file)!r}: its 'data' are not one row of {np.prod(SHAPE)} bytes for each label")
     if not all(type(label) is int and 0 <= label < 1000 for label in labels):
         raise InputError(f"{str(file)!r}: its {labels_key!r} are not small whole numbers")
