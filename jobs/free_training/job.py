@@ -21,68 +21,24 @@ et al. 2018), FGSM-RS (Wong et al. 2020), TRADES (Zhang et al. 2019).
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, Self
+from typing import Any
 
 import torch
-from pydantic import Field, model_validator
 
 from jobs.common.attacks import Ball
 from jobs.common.attacks.checks import check_ball
-from jobs.common.data.images import DataParams
 from jobs.common.data.images.base import ImageSet
-from jobs.common.models.cards import PublishingParams, classifier_card
-from jobs.common.models.classifier_params import ClassifierParams
+from jobs.common.models.cards import classifier_card
 from jobs.common.models.fit import check_fit
 from jobs.free_training import figures
 from jobs.free_training.data import TrainingData
-from jobs.free_training.evaluation import EvaluationParams, evaluate
-from jobs.free_training.methods import MethodParams
-from jobs.free_training.methods.free import Free
-from jobs.free_training.threat import ThreatParams
-from jobs.free_training.training import TrainingParams, train
-from service.errors import FieldError
+from jobs.free_training.evaluation import evaluate
+from jobs.free_training.params import Params
+from jobs.free_training.training import train
 from service.models import CardDraft
 from service.run import Run, Trial
 
 PLACEMENT = "shared_batches"
-
-
-class Params(PublishingParams):
-    """One network, trained by one method and attacked afterwards."""
-
-    data: DataParams = Field(DataParams(), description="the images to classify")
-    network: ClassifierParams = Field(ClassifierParams(), description="the network")
-    threat: ThreatParams = Field(description="what the network is to withstand")
-    method: MethodParams = Field(Free(), description="how it is trained")
-    training: TrainingParams = Field(TrainingParams(), description="what all methods share")
-    evaluation: EvaluationParams = Field(EvaluationParams(), description="what the trained network is attacked with")
-
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        """Each part knows the threat. Whether network and data fit is seen at the start."""
-        for epsilon in self.epsilons:
-            place = "threat.epsilon" if epsilon == self.threat.epsilon else "evaluation.epsilons"
-            try:
-                Ball(self.threat.norm, epsilon)
-            except FieldError as error:
-                raise FieldError(place, error.requirement, error.value, error.hint) from error
-        if self.method.replays > self.training.updates:
-            limit = f"be at most {self.training.updates}, the number of updates"
-            raise FieldError("method.replay", limit, self.method.replays)
-        for name, attack in self.evaluation.attacks.items():
-            if self.threat.norm not in attack.norms:
-                known = f"be an attack that knows {self.threat.norm}"
-                raise FieldError(f"evaluation.attacks.{name}.kind", known, attack.kind)
-        return self
-
-    @property
-    def epsilons(self) -> tuple[float, ...]:
-        """All radii that the network is attacked at, ascending."""
-        return tuple(sorted({self.threat.epsilon, *self.evaluation.epsilons}))
-
-    @property
-    def name_parts(self) -> tuple[str, ...]:
-        return self.data.name, self.network.name, self.method.label
 
 
 def run(params: Params, run: Run) -> None:

@@ -21,61 +21,24 @@ Source: Shah, Ghosh, Davis & Goldstein 2018, "Stacked U-Nets: a no-frills approa
 """
 
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any
 
-from pydantic import Field, model_validator
 from torch import nn
 
-from jobs.common.data.masks import DataParams
 from jobs.common.data.masks.base import MOST_CLASSES, SegmentationSet
 from jobs.common.metrics.segmentation import IGNORE, scores
-from jobs.common.models.cards import PublishingParams
-from jobs.common.params import StudyParams
 from jobs.stacked_unets import estimation, figures
 from jobs.stacked_unets.data import TrainingData
 from jobs.stacked_unets.evaluation import evaluate, gains, unets, without
-from jobs.stacked_unets.network_params import NetworkParams, check_fit
+from jobs.stacked_unets.network_params import check_fit
+from jobs.stacked_unets.params import Params
 from jobs.stacked_unets.prediction import PredictionParams, predict
-from jobs.stacked_unets.training import TrainingParams, train
+from jobs.stacked_unets.training import train
 from service.errors import InputError
 from service.models import CardDraft, TensorSpec
 from service.run import Estimate, Run, Trial
 
-
-class EvaluationParams(StudyParams):
-    """How the trained network is measured."""
-
-    ways: dict[str, PredictionParams] = Field(
-        {"single": PredictionParams()}, min_length=1, description="ways of testing, by name; the first one counts most"
-    )
-    output_strides: tuple[int, ...] = Field(
-        (), description="output strides at which the same weights are tested as well; stacked u-nets only"
-    )
-    leave_out: bool = Field(True, description="test without each of the u-nets, to see what it contributes")
-    shown: int = Field(5, ge=0, le=50, description="test images in the pictures")
-
-
 PLACEMENT = "shared_batches"
-
-
-class Params(PublishingParams):
-    """One network, trained on one data set and measured."""
-
-    data: DataParams = Field(DataParams(), description="the images to segment")
-    network: NetworkParams = Field(NetworkParams(), description="the network")
-    training: TrainingParams = Field(TrainingParams(), description="how it is trained")
-    evaluation: EvaluationParams = Field(EvaluationParams(), description="how it is measured")
-
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        """Only what the network has is asked for. Whether network and data fit is seen at the start."""
-        if self.evaluation.output_strides and not self.network.name.startswith("sunet"):
-            raise ValueError(f"evaluation.output_strides: {self.network.name!r} has no other output strides")
-        return self
-
-    @property
-    def name_parts(self) -> tuple[str, ...]:
-        return self.data.name, self.network.name
 
 
 def run(params: Params, run: Run) -> None:
@@ -83,7 +46,7 @@ def run(params: Params, run: Run) -> None:
     images, test = params.data.load("train"), params.data.load("test")
     classes = len(images.classes)
     if not 2 <= classes <= MOST_CLASSES:
-        raise InputError(f"{images.name} has {classes} classes, 2 to {MOST_CLASSES} are allowed")
+        raise InputError(f"{images.name} must have 2 to {MOST_CLASSES} classes; it has {classes}")
     network = params.network.build(classes, run.seed_for("weights")).to(run.device)
     params.network.start(network, run)
     check_fit(network, classes, params.network.name)

@@ -7,17 +7,19 @@ from pydantic import Field, JsonValue
 from torch import nn
 
 from jobs.common.imports import name_of
+from jobs.common.models.architectures import ArchitectureParams, weights_from
 from jobs.common.models.fit import check_shape, first_pass
 from jobs.common.models.reference import ModelReference, ReferredModel
-from jobs.common.params import StudyParams
 from jobs.common.training.optimizers import device_of
 from jobs.stacked_unets.networks import ARCHITECTURES, segmenter
 from service.errors import InputError
 from service.run import Run
 
 
-class NetworkParams(StudyParams):
+class NetworkParams(ArchitectureParams):
     """The network."""
+
+    catalogue = "jobs.stacked_unets.networks"
 
     name: Annotated[str, name_of(ARCHITECTURES, "segmentation network")] = Field(
         "sunet_tiny",
@@ -31,19 +33,13 @@ class NetworkParams(StudyParams):
         None, description="a trained model whose backbone this one begins with; none: fresh weights"
     )
 
-    @property
-    def architecture(self) -> str:
-        """The import path that a model card names it by."""
-        return self.name if ":" in self.name else f"jobs.stacked_unets.networks:{self.name}"
-
     def arguments(self, classes: int) -> dict[str, Any]:
         """What the architecture is called with."""
         return {"classes": classes, "channels": 3, **self.options}
 
     def build(self, classes: int, seed: int) -> nn.Module:
         """The network with fresh weights, drawn from the seed. InputError if it refuses its arguments."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with weights_from(seed):
             return segmenter(self.name, **self.arguments(classes))
 
     def at_stride(self, network: nn.Module, classes: int, stride: int) -> nn.Module:

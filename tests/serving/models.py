@@ -7,9 +7,10 @@ from torch import Tensor, nn
 
 from jobs.common.models.classifiers import classifier
 from jobs.deep_thinking.networks import ARCHITECTURES
-from jobs.stacked_unets.job import Params, _card
+from jobs.stacked_unets.job import _card
 from jobs.stacked_unets.network_params import NetworkParams
 from jobs.stacked_unets.networks import segmenter
+from jobs.stacked_unets.params import Params
 from service.models import CardDraft, ModelCard, TensorSpec, publish
 from service.store import Folder
 from tests.jobs.stacked_unets.tiny import halves

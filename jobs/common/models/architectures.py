@@ -1,14 +1,45 @@
 """Networks by name: one of a catalogue, or what an import path builds; and the bounds of their arguments."""
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, ClassVar
 
+import torch
+from pydantic import Field, JsonValue
 from torch import nn
 
 from jobs.common.imports import resolve
+from jobs.common.params import StudyParams
 from service.errors import FieldError, InputError
 
 LARGEST = 1 << 14  # of any number that an architecture is called with: a stranger's card may say it
+
+
+class ArchitectureParams(StudyParams):
+    """A network to be built: its name, and what it is called with besides."""
+
+    catalogue: ClassVar[str]
+    """the module whose ARCHITECTURES holds the built-in networks"""
+
+    name: str
+    options: dict[str, JsonValue] = Field({}, description="keyword arguments of the network")
+
+    @property
+    def built_in(self) -> bool:
+        return ":" not in self.name
+
+    @property
+    def architecture(self) -> str:
+        """The import path that a model card names it by."""
+        return f"{self.catalogue}:{self.name}" if self.built_in else self.name
+
+
+@contextmanager
+def weights_from(seed: int) -> Iterator[None]:
+    """Inside, weights are drawn from the seed; torch's global generator stays as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
 
 
 def build_network(

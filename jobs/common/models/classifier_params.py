@@ -2,18 +2,19 @@
 
 from typing import Annotated, Any
 
-import torch
 from pydantic import Field, JsonValue
 from torch import nn
 
 from jobs.common.data.images.base import ImageSet
 from jobs.common.imports import name_of
+from jobs.common.models.architectures import ArchitectureParams, weights_from
 from jobs.common.models.classifiers import ARCHITECTURES, classifier
-from jobs.common.params import StudyParams
 
 
-class ClassifierParams(StudyParams):
+class ClassifierParams(ArchitectureParams):
     """The network."""
+
+    catalogue = "jobs.common.models.classifiers"
 
     name: Annotated[str, name_of(ARCHITECTURES, "classifier")] = Field(
         "digits_net",
@@ -23,11 +24,6 @@ class ClassifierParams(StudyParams):
     options: dict[str, JsonValue] = Field(
         {}, description="keyword arguments of the network, e.g. {depth: 32, width: 10} or {mean: [0.5], std: [0.25]}"
     )
-
-    @property
-    def architecture(self) -> str:
-        """The import path that a model card names it by."""
-        return self.name if ":" in self.name else f"jobs.common.models.classifiers:{self.name}"
 
     def arguments(self, images: ImageSet) -> dict[str, Any]:
         """What the architecture is called with."""
@@ -39,6 +35,5 @@ class ClassifierParams(StudyParams):
 
     def build_for(self, classes: int, channels: int, seed: int) -> nn.Module:
         """The same for images that are not there."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with weights_from(seed):
             return classifier(self.name, **{"classes": classes, "channels": channels, **self.options})

@@ -4,11 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
 
-import torch
 from pydantic import Field, JsonValue, model_validator
 from torch import nn
 
 from jobs.common.imports import resolve
+from jobs.common.models.architectures import weights_from
 from jobs.common.params import StudyParams
 from service.errors import InputError
 from service.models import ModelCard, parse_reference
@@ -66,8 +66,7 @@ class ModelReference(StudyParams):
     def _build(self, run: Run) -> nn.Module:
         build: Callable[..., object] = resolve(self.name, {}, "model")
         try:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(run.seed_for("model"))  # should it draw weights
+            with weights_from(run.seed_for("model")):  # should it draw some
                 network = build(**self.options)
         except TypeError as error:
             raise InputError(f"model {self.name!r} refuses its options {self.options}: {error}") from error

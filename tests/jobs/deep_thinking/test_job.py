@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from jobs.deep_thinking.job import Params, run
+from jobs.deep_thinking.job import run
+from jobs.deep_thinking.params import Params
 from service import models
 from service.errors import SpecError
 from service.execution.checkpoints import decode

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from jobs.common.attacks import PGD, Ball
-from jobs.free_training.job import Params, run
+from jobs.free_training.job import run
+from jobs.free_training.params import Params
 from service import models
 from service.errors import InputError, SpecError
 from service.execution.checkpoints import decode

@@ -10,8 +10,9 @@ from jobs.common.metrics.segmentation import IGNORE, confusion
 from jobs.common.models.classifiers import classifier
 from jobs.common.models.reference import ModelReference, ReferredModel
 from jobs.stacked_unets.evaluation import evaluate, gains, unets, without
-from jobs.stacked_unets.job import EvaluationParams, Params, estimate, run, summarize
+from jobs.stacked_unets.job import estimate, run, summarize
 from jobs.stacked_unets.network_params import NetworkParams, check_fit, load_backbone
+from jobs.stacked_unets.params import EvaluationParams, Params
 from jobs.stacked_unets.prediction import PredictionParams
 from service import models
 from service.errors import InputError
