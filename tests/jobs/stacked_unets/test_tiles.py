@@ -160,7 +160,7 @@ def test_a_scale_is_of_the_shorter_side() -> None:
     ("given", "said"),
     [
         ({"side": 500}, "side must be a multiple of 64; it is 500"),
-        ({"side": 256, "overlap": 192}, "at most half a side of 256"),
+        ({"side": 256, "overlap": 192}, "overlap must be at most 128, half a side; it is 192"),
         ({"side": 64, "overlap": 64}, "greater than or equal to 128"),
     ],
 )

@@ -119,8 +119,8 @@ def bomb(width: int, height: int) -> bytes:
         (encoded(halves(), "JPEG")[:-200], "cannot be read"),
         (bomb(50_000, 50_000), "2500000000 pixels"),
         (bomb(2**31 - 1, 2**31 - 1), "cannot be read"),
-        (bomb(101, 100), "10,100 pixels, at most 10,000"),
-        (bomb(1, 9_999), "1x9999, at most 50 times"),
+        (bomb(101, 100), "at most 10,000 pixels; it has 10,100"),
+        (bomb(1, 9_999), "at most 50 times as long as wide; it is 1x9999"),
         (bomb(0, 5), "cannot be read"),
     ],
 )

@@ -390,7 +390,7 @@ NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 60, 3), n
         (encoded(NOISE)[:1500], "", "truncated"),
         (b"hello", "", "it is none of PNG, JPEG"),
         (b"", "", "it is none of PNG, JPEG"),
-        (encoded(Image.new("L", (600, 3))), "", "it is 600x3, at most 50 times"),
+        (encoded(Image.new("L", (600, 3))), "", "at most 50 times as long as wide; it is 600x3"),
         (encoded(NOISE), "?view=map", "unknown view 'map'"),
         (encoded(NOISE), "?outputs=label", "did you mean 'labels'"),
         (encoded(NOISE), "?vew=labels", "did you mean 'view'"),

@@ -74,5 +74,5 @@ def test_twice_the_size_and_back() -> None:
 
 
 def test_scales_that_are_out_of_order_are_refused() -> None:
-    with pytest.raises(ValidationError, match="least <= most"):
+    with pytest.raises(ValidationError, match="scale must be two numbers from 0.01 to 100, the least first"):
         JointAugmentationParams(scale=(2.0, 0.5))

@@ -17,7 +17,14 @@ from service.models import load, publish
 from service.store import open_store
 from tests.jobs.shared import draft
 
-SIDES = {"digits_net": 8, "fast_mnist": 28, "madry_mnist": 28, "trades_mnist": 28}
+SIDES = {
+    "digits_net": 8,
+    "digits_16_net": 16,
+    "inception_v3": 299,
+    "fast_mnist": 28,
+    "madry_mnist": 28,
+    "trades_mnist": 28,
+}
 NARROW: dict[str, dict[str, Any]] = {  # the same structure with few channels
     "cifar_resnet50": {"width": 4},
     "cifar_resnet18": {"width": 4, "shortcuts": False},
@@ -28,6 +35,7 @@ NARROW: dict[str, dict[str, Any]] = {  # the same structure with few channels
     "resnet20": {},
     "cifar_resnet": {"depth": 20, "shortcuts": False},
     "digits_net": {},
+    "digits_16_net": {},
     "fast_mnist": {},
     "madry_mnist": {"width": 4},
     "trades_mnist": {"width": 4},
@@ -42,7 +50,7 @@ def build(name: str, seed: int = 0, **arguments: Any) -> nn.Module:
 
 
 def channels_of(name: str) -> int:
-    return 1 if name in SIDES else 3
+    return 1 if name in SIDES and name != "inception_v3" else 3
 
 
 def images_for(name: str, count: int = 4) -> Tensor:
@@ -103,8 +111,10 @@ def test_work(name: str, arguments: dict[str, Any], millions: float, multiply_ad
 def test_images_in_logits_out(name: str) -> None:
     """Also of other sizes and channels than those of the papers."""
     side, channels = SIDES.get(name, 32), channels_of(name)
-    arguments = {} if name.startswith(("resnet", "wide_resnet50", "sunet")) else {"channels": (channels := 2)}
-    if name in ("fast_mnist", "madry_mnist", "trades_mnist", "vgg9"):
+    arguments = (
+        {} if name.startswith(("resnet", "wide_resnet50", "sunet", "inception")) else {"channels": (channels := 2)}
+    )
+    if name in ("alexnet", "digits_16_net", "fast_mnist", "madry_mnist", "trades_mnist", "vgg9"):
         arguments["side"] = side = 36
     with torch.device("meta"):
         network = classifier(name, classes=7, **arguments)
