@@ -47,8 +47,8 @@ def run(params: Params, run: Run) -> None:
     data = train(net, solved, params.training, run)
 
     m = params.training.iterations
-    seen = evaluate(net, solved, data.validation, params.training.size, LOOK_AHEAD * m, m, params.evaluation)
-    run.log(step=data.steps, val_stability=seen.stability)
+    validated = evaluate(net, solved, data.validation, params.training.size, LOOK_AHEAD * m, m, params.evaluation)
+    run.log(step=data.steps, val_stability=validated.stability)
 
     evaluations = []
     for test in params.evaluation.sizes:
@@ -77,8 +77,8 @@ def summarize(trials: Sequence[Trial], run: Run) -> None:
         title = (trial.variant or params.model_name).replace("_", " ")
         panel = panels.setdefault(title, figures.Panel(title, params.training.iterations, []))
         panel.lines.extend(_lines(trial.table("accuracy"), best))
-        told = {name: trial.metrics[name] for name in ("val_accuracy", "val_stability")}
-        rows += [{"trial": trial.label, "best": best, **told, **row} for row in trial.table("results")]
+        validation = {name: trial.metrics[name] for name in ("val_accuracy", "val_stability")}
+        rows += [{"trial": trial.label, "best": best, **validation, **row} for row in trial.table("results")]
     run.figure(
         "accuracy",
         figures.accuracy_against_iterations(list(panels.values()), params.training.size, params.problem.build().sizes),
@@ -95,10 +95,10 @@ def show_solving(net: Thinker, solved: Problem, test: Difficulty, run: Run) -> N
     verdict = "not solved, nor is any other" if chosen is None else "solved"
     answers = answers_of_one(net, solved, inputs, test.iterations)
     drawn = {iteration: solved.picture(inputs[0], answer) for iteration, answer in answers.items()}
-    told = figures.spread(list(drawn), 6)
+    chosen_iterations = figures.spread(list(drawn), 6)
     run.figure(
         "solving",
-        figures.strip([drawn[each] for each in told], [f"iteration {each}" for each in told]),
+        figures.strip([drawn[each] for each in chosen_iterations], [f"iteration {each}" for each in chosen_iterations]),
         title=f"One instance of size {test.size}, thought by thought: {verdict}",
     )
     frames = [figures.frame(solved.picture(inputs[0], None), "before thinking")]

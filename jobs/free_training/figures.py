@@ -104,11 +104,11 @@ def spread(places: Sequence[float], gap: float) -> list[float]:
             number = max(number - 1, 0)
         else:
             number += 1
-    found = [0.0] * len(places)
+    spread_out = [0.0] * len(places)
     for group in groups:
         for index, place in zip(group, laid_out(group), strict=True):
-            found[index] = place
-    return found
+            spread_out[index] = place
+    return spread_out
 
 
 def _columns(costs: Sequence[Cost]) -> dict[float, list[tuple[str, float]]]:

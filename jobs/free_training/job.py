@@ -53,11 +53,12 @@ def run(params: Params, run: Run) -> None:
     train(network, data, params.method, ball, plan, run)
 
     balls = [Ball(ball.norm, epsilon) for epsilon in params.epsilons]
-    found = evaluate(network, test, balls, params.evaluation, partial(run.seed_for, "attack"))
-    robust_to = {f"robust_{name}": accuracy for name, accuracy in found.robust_to(ball).items()}
-    run.log(step=run.step, clean=found.clean, robust=found.robust(ball), **robust_to)
-    run.table("attacks", found.rows(), title="Accuracy under each attack at each epsilon, and the work for an image")
-    run.table("classes", found.classes, title="Accuracy on clean test images of each class")
+    evaluation = evaluate(network, test, balls, params.evaluation, partial(run.seed_for, "attack"))
+    robust_to = {f"robust_{name}": accuracy for name, accuracy in evaluation.robust_to(ball).items()}
+    run.log(step=run.step, clean=evaluation.clean, robust=evaluation.robust(ball), **robust_to)
+    title = "Accuracy under each attack at each epsilon, and the work for an image"
+    run.table("attacks", evaluation.rows(), title=title)
+    run.table("classes", evaluation.classes, title="Accuracy on clean test images of each class")
     run.save_model(params.model_name, network, _card(params, test, run.metrics))
 
 
@@ -99,13 +100,13 @@ def summarize(trials: Sequence[Trial], run: Run) -> None:
 def result(trial: Trial) -> dict[str, Any]:
     """A trial's row in the table of results."""
     params: Params = trial.params
-    told = ("clean", "robust", *(f"robust_{name}" for name in params.evaluation.attacks))
+    names = ("clean", "robust", *(f"robust_{name}" for name in params.evaluation.attacks))
     return {
         "trial": trial.label,
         "method": params.method.label,
         "norm": params.threat.norm,
         "epsilon": params.threat.epsilon,
-        **{name: trial.metrics[name] for name in told},
+        **{name: trial.metrics[name] for name in names},
         "updates": int(trial.history[-1]["step"]),
         "gradient_evaluations": int(trial.metrics["gradient_evaluations"]),
         "train_seconds": trial.metrics["train_seconds"],
@@ -139,7 +140,12 @@ def against_baselines(trial: Trial, trials: Sequence[Trial]) -> list[dict[str, A
 def _labels(trials: Sequence[Trial]) -> dict[str, str]:
     """A name for each trial in figures: its method, with epsilon if the trials differ in that."""
     differ = len({trial.params.threat for trial in trials}) > 1
-    return {trial.id: trial.params.method.label + f" at {trial.params.threat.epsilon:.3g}" * differ for trial in trials}
+    return {
+        trial.id: f"{trial.params.method.label} at {trial.params.threat.epsilon:.3g}"
+        if differ
+        else trial.params.method.label
+        for trial in trials
+    }
 
 
 def _curve(trial: Trial, label: str) -> figures.Curve:

@@ -24,8 +24,8 @@ def evaluate(network: nn.Module, images: SegmentationSet, params: PredictionPara
     matrix = torch.zeros(classes, classes, dtype=torch.int64)
     for index in range(parallel.rank(), len(images), parallel.world()):
         image, labels = images.pair(index)
-        found = predict(network, image.float() / 255, params)
-        matrix += confusion(labels, found.labels, classes)
+        segmentation = predict(network, image.float() / 255, params)
+        matrix += confusion(labels, segmentation.labels, classes)
     return parallel.total(matrix.to(device_of(network))).cpu()
 
 
@@ -39,8 +39,8 @@ class NamedUNet:
 
 def unets(network: nn.Module) -> list[NamedUNet]:
     """The u-nets of a network in order; none if it is made of something else."""
-    found = [(name.split("."), layer) for name, layer in network.named_modules() if isinstance(layer, UNetModule)]
-    return [NamedUNet(f"{int(path[-2]) + 1}.{int(path[-1]) + 1}", layer) for path, layer in found]
+    layers = [(name.split("."), layer) for name, layer in network.named_modules() if isinstance(layer, UNetModule)]
+    return [NamedUNet(f"{int(path[-2]) + 1}.{int(path[-1]) + 1}", layer) for path, layer in layers]
 
 
 @contextmanager
@@ -66,8 +66,8 @@ def gains(network: nn.Module, image: Tensor, labels: Tensor) -> list[Tensor]:
             probabilities: Tensor = network(images).softmax(1).cpu()
         return probabilities.gather(1, chosen[None])[0, 0]
 
-    whole, found = of_truth(), []
+    whole, gained = of_truth(), []
     for each in unets(network):
         with without(each):
-            found.append((whole - of_truth()).where(labels != IGNORE, 0.0))
-    return found
+            gained.append((whole - of_truth()).where(labels != IGNORE, 0.0))
+    return gained

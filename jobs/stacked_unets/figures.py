@@ -69,9 +69,9 @@ def side_by_side(shown: Sequence[Segmented], classes: Sequence[str], palette: Se
             axes[4 * row + 3].set_xlabel(f"{100 * right:.1f} % right", fontsize=8)
         for place, title in zip(axes, ("image", "truth", "prediction", "errors"), strict=False):
             place.set_title(title)
-        seen = [label for label in range(len(classes)) if any((each.truth == label).any() for each in shown)]
-        seen += [label for label in range(len(classes)) if label not in seen and _predicted(shown, label)]
-        patches = [_patch(palette[label], classes[label]) for label in sorted(seen)[:MOST_NAMED]]
+        named = [label for label in range(len(classes)) if any((each.truth == label).any() for each in shown)]
+        named += [label for label in range(len(classes)) if label not in named and _predicted(shown, label)]
+        patches = [_patch(palette[label], classes[label]) for label in sorted(named)[:MOST_NAMED]]
         patches += [_patch(WRONG, "wrong")]
         figure.legend(handles=patches, loc="outside lower center", ncols=min(len(patches), 6))
     return figure

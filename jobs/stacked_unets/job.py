@@ -61,23 +61,23 @@ def run(params: Params, run: Run) -> None:
 
 def measure(network: nn.Module, test: SegmentationSet, params: Params, run: Run) -> None:
     """Test in all ways, and at all output strides."""
-    told: dict[str, float] = {}
+    metrics: dict[str, float] = {}
     ways: list[dict[str, Any]] = []
     for name, way in params.evaluation.ways.items():
-        found = scores(evaluate(network, test, way))
-        ways.append({"way": name, "output_stride": "as trained", **found.metrics()})
-        told[f"mean_iou_{name}"] = found.mean_iou
+        measured = scores(evaluate(network, test, way))
+        ways.append({"way": name, "output_stride": "as trained", **measured.metrics()})
+        metrics[f"mean_iou_{name}"] = measured.mean_iou
         if len(ways) == 1:
-            rows = found.rows(test.classes)
-            told |= found.metrics()
-            told |= {f"iou_{_key(row['class'])}": row["iou"] for row in rows if row["iou"] is not None}
+            rows = measured.rows(test.classes)
+            metrics |= measured.metrics()
+            metrics |= {f"iou_{_key(row['class'])}": row["iou"] for row in rows if row["iou"] is not None}
             run.table("classes", rows, title="Each class on test images")
     first, way = next(iter(params.evaluation.ways.items()))
     for stride in params.evaluation.output_strides:
-        found = scores(evaluate(params.network.at_stride(network, len(test.classes), stride), test, way))
-        ways.append({"way": first, "output_stride": str(stride), **found.metrics()})
-        told[f"mean_iou_stride_{stride}"] = found.mean_iou
-    run.log(step=run.step, **told)
+        measured = scores(evaluate(params.network.at_stride(network, len(test.classes), stride), test, way))
+        ways.append({"way": first, "output_stride": str(stride), **measured.metrics()})
+        metrics[f"mean_iou_stride_{stride}"] = measured.mean_iou
+    run.log(step=run.step, **metrics)
     run.table("ways", ways, title="Ways of testing, and the same weights at other output strides")
 
 
@@ -152,8 +152,8 @@ def estimate(params: Params) -> Estimate:
 
 def _segmented(network: nn.Module, test: SegmentationSet, index: int, way: PredictionParams) -> figures.Segmented:
     image, labels = test.pair(index)
-    found = predict(network, image.float() / 255, way)
-    return figures.Segmented(image.permute(1, 2, 0).numpy(), labels.numpy(), found.labels.numpy())
+    segmentation = predict(network, image.float() / 255, way)
+    return figures.Segmented(image.permute(1, 2, 0).numpy(), labels.numpy(), segmentation.labels.numpy())
 
 
 def _key(name: str) -> str:

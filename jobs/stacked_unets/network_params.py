@@ -65,21 +65,21 @@ def load_backbone(network: nn.Module, source: ReferredModel) -> None:
     InputError unless the other one has the whole backbone, in the same shapes, behind the same normalisation.
     """
     prefix, given = backbone_prefix(network), source.network.state_dict()
-    wanted = {name: tensor for name, tensor in network.state_dict().items() if name.startswith(prefix)}
-    if lacking := [name for name in wanted if name not in given]:
+    backbone = {name: tensor for name, tensor in network.state_dict().items() if name.startswith(prefix)}
+    if lacking := [name for name in backbone if name not in given]:
         raise InputError(
-            f"pretrained {source.name!r} lacks {len(lacking)} of {len(wanted)} backbone weights, as {lacking[0]!r}",
+            f"pretrained {source.name!r} lacks {len(lacking)} of {len(backbone)} backbone weights, as {lacking[0]!r}",
             "a classifier of the same architecture has them",
         )
-    for name, tensor in wanted.items():
+    for name, tensor in backbone.items():
         if given[name].shape != tensor.shape:
-            found, expected = tuple(given[name].shape), tuple(tensor.shape)
-            raise InputError(f"pretrained {source.name!r}: {name!r} is of shape {found}, not {expected}")
+            shape, expected = tuple(given[name].shape), tuple(tensor.shape)
+            raise InputError(f"pretrained {source.name!r}: {name!r} is of shape {shape}, not {expected}")
     if _normalisation(network) != _normalisation(source.network):
         raise InputError(
             f"pretrained {source.name!r} normalises images in another way", "give this network its mean and std"
         )
-    network.load_state_dict({name: given[name] for name in wanted}, strict=False)
+    network.load_state_dict({name: given[name] for name in backbone}, strict=False)
 
 
 def _normalisation(network: nn.Module) -> tuple[str, list[Any]]:

@@ -28,8 +28,8 @@ def cached_sample(problem: Problem, size: int, count: int, seed: int, folder: Pa
     if name is None:
         return problem.sample(size, count, seed)
     file = folder / name
-    if (found := _read(file)) is not None:
-        return found
+    if (instances := _read(file)) is not None:
+        return instances
     began = time.perf_counter()
     inputs, targets = problem.sample(size, count, seed)
     if time.perf_counter() - began >= WORTH_SECONDS:

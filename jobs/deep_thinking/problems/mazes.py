@@ -98,30 +98,30 @@ class Mazes:
                 f"; it looks like one at scale {other}" if Mazes(scale=other)._fits(image) else ""  # type: ignore[arg-type]
             )
         open_, start, end = _read(plain)
-        for found, what, colour in ((start, "start", "green"), (end, "end", "red")):
-            if len(found) != 1:
-                return f"a maze has one {what} ({colour}), this one has {len(found)}"
+        for cells, what, colour in ((start, "start", "green"), (end, "end", "red")):
+            if len(cells) != 1:
+                return f"a maze has one {what} ({colour}), this one has {len(cells)}"
         if _distance(open_, start, end) is None:
             return "there is no way from the start to the end"
         return None
 
     def warnings(self, inputs: Tensor) -> list[str | None]:
         """Loops, and a start with several ways out: networks trained on the published mazes have seen neither."""
-        found: list[str | None] = []
+        warnings: list[str | None] = []
         for image in self._undoubled(inputs):
             if image is None:
-                found.append(None)
+                warnings.append(None)
                 continue
             open_, start, _ = _read(image)
             edges = int((open_[1:] & open_[:-1]).sum() + (open_[:, 1:] & open_[:, :-1]).sum())
             ways = sum(int(open_[tuple(place)]) for place in _around(start[0], open_.shape)) if len(start) else 0
             if edges >= open_.sum():
-                found.append("the maze has loops; networks trained on mazes without them often fail")
+                warnings.append("the maze has loops; networks trained on mazes without them often fail")
             elif ways > 1:
-                found.append(f"the start has {ways} ways out; networks trained on dead-end starts fail more often")
+                warnings.append(f"the start has {ways} ways out; networks trained on dead-end starts fail more often")
             else:
-                found.append(None)
-        return found
+                warnings.append(None)
+        return warnings
 
     def _fits(self, image: Tensor) -> bool:
         return self._undoubled(image.unsqueeze(0))[0] is not None
