@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from jobs.common.attacks.ball import Ball, Norm
-from service.errors import InputError
+from service.errors import FieldError, InputError
 
 SAME_LOGITS = 1e-4
 """distance of normalised logits from which a model is called randomised"""
@@ -27,13 +27,14 @@ SQUARE_GAIN = 0.002
 def check_ball(attack: str, norms: tuple[Norm, ...], ball: Ball, images: Tensor) -> None:
     """The attack knows the norm, and epsilon is not beyond the diameter of the box."""
     if ball.norm not in norms:
-        raise InputError(f"norm is {ball.norm}, but {attack} knows {' and '.join(norms)} only")
+        raise FieldError("norm", f"be {' or '.join(norms)} for {attack}", ball.norm)
     pixels = images[0].numel() if len(images) else 0
     diameter = {"Linf": 1.0, "L2": pixels**0.5, "L1": float(pixels)}[ball.norm]
     if pixels and ball.epsilon > diameter:
-        raise InputError(
-            f"epsilon is {ball.epsilon:g}, but no two images of {pixels} pixels in [0, 1] are further apart in "
-            f"{ball.norm} than {diameter:g}",
+        raise FieldError(
+            "epsilon",
+            f"be at most {diameter:g}, the largest distance of two images of {pixels} pixels in {ball.norm}",
+            ball.epsilon,
             hint=f"epsilon is in the units of the pixels: {ball.epsilon:g} of 255 is {ball.epsilon / 255:.3g}",
         )
 
@@ -45,21 +46,21 @@ def check_batch(images: Tensor, labels: Tensor, targets: Tensor | None) -> None:
     """
     if images.dim() != 4:
         raise InputError(
-            f"images have shape {tuple(images.shape)}, but a batch is (batch, channels, height, width)",
+            f"images must be (batch, channels, height, width); their shape is {tuple(images.shape)}",
             hint="images.unsqueeze(0) makes a batch of one image" if images.dim() == 3 else None,
         )
     if not images.numel():
-        raise InputError(f"images have shape {tuple(images.shape)}, which holds no pixel")
+        raise InputError(f"images must have pixels; their shape is {tuple(images.shape)}")
     if not images.is_floating_point():
         raise InputError(
-            f"images are {_name(images.dtype)}, but pixels are floating-point numbers in [0, 1]", hint="divide by 255"
+            f"pixels must be floating-point numbers in [0, 1]; they are {_name(images.dtype)}", hint="divide by 255"
         )
     if not bool(images.isfinite().all()):
-        raise InputError("images hold NaN or infinite pixels, but pixels are in [0, 1]")
+        raise InputError("pixels must be in [0, 1]; some are NaN or infinite")
     least, most = float(images.amin()), float(images.amax())
     if least < 0 or most > 1:
         hint = "normalisation belongs inside the model" if least < 0 else "divide by 255"
-        raise InputError(f"pixels are in [{least:g}, {most:g}], but must be in [0, 1]", hint=hint)
+        raise InputError(f"pixels must be in [0, 1]; they are in [{least:g}, {most:g}]", hint=hint)
     if labels.dim() == 3:
         _check_maps(labels, targets, images)
         return
@@ -68,7 +69,7 @@ def check_batch(images: Tensor, labels: Tensor, targets: Tensor | None) -> None:
         _check_classes_of("targets", targets, len(images))
         if bool((targets == labels).any()):
             row = int((targets == labels).nonzero()[0])
-            raise InputError(f"targets[{row}] is {int(targets[row])}, the label itself, but must be another class")
+            raise FieldError(f"targets[{row}]", "be another class than the label", int(targets[row]))
 
 
 def check_evaluation_mode(model: Callable[[Tensor], Tensor]) -> None:
@@ -77,9 +78,7 @@ def check_evaluation_mode(model: Callable[[Tensor], Tensor]) -> None:
         for name, part in model.named_modules():
             if part.training:
                 where = f"its part {name!r}" if name else "it"
-                raise InputError(
-                    f"the model must be in evaluation mode, but {where} is in training mode", "model.eval()"
-                )
+                raise InputError(f"the model must be in evaluation mode; {where} is in training mode", "model.eval()")
 
 
 def check_logits(logits: Any, labels: Tensor, targets: Tensor | None) -> None:
@@ -88,29 +87,28 @@ def check_logits(logits: Any, labels: Tensor, targets: Tensor | None) -> None:
     For maps of labels (batch, height, width) the logits are (batch, classes, height, width).
     """
     if not isinstance(logits, Tensor):
-        raise InputError(f"the model returns {type(logits).__name__}, but must return a tensor of logits")
+        raise InputError(f"the model must return a tensor of logits; it returns a {type(logits).__name__}")
     batch, *sides = labels.shape
     if logits.dim() != labels.dim() + 1 or logits.shape[:1] + logits.shape[2:] != labels.shape or logits.shape[1] < 2:
         expected = ", ".join(map(str, (batch, "classes", *sides)))
         raise InputError(
-            f"the model returns shape {tuple(logits.shape)}, but must return logits ({expected}) of at least 2 classes"
+            f"the model must return logits ({expected}) of at least 2 classes; their shape is {tuple(logits.shape)}"
         )
     if not bool(logits.isfinite().all()):
         row = int((~logits.isfinite()).flatten(1).any(1).nonzero()[0])
-        raise InputError(f"the model returns NaN or infinite logits for images[{row}], but logits must be finite")
+        raise InputError(f"logits must be finite; those of images[{row}] are not")
     sums = logits.sum(1)
     probable = (logits > -PROBABILITY) & (logits < 1 + PROBABILITY)
     if bool(((sums - 1).abs() < PROBABILITY).all() & probable.all()):
         raise InputError(
-            "the model returns probabilities, but must return logits: the softmax flattens the gradients",
+            "the model must return logits; it returns probabilities, whose softmax flattens the gradients",
             hint="drop the softmax, or return the logarithm of the probabilities",
         )
     for name, classes in (("labels", labels), ("targets", targets)):
         if classes is not None and bool((classes >= logits.shape[1]).any()):
             place = (classes >= logits.shape[1]).nonzero()[0].tolist()
-            raise InputError(
-                f"{name}{place} is {int(classes[tuple(place)])}, but the model has classes 0 to {logits.shape[1] - 1}"
-            )
+            last = f"be at most {logits.shape[1] - 1}, the last class of the model"
+            raise FieldError(f"{name}{place}", last, int(classes[tuple(place)]))
 
 
 def check_takes(attack: str, takes_maps: bool, labels: Tensor) -> None:
@@ -123,7 +121,7 @@ def check_classes(attack: str, classes: int, fewest: int) -> None:
     """The model has as many classes as the attack compares."""
     if classes < fewest:
         raise InputError(
-            f"the model has {classes} classes, but {attack} with these options needs at least {fewest}",
+            f"the model must have at least {fewest} classes for {attack} with these options; it has {classes}",
             hint="the margin loss needs 2",
         )
 
@@ -202,14 +200,14 @@ def _check_classes_of(name: str, classes: Tensor, batch: int) -> None:
     if classes.shape != (batch,):
         one_hot = classes.dim() == 2 and len(classes) == batch
         raise InputError(
-            f"{name} have shape {tuple(classes.shape)}, but must be one class number for each of {batch} images",
+            f"{name} must be one class number for each of {batch} images; their shape is {tuple(classes.shape)}",
             hint=f"one-hot rows become class numbers by {name}.argmax(1)" if one_hot else None,
         )
     if classes.dtype != torch.int64:
-        raise InputError(f"{name} are {_name(classes.dtype)}, but class numbers are int64", hint=f"{name}.long()")
+        raise InputError(f"{name} must be int64; they are {_name(classes.dtype)}", hint=f"{name}.long()")
     if bool((classes < 0).any()):
         row = int((classes < 0).nonzero()[0])
-        raise InputError(f"{name}[{row}] is {int(classes[row])}, but classes are counted from 0")
+        raise FieldError(f"{name}[{row}]", "be at least 0", int(classes[row]))
 
 
 def _check_maps(labels: Tensor, targets: Tensor | None, images: Tensor) -> None:
@@ -220,13 +218,13 @@ def _check_maps(labels: Tensor, targets: Tensor | None, images: Tensor) -> None:
         if classes is None:
             continue
         if classes.shape != expected:
-            raise InputError(f"{name} have shape {tuple(classes.shape)}, but the images have pixels {expected}")
+            raise InputError(f"{name} must be of shape {expected}, as the images; it is {tuple(classes.shape)}")
         if classes.dtype != torch.int64:
-            raise InputError(f"{name} are {_name(classes.dtype)}, but class numbers are int64", hint=f"{name}.long()")
+            raise InputError(f"{name} must be int64; they are {_name(classes.dtype)}", hint=f"{name}.long()")
         counted &= classes >= 0
     if not bool(counted.flatten(1).any(1).all()):
         row = int((~counted.flatten(1).any(1)).nonzero()[0])
-        raise InputError(f"no pixel of images[{row}] counts, but an attack needs one: all are below 0")
+        raise InputError(f"a pixel of images[{row}] must count; all labels are below 0")
 
 
 def _name(dtype: torch.dtype) -> str:

@@ -141,7 +141,10 @@ def test_parameters_that_cannot_work_are_refused_in_a_sentence(changes: dict[str
     [
         ({"training__batch": 81}, "a training set of 80 instances does not fill one batch of 81"),
         ({"training__held_out": 100}, "held_out: 100 of 100 images are not allowed"),
-        ({"threat": {"norm": "L2", "epsilon": 9}}, "epsilon is 9, but no two images of 64 pixels"),
+        (
+            {"threat": {"norm": "L2", "epsilon": 9}},
+            "epsilon must be at most 8, the largest distance of two images of 64 pixels",
+        ),
         ({"network": {"name": "resnet18"}}, "mean and std: 3 and 3 values for 1 channels"),
         ({"network": {"name": "fast_mnist"}}, r"'fast_mnist' does not fit digits \(1 channel of 8x8\): "),
         ({"network": {"name": "digits_net", "options": {"depth": 3}}}, "refuses its arguments"),

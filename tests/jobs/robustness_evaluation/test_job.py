@@ -268,22 +268,22 @@ def test_parameters_that_cannot_work_are_refused_in_a_sentence(changes, sentence
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"network": odd("probabilities")}, "the model returns probabilities, but must return logits"),
+        ({"network": odd("probabilities")}, "the model must return logits; it returns probabilities"),
         ({"network": odd("always in training")}, "the model must be in evaluation mode"),
         (
             {"network": odd("five classes")},
-            r"labels\[.*\] is ., but the model has classes 0 to 4|at least 10, the number of classes of test_d",
+            r"labels\[.*\] must be at most 4, the last class|at least 10, the number of classes of test_d",
         ),
-        ({"network": odd("two answers")}, "the model returns tuple, but must return a tensor of logits"),
+        ({"network": odd("two answers")}, "the model must return a tensor of logits; it returns a tuple"),
         ({"network": {"name": f"{HERE}:odd", "options": {"width": 3}}}, "refuses its options {'width': 3}: .*width"),
         ({"network": {"name": f"{HERE}:not_a_module"}}, "subjects:not_a_module' is a str, not a torch module"),
         ({"network": {"name": f"{HERE}:linaer"}}, "has no 'linaer'"),
         ({"network": {"name": "nowhere:build"}}, "model 'nowhere:build': cannot import 'nowhere'"),
         ({"data": {"name": "mnist_5k"}}, r"does not fit mnist_5k \(1 channel of 28x28\): .*shapes"),
-        ({"data": {"name": f"{HERE}:bright"}}, r"pixels are in \[0, 1.5\], but must be in \[0, 1\]"),
+        ({"data": {"name": f"{HERE}:bright"}}, r"pixels must be in \[0, 1\]; they are in \[0, 1.5\]"),
         ({"first": 501}, "first must be at most 500, the number of images of test_digits to test; it is 501"),
         ({"slice": 61}, "slice: 61 images in a cell, but there are only 60"),
-        ({"norm": "L2", "epsilons": [40.0]}, "epsilon is 40, but no two images of 64 pixels .*40 of 255 is 0.157"),
+        ({"norm": "L2", "epsilons": [40.0]}, "epsilon must be at most 8, the largest distance .*40 of 255 is 0.157"),
     ],
     ids=lambda value: json.dumps(value) if isinstance(value, dict) else "",
 )
@@ -295,5 +295,7 @@ def test_what_does_not_fit_is_refused_in_a_sentence(changes, sentence, make_run)
 
 def test_an_attack_that_compares_more_classes_than_there_are(make_run):
     attacks = {"dlr": {"kind": "apgd", "loss": "dlr"}}
-    with pytest.raises(AssayError, match="the model has 2 classes, but apgd with these options needs at least 3"):
+    with pytest.raises(
+        AssayError, match="the model must have at least 3 classes for apgd with these options; it has 2"
+    ):
         run(params(network={"name": f"{HERE}:two"}, data={"name": f"{HERE}:halves"}, attacks=attacks), make_run())

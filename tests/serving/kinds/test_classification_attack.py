@@ -144,12 +144,12 @@ def test_masked_gradients_are_told() -> None:
         ({"epsilon": "8/255"}, {}, "must be a number; it is '8/255'"),
         ({"epsilon": -0.1}, {}, "must be above 0"),
         ({"epsilon": float("nan")}, {}, "epsilon must be above 0; it is nan"),
-        ({"epsilon": 9.0, "norm": "L2"}, {}, "no two images of 64 pixels"),
+        ({"epsilon": 9.0, "norm": "L2"}, {}, "the largest distance of two images of 64 pixels"),
         ({"norm": "linf"}, {}, "did you mean 'Linf'"),
         ({"norm": 2}, {}, "unknown norm 2"),
         ({"attack": "pdg"}, {}, "did you mean 'pgd'"),
         ({"attack": 3}, {}, "unknown attack 3"),
-        ({"attack": "carlini_wagner"}, {}, "carlini_wagner knows L2 only"),
+        ({"attack": "carlini_wagner"}, {}, "norm must be L2 for carlini_wagner"),
         ({"stepps": 3}, {}, "did you mean 'steps'"),
         ({"attack": "fgsm", "steps": 3}, {}, "unknown parameter 'steps'"),
         ({"kind": "fgsm"}, {}, "unknown parameter 'kind'"),
@@ -181,7 +181,7 @@ def test_what_makes_no_sense_is_refused_before_the_model_is_asked(
 
 def test_a_target_that_is_the_label_is_refused() -> None:
     labels = torch.tensor([1, 2])
-    with pytest.raises(InputError, match=r"targets\[1\] is 2, the label itself"):
+    with pytest.raises(InputError, match=r"targets\[1\] must be another class than the label; it is 2"):
         run(work_of({}, labels=labels, targets=torch.tensor([0, 2])))
 
 

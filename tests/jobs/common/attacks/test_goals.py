@@ -114,13 +114,21 @@ def test_other_attacks_say_that_they_take_no_maps(kind: str) -> None:
 @pytest.mark.parametrize(
     ("labels", "targets", "sentence"),
     [
-        (torch.zeros(4, 5, 6).long(), None, r"labels have shape (4, 5, 6), but the images have pixels (4, 6, 6)"),
-        (torch.zeros(4, 6, 6).long(), torch.zeros(4).long(), "targets have shape (4,), but the images have pixels"),
-        (torch.zeros(4, 6, 6), None, "labels are float32, but class numbers are int64"),
-        (torch.full((4, 6, 6), -1), None, "no pixel of images[0] counts"),
-        (torch.zeros(4, 6, 6).long(), torch.full((4, 6, 6), -1), "no pixel of images[0] counts"),
-        (torch.full((4, 6, 6), 3), None, "labels[0, 0, 0] is 3, but the model has classes 0 to 2"),
-        (torch.zeros(4).long(), None, "the model returns shape (4, 3, 6, 6), but must return logits (4, classes)"),
+        (torch.zeros(4, 5, 6).long(), None, "labels must be of shape (4, 6, 6), as the images; it is (4, 5, 6)"),
+        (
+            torch.zeros(4, 6, 6).long(),
+            torch.zeros(4).long(),
+            "targets must be of shape (4, 6, 6), as the images; it is (4,)",
+        ),
+        (torch.zeros(4, 6, 6), None, "labels must be int64; they are float32"),
+        (torch.full((4, 6, 6), -1), None, "a pixel of images[0] must count"),
+        (torch.zeros(4, 6, 6).long(), torch.full((4, 6, 6), -1), "a pixel of images[0] must count"),
+        (torch.full((4, 6, 6), 3), None, "labels[0, 0, 0] must be at most 2, the last class"),
+        (
+            torch.zeros(4).long(),
+            None,
+            "must return logits (4, classes) of at least 2 classes; their shape is (4, 3, 6, 6)",
+        ),
     ],
 )
 def test_maps_that_make_no_sense_get_a_sentence(labels: Tensor, targets: Tensor | None, sentence: str) -> None:
