@@ -81,7 +81,7 @@ class Steps(PerSample):
 
     @abstractmethod
     def note(self, losses: Tensor) -> None:
-        """Hear what the last move brought."""
+        """Take the losses after the last move into account."""
 
     @abstractmethod
     def adapt(self, climb: Climb, ball: Ball, window: int, rho: float) -> None:
