@@ -188,7 +188,7 @@ def test_a_target_that_is_the_label_is_refused() -> None:
 def test_two_classes_are_too_few_for_the_difference_of_logits_ratio() -> None:
     net = nn.Sequential(nn.Flatten(), nn.Linear(64, 2)).eval()
     model = endpoint(net, settings={"classes": ["no", "yes"]})
-    with pytest.raises(InputError, match="2 classes, but pgd with these options needs at least 3"):
+    with pytest.raises(InputError, match="at least 3 classes for pgd with these options; it has 2"):
         work_of({"loss": "dlr"}, model)
 
 
