@@ -1,6 +1,7 @@
-"""Where training batches come from: fresh instances at every step, or a fixed set gone through again and again.
+"""Where training batches come from: fresh instances at every update, or a fixed set gone through again and again.
 
-Batch number `step` depends on the run's seed and on `step` alone, so a resumed run sees the batches it would have seen.
+Batch number `index` depends on the run's seed and on `index` alone, so a resumed run sees the batches it would have
+seen.
 """
 
 from collections.abc import Iterator
@@ -10,7 +11,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from jobs.common.data.batches import Epochs, permutation
+from jobs.common.data.batches import Epochs
+from jobs.common.data.residence import fits
+from jobs.common.data.training_data import hold_out
 from jobs.common.params import StudyParams
 from jobs.deep_thinking.problems.base import Problem
 from jobs.deep_thinking.problems.cache import cached_sample
@@ -22,29 +25,26 @@ Instances = tuple[Tensor, Tensor]  # inputs (count, channels, *space), targets (
 class Data(Protocol):
     """Instances of one size, for training and for validation."""
 
-    steps: int
-    """optimisation steps in all"""
-    ticks: int
-    """ticks of the learning rate's schedule in all"""
+    updates: int
+    """weight updates in all"""
+    updates_per_tick: int
+    """of the learning rate's schedule"""
     validation: Instances
     """instances of the training size that training never sees"""
 
-    def tick(self, step: int) -> int:
-        """The tick of the schedule that a step belongs to."""
-
-    def batch(self, step: int) -> Instances:
-        """The instances of a step."""
+    def batch(self, index: int) -> Instances:
+        """The instances of a weight update, counted from 0."""
 
 
 class FreshBatches(StudyParams):
     """Every batch is made anew: nothing can be learnt by heart."""
 
     kind: Literal["fresh"] = Field("fresh", description="every batch is made anew")
-    steps: int = Field(1000, ge=1, le=10_000_000, description="optimisation steps")
+    updates: int = Field(1000, ge=1, le=10_000_000, description="weight updates")
     validation: int = Field(500, ge=1, le=1_000_000, description="instances of the training size for validation")
 
-    def open(self, problem: Problem, size: int, batch: int, run: Run) -> Data:
-        """The data of a run. size: of an instance; batch: instances a step."""
+    def open(self, problem: Problem, size: int, batch: int, run: Run, home: torch.device) -> Data:
+        """The data of a run. size: of an instance; batch: instances in a weight update. home: not for fresh batches."""
         return _Fresh(self, problem, size, batch, run)
 
 
@@ -56,41 +56,38 @@ class FixedSet(StudyParams):
     epochs: int = Field(150, ge=1, le=1_000_000, description="how often training goes through its part of the set")
     held_out: float = Field(0.2, gt=0, lt=1, description="share of the set that is held out for validation")
 
-    def open(self, problem: Problem, size: int, batch: int, run: Run) -> Data:
-        """The data of a run. InputError if the training part does not fill one batch."""
-        return _Fixed(self, problem, size, batch, run)
+    def open(self, problem: Problem, size: int, batch: int, run: Run, home: torch.device) -> Data:
+        """The data of a run. home: where instances are kept if they fit, for batches that need not travel there.
+
+        InputError if the training part does not fill one batch.
+        """
+        return _Fixed(self, problem, size, batch, run, home)
 
 
 class _Fresh:
     def __init__(self, params: FreshBatches, problem: Problem, size: int, batch: int, run: Run) -> None:
-        self.steps = self.ticks = params.steps
+        self.updates, self.updates_per_tick = params.updates, 1
         self.validation = cached_sample(problem, size, params.validation, run.seed_for("validation"), run.cache)
         self._problem, self._size, self._batch, self._run = problem, size, batch, run
 
-    def tick(self, step: int) -> int:
-        return step
-
-    def batch(self, step: int) -> Instances:
-        return self._problem.sample(self._size, self._batch, self._run.seed_for("batch", step))
+    def batch(self, index: int) -> Instances:
+        return self._problem.sample(self._size, self._batch, self._run.seed_for("batch", index))
 
 
 class _Fixed:
-    def __init__(self, params: FixedSet, problem: Problem, size: int, batch: int, run: Run) -> None:
+    def __init__(self, params: FixedSet, problem: Problem, size: int, batch: int, run: Run, home: torch.device) -> None:
         inputs, targets = cached_sample(problem, size, params.instances, run.seed_for("data"), run.cache)
-        held_out = max(1, round(params.instances * params.held_out))
-        order = permutation(params.instances, run.seed_for("split"))
-        trained, validated = order[held_out:], order[:held_out]
-        self.validation = inputs[validated], targets[validated]
-        self._inputs, self._targets = inputs[trained], targets[trained]
-        self._epochs = Epochs(len(trained), batch, lambda epoch: run.seed_for("order", epoch))
-        self.ticks = params.epochs
-        self.steps = params.epochs * self._epochs.steps
+        rows = hold_out(params.instances, max(1, round(params.instances * params.held_out)), run.seed_for("split"))
+        self.validation = inputs[rows.held_out], targets[rows.held_out]
+        self._inputs, self._targets = inputs[rows.trained], targets[rows.trained]
+        if fits(self._inputs.nbytes + self._targets.nbytes, home):
+            self._inputs, self._targets = self._inputs.to(home), self._targets.to(home)
+        self._epochs = Epochs(len(rows.trained), batch, lambda epoch: run.seed_for("order", epoch))
+        self.updates_per_tick = self._epochs.steps
+        self.updates = params.epochs * self._epochs.steps
 
-    def tick(self, step: int) -> int:
-        return step // self._epochs.steps
-
-    def batch(self, step: int) -> Instances:
-        chosen = self._epochs.indices(step)
+    def batch(self, index: int) -> Instances:
+        chosen = self._epochs.indices(index)
         return self._inputs[chosen], self._targets[chosen]
 
 

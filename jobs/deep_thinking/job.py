@@ -48,7 +48,7 @@ def run(params: Params, run: Run) -> None:
 
     m = params.training.iterations
     validated = evaluate(net, solved, data.validation, params.training.size, LOOK_AHEAD * m, m, params.evaluation)
-    run.log(step=data.steps, val_stability=validated.stability)
+    run.log(step=data.updates, val_stability=validated.stability)
 
     evaluations = []
     for test in params.evaluation.sizes:
@@ -56,7 +56,7 @@ def run(params: Params, run: Run) -> None:
         evaluations.append(evaluate(net, solved, instances, test.size, test.iterations, m, params.evaluation))
         tested = evaluations[-1]
         named = {"at_trained": tested.at_trained, "peak": tested.peak, "last": tested.last}
-        run.log(step=data.steps, **{f"{name}_{test.size}": value for name, value in named.items()})
+        run.log(step=data.updates, **{f"{name}_{test.size}": value for name, value in named.items()})
     run.table("results", [each.summary() for each in evaluations], title="Accuracy on every size")
     run.table("accuracy", _curves(evaluations), title="Accuracy after every iteration")
     if params.evaluation.show is not None:

@@ -1,11 +1,10 @@
-"""Training a network that thinks: the full and the progressive loss, and the loop around them.
+"""Training a network that thinks: the full and the progressive loss, and what else goes into an update.
 
 Source: Bansal et al. 2022, "End-to-end Algorithm Synthesis with Recurrent Networks", section 3.2 and the code released
 with it.
 """
 
-import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -14,11 +13,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from jobs.common.params import StudyParams
-from jobs.common.training.optimizers import OptimizerParams, device_of, moments, restore_moments, set_rate
+from jobs.common.training import loop, parallel
+from jobs.common.training.averages import Term
+from jobs.common.training.engine import Batch, Engine, EngineParams
+from jobs.common.training.optimizers import OptimizerParams, device_of
 from jobs.deep_thinking.data import Data, FixedSet, FreshBatches, Instances, batches
 from jobs.deep_thinking.networks import Thinker
 from jobs.deep_thinking.problems.base import Problem
-from service.errors import RunFailedError
 from service.run import Run
 
 
@@ -28,12 +29,16 @@ class TrainingParams(StudyParams):
     size: int = Field(16, ge=1, description="size of the training instances, in the units of the problem")
     iterations: int = Field(15, ge=1, le=1000, description="m: the most iterations used in training")
     alpha: float = Field(1.0, ge=0, le=1, description="weight of the progressive loss; the full loss has the rest")
-    batch: int = Field(100, ge=1, le=100_000, description="instances in a step")
+    batch: int = Field(100, ge=1, le=100_000, description="instances in a weight update")
     data: FreshBatches | FixedSet = Field(FreshBatches(), discriminator="kind", description="where batches come from")
-    optimizer: OptimizerParams = Field(OptimizerParams(), description="how the weights are moved")
+    optimizer: OptimizerParams = Field(
+        OptimizerParams(),
+        description="how the weights are moved; its ticks are updates of fresh batches, epochs of a fixed set",
+    )
+    engine: EngineParams = Field(EngineParams(), description="how the network computes while it trains")
     throttle: bool = Field(False, description="divide the learning rate of the recurrent block by `iterations`")
     validation_batch: int = Field(500, ge=1, le=100_000, description="instances answered at once in validation")
-    report_every: int = Field(100, ge=1, description="steps between two validations, each with a checkpoint")
+    report_every: int = Field(100, ge=1, description="weight updates between two validations, each with a checkpoint")
     keep: Literal["last", "best"] = Field("last", description="weights to keep: the last, or the best in validation")
 
 
@@ -69,11 +74,11 @@ def progressive_logits(network: Thinker, inputs: Tensor, drawn: Draw) -> Tensor:
 
 
 def cross_entropy(logits: Tensor, targets: Tensor, counted: Tensor) -> Tensor:
-    """Mean cross-entropy over the counted positions of the whole batch.
+    """Mean cross-entropy over the counted positions of the whole batch, in float32.
 
     logits: (batch, 2, *space); targets: int64 (batch, *space); counted: bool (batch, *space). Returns a scalar in nats.
     """
-    each = functional.cross_entropy(logits, targets, reduction="none")
+    each = functional.cross_entropy(logits.float(), targets, reduction="none")
     return (each * counted).sum() / counted.sum()
 
 
@@ -114,97 +119,64 @@ def groups(network: Thinker, params: TrainingParams) -> list[tuple[float, list[n
     return [(1.0, others), (1 / params.iterations, recurrent)]
 
 
-@dataclass
-class Sums:
-    """Training loss and accuracy since the last report."""
+class ThinkingStep(loop.Step):
+    """An update by the full and the progressive loss, validated after m iterations on instances held out."""
 
-    loss: float = 0.0
-    right: int = 0
-    instances: int = 0
-    steps: int = 0
+    def __init__(
+        self, engine: Engine, network: Thinker, problem: Problem, data: Data, params: TrainingParams, run: Run
+    ) -> None:
+        super().__init__(engine)
+        self.network, self.problem, self.data, self.params, self.run = network, problem, data, params, run
 
-    def add(self, loss: float, right: Tensor) -> None:
-        self.loss += loss
-        self.right += int(right.sum())
-        self.instances += len(right)
-        self.steps += 1
+    def backward(self, batch: Batch, update: int) -> dict[str, Term]:
+        inputs, targets = batch
+        drawn = draw(self.params.iterations, self.run.seed_for("iterations", update))
+        with self.engine.autocast():
+            value, right = loss(
+                self.network, self.problem, inputs, targets, self.params.iterations, self.params.alpha, drawn
+            )
+        self.engine.scaled(value).backward()  # type: ignore[no-untyped-call]
+        return {"loss": Term(value.detach(), 1), "accuracy": Term(right.sum(), len(right))}
 
-    def means(self) -> dict[str, float]:
-        return {"train_loss": self.loss / self.steps, "train_accuracy": self.right / self.instances}
-
-
-@dataclass
-class Best:
-    """The weights that did best in validation so far; of equals the first."""
-
-    accuracy: float = -1.0
-    weights: dict[str, Tensor] = field(default_factory=dict)
-
-    def offer(self, accuracy: float, network: Thinker) -> None:
-        if accuracy > self.accuracy:
-            self.accuracy = accuracy
-            self.weights = {name: value.detach().clone() for name, value in network.state_dict().items()}
+    def validate(self, progress: loop.Progress) -> dict[str, float]:
+        val_loss, val_accuracy = validate(self.network, self.problem, self.data.validation, self.params)
+        return {"val_loss": val_loss, "val_accuracy": val_accuracy}
 
 
 def train(network: Thinker, problem: Problem, params: TrainingParams, run: Run) -> Data:
     """Train a network in place. Goes on from the run's checkpoint if there is one, to the same weights bit for bit.
 
     Logs `train_loss`, `train_accuracy` (both since the last report), `val_loss` and `val_accuracy` (both after exactly
-    m iterations). Returns the data it used. RunFailedError if the loss stops being finite.
+    m iterations). Returns the data it used. RunFailedError if the loss stops being finite. FieldError: half precision
+    without a GPU.
     """
-    data = params.data.open(problem, params.size, params.batch, run)
-    run.expect(data.steps)
-    network.train()
-    optimizer = params.optimizer.build(groups(network, params))
-    best, first = Best(), 0
-    if (saved := run.restore()) is not None:
-        first, best = saved["step"], Best(**saved["best"])
-        network.load_state_dict(saved["network"])
-        restore_moments(optimizer, saved["moments"])
-
-    device, sums = device_of(network), Sums()
-    for step in range(first, data.steps):
-        set_rate(optimizer, params.optimizer.rate(data.tick(step), data.ticks))
-        inputs, targets = (tensor.to(device) for tensor in data.batch(step))
-        drawn = draw(params.iterations, run.seed_for("iterations", step))
-        value, right = loss(network, problem, inputs, targets, params.iterations, params.alpha, drawn)
-        sums.add(value.item(), right)
-        if not math.isfinite(sums.loss):
-            raise RunFailedError(
-                f"the training loss is {value.item()} at step {step}",
-                hint="a lower learning_rate, a clip or a longer warm_up keeps it finite",
-            )
-        optimizer.zero_grad()
-        value.backward()  # type: ignore[no-untyped-call]
-        if params.optimizer.clip is not None:
-            nn.utils.clip_grad_norm_(network.parameters(), params.optimizer.clip)
-        optimizer.step()
-
-        done = step + 1
-        if done % params.report_every == 0 or done == data.steps:
-            val_loss, val_accuracy = validate(network, problem, data.validation, params)
-            if params.keep == "best":
-                best.offer(val_accuracy, network)
-            run.log(step=done, **sums.means(), val_loss=val_loss, val_accuracy=val_accuracy)
-            run.checkpoint(
-                {"step": done, "network": network.state_dict(), "moments": moments(optimizer), "best": vars(best)}
-            )
-            sums = Sums()
-    if best.weights:
-        network.load_state_dict(best.weights)
-    network.eval()
+    device = device_of(network)
+    params.engine.check(device)
+    data = params.data.open(problem, params.size, params.batch, run, params.engine.home(device))
+    run.expect(data.updates)
+    step = ThinkingStep(Engine(network, params.engine), network, problem, data, params, run)
+    plan = loop.Plan(
+        updates=data.updates,
+        rates=params.optimizer,
+        report_every=params.report_every,
+        seed=lambda update: run.seed_for("dropout", update, parallel.rank()),
+        updates_per_tick=data.updates_per_tick,
+        best_by="val_accuracy" if params.keep == "best" else None,
+    )
+    loop.train(step, params.optimizer.build(groups(network, params)), data, plan, run)
     return data
 
 
 @torch.inference_mode()
 def validate(network: Thinker, problem: Problem, instances: Instances, params: TrainingParams) -> tuple[float, float]:
-    """Loss in nats and the share answered exactly, both after m iterations, on held-out instances."""
+    """Loss in nats and the share answered exactly, both after m iterations, on held-out instances.
+
+    network: in evaluation mode.
+    """
     losses, right = 0.0, 0
-    network.eval()
     for inputs, targets in batches(instances, params.validation_batch, device_of(network)):
         counted = problem.counted(inputs)
         logits, _ = network(inputs, params.iterations)
         losses += cross_entropy(logits, targets, counted).item() * len(inputs)
         right += int(exact(logits, targets, counted).sum())
-    network.train()
     return losses / len(instances[0]), right / len(instances[0])

@@ -28,10 +28,10 @@ import torch
 from jobs.common.attacks import Ball
 from jobs.common.attacks.checks import check_ball
 from jobs.common.data.images.base import ImageSet
+from jobs.common.data.training_data import TrainingImages
 from jobs.common.models.cards import classifier_card
 from jobs.common.models.fit import check_fit
 from jobs.free_training import figures
-from jobs.free_training.data import TrainingData
 from jobs.free_training.evaluation import evaluate
 from jobs.free_training.params import Params
 from jobs.free_training.training import train
@@ -49,7 +49,8 @@ def run(params: Params, run: Run) -> None:
     network = params.network.build(images, run.seed_for("weights")).to(run.device)
     check_fit(network, images, params.network.name)
     plan = params.training
-    data = TrainingData(images, plan.held_out, plan.batch, plan.augmentation, run.seed_for)
+    home = plan.engine.home(run.device)
+    data = TrainingImages(images, plan.held_out, plan.batch, plan.augmentation, run.seed_for, home)
     train(network, data, params.method, ball, plan, run)
 
     balls = [Ball(ball.norm, epsilon) for epsilon in params.epsilons]

@@ -5,11 +5,11 @@ from contextlib import contextmanager
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from jobs.common.training import parallel
-from jobs.common.training.precision import Precision
+from jobs.common.training.engine import Engine
 
 Crafting = Literal["train", "eval"]
 
@@ -20,18 +20,16 @@ class Objective:
     A gradient evaluation is one forward and backward pass of a batch. Each rank has its own rows of the batch.
     """
 
-    def __init__(self, network: nn.Module, rows: int, precision: Precision, label_smoothing: float = 0.0) -> None:
+    def __init__(self, engine: Engine, rows: int, label_smoothing: float = 0.0) -> None:
         """rows: in the global batch. label_smoothing: share of the target spread over all classes, for weights only."""
-        self.network, self.rows, self.precision = network, rows, precision
+        self.engine, self.network, self.rows = engine, engine.network, rows
         self.label_smoothing = label_smoothing
         self.evaluations = 0
         """gradient evaluations so far"""
 
     def logits(self, points: Tensor) -> Tensor:
-        """points (batch, channels, height, width). Returns (batch, classes) in the type of the points."""
-        with self.precision.autocast():
-            logits: Tensor = self.network(points)
-        return logits.to(points.dtype)
+        """points (batch, channels, height, width). Returns (batch, classes)."""
+        return self.engine(points)
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """What these rows add to the mean cross entropy of the global batch: a scalar in nats."""
@@ -45,7 +43,7 @@ class Objective:
     def backward(self, loss: Tensor, evaluations: int = 1) -> None:
         """Add the gradient of a loss to that of every leaf. evaluations: passes of a batch that the loss is made of."""
         self.evaluations += evaluations
-        self.precision.scaled(loss).backward()  # type: ignore[no-untyped-call]
+        self.engine.scaled(loss).backward()  # type: ignore[no-untyped-call]
 
     def pixel_gradient(self, points: Tensor, loss_of: Callable[[Tensor], Tensor]) -> Tensor:
         """The gradient of a loss by the points, at least in direction; weights get none.
@@ -54,7 +52,7 @@ class Objective:
         """
         self.evaluations += 1
         points = points.detach().requires_grad_()
-        loss = self.precision.scaled(loss_of(self.logits(points)))
+        loss = self.engine.scaled(loss_of(self.logits(points)))
         (gradient,) = torch.autograd.grad(loss, points)
         return gradient
 

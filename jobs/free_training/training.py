@@ -1,13 +1,10 @@
-"""The loop around all methods: minibatches, weight updates, validation under attack, checkpoints.
+"""A weight update of any method: its minibatch, its perturbation, validation under attack, and the watch for collapse.
 
 What is counted is weight updates, and so is the schedule of the learning rate: a method that replays minibatches makes
 as many updates as the others from fewer of them (Shafahi et al. 2019, section 4 and code).
 """
 
-import math
-import time
-from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -16,16 +13,16 @@ from torch import Tensor, nn
 from jobs.common.attacks.ball import Ball
 from jobs.common.attacks.pgd import PGD
 from jobs.common.data.augmentation import AugmentationParams
+from jobs.common.data.training_data import TrainingImages
 from jobs.common.params import StudyParams
-from jobs.common.training import parallel
-from jobs.common.training.optimizers import OptimizerParams, device_of, moments, restore_moments, set_rate
-from jobs.common.training.precision import Precision, PrecisionName, check_precision
+from jobs.common.training import loop, parallel
+from jobs.common.training.averages import Term
+from jobs.common.training.engine import Batch, Engine, EngineParams
+from jobs.common.training.optimizers import OptimizerParams, device_of
 from jobs.free_training.accuracy import attacked, correct
-from jobs.free_training.data import TrainingData
 from jobs.free_training.methods.base import Method
 from jobs.free_training.objective import Objective
-from jobs.free_training.overfitting import Snapshot
-from service.errors import InputError, RunFailedError
+from service.errors import InputError
 from service.run import Run
 
 
@@ -42,9 +39,7 @@ class TrainingParams(StudyParams):
     )
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of the target that is spread over all classes")
     augmentation: AugmentationParams = Field(AugmentationParams(), description="random changes of each minibatch")
-    precision: PrecisionName = Field(
-        "float32", description="of the network while it trains: bfloat16 or float16 (with a scaled loss) need a GPU"
-    )
+    engine: EngineParams = Field(EngineParams(), description="how the network computes while it trains")
     report_every: int = Field(500, ge=1, description="weight updates between two validations, each with a checkpoint")
     held_out: int = Field(100, ge=1, description="training images that are kept for validation")
     validation: PGD = Field(PGD(steps=10, step_size=0.25), description="the attack on the images held out")
@@ -54,147 +49,102 @@ class TrainingParams(StudyParams):
     )
 
 
-@dataclass
-class Sums:
-    """Loss and accuracy on the points that the weights learnt from, since the last report; this rank's part."""
-
-    loss: float = 0.0
-    right: int = 0
-    updates: int = 0
-
-    def add(self, loss: float, right: Tensor) -> None:
-        self.loss += loss
-        self.right += int(right.sum())
-        self.updates += 1
-
-    def means(self, batch: int) -> dict[str, float]:
-        """Over all ranks. batch: images in a global batch."""
-        loss, right = parallel.total(torch.tensor([self.loss, self.right], dtype=torch.float64)).tolist()
-        return {"train_loss": loss / self.updates, "train_accuracy": right / (self.updates * batch)}
-
-
-def train(network: nn.Module, data: TrainingData, method: Method, ball: Ball, params: TrainingParams, run: Run) -> None:
+def train(
+    network: nn.Module, data: TrainingImages, method: Method, ball: Ball, params: TrainingParams, run: Run
+) -> None:
     """Train a network in place. Goes on from the run's checkpoint if there is one, to the same weights bit for bit.
 
     With several ranks each has its rows of every batch; the weights are those of one process up to rounding.
     Logs what job.py says of training. RunFailedError if the loss stops being finite. InputError: half precision
     without a GPU, or a checkpoint of another batch.
     """
-    device = device_of(network)
-    check_precision(params.precision, device)
+    params.engine.check(device_of(network))
     run.expect(params.updates)
-    training = _Training(network, data, method, ball, params, run)
-    training.restore()
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        while training.done < params.updates and not training.collapsed:
-            training.update()
-            training.watch()
-            if training.done % params.report_every == 0 or training.done == params.updates or training.collapsed:
-                training.report()
-    if training.best.weights:
-        network.load_state_dict(training.best.weights)
-    network.eval()
+    step = AdversarialStep(Engine(network, params.engine), data, method, ball, params, run)
+    plan = loop.Plan(
+        updates=params.updates,
+        rates=params.optimizer,
+        report_every=params.report_every,
+        seed=lambda update: run.seed_for("dropout", update, parallel.rank()),
+        best_by=None if params.keep == "last" else "val_robust" if method.adversarial else "val_clean",
+    )
+    loop.train(step, build_optimizer(step.engine.network, params), Replayed(data, method.replays), plan, run)
 
 
-class _Training:
-    """All that changes while a network is trained."""
+class Replayed:
+    """Batches that are each given several times in a row."""
+
+    def __init__(self, data: TrainingImages, replays: int) -> None:
+        self._data, self._replays = data, replays
+        self._minibatch, self._batch = -1, (torch.empty(0), torch.empty(0))
+
+    def batch(self, index: int) -> tuple[Tensor, Tensor]:
+        """The minibatch of a weight update."""
+        if (minibatch := index // self._replays) != self._minibatch:
+            self._minibatch, self._batch = minibatch, self._data.batch(minibatch)
+        return self._batch
+
+
+class AdversarialStep(loop.Step):
+    """An update by a method. The perturbation goes from one to the next, and a collapse of robustness ends training."""
 
     def __init__(
-        self, network: nn.Module, data: TrainingData, method: Method, ball: Ball, params: TrainingParams, run: Run
+        self, engine: Engine, data: TrainingImages, method: Method, ball: Ball, params: TrainingParams, run: Run
     ) -> None:
+        super().__init__(engine)
         self.data, self.method, self.ball, self.params, self.run = data, method, ball, params, run
-        self.device = device_of(network)
-        self.network = parallel.convert_batch_norm(network).train()
-        self.precision = Precision(params.precision, self.device)
-        self.objective = Objective(self.network, params.batch, self.precision, params.label_smoothing)
-        self.optimizer = build_optimizer(self.network, params)
-        self.minibatch, self.whole, self.labels = 0, *data.batch(0)  # of all ranks
-        self.delta = torch.zeros_like(parallel.share(self.whole), device=self.device)  # of this rank's rows
-        self.done, self.seconds, self.collapsed = 0, 0.0, False
-        self.best, self.healthy = Snapshot(), Snapshot()
-        self.sums = Sums()
+        self.objective = Objective(engine, params.batch, params.label_smoothing)
+        self.batch: Batch = ()  # of all ranks
+        self.delta = parallel.share(torch.zeros(data.shape)).to(engine.device)  # of this rank's rows
+        self.healthy = loop.Snapshot()
 
-    def restore(self) -> None:
-        """Go on from the run's checkpoint, if there is one."""
-        if (saved := self.run.restore()) is None:
-            return
-        self.done, self.seconds, self.collapsed = saved["update"], saved["seconds"], saved["collapsed"]
-        self.best, self.healthy = Snapshot(**saved["best"]), Snapshot(**saved["healthy"])
-        self.objective.evaluations = saved["evaluations"]
-        self.network.load_state_dict(saved["network"])
-        restore_moments(self.optimizer, saved["moments"])
-        self.precision.scaler.load_state_dict(saved["scaler"])
-        if "delta" in saved:  # else from none, as at the start
-            self.delta = restored_delta(saved["delta"], self.whole).to(self.device)
-
-    def update(self) -> None:
-        """Move the weights once."""
-        began = time.perf_counter()
-        minibatch, replay = divmod(self.done, self.method.replays)
-        if minibatch != self.minibatch:
-            self.minibatch, self.whole, self.labels = minibatch, *self.data.batch(minibatch)
+    def backward(self, batch: Batch, update: int) -> dict[str, Term]:
+        self.batch = batch
+        minibatch, replay = divmod(update, self.method.replays)
         if replay == 0:
-            stream = torch.Generator().manual_seed(self.run.seed_for("noise", minibatch))
-            if (fresh := self.method.fresh(self.whole, self.ball, stream)) is not None:
-                self.delta = parallel.share(fresh).to(self.device)
-        images, labels = (parallel.share(each).to(self.device) for each in (self.whole, self.labels))
-
-        torch.manual_seed(self.run.seed_for("dropout", self.done, parallel.rank()))
-        set_rate(self.optimizer, self.params.optimizer.rate(self.done, self.params.updates))
-        self.optimizer.zero_grad()
+            noise = torch.Generator(self.engine.device).manual_seed(self.run.seed_for("noise", minibatch))
+            if (fresh := self.method.fresh(batch[0], self.ball, noise)) is not None:
+                self.delta = parallel.share(fresh)
+        images, labels = map(parallel.share, batch)
         loss, logits, self.delta = self.method.update(self.objective, images, labels, self.delta, self.ball)
-        parallel.sum_gradients(self.network.parameters())
-        self.precision.step(self.optimizer, self.network, self.params.optimizer.clip)
-        self.sums.add(loss.item(), logits.argmax(1) == labels)
-        if not math.isfinite(self.sums.loss):
-            raise RunFailedError(
-                f"the training loss is {loss.item()} at update {self.done}",
-                hint="a lower learning_rate, a clip, a longer warm_up or a smaller epsilon keeps it finite",
-            )
-        self.done += 1
-        self.seconds += time.perf_counter() - began
+        right = (logits.argmax(1) == labels).sum()
+        return {"loss": Term(loss, 1), "accuracy": Term(right, self.params.batch)}
 
-    def watch(self) -> None:
+    def after(self, progress: loop.Progress) -> bool:
         """If it is time to look and robustness has collapsed: go back to the weights of the last look, and stop."""
-        stop = self.method.overfitting_stop
-        if stop is None or self.done % (stop.every or self.data.epoch * self.method.replays):
-            return
-        attack = PGD(steps=stop.steps, step_size=0.25)
-        self.network.eval()
-        images, labels = self.whole.to(self.device), self.labels.to(self.device)
-        attacked = attack.run(self.network, images, labels, self.ball, self.run.seed_for("watch", self.done))
-        self.network.train()
-        robust = 1 - float(attacked.successful.double().mean())
-        if robust < self.healthy.accuracy - stop.drop:
-            self.network.load_state_dict(self.healthy.weights)
-            self.collapsed = True
-        else:
-            self.healthy.take(robust, self.network)
+        stop, network = self.method.overfitting_stop, self.engine.network
+        if stop is None or progress.updates % (stop.every or self.data.epoch * self.method.replays):
+            return False
+        network.eval()
+        images, labels = self.batch
+        seed = self.run.seed_for("watch", progress.updates)
+        result = PGD(steps=stop.steps, step_size=0.25).run(network, images, labels, self.ball, seed)
+        self.train_mode()
+        robust = 1 - float(result.successful.double().mean())
+        if robust < self.healthy.score - stop.drop:
+            network.load_state_dict(self.healthy.weights)
+            return True
+        self.healthy.take(robust, network)
+        return False
 
-    def report(self) -> None:
-        """Validate, log, checkpoint."""
-        validated = validate(self.network, self.data, self.ball, self.params, self.run)
-        aim = "val_robust" if self.method.adversarial else "val_clean"
-        if self.params.keep == "best" and validated[aim] > self.best.accuracy:
-            self.best.take(validated[aim], self.network)
-        cost = {"gradient_evaluations": self.objective.evaluations, "train_seconds": self.seconds}
-        stopped = {"collapsed_at": float(self.done)} if self.collapsed else {}
-        self.run.log(step=self.done, **self.sums.means(self.params.batch), **validated, **cost, **stopped)
-        state = {
-            "update": self.done,
-            "seconds": self.seconds,
-            "collapsed": self.collapsed,
-            "evaluations": self.objective.evaluations,
-            "best": vars(self.best),
-            "healthy": vars(self.healthy),
-            "network": self.network.state_dict(),
-            "moments": moments(self.optimizer),
-            "scaler": self.precision.scaler.state_dict(),
+    def validate(self, progress: loop.Progress) -> dict[str, float]:
+        stopped = {"collapsed_at": float(progress.updates)} if progress.stopped else {}
+        return {
+            **validate(self.engine.network, self.data, self.ball, self.params, self.run),
+            "gradient_evaluations": self.objective.evaluations,
+            "train_seconds": progress.seconds,
+            **stopped,
         }
-        if self.method.carries:
-            state["delta"] = parallel.gather(self.delta)
-        self.run.checkpoint(state)
-        self.sums = Sums()
+
+    def state(self) -> dict[str, Any]:
+        state = {"evaluations": self.objective.evaluations, "healthy": vars(self.healthy)}
+        return {**state, "delta": parallel.gather(self.delta)} if self.method.carries else state
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.objective.evaluations = state["evaluations"]
+        self.healthy = loop.Snapshot(**state["healthy"])
+        if "delta" in state:  # else from none, as at the start
+            self.delta = restored_delta(state["delta"], self.data.shape).to(self.engine.device)
 
 
 def build_optimizer(network: nn.Module, params: TrainingParams) -> torch.optim.Optimizer:
@@ -209,19 +159,20 @@ def build_optimizer(network: nn.Module, params: TrainingParams) -> torch.optim.O
     return optimizer
 
 
-def restored_delta(saved: Tensor, batch: Tensor) -> Tensor:
-    """This rank's rows of a perturbation that was saved. InputError if it is not one of such a global batch."""
-    if saved.shape != batch.shape:
+def restored_delta(saved: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """This rank's rows of a perturbation that was saved. InputError if it is not of the shape of a global batch."""
+    if tuple(saved.shape) != shape:
         raise InputError(
-            f"the checkpoint has a perturbation of shape {tuple(saved.shape)}, but a batch is {tuple(batch.shape)}",
+            f"the checkpoint has a perturbation of shape {tuple(saved.shape)}, but a batch is {shape}",
             hint="go on with the batch that the run began with",
         )
     return parallel.share(saved)
 
 
-def validate(network: nn.Module, data: TrainingData, ball: Ball, params: TrainingParams, run: Run) -> dict[str, float]:
-    """Clean and robust accuracy on the images held out; the network trains on afterwards."""
-    network.eval()
+def validate(
+    network: nn.Module, data: TrainingImages, ball: Ball, params: TrainingParams, run: Run
+) -> dict[str, float]:
+    """Clean and robust accuracy on the images held out. network: in evaluation mode."""
     right = correct(network, data.held_out, params.validation_batch)
     verdict = attacked(
         network,
@@ -231,5 +182,4 @@ def validate(network: nn.Module, data: TrainingData, ball: Ball, params: Trainin
         params.validation_batch,
         lambda index: run.seed_for("validation", index),
     )
-    network.train()
     return {"val_clean": float(right.double().mean()), "val_robust": float(verdict.robust.double().mean())}

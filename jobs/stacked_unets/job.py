@@ -26,9 +26,9 @@ from typing import Any
 from torch import nn
 
 from jobs.common.data.masks.base import MOST_CLASSES, SegmentationSet
+from jobs.common.data.training_data import TrainingMasks
 from jobs.common.metrics.segmentation import IGNORE, scores
 from jobs.stacked_unets import estimation, figures
-from jobs.stacked_unets.data import TrainingData
 from jobs.stacked_unets.evaluation import evaluate, gains, unets, without
 from jobs.stacked_unets.network_params import check_fit
 from jobs.stacked_unets.params import Params
@@ -51,7 +51,8 @@ def run(params: Params, run: Run) -> None:
     params.network.start(network, run)
     check_fit(network, classes, params.network.name)
     plan = params.training
-    train(network, TrainingData(images, plan.held_out, plan.batch, plan.augmentation, run.seed_for), plan, run)
+    home = plan.engine.home(run.device)
+    train(network, TrainingMasks(images, plan.held_out, plan.batch, plan.augmentation, run.seed_for, home), plan, run)
 
     measure(network, test, params, run)
     if params.evaluation.shown:

@@ -1,30 +1,29 @@
-"""The loop: weight updates of one or more passes each, validation, checkpoints.
+"""A weight update of a segmentation network: its loss, its batch norms, the rates of its parts, and its validation.
 
 Source: Shah et al. 2018 and the code released with it (train_seg.py): the head learns ten times as fast as the
 backbone and the biases of its convolutions twenty times; the learning rate follows a cosine over all updates.
 """
 
-import math
-import time
 from typing import Any, Literal
 
-import torch
 from pydantic import Field
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from jobs.common.data.masks.augmentation import JointAugmentationParams
+from jobs.common.data.training_data import TrainingMasks
 from jobs.common.metrics.segmentation import scores
 from jobs.common.params import StudyParams
-from jobs.common.training import parallel
-from jobs.common.training.optimizers import CosineDecay, OptimizerParams, device_of, moments, restore_moments, set_rate
-from jobs.common.training.precision import Precision, PrecisionName, check_precision
-from jobs.stacked_unets.data import TrainingData
+from jobs.common.training import loop, parallel
+from jobs.common.training.averages import Term
+from jobs.common.training.engine import Batch, Engine, EngineParams
+from jobs.common.training.optimizers import OptimizerParams, device_of
+from jobs.common.training.schedules import CosineDecay
 from jobs.stacked_unets.evaluation import evaluate
 from jobs.stacked_unets.network_params import backbone_prefix
 from jobs.stacked_unets.objective import pixel_loss
 from jobs.stacked_unets.prediction import PredictionParams
-from service.errors import InputError, RunFailedError
+from service.errors import InputError
 from service.run import Run
 
 
@@ -58,94 +57,50 @@ class TrainingParams(StudyParams):
         None, gt=0, lt=1, description="pixels do not count whose true class has a higher probability; none: all do"
     )
     augmentation: JointAugmentationParams = Field(JointAugmentationParams(), description="random changes of each image")
-    precision: PrecisionName = Field(
-        "float32", description="of the network while it trains: bfloat16 or float16 (with a scaled loss) need a GPU"
-    )
+    engine: EngineParams = Field(EngineParams(), description="how the network computes while it trains")
     report_every: int = Field(100, ge=1, description="weight updates between two validations, each with a checkpoint")
     held_out: int = Field(50, ge=1, description="training images that are kept for validation")
     keep: Literal["last", "best"] = Field("last", description="weights to keep: the last, or the best in validation")
 
 
-def train(network: nn.Module, data: TrainingData, params: TrainingParams, run: Run) -> None:
+def train(network: nn.Module, data: TrainingMasks, params: TrainingParams, run: Run) -> None:
     """Train a network in place. Goes on from the run's checkpoint if there is one, to the same weights bit for bit.
 
     With several ranks each has its rows of every batch; the weights are those of one process up to rounding.
     Logs what job.py says of training. RunFailedError if the loss stops being finite. InputError: half precision
     without a GPU, or a batch too small for batch norm.
     """
-    device = device_of(network)
-    check_precision(params.precision, device)
+    params.engine.check(device_of(network))
     run.expect(params.updates)
-    training = _Training(network, data, params, run)
-    training.restore()
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        while training.done < params.updates:
-            training.update()
-            if training.done % params.report_every == 0 or training.done == params.updates:
-                training.report()
-    if training.best:
-        network.load_state_dict(training.best)
-    network.requires_grad_().eval()
+    step = SegmentationStep(Engine(network, params.engine, params.accumulate), data, params)
+    plan = loop.Plan(
+        updates=params.updates,
+        rates=params.optimizer,
+        report_every=params.report_every,
+        seed=lambda update: run.seed_for("dropout", update, parallel.rank()),
+        best_by="val_mean_iou" if params.keep == "best" else None,
+    )
+    loop.train(step, params.optimizer.build(parameter_groups(step.engine.network, params)), data, plan, run)
+    network.requires_grad_()
 
 
-class _Training:
-    """All that changes while a network is trained."""
+class SegmentationStep(loop.Step):
+    """An update by the cross entropy of pixels, with batch norms of the backbone that may be frozen."""
 
-    def __init__(self, network: nn.Module, data: TrainingData, params: TrainingParams, run: Run) -> None:
-        self.data, self.params, self.run = data, params, run
-        self.device = device_of(network)
-        self.network = parallel.convert_batch_norm(network)
-        self.frozen = prepare_batch_norms(self.network, params.batch_norm)
-        self.optimizer = params.optimizer.build(parameter_groups(self.network, params))
-        self.precision = Precision(params.precision, self.device)
-        self.done, self.seconds = 0, 0.0
-        self.best_iou = -1.0
-        self.best: dict[str, torch.Tensor] = {}
-        self.loss_sum, self.updates = 0.0, 0  # since the last report
-        self.train_mode()
+    def __init__(self, engine: Engine, data: TrainingMasks, params: TrainingParams) -> None:
+        super().__init__(engine)
+        self.data, self.params = data, params
+        self.frozen = prepare_batch_norms(engine.network, params.batch_norm)
 
     def train_mode(self) -> None:
-        self.network.train()
+        super().train_mode()
         for norm in self.frozen:
             norm.eval()
 
-    def restore(self) -> None:
-        """Go on from the run's checkpoint, if there is one."""
-        if (saved := self.run.restore()) is None:
-            return
-        self.done, self.seconds = saved["update"], saved["seconds"]
-        self.best_iou, self.best = saved["best_iou"], saved["best"]
-        self.network.load_state_dict(saved["network"])
-        restore_moments(self.optimizer, saved["moments"])
-        self.precision.scaler.load_state_dict(saved["scaler"])
-
-    def update(self) -> None:
-        """Move the weights once."""
-        began = time.perf_counter()
-        params = self.params
-        torch.manual_seed(self.run.seed_for("dropout", self.done, parallel.rank()))
-        set_rate(self.optimizer, params.optimizer.rate(self.done, params.updates))
-        self.optimizer.zero_grad()
-        loss = 0.0
-        for part in range(params.accumulate):
-            loss += self.backward(self.done * params.accumulate + part)
-        parallel.sum_gradients(self.network.parameters())
-        self.precision.step(self.optimizer, self.network, params.optimizer.clip)
-        self.loss_sum, self.updates = self.loss_sum + loss, self.updates + 1
-        if not math.isfinite(self.loss_sum):
-            raise RunFailedError(
-                f"the training loss is {loss} at update {self.done}",
-                hint="a lower learning_rate, a clip or a warm_up keeps it finite",
-            )
-        self.done += 1
-        self.seconds += time.perf_counter() - began
-
-    def backward(self, index: int) -> float:
-        """Add the gradient of a batch. Returns this rank's part of the loss of the update."""
-        images, labels = (each.to(self.device) for each in self.data.batch(index))
+    def backward(self, batch: Batch, update: int) -> dict[str, Term]:
+        images, labels = batch
         try:
-            with self.precision.autocast():
-                logits = self.network(images)
+            logits = self.engine(images)
         except ValueError as error:
             if "more than 1 value per channel" not in str(error):
                 raise
@@ -154,33 +109,13 @@ class _Training:
                 "value for each channel, which has no variance",
                 "two images or larger ones do, and so does batch_norm.policy freeze where it is in the backbone",
             ) from error
-        loss = pixel_loss(logits, labels, self.params.easy_above) / self.params.accumulate
-        self.precision.scaled(loss).backward()  # type: ignore[no-untyped-call]
-        return loss.item()
+        loss = pixel_loss(logits, labels, self.params.easy_above)
+        self.engine.scaled(loss).backward()  # type: ignore[no-untyped-call]
+        return {"loss": Term(self.engine.share(loss.detach()), 1)}
 
-    def report(self) -> None:
-        """Validate, log, checkpoint."""
-        self.network.eval()
-        found = scores(evaluate(self.network, self.data.held_out, PredictionParams()))
-        self.train_mode()
-        # nothing that counts is held out: there is no best
-        if self.params.keep == "best" and found.mean_iou > self.best_iou:
-            self.best_iou = found.mean_iou
-            self.best = {name: tensor.detach().cpu().clone() for name, tensor in self.network.state_dict().items()}
-        loss = float(parallel.total(torch.tensor(self.loss_sum, dtype=torch.float64))) / self.updates
-        validated = {f"val_{name}": value for name, value in found.metrics().items()}
-        self.run.log(step=self.done, train_loss=loss, **validated, train_seconds=self.seconds)
-        state = {
-            "update": self.done,
-            "seconds": self.seconds,
-            "best_iou": self.best_iou,
-            "best": self.best,
-            "network": self.network.state_dict(),
-            "moments": moments(self.optimizer),
-            "scaler": self.precision.scaler.state_dict(),
-        }
-        self.run.checkpoint(state)
-        self.loss_sum, self.updates = 0.0, 0
+    def validate(self, progress: loop.Progress) -> dict[str, float]:
+        metrics = scores(evaluate(self.engine.network, self.data.held_out, PredictionParams())).metrics()
+        return {**{f"val_{name}": value for name, value in metrics.items()}, "train_seconds": progress.seconds}
 
 
 def parameter_groups(network: nn.Module, params: TrainingParams) -> list[tuple[float, list[nn.Parameter]]]:

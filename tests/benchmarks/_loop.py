@@ -17,18 +17,18 @@ REPORT_EVERY = 50
 class Params(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    steps: int = Field(400, gt=0, description="optimisation steps")
+    updates: int = Field(400, gt=0, description="weight updates")
 
 
-def train(steps: int, report: Callable[[int, float, dict[str, Any]], None]) -> float:
-    """Train and report every 50 steps. Returns the seconds it took."""
+def train(updates: int, report: Callable[[int, float, dict[str, Any]], None]) -> float:
+    """Train and report every 50 weight updates. Returns the seconds it took."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     prefix = problem("prefix_sums")
     net = network("dt_net_1d", channels=1, width=48)
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
     began = time.perf_counter()
-    for step in range(1, steps + 1):
+    for step in range(1, updates + 1):
         inputs, targets = prefix.sample(16, 100, step)
         loss = torch.nn.functional.cross_entropy(net(inputs, 10)[0], targets)
         optimizer.zero_grad()
@@ -44,5 +44,5 @@ def run(params: Params, run: Run) -> None:
         run.log(step=step, loss=loss)
         run.checkpoint(state)
 
-    seconds = train(params.steps, report)
-    run.log(step=params.steps, loop_seconds=seconds)
+    seconds = train(params.updates, report)
+    run.log(step=params.updates, loop_seconds=seconds)

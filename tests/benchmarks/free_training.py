@@ -13,10 +13,11 @@ from statistics import median
 import torch
 
 from jobs.common.attacks import Ball
+from jobs.common.data.augmentation import AugmentationParams
 from jobs.common.data.images.base import Pixels
+from jobs.common.data.training_data import TrainingImages
 from jobs.common.models.classifiers import classifier
 from jobs.common.training.optimizers import OptimizerParams
-from jobs.free_training.data import AugmentationParams, TrainingData
 from jobs.free_training.methods.base import Method
 from jobs.free_training.methods.free import Free
 from jobs.free_training.methods.natural import Natural
@@ -50,7 +51,7 @@ def seconds(network: str, method: Method, updates: int = UPDATES) -> float:
     )
     with tempfile.TemporaryDirectory() as folder:
         run = Run(open_store(folder), 0)
-        data = TrainingData(images(), params.held_out, BATCH, params.augmentation, run.seed_for)
+        data = TrainingImages(images(), params.held_out, BATCH, params.augmentation, run.seed_for)
         train(classifier(network, **NETWORKS[network]), data, method, Ball("Linf", 8 / 255), params, run)
     return run.metrics["train_seconds"] / updates
 

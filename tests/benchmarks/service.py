@@ -15,13 +15,13 @@ from service.execution.runner import Execution
 from service.store import open_store
 from tests.benchmarks import _loop
 
-STEPS = 400
+UPDATES = 400
 ROUNDS = 3
 
 
 def through_the_service(store: str, serial: bool) -> tuple[float, float]:
     """Seconds of the loop inside the trial, and of the whole run around it."""
-    job_spec = spec.build({"job": "tests.benchmarks._loop", "params": {"steps": STEPS}, "store": store})
+    job_spec = spec.build({"job": "tests.benchmarks._loop", "params": {"updates": UPDATES}, "store": store})
     began = time.perf_counter()
     state = runner.start(job_spec, Execution(serial=serial))
     whole = time.perf_counter() - began
@@ -36,12 +36,12 @@ def main() -> None:
         print(f"starting an embedded Ray: {time.perf_counter() - began:.1f} s")
         bare, serial, tuned, around = [], [], [], []
         for _ in range(ROUNDS):
-            bare.append(_loop.train(STEPS, lambda step, loss, state: None))
+            bare.append(_loop.train(UPDATES, lambda step, loss, state: None))
             serial.append(through_the_service(store, serial=True)[0])
             loop, whole = through_the_service(store, serial=False)
             tuned.append(loop)
             around.append(whole - loop)
-    print(f"bare loop: {median(bare):.2f} s for {STEPS} steps, reported and saved every {_loop.REPORT_EVERY}")
+    print(f"bare loop: {median(bare):.2f} s for {UPDATES} updates, reported and saved every {_loop.REPORT_EVERY}")
     print(f"as a serial trial: {median(serial) / median(bare):.3f} of the bare loop")
     print(f"as a trial under Tune: {median(tuned) / median(bare):.3f} of the bare loop (goal: below 1.05)")
     print(f"once per run under Tune, whatever its length: {median(around):.1f} s")

@@ -4,22 +4,24 @@ Which images a batch holds and how they are changed depends on the run's seed, t
 so a killed training goes on to the same weights bit for bit.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
-import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
 from jobs.common.data.augmentation import AugmentationParams
-from jobs.common.data.batches import Epochs
 from jobs.common.data.images.base import ImageSet
+from jobs.common.data.training_data import EpochImages
 from jobs.common.params import StudyParams
-from jobs.common.training.optimizers import OptimizerParams, device_of, moments, restore_moments, set_rate
-from service.errors import InputError, RunFailedError
+from jobs.common.training import loop
+from jobs.common.training.averages import Term
+from jobs.common.training.engine import Batch, Engine, EngineParams
+from jobs.common.training.optimizers import OptimizerParams, device_of
+from service.errors import FieldError
 from service.run import Run
 
 MOST_KEPT = 2 << 30  # bytes of weights kept along the way: they are part of every checkpoint
@@ -35,6 +37,7 @@ class SupervisedParams(StudyParams):
         description="how the weights are moved; its ticks are epochs",
     )
     augmentation: AugmentationParams = Field(AugmentationParams(), description="random changes of each minibatch")
+    engine: EngineParams = Field(EngineParams(), description="how the network computes while it trains")
     keep_every: int | None = Field(
         None, ge=1, description="epochs between two states of the network that are kept, besides the first; none: none"
     )
@@ -54,95 +57,93 @@ class Training:
     kept_at: list[int] = field(default_factory=list)
     """the epochs after which they were kept"""
 
+    @property
+    def phase(self) -> str:
+        """Under which the run keeps its checkpoint."""
+        return self.name.strip("_").replace("_", "-").lower() or "main"
+
 
 def train(trainings: Sequence[Training], run: Run) -> None:
-    """Train networks one after another. Goes on from the run's checkpoint if there is one.
+    """Train networks one after another, each as a phase of the run that goes on from its checkpoint if there is one.
 
     Logs train_loss and train_accuracy (a share) over the images as they were learnt from, after the name of the
     network. RunFailedError if the loss stops being finite. InputError if a set does not fill one batch, or if all that
-    is to be kept is too large.
+    is to be kept is too large; half precision without a GPU.
     """
     run.expect(sum(each.params.epochs for each in trainings))
     for each in trainings:
         _check_kept(each)
-    saved = run.restore() or {"finished": [], "current": None}
-    finished: list[dict[str, Any]] = saved["finished"]
-    offset = 0
-    for index, training in enumerate(trainings):
-        if index < len(finished):
-            _load(training, finished[index])
-        else:
-            _train(training, finished, saved["current"] if index == len(saved["finished"]) else None, offset, run)
-            finished = [*finished, _state(training)]
-        offset += training.params.epochs
-        training.network.eval()
+        each.params.engine.check(device_of(each.network))
+    first_step = 0
+    for training in trainings:
+        _train(training, first_step, run)
+        first_step += training.params.epochs
 
 
-def _train(
-    training: Training, finished: list[dict[str, Any]], current: dict[str, Any] | None, offset: int, run: Run
-) -> None:
-    """Train one network, from the state of a checkpoint if there is one."""
-    network, images, params, name = training.network, training.images, training.params, training.name
-    device = device_of(network)
-    epochs = Epochs(len(images), params.batch, lambda epoch: run.seed_for("order", name, epoch))
-    optimizer = params.optimizer.build([(1.0, list(network.parameters()))])
-    start = 0
-    if current is not None:
-        start = current["epoch"]
-        _load(training, current)
-        restore_moments(optimizer, current["moments"])
-    elif params.keep_every is not None:
-        _keep(training, 0)
-    network.train()
-    loss_sum, right, seen = 0.0, 0, 0
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        for epoch in range(start, params.epochs):
-            set_rate(optimizer, params.optimizer.rate(epoch, params.epochs))
-            torch.manual_seed(run.seed_for("dropout", name, epoch))
-            stream = torch.Generator().manual_seed(run.seed_for("augmentation", name, epoch))
-            for step in range(epochs.steps):
-                chosen = epochs.indices(epoch * epochs.steps + step)
-                batch = params.augmentation.apply(images.images(chosen, stream), stream).to(device)
-                labels = images.labels[chosen].to(device)
-                logits = network(batch)
-                loss = functional.cross_entropy(logits, labels)
-                optimizer.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]
-                if params.optimizer.clip is not None:
-                    nn.utils.clip_grad_norm_(network.parameters(), params.optimizer.clip)
-                optimizer.step()
-                loss_sum += loss.item() * len(labels)
-                right += int((logits.argmax(1) == labels).sum())
-                seen += len(labels)
-            if not math.isfinite(loss_sum):
-                raise RunFailedError(
-                    f"the training loss is not finite in epoch {epoch}",
-                    hint="a lower learning_rate, a clip or a warm_up keeps it finite",
-                )
-            done = epoch + 1
-            last = done == params.epochs
-            if params.keep_every is not None and (done % params.keep_every == 0 or last):
-                _keep(training, done)
-            if done % params.report_every == 0 or last:
-                metrics = {f"{name}train_loss": loss_sum / seen, f"{name}train_accuracy": right / seen}
-                run.log(step=offset + done, **metrics)
-                now = {"epoch": done, "moments": moments(optimizer), **_state(training)}
-                run.checkpoint({"finished": finished, "current": now})
-                loss_sum, right, seen = 0.0, 0, 0
+def _train(training: Training, first_step: int, run: Run) -> None:
+    """Train one network. first_step: epochs of the networks before it."""
+    params, name = training.params, training.name
+    engine = Engine(training.network, params.engine)
+    seed_for = partial(_seed, run, name)
+    data = EpochImages(training.images, params.batch, params.augmentation, seed_for, params.engine.home(engine.device))
+    plan = loop.Plan(
+        updates=params.epochs * data.epoch,
+        rates=params.optimizer,
+        report_every=params.report_every * data.epoch,
+        seed=lambda update: None if update % data.epoch else seed_for("dropout", update // data.epoch),
+        updates_per_tick=data.epoch,
+        phase=training.phase,
+        prefix=name,
+        updates_per_step=data.epoch,
+        first_step=first_step,
+    )
+    optimizer = params.optimizer.build([(1.0, list(training.network.parameters()))])
+    loop.train(KeepingStep(engine, training, data.epoch), optimizer, data, plan, run)
 
 
-def _keep(training: Training, epoch: int) -> None:
-    training.kept.append({key: tensor.detach().cpu().clone() for key, tensor in training.network.state_dict().items()})
-    training.kept_at.append(epoch)
+def _seed(run: Run, name: str, purpose: str, epoch: int) -> int:
+    return run.seed_for(purpose, name, epoch)
 
 
-def _state(training: Training) -> dict[str, Any]:
-    return {"network": training.network.state_dict(), "kept": training.kept, "kept_at": training.kept_at}
+class ClassifierStep(loop.Step):
+    """An update by the mean cross entropy."""
+
+    def backward(self, batch: Batch, update: int) -> dict[str, Term]:
+        images, labels = batch
+        logits = self.engine(images)
+        loss = functional.cross_entropy(logits, labels)
+        self.engine.scaled(loss).backward()  # type: ignore[no-untyped-call]
+        count, right = len(labels), (logits.argmax(1) == labels).sum()
+        return {"loss": Term(loss.detach().double() * count, count), "accuracy": Term(right, count)}
 
 
-def _load(training: Training, state: dict[str, Any]) -> None:
-    training.network.load_state_dict(state["network"])
-    training.kept, training.kept_at = list(state["kept"]), list(state["kept_at"])
+class KeepingStep(ClassifierStep):
+    """The same, keeping states of the network along the way."""
+
+    def __init__(self, engine: Engine, training: Training, epoch: int) -> None:
+        """epoch: updates in an epoch."""
+        super().__init__(engine)
+        self.training, self.epoch = training, epoch
+        if training.params.keep_every is not None:
+            self._keep(0)
+
+    def after(self, progress: loop.Progress) -> bool:
+        every, epochs = self.training.params.keep_every, self.training.params.epochs
+        done, inside = divmod(progress.updates, self.epoch)
+        if every is not None and not inside and (done % every == 0 or done == epochs):
+            self._keep(done)
+        return False
+
+    def state(self) -> dict[str, Any]:
+        return {"kept": self.training.kept, "kept_at": self.training.kept_at}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.training.kept, self.training.kept_at = state["kept"], state["kept_at"]
+
+    def _keep(self, epoch: int) -> None:
+        state = self.engine.network.state_dict()
+        self.training.kept.append({name: tensor.detach().cpu().clone() for name, tensor in state.items()})
+        self.training.kept_at.append(epoch)
 
 
 def _check_kept(training: Training) -> None:
@@ -151,7 +152,8 @@ def _check_kept(training: Training) -> None:
         return
     each = sum(tensor.numel() * tensor.element_size() for tensor in training.network.state_dict().values())
     if (total := each * (2 + training.params.epochs // every)) > MOST_KEPT:
-        raise InputError(
-            f"keep_every: {every} keeps {total / 2**30:.1f} GB of weights, {MOST_KEPT / 2**30:.0f} are allowed",
-            hint="keep the weights of fewer epochs",
+        raise FieldError(
+            "training.keep_every",
+            f"be so large that at most {MOST_KEPT / 2**30:.0f} GB of weights are kept, not {total / 2**30:.1f}",
+            every,
         )

@@ -9,15 +9,16 @@ from typing import Annotated, Literal
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional
 
 from jobs.common.data.augmentation import AugmentationParams
 from jobs.common.data.images.base import ImageSet
 from jobs.common.models.classifier_params import ClassifierParams
 from jobs.common.params import StudyParams
-from jobs.common.training.optimizers import OptimizerParams, device_of, set_rate
+from jobs.common.training import loop
+from jobs.common.training.engine import Engine, EngineParams
+from jobs.common.training.optimizers import OptimizerParams, device_of
+from jobs.common.training.supervised import ClassifierStep
 from jobs.poison_frogs.victims.heads import HeadParams
-from service.errors import RunFailedError
 
 
 class NetworkVictim(StudyParams):
@@ -26,6 +27,7 @@ class NetworkVictim(StudyParams):
     epochs: int = Field(10, ge=1, le=10_000, description="times that each image is seen")
     batch: int = Field(128, ge=1, le=100_000, description="images in a minibatch")
     augmentation: AugmentationParams = Field(AugmentationParams(), description="random changes of each minibatch")
+    engine: EngineParams = Field(EngineParams(), description="how the network computes while it trains")
 
 
 class FineTuneParams(NetworkVictim):
@@ -76,6 +78,43 @@ class PoisonedSet:
         return images, torch.cat([self.images.labels[self.rows[clean]], self.aims[poisoned]])
 
 
+class PoisonedBatches:
+    """A poisoned set, gone through again and again by a single stream of draws. Batches have to be asked for in order.
+
+    Each epoch has an order of its own; its last batch may be short.
+    """
+
+    def __init__(self, data: PoisonedSet, params: NetworkVictim, seed: int) -> None:
+        self._data, self._params = data, params
+        self._stream = torch.Generator().manual_seed(seed)
+        self._order: Iterator[Tensor] = iter(())
+        self.epoch = math.ceil(len(data) / params.batch)
+        """batches in an epoch"""
+
+    def batch(self, index: int) -> tuple[Tensor, Tensor]:
+        """Images (n, channels, height, width) in [0, 1] and labels int64 (n,)."""
+        if index % self.epoch == 0:
+            order = torch.randperm(len(self._data), generator=self._stream)
+            self._order = iter(torch.split(order, self._params.batch))
+        images, labels = self._data.batch(next(self._order), self._stream)
+        return self._params.augmentation.apply(images, self._stream), labels
+
+
+class VictimStep(ClassifierStep):
+    """An update of all layers; somebody looks at the network after each epoch."""
+
+    def __init__(self, engine: Engine, watch: Callable[[nn.Module], None]) -> None:
+        super().__init__(engine)
+        self._watch = watch
+
+    def train_mode(self) -> None:
+        self.engine.network.train().requires_grad_(True)
+
+    def validate(self, progress: loop.Progress) -> dict[str, float]:
+        self._watch(self.engine.network)
+        return {}
+
+
 def fit_network(
     network: nn.Module,
     data: PoisonedSet,
@@ -85,43 +124,32 @@ def fit_network(
 ) -> nn.Module:
     """Train a copy of the network; it comes back in evaluation mode.
 
-    watch: looks at it after each epoch, in evaluation mode. RunFailedError if the loss stops being finite.
+    watch: looks at it after each epoch, in evaluation mode. RunFailedError if the loss stops being finite. FieldError:
+    half precision without a GPU.
     """
     network = copy.deepcopy(network)
-    device = device_of(network)
-    stream = torch.Generator().manual_seed(seed)
+    params.engine.check(device_of(network))
+    batches = PoisonedBatches(data, params, seed)
+    plan = loop.Plan(
+        updates=params.epochs * batches.epoch,
+        rates=params.optimizer,
+        report_every=batches.epoch,
+        seed=lambda update: None if update else seed,
+        updates_per_tick=batches.epoch,
+    )
+    step = VictimStep(Engine(network, params.engine), watch)
+    loop.train(step, _optimizer(network, params), batches, plan)
+    return network.requires_grad_(False)
+
+
+def _optimizer(network: nn.Module, params: FineTuneParams | ScratchParams) -> torch.optim.Optimizer:
+    """Of all weights, with the penalty on those of hidden linear layers."""
     hidden = _hidden(network) if isinstance(params, FineTuneParams) and params.hidden_l2 else []
     others = [each for each in network.parameters() if all(each is not one for one in hidden)]
     optimizer = params.optimizer.build([(1.0, others), (1.0, hidden)])
     if isinstance(params, FineTuneParams) and hidden:
         optimizer.param_groups[-1]["weight_decay"] = params.hidden_l2
-    batches = _batches(len(data), params.batch, stream)
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)  # for dropout
-        for epoch in range(params.epochs):
-            network.train().requires_grad_(True)
-            set_rate(optimizer, params.optimizer.rate(epoch, params.epochs))
-            total = 0.0
-            for _ in range(math.ceil(len(data) / params.batch)):
-                images, labels = data.batch(next(batches), stream)
-                images = params.augmentation.apply(images, stream).to(device)
-                loss = functional.cross_entropy(network(images), labels.to(device))
-                optimizer.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]
-                if params.optimizer.clip is not None:
-                    nn.utils.clip_grad_norm_(network.parameters(), params.optimizer.clip)
-                optimizer.step()
-                total += loss.item()
-            if not math.isfinite(total):
-                raise RunFailedError(f"a victim's loss is not finite in epoch {epoch}")
-            watch(network.eval())
-    return network.requires_grad_(False)
-
-
-def _batches(count: int, size: int, stream: torch.Generator) -> Iterator[Tensor]:
-    """Minibatches without end, each epoch in an order of its own; the last of an epoch may be short."""
-    while True:
-        yield from torch.split(torch.randperm(count, generator=stream), size)
+    return optimizer
 
 
 def _hidden(network: nn.Module) -> list[nn.Parameter]:

@@ -14,7 +14,7 @@ def tiny() -> TrainingParams:
         iterations=4,
         batch=8,
         alpha=0.5,
-        data=FreshBatches(steps=12, validation=20),
+        data=FreshBatches(updates=12, validation=20),
         optimizer=OptimizerParams(clip=1.0),
         throttle=True,
         report_every=4,

@@ -18,7 +18,7 @@ CONFIGS = Path(__file__).parents[3] / "configs" / "deep_thinking"
 def test_every_variant_of_a_spec_runs(name: str, size: int, store_uri: str) -> None:
     loaded = spec.load(CONFIGS / f"{name}.yaml")
     data = (
-        ["params.training.data.steps=2"]
+        ["params.training.data.updates=2"]
         if loaded.tree()["params"]["training"]["data"]["kind"] == "fresh"
         else ["params.training.data.instances=10", "params.training.data.epochs=1"]
     )

@@ -33,7 +33,7 @@ def lazy(channels):
 
 def params(**changes: Any) -> Params:
     tree = {
-        "training": {"size": 6, "iterations": 3, "batch": 8, "data": {"kind": "fresh", "steps": 6, "validation": 10}},
+        "training": {"size": 6, "iterations": 3, "batch": 8, "data": {"kind": "fresh", "updates": 6, "validation": 10}},
         "network": {"width": 8},
         "evaluation": {"sizes": [{"size": 6, "iterations": 5, "instances": 10}, {"size": 9, "iterations": 8}]},
     }

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from jobs.common.training.engine import CPU
 from jobs.deep_thinking.data import FixedSet, FreshBatches
 from jobs.deep_thinking.networks import network
 from jobs.deep_thinking.problems import problem
@@ -93,13 +94,13 @@ def test_only_recurrent_parameters_are_throttled(tiny):
 class Interrupted(Run):
     """Dies right after its second checkpoint, as by SIGKILL."""
 
-    def checkpoint(self, state: dict[str, Any]) -> None:
-        super().checkpoint(state)
+    def checkpoint(self, state: dict[str, Any], phase: str = "main") -> None:
+        super().checkpoint(state, phase)
         if len(self.rows) == 2:
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("data", [FreshBatches(steps=12, validation=20), FixedSet(instances=32, epochs=4)])
+@pytest.mark.parametrize("data", [FreshBatches(updates=12, validation=20), FixedSet(instances=32, epochs=4)])
 def test_killed_and_resumed_is_the_same_as_undisturbed(make_run, tiny, data):
     params = tiny.model_copy(update={"data": data})
     prefix_sums = problem("prefix_sums")
@@ -117,9 +118,8 @@ def test_killed_and_resumed_is_the_same_as_undisturbed(make_run, tiny, data):
 
 def test_fixed_data_is_split_as_in_the_paper(make_run):
     """80 % to train on, in an order of its own in each epoch, the short last batch left out; no overlap."""
-    data = FixedSet(instances=50, epochs=3).open(problem("prefix_sums"), 10, 12, make_run())
-    assert (data.steps, data.ticks) == (9, 3)
-    assert [data.tick(step) for step in range(9)] == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    data = FixedSet(instances=50, epochs=3).open(problem("prefix_sums"), 10, 12, make_run(), CPU)
+    assert (data.updates, data.updates_per_tick) == (9, 3)
     trained = {tuple(row) for step in range(9) for row in data.batch(step)[0][:, 0].tolist()}
     held_out = {tuple(row) for row in data.validation[0][:, 0].tolist()}
     assert len(held_out) == 10 and len(trained) > 36 and not trained & held_out
@@ -129,11 +129,11 @@ def test_fixed_data_is_split_as_in_the_paper(make_run):
 
 def test_a_set_smaller_than_a_batch_is_refused(make_run):
     with pytest.raises(InputError, match="does not fill one batch of 12"):
-        FixedSet(instances=10).open(problem("prefix_sums"), 10, 12, make_run())
+        FixedSet(instances=10).open(problem("prefix_sums"), 10, 12, make_run(), CPU)
 
 
 def test_fresh_batches_never_repeat(make_run):
-    data = FreshBatches(steps=5, validation=4).open(problem("prefix_sums"), 40, 4, make_run())
+    data = FreshBatches(updates=5, validation=4).open(problem("prefix_sums"), 40, 4, make_run(), CPU)
     assert not torch.equal(data.batch(0)[0], data.batch(1)[0])
     assert not torch.equal(data.batch(0)[0], data.validation[0])
 
@@ -142,14 +142,20 @@ def test_a_loss_that_is_not_finite_ends_the_trial(make_run, tiny):
     net = built()
     with torch.no_grad():
         net.projection.weight.fill_(float("nan"))
-    with pytest.raises(RunFailedError, match="loss is nan at step 0.*learning_rate"):
+    with pytest.raises(RunFailedError, match="loss is nan: .* between weight updates 1 and 4.*learning_rate"):
         train(net, problem("prefix_sums"), tiny, make_run())
 
 
 def test_a_network_learns(make_run, tiny):
     """Four bits are learnt in a few seconds: the loss falls from chance (ln 2) to near zero."""
     params = tiny.model_copy(
-        update={"size": 4, "batch": 16, "data": FreshBatches(steps=250, validation=16), "throttle": False, "alpha": 1.0}
+        update={
+            "size": 4,
+            "batch": 16,
+            "data": FreshBatches(updates=250, validation=16),
+            "throttle": False,
+            "alpha": 1.0,
+        }
     )
     run = make_run()
     train(built(), problem("prefix_sums"), params, run)

@@ -140,7 +140,7 @@ def test_parameters_that_cannot_work_are_refused_in_a_sentence(changes: dict[str
     ("changes", "sentence"),
     [
         ({"training__batch": 81}, "a training set of 80 instances does not fill one batch of 81"),
-        ({"training__held_out": 100}, "held_out: 100 of 100 images are not allowed"),
+        ({"training__held_out": 100}, "training.held_out must be below 100, the number of training images; it is 100"),
         (
             {"threat": {"norm": "L2", "epsilon": 9}},
             "epsilon must be at most 8, the largest distance of two images of 64 pixels",

@@ -10,17 +10,19 @@ from torch import Tensor, distributed, multiprocessing, nn
 from jobs.common.attacks import PGD, Ball
 from jobs.common.data.augmentation import AugmentationParams
 from jobs.common.data.images.base import ImageSet
+from jobs.common.data.training_data import TrainingImages
 from jobs.common.training import parallel
-from jobs.common.training.optimizers import CosineDecay, LinearDecay, OptimizerParams, StepDecay, WarmUp
-from jobs.common.training.precision import Precision
+from jobs.common.training.engine import Engine, EngineParams
+from jobs.common.training.optimizers import OptimizerParams
+from jobs.common.training.schedules import StepDecay
 from jobs.free_training.accuracy import attacked, correct
-from jobs.free_training.data import TrainingData
 from jobs.free_training.methods.base import Method, Outcome
 from jobs.free_training.methods.fgsm_rs import RandomStartStep
 from jobs.free_training.methods.free import Free
 from jobs.free_training.methods.natural import Natural
 from jobs.free_training.methods.pgd import ProjectedGradient
 from jobs.free_training.methods.trades import Trades
+from jobs.free_training.objective import Objective
 from jobs.free_training.overfitting import OverfittingStop
 from jobs.free_training.training import TrainingParams, build_optimizer, train
 from service.errors import InputError, RunFailedError
@@ -40,8 +42,8 @@ METHODS = [
 ]
 
 
-def data_of(images: ImageSet, params: TrainingParams, run: Run) -> TrainingData:
-    return TrainingData(images, params.held_out, params.batch, params.augmentation, run.seed_for)
+def data_of(images: ImageSet, params: TrainingParams, run: Run) -> TrainingImages:
+    return TrainingImages(images, params.held_out, params.batch, params.augmentation, run.seed_for)
 
 
 def trained(net: nn.Module, method: Method, run: Run, params: TrainingParams = tiny.TRAINING) -> nn.Module:
@@ -56,8 +58,8 @@ def without_time(rows: list[dict[str, float]]) -> list[dict[str, float]]:
 class Interrupted(Run):
     """Dies right after its second checkpoint, as by SIGKILL."""
 
-    def checkpoint(self, state: dict[str, Any]) -> None:
-        super().checkpoint(state)
+    def checkpoint(self, state: dict[str, Any], phase: str = "main") -> None:
+        super().checkpoint(state, phase)
         if len(self.rows) == 2:
             raise KeyboardInterrupt
 
@@ -81,17 +83,19 @@ def test_killed_and_resumed_is_the_same_as_undisturbed(make_run: Any, method: Me
 class Forgetful(Run):
     """Its checkpoints have no perturbation."""
 
-    def restore(self) -> dict[str, Any] | None:
-        state = super().restore()
-        return {name: value for name, value in state.items() if name != "delta"} if state else None
+    def restore(self, phase: str = "main") -> dict[str, Any] | None:
+        if state := super().restore(phase):
+            del state["step"]["delta"]
+        return state
 
 
 class Enlarged(Run):
     """Its checkpoints have the perturbation of a larger batch."""
 
-    def restore(self) -> dict[str, Any] | None:
-        state = super().restore()
-        return state and {**state, "delta": torch.zeros(9, 2, 6, 6)}
+    def restore(self, phase: str = "main") -> dict[str, Any] | None:
+        if state := super().restore(phase):
+            state["step"]["delta"] = torch.zeros(9, 2, 6, 6)
+        return state
 
 
 def test_without_a_saved_perturbation_it_begins_at_none(make_run: Any) -> None:
@@ -207,27 +211,11 @@ def test_best_weights_are_those_of_the_best_validation(make_run: Any) -> None:
         assert accuracy.double().mean() == pytest.approx(best) and best > min(row[aim] for row in run.rows)
 
 
-def test_held_out_images_are_never_trained_on(make_run: Any) -> None:
-    run, images = make_run(), tiny.images(40)
-    data = TrainingData(images, 10, 8, AugmentationParams(), run.seed_for)
-    held_out = {tuple(row.flatten().tolist()) for row in data.held_out.images(torch.arange(10))}
-    seen = {tuple(row.flatten().tolist()) for index in range(6) for row in data.batch(index)[0]}
-    assert len(held_out) == 10 and len(seen) > 24 and not held_out & seen
-    assert data.epoch == 3
-
-
-def test_data_that_are_too_few_are_refused(make_run: Any) -> None:
-    with pytest.raises(InputError, match="30 instances does not fill one batch of 31"):
-        TrainingData(tiny.images(40), 10, 31, AugmentationParams(), make_run().seed_for)
-    with pytest.raises(InputError, match="held_out: 40 of 40 images"):
-        TrainingData(tiny.images(40), 40, 1, AugmentationParams(), make_run().seed_for)
-
-
 def test_a_loss_that_diverges_ends_the_trial_in_a_sentence(make_run: Any) -> None:
     params = tiny.TRAINING.model_copy(
         update={"optimizer": OptimizerParams(kind="sgd", learning_rate=10, weight_decay=1)}
     )
-    with pytest.raises(RunFailedError, match="loss is (nan|inf) at update [0-9]+.*learning_rate"):
+    with pytest.raises(RunFailedError, match="between weight updates [0-9]+ and [0-9]+ .*learning_rate"):
         trained(tiny.network(False), Free(replay=2), make_run(), params.model_copy(update={"updates": 500}))
 
 
@@ -241,14 +229,6 @@ def test_weight_decay_can_leave_vectors_alone() -> None:
             assert decays[id(parameter)] == (2e-4 if decay_all or parameter.ndim > 1 else 0.0)
 
 
-def test_linear_rate_and_the_triangle() -> None:
-    optimizer = OptimizerParams(learning_rate=0.2, warm_up=WarmUp(kind="linear", period=5), decay=LinearDecay(start=5))
-    rates = [optimizer.rate(tick, 10) for tick in range(10)]
-    assert rates == pytest.approx([0.04, 0.08, 0.12, 0.16, 0.2, 0.2, 0.16, 0.12, 0.08, 0.04])
-    assert OptimizerParams(learning_rate=1.0, decay=LinearDecay()).rate(3, 4) == 0.25
-    assert OptimizerParams(learning_rate=1.0, decay=CosineDecay()).rate(2, 4) == pytest.approx(0.5)
-
-
 # ---- half precision ------------------------------------------------------------------------------------------------
 
 
@@ -256,8 +236,13 @@ def test_linear_rate_and_the_triangle() -> None:
 def test_half_precision_is_refused_without_a_gpu(make_run: Any, name: Any) -> None:
     if torch.cuda.is_available():
         pytest.skip("this process has a GPU")
-    with pytest.raises(InputError, match=f"precision: {name} needs a GPU"):
-        trained(tiny.network(), Free(), make_run(), tiny.TRAINING.model_copy(update={"precision": name}))
+    with pytest.raises(InputError, match=f"engine.precision must be float32 where training has no GPU; it is '{name}'"):
+        trained(
+            tiny.network(),
+            Free(),
+            make_run(),
+            tiny.TRAINING.model_copy(update={"engine": EngineParams(precision=name)}),
+        )
 
 
 @pytest.mark.parametrize("name", ["bfloat16", "float16"])
@@ -268,12 +253,11 @@ def test_half_precision_gives_nearly_the_same_update(name: Any, method: Method) 
     weights = {}
     for precision_name in ("float32", name):
         net = tiny.network(batch_norm=False)
-        precision = Precision(precision_name, torch.device("cpu"))
-        objective = tiny.objective(net, 8)
-        objective.precision = precision
+        engine = Engine(net.train(), EngineParams(precision=precision_name))
+        objective = Objective(engine, 8)
         optimizer = build_optimizer(net, tiny.TRAINING)
         method.update(objective, images, labels, torch.zeros_like(images), BALL)
-        precision.step(optimizer, net, clip=100.0)
+        engine.move(optimizer, clip=100.0)
         weights[precision_name] = torch.cat([parameter.detach().flatten() for parameter in net.parameters()])
     start = torch.cat([parameter.detach().flatten() for parameter in tiny.network(False).parameters()])
     moved, expected = weights[name] - start, weights["float32"] - start
@@ -284,17 +268,17 @@ def test_half_precision_gives_nearly_the_same_update(name: Any, method: Method) 
 
 def test_an_overflow_in_float16_leaves_the_weights_and_lowers_the_scale() -> None:
     net = tiny.network(False)
-    precision = Precision("float16", torch.device("cpu"))
+    engine = Engine(net, EngineParams(precision="float16"))
     optimizer = build_optimizer(net, tiny.TRAINING)
     before = [parameter.clone() for parameter in net.parameters()]
-    precision.scaled(sum(parameter.sum() for parameter in net.parameters())).backward()  # type: ignore[union-attr]
+    engine.scaled(sum(parameter.sum() for parameter in net.parameters())).backward()  # type: ignore[union-attr]
     for parameter in net.parameters():
         assert parameter.grad is not None
         parameter.grad.fill_(math.inf)
-    scale = precision.scaler.get_scale()
-    precision.step(optimizer, net, clip=1.0)
+    scale = engine.scaler.get_scale()
+    engine.move(optimizer, clip=1.0)
     assert all(torch.equal(one, other) for one, other in zip(before, net.parameters(), strict=True))
-    assert precision.scaler.get_scale() < scale
+    assert engine.scaler.get_scale() < scale
 
 
 # ---- several processes ---------------------------------------------------------------------------------------------
@@ -319,7 +303,7 @@ def train_shared(folder: str, name: str) -> dict[str, Any]:
     return {
         "state": {key: value.clone() for key, value in net.state_dict().items()},
         "rows": without_time(run.rows),
-        "delta": None if kept is None else kept.get("delta"),
+        "delta": None if kept is None else kept["step"].get("delta"),
     }
 
 

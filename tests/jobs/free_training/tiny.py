@@ -4,8 +4,8 @@ import torch
 from torch import nn
 
 from jobs.common.data.images.base import Pixels
+from jobs.common.training.engine import Engine, EngineParams
 from jobs.common.training.optimizers import OptimizerParams
-from jobs.common.training.precision import Precision
 from jobs.free_training.objective import Objective
 from jobs.free_training.training import TrainingParams
 
@@ -34,7 +34,7 @@ def images(count: int = 40, seed: int = 0) -> Pixels:
 
 def objective(net: nn.Module, rows: int, label_smoothing: float = 0.0) -> Objective:
     """In float32, with all rows in this process."""
-    return Objective(net.train(), rows, Precision("float32", torch.device("cpu")), label_smoothing)
+    return Objective(Engine(net.train(), EngineParams()), rows, label_smoothing)
 
 
 TRAINING = TrainingParams(

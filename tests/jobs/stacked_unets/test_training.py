@@ -9,9 +9,9 @@ from torch import Tensor, distributed, multiprocessing, nn
 
 from jobs.common.data.masks.augmentation import JointAugmentationParams
 from jobs.common.data.masks.base import Pairs
+from jobs.common.data.training_data import TrainingMasks
 from jobs.common.metrics.segmentation import IGNORE
-from jobs.common.training.optimizers import PolyDecay
-from jobs.stacked_unets.data import TrainingData
+from jobs.common.training.engine import EngineParams
 from jobs.stacked_unets.objective import pixel_loss
 from jobs.stacked_unets.training import BatchNormParams, TrainingParams, parameter_groups, prepare_batch_norms, train
 from service.errors import InputError, RunFailedError
@@ -23,7 +23,7 @@ from tests.ports import free_port
 
 def trained(net: nn.Module, run: Run, params: TrainingParams = tiny.TRAINING, images: Any = None) -> nn.Module:
     chosen = images or tiny.halves("train")
-    data = TrainingData(chosen, params.held_out, params.batch, params.augmentation, run.seed_for)
+    data = TrainingMasks(chosen, params.held_out, params.batch, params.augmentation, run.seed_for)
     train(net, data, params, run)
     return net
 
@@ -35,8 +35,8 @@ def without_time(rows: list[dict[str, float]]) -> list[dict[str, float]]:
 class Interrupted(Run):
     """Dies right after its second checkpoint, as by SIGKILL."""
 
-    def checkpoint(self, state: dict[str, Any]) -> None:
-        super().checkpoint(state)
+    def checkpoint(self, state: dict[str, Any], phase: str = "main") -> None:
+        super().checkpoint(state, phase)
         if len(self.rows) == 2:
             raise KeyboardInterrupt
 
@@ -147,12 +147,12 @@ def test_what_cannot_be_trained_is_said(make_run: Any) -> None:
     with pytest.raises(InputError, match="one value for each channel"):
         deep = tiny.network(name="deeplabv3_mobilenet_v3_large")
         trained(deep, make_run("one"), tiny.TRAINING.model_copy(update={"batch": 1}))
-    with pytest.raises(InputError, match="needs a GPU"):
-        trained(tiny.network(), make_run("half"), tiny.TRAINING.model_copy(update={"precision": "float16"}))
-
-
-def test_poly() -> None:
-    assert PolyDecay().at(0, 100) == 1 and PolyDecay().at(50, 100) == pytest.approx(0.5**0.9)
+    with pytest.raises(InputError, match="engine.precision must be float32 where training has no GPU"):
+        trained(
+            tiny.network(),
+            make_run("half"),
+            tiny.TRAINING.model_copy(update={"engine": EngineParams(precision="float16")}),
+        )
 
 
 def _rank(rank: int, world: int, port: int, folder: str) -> None:

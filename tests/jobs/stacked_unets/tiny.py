@@ -7,7 +7,8 @@ from jobs.common.data.masks.augmentation import JointAugmentationParams
 from jobs.common.data.masks.base import Pairs, Source
 from jobs.common.data.sets import Split
 from jobs.common.metrics.segmentation import IGNORE
-from jobs.common.training.optimizers import CosineDecay, OptimizerParams
+from jobs.common.training.optimizers import OptimizerParams
+from jobs.common.training.schedules import CosineDecay
 from jobs.stacked_unets.networks import segmenter
 from jobs.stacked_unets.training import TrainingParams
 

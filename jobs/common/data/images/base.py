@@ -1,5 +1,6 @@
 """What a labelled set of images is, and the two forms that fit all sources: pixels in memory, and a part of a set."""
 
+import copy
 import hashlib
 import json
 from collections.abc import Sequence
@@ -63,6 +64,17 @@ class Pixels:
 
     def images(self, indices: Tensor, generator: torch.Generator | None = None) -> Tensor:
         return self._pixels[indices].float() / self._white
+
+    @property
+    def bytes(self) -> int:
+        """Of its pixels in memory."""
+        return self._pixels.numel()
+
+    def to(self, device: torch.device) -> "Pixels":
+        """The same set with pixels and labels on a device; indices are on the CPU or there."""
+        moved = copy.copy(self)
+        moved._pixels, moved.labels = self._pixels.to(device), self.labels.to(device)
+        return moved
 
 
 class Part(Subset):

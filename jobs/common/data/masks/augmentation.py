@@ -37,6 +37,11 @@ class JointAugmentationParams(StudyParams):
             raise FieldError("scale", "be two numbers from 0.01 to 100, the least first", self.scale)
         return self
 
+    @property
+    def resamples(self) -> bool:
+        """Whether pixels are interpolated, which is done on the CPU; whatever else is done where the images are."""
+        return self.scale != (1.0, 1.0) or self.rotate > 0
+
     def apply(self, image: Tensor, labels: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
         """image: uint8 (3, height, width). labels: uint8 (height, width). draws: (DRAWS,), uniform in [0, 1)."""
         scale, row, column, mirror, angle = draws.tolist()

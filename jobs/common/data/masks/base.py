@@ -1,6 +1,7 @@
 """What a set of images with a class for every pixel is, and its forms: pixels in memory, files, and a part of a set."""
 
 import colorsys
+import copy
 import hashlib
 import json
 from collections.abc import Callable, Sequence
@@ -70,6 +71,17 @@ class Pairs:
 
     def pair(self, index: int) -> tuple[Tensor, Tensor]:
         return self._images[index], self._labels[index]
+
+    @property
+    def bytes(self) -> int:
+        """Of its pixels and labels in memory."""
+        return self._images.nbytes + self._labels.nbytes
+
+    def to(self, device: torch.device) -> "Pairs":
+        """The same set with pixels and labels on a device."""
+        moved = copy.copy(self)
+        moved._images, moved._labels = self._images.to(device), self._labels.to(device)
+        return moved
 
 
 class Files:

@@ -18,8 +18,8 @@ from jobs.common.data.masks.mask_files import read_mask
 from jobs.common.data.masks.published import VOC_CLASSES, voc_palette
 from jobs.common.data.masks.satellite import satellite
 from jobs.common.data.masks.shapes import covered, shapes
+from jobs.common.data.training_data import TrainingMasks
 from jobs.common.metrics.segmentation import IGNORE
-from jobs.stacked_unets.data import TrainingData
 from service.errors import InputError
 
 LABELS = np.array([[0, 1, 2, 2], [0, 1, 255, 2], [0, 0, 1, 1]], np.uint8)
@@ -103,7 +103,7 @@ def test_a_folder_of_images_and_masks(tmp_path: Path) -> None:
     assert train.digest != test.digest and not train.in_memory
     # crops larger than the images, decoded by threads
     augmentation = JointAugmentationParams(crop=16)
-    images, maps = TrainingData(train, 1, 2, augmentation, lambda *key: 0).batch(0)
+    images, maps = TrainingMasks(train, 1, 2, augmentation, lambda *key: 0).batch(0)
     assert images.shape == (2, 3, 16, 16) and maps.shape == (2, 16, 16) and float(images.max()) <= 1
 
 
@@ -151,7 +151,7 @@ def test_images_of_several_sizes_need_a_crop(tmp_path: Path) -> None:
     images = DataParams(name="mask_folder", root=str(tmp_path), classes=("a", "b", "c")).load("train")
     with pytest.raises(InputError, match=r"2 sizes in one batch .augmentation.crop cuts"):
         for seed in range(9):
-            TrainingData(images, 1, 2, JointAugmentationParams(), lambda *key, seed=seed: seed).batch(0)
+            TrainingMasks(images, 1, 2, JointAugmentationParams(), lambda *key, seed=seed: seed).batch(0)
 
 
 def voc_folder(root: Path) -> None:

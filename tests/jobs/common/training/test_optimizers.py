@@ -6,15 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from jobs.common.training.optimizers import (
-    CosineDecay,
-    OptimizerParams,
-    StepDecay,
-    WarmUp,
-    moments,
-    restore_moments,
-    set_rate,
-)
+from jobs.common.training.optimizers import OptimizerParams, moments, restore_moments, set_rate
+from jobs.common.training.schedules import CosineDecay, LinearDecay, PolyDecay, StepDecay, WarmUp
 
 
 def test_exponential_warm_up_has_the_values_of_the_released_code():
@@ -43,6 +36,18 @@ def test_cosine_decay_is_that_of_torch():
         assert CosineDecay().at(tick, 20) == pytest.approx(optimizer.param_groups[0]["lr"])
         optimizer.step()
         reference.step()
+
+
+def test_linear_rate_and_the_triangle():
+    optimizer = OptimizerParams(learning_rate=0.2, warm_up=WarmUp(kind="linear", period=5), decay=LinearDecay(start=5))
+    rates = [optimizer.rate(tick, 10) for tick in range(10)]
+    assert rates == pytest.approx([0.04, 0.08, 0.12, 0.16, 0.2, 0.2, 0.16, 0.12, 0.08, 0.04])
+    assert OptimizerParams(learning_rate=1.0, decay=LinearDecay()).rate(3, 4) == 0.25
+    assert OptimizerParams(learning_rate=1.0, decay=CosineDecay()).rate(2, 4) == pytest.approx(0.5)
+
+
+def test_poly_decay_is_a_power_of_what_is_left():
+    assert PolyDecay().at(0, 100) == 1 and PolyDecay().at(50, 100) == pytest.approx(0.5**0.9)
 
 
 def test_the_rate_is_the_product_of_its_parts():

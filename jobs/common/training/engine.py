@@ -1,0 +1,112 @@
+"""How a network computes while it is trained: precision, memory format, compilation, and where the data are kept.
+
+On a CPU the defaults change nothing: float32, and each network in the memory format that it was built with.
+"""
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from jobs.common.params import StudyParams
+from jobs.common.training import parallel
+from jobs.common.training.optimizers import device_of
+from service.errors import FieldError
+
+CPU = torch.device("cpu")
+Batch = tuple[Tensor, ...]
+
+
+class EngineParams(StudyParams):
+    """How the network computes while it is trained; weights, losses and perturbations stay in float32."""
+
+    precision: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32", description="of the network's layers: bfloat16 or float16 (with a scaled loss) need a GPU"
+    )
+    channels_last: bool = Field(
+        True, description="on a GPU: images and convolutions lie in memory with their channels last"
+    )
+    compile: bool = Field(False, description="compile the network with torch.compile; the first updates take minutes")
+    resident: bool = Field(
+        True, description="on a GPU: keep a training set of pixels there if it fits; else every batch is sent to it"
+    )
+
+    def check(self, device: torch.device) -> None:
+        """FieldError if the processor has nothing to gain from half precision."""
+        if self.precision != "float32" and device.type == "cpu":
+            raise FieldError(
+                "engine.precision",
+                "be float32 where training has no GPU",
+                self.precision,
+                hint="resources.gpus=1 reserves one",
+            )
+
+    def home(self, device: torch.device) -> torch.device:
+        """Where a training set is kept, if it fits there. device: where the network is."""
+        return device if self.resident else CPU
+
+
+class Engine:
+    """A network that is being trained: its forward and backward passes, and the movement of its weights."""
+
+    def __init__(self, network: nn.Module, params: EngineParams, accumulate: int = 1) -> None:
+        """Prepare a network in place. accumulate: passes whose gradients are averaged for one weight update."""
+        self.device = device_of(network)
+        self.accumulate = accumulate
+        self.network = parallel.convert_batch_norm(network)
+        self._dtype: torch.dtype = getattr(torch, params.precision)
+        self._format = torch.preserve_format
+        if params.channels_last and self.device.type != "cpu":
+            self._format = torch.channels_last
+            self.network.to(memory_format=self._format)
+        if params.compile:
+            self.network.compile()
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=params.precision == "float16")
+        """float16 alone needs it: bfloat16 has the range of float32"""
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Inside, the network computes in the precision of the section."""
+        if self._dtype is torch.float32:
+            return nullcontext()
+        return torch.autocast(self.device.type, self._dtype)
+
+    def __call__(self, *inputs: Any) -> Tensor:
+        """The network's logits, in float32 whatever its precision."""
+        with self.autocast():
+            logits: Tensor = self.network(*inputs)
+        return logits if self._dtype is torch.float32 else logits.float()
+
+    def share(self, loss: Tensor) -> Tensor:
+        """What the loss of one pass adds to that of the update."""
+        return loss if self.accumulate == 1 else loss / self.accumulate
+
+    def scaled(self, loss: Tensor) -> Tensor:
+        """The loss whose gradients are to be taken; directions of steepest ascent do not depend on the scale."""
+        scaled: Tensor = self.scaler.scale(self.share(loss))
+        return scaled
+
+    def move(self, optimizer: torch.optim.Optimizer, clip: float | None) -> None:
+        """Move the weights along their scaled gradients; left out where these overflowed, and the scale is lowered."""
+        if clip is not None:
+            self.scaler.unscale_(optimizer)
+            nn.utils.clip_grad_norm_(self.network.parameters(), clip)
+        self.scaler.step(optimizer)
+        self.scaler.update()
+
+    def send(self, batch: Batch) -> Batch:
+        """A batch on the device, images in the memory format of the network."""
+        return tuple(self._send(tensor) for tensor in batch)
+
+    def _send(self, tensor: Tensor) -> Tensor:
+        if self.device.type == "cuda" and tensor.device.type == "cpu":
+            tensor = tensor.pin_memory()  # from there it is copied while the GPU computes
+        images = tensor.ndim == 4 and tensor.is_floating_point()
+        memory_format = self._format if images else torch.preserve_format
+        return tensor.to(self.device, non_blocking=True, memory_format=memory_format)
+
+    @property
+    def random_devices(self) -> list[torch.device]:
+        """Devices besides the CPU whose random generators training draws from."""
+        return [] if self.device.type == "cpu" else [self.device]
