@@ -338,9 +338,14 @@ class Run:
         """A page of its own, such as an interactive figure; the report links to it. text: a whole HTML document."""
         self._keep("page", layout.PAGE.format(name), text.encode(), title)
 
-    def file(self, name: str, content: bytes, title: str = "") -> None:
-        """A file in a format of other programs; the report links to it. name: with its ending, e.g. "surface.vtp"."""
-        self._keep("file", layout.FILE.format(name), content, title)
+    def file(self, name: str, content: bytes, title: str = "") -> str:
+        """A file in a format of other programs; the report links to it. name: with its ending, e.g. "surface.vtp".
+
+        Returns its path in the trial's folder.
+        """
+        path = layout.FILE.format(name)
+        self._keep("file", path, content, title)
+        return path
 
     def save_model(self, name: str, module: "nn.Module", draft: CardDraft) -> None:
         """Stage a trained model. When the run ends, of all trials that saved this name the best one's is published."""

@@ -10,15 +10,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from jobs.common.figures.plots import GREY, PALETTE, house_style, panels
-from jobs.poison_frogs.poisons.search import Crafts
-from jobs.poison_frogs.targets.selection import Target
-from jobs.poison_frogs.victims.angles import class_vector
-from jobs.poison_frogs.victims.retraining import Retraining, head_name
-from jobs.poison_frogs.victims.verdicts import Outcome, rates
-from service.run import Run
 
 CLEAN_COLOURS = (PALETTE[0], PALETTE[2])  # of the classes of targets and of bases
-ARROWS = 60  # from bases to poisons at most
 TARGET, POISON = PALETTE[1], PALETTE[6]
 
 
@@ -29,10 +22,9 @@ class Example:
     target: Tensor
     base: Tensor
     poison: Tensor
-    own: str
-    """class of the target"""
-    aim: str
-    """class of the base"""
+    true_class: str
+    """of the target"""
+    base_class: str
     caption: str
     """what became of the target"""
 
@@ -74,8 +66,8 @@ def poison_rows(examples: Sequence[Example]) -> Figure:
             difference = each.poison - each.base
             largest = max(float(difference.abs().max()), 1e-12)
             pictures = (each.target, each.base, each.poison, 0.5 + difference / (2 * largest))
-            told = f"difference ±{largest:.2g}" if bool(difference.any()) else "no difference"
-            titles = (f"target: {each.own}", f"base: {each.aim}", f"poison: {each.aim}", told)
+            change = f"difference ±{largest:.2g}" if bool(difference.any()) else "no difference"
+            titles = (f"target: {each.true_class}", f"base: {each.base_class}", f"poison: {each.base_class}", change)
             for column, (picture, title) in enumerate(zip(pictures, titles, strict=True)):
                 one = axes[4 * row + column]
                 one.imshow(_pixels(picture), interpolation="nearest", cmap="gray", vmin=0, vmax=1)
@@ -88,19 +80,26 @@ def poison_rows(examples: Sequence[Example]) -> Figure:
 
 def curves(rows: Sequence[Mapping[str, Any]]) -> list[Curve]:
     """One curve for each kind of victim and defence, from the rows of the table of rates."""
-    found = []
+    curves = []
     for victim, defence in dict.fromkeys((row["victim"], row["defence"]) for row in rows):
-        own = [row for row in rows if (row["victim"], row["defence"], row["control"]) == (victim, defence, "poison")]
-        told = ([row[name] for row in own] for name in ("poisons", "success", "low", "high"))
-        if own:
-            found.append(Curve(f"{victim} behind {defence}" if defence else victim, *told))
-    return found
+        points = [row for row in rows if (row["victim"], row["defence"], row["control"]) == (victim, defence, "poison")]
+        if points:
+            curves.append(
+                Curve(
+                    label=f"{victim} behind {defence}" if defence else victim,
+                    poisons=[row["poisons"] for row in points],
+                    rate=[row["success"] for row in points],
+                    low=[row["low"] for row in points],
+                    high=[row["high"] for row in points],
+                )
+            )
+    return curves
 
 
 def controls_of(rows: Sequence[Mapping[str, Any]], victim: str) -> dict[str, float]:
     """The rates of the controls of a victim without defence, by what they are."""
-    own = [row for row in rows if (row["victim"], row["defence"]) == (victim, "") and row["control"] != "poison"]
-    return {row["control"]: row["success"] for row in own}
+    controls = [row for row in rows if (row["victim"], row["defence"]) == (victim, "") and row["control"] != "poison"]
+    return {row["control"]: row["success"] for row in controls}
 
 
 def success(curves: Sequence[Curve], controls: Mapping[str, float] | None = None, title: str = "") -> Figure:
@@ -182,83 +181,6 @@ def projection(shown: Projection, title: str = "") -> Figure:
         axes.set(xlabel="from the target class to the base class", ylabel="along the base class's weights", title=title)
         figure.legend(loc="outside lower center", ncols=3)
     return figure
-
-
-def draw(
-    targets: Sequence[Target],
-    crafts: Crafts,
-    most: int,
-    outcomes: Sequence[Outcome],
-    shared: Retraining,
-    show: int,
-    run: Run,
-) -> None:
-    """All pictures of a run. most: the largest number of poisons. show: how many poisons are to be looked at."""
-    test, (base_images, _), first = shared.test, shared.bases, next(iter(shared.victims))
-    own = [one for one in outcomes if (one.victim, one.defence, one.repeat) == (first, "", 0)]
-    last = {one.place: one for one in own if one.control == "poison" and one.poisons == most}
-    examples = [
-        Example(
-            target=test.images(torch.tensor([poison.target]))[0],
-            base=base_images.images(torch.tensor([poison.base]))[0],
-            poison=poison.pixels,
-            own=test.classes[target.own],
-            aim=test.classes[target.aim],
-            caption=last[place].verdict if place in last else "",
-        )
-        for place, target in enumerate(targets[:show])
-        for poison in crafts.of(place, most)[:1]
-    ]
-    if examples:
-        run.figure(
-            "poisons", poison_rows(examples), title="Targets, bases, poisons and what was changed; left: the verdict"
-        )
-    rows = rates(outcomes)
-    run.figure(
-        "success",
-        success(curves(rows), controls_of(rows, first)),
-        title=f"Success against the number of poisons, with 95 % intervals; grey: controls of {first}",
-    )
-    if not last:
-        return
-    clean = [one.confidence for one in own if one.control == "no poison"]
-    confidences, angles = [one.confidence for one in last.values()], [one.rotation for one in last.values()]
-    title = f"{first}, {most} poison{'s' * (most > 1)}"
-    run.figure("histograms", histograms(confidences, clean, angles, title), title="Confidence and rotation")
-    near = [min(poison.collision for poison in crafts.of(place, most)) for place in last]
-    far, fell = [one.target.neighbour for one in last.values()], [one.verdict == "base class" for one in last.values()]
-    title = "How near the nearest poison of each target came, in features"
-    run.figure("distances", distances(near, far, fell), title=title)
-    if not shared.subject.layers:
-        _draw_plane(targets, crafts, most, shared, head_name(first, 0, targets[0].group), run)
-
-
-def _draw_plane(targets: Sequence[Target], crafts: Crafts, most: int, shared: Retraining, head: str, run: Run) -> None:
-    """The first pair's features in two dimensions: clean training images, a few targets, and their poisons."""
-    pair = (targets[0].own, targets[0].aim)
-    some = [at for at, each in enumerate(targets) if (each.own, each.aim) == pair and crafts.of(at, most)]
-    some = some[: max(1, min(5, ARROWS // most))]
-    labels = shared.subject.images.labels[shared.rows]
-    rows = torch.isin(labels, torch.tensor(pair)).nonzero().flatten()
-    features, of_base = shared.features[rows], labels[rows] == pair[1]
-    if not some or bool(of_base.all()) or not bool(of_base.any()):
-        return
-    if head in shared.clean:
-        weight = class_vector(shared.clean[head].weight, shared.task.index(pair[1]))
-    else:
-        weight = class_vector(shared.subject.features.last.weight.detach().cpu(), pair[1])
-    axes = plane(features, of_base, weight)
-    made = [poison for at in some for poison in crafts.of(at, most)]
-    where = {
-        "clean": features,
-        "targets": shared.test_features[[targets[at].index for at in some]],
-        "poisons": torch.stack([one.features for one in made]),
-        "bases": shared.bases[1][[one.base for one in made]],
-    }
-    names = (shared.test.classes[pair[0]], shared.test.classes[pair[1]])
-    flat = {name: (points @ axes.T).numpy() for name, points in where.items()}
-    figure = projection(Projection(of_base=of_base.numpy(), names=names, **flat))
-    run.figure("features", figure, title="Features of the attacked network, before anything is retrained")
 
 
 def _pixels(image: Tensor) -> np.ndarray:

@@ -30,23 +30,20 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-from torch import Tensor
 
-from jobs.common.data.images.base import ImageSet
-from jobs.common.models.network_params import TrainedNetwork
-from jobs.poison_frogs import estimation, figures, tables
+from jobs.poison_frogs import estimation, figures, illustrations, results
 from jobs.poison_frogs.networks import networks_of
 from jobs.poison_frogs.params import Params
 from jobs.poison_frogs.poisons.crafting import Crafting, Subject
 from jobs.poison_frogs.poisons.search import crafts_of, features_of
-from jobs.poison_frogs.targets.benchmark import check_crafts, check_setup, targets_of
-from jobs.poison_frogs.targets.selection import Scene, Target, class_index, nearest, select
-from jobs.poison_frogs.targets.setups import Setup
-from jobs.poison_frogs.victims.heads import Head, HeadParams
-from jobs.poison_frogs.victims.networks import ScratchParams, VictimParams
-from jobs.poison_frogs.victims.retraining import Group, Retraining, controls, head_name
-from jobs.poison_frogs.victims.verdicts import rates, verdicts_of
-from service.errors import InputError, RunFailedError
+from jobs.poison_frogs.targets.benchmark import check_crafts, load_setups, targets_of
+from jobs.poison_frogs.targets.pairs import select_pairs
+from jobs.poison_frogs.targets.selection import images_of, labels_of, logits_of
+from jobs.poison_frogs.victims.heads import HeadParams
+from jobs.poison_frogs.victims.retraining import Group, Retraining, clean_heads, controls, groups_of, head_name
+from jobs.poison_frogs.victims.verdicts import verdicts_of
+from jobs.poison_frogs.warnings import warnings_of
+from service.errors import RunFailedError
 from service.run import Estimate, Run, Trial
 
 PLACEMENT = "fan_out"
@@ -54,91 +51,70 @@ PLACEMENT = "fan_out"
 
 def run(params: Params, run: Run) -> None:
     """Find the network, select targets and bases, craft the poisons, retrain the victims, and judge them."""
-    learnt, test = params.data.load("train"), params.data.load("test")
-    setups = () if params.setups is None else params.setups.load()
-    for setup in setups:
-        check_setup(setup, learnt.labels.numpy(), test.labels.numpy())
-    task = tuple(sorted(class_index(test.classes, name) for name in params.task or test.classes))
-    network, *surrogates = networks_of(params, learnt, run)
-    rows, test_rows = (_of_classes(images, task) for images in (learnt, test))
-    on_train, on_test = Subject(network, learnt, params.layers), Subject(network, test, params.layers)
+    train, test = params.data.load("train"), params.data.load("test")
+    setups = load_setups(params.setups, train, test)
+    task = labels_of(params.task or test.classes, test)
+    rows, test_rows = images_of(train, task), images_of(test, task)
+    network, *surrogates = networks_of(params, train, run)
+    on_train, on_test = Subject(network, train, params.layers), Subject(network, test, params.layers)
     features, _ = features_of(on_train, rows, run, "train_features")
     test_features, logits = features_of(on_test, torch.arange(len(test)), run, "test_features")
 
-    victims = _complete(params)
-    shared = Retraining(
-        *(on_train, rows, test, test_rows, task, features, test_features, victims, params.defences),
+    retraining = Retraining(
+        subject=on_train,
+        rows=rows,
+        test=test,
+        test_rows=test_rows,
+        task=task,
+        features=features,
+        test_features=test_features,
+        victims=params.complete_victims,
+        defences=params.defences,
         poisons=torch.empty(0, *test.shape),
         poison_features=features[:0],
-        clean={},
+        clean_heads={},
         size=0 if params.setups is None else params.setups.images,
     )
-    groups = _groups(params, setups, test)
-    unpoisoned = controls(shared, groups, params.repeats, run)
-    heads = {
-        head_name(name, repeat, group): Head(**result["head"])
-        for (name, defence, repeat, group), result in unpoisoned.items()
-        if isinstance(victims[name], HeadParams) and not defence
-    }
-    first = next(iter(victims))
+    attacked = labels_of([pair.target for pair in params.pairs], test)
+    groups = groups_of(setups) if setups else [Group(images_of(test, attacked).tolist(), {})]
+    unpoisoned = controls(retraining, groups, params.repeats, run)
+    heads = clean_heads(retraining, unpoisoned)
+    first = next(iter(params.victims))
     if setups:
         params = params.model_copy(update={"poisons": (len(setups[0].base_indices),)})
         probabilities = [unpoisoned[first, "", 0, group]["probabilities"][0] for group in range(len(groups))]
         targets = targets_of(setups, probabilities, test_features, features)
     else:
-        if (name := head_name(first, 0, 0)) in heads:  # whether a target is easy is then for the head to say
-            logits = torch.full((len(test), len(test.classes)), -torch.inf)
-            logits[:, list(task)] = heads[name](test_features)
-        targets = _targets(
-            params, Scene(test.classes, test.labels, test_features, logits, torch.empty(0)), features, run
-        )
+        if (name := head_name(first, 0, 0)) in heads:  # then the head decides whether a target is easy
+            logits = logits_of(heads[name], test_features, task, len(test.classes))
+        targets = select_pairs(params, test, test_features, logits, features, run)
 
-    crafting = Crafting(on_test, params.attack, tuple(surrogates), params.grey_box, learnt if setups else None)
+    crafting = Crafting(on_test, params.attack, tuple(surrogates), params.grey_box, train if setups else None)
     crafts = crafts_of(crafting, targets, params.poisons, params.batch, params.retry, run)
     if not crafts.made:
         raise RunFailedError("no poison could be crafted")
     if params.setups is not None:
-        check_crafts(setups, crafts, learnt, params.setups.levels)
-    shared = replace(shared, poison_features=torch.stack([each.features for each in crafts.made.values()]), clean=heads)
-    if any(not isinstance(each, HeadParams) for each in victims.values()):
-        shared = replace(shared, poisons=torch.stack([each.image for each in crafts.made.values()]))
-    outcomes = verdicts_of(shared, groups, targets, crafts, params.poisons, unpoisoned, run)
+        check_crafts(setups, crafts, train, params.setups.levels)
+    made = crafts.made.values()
+    retraining = replace(retraining, poison_features=torch.stack([each.features for each in made]), clean_heads=heads)
+    if any(not isinstance(each, HeadParams) for each in params.victims.values()):
+        retraining = replace(retraining, poisons=torch.stack([each.image for each in made]))
+    outcomes = verdicts_of(retraining, groups, targets, crafts, params.poisons, unpoisoned, run)
 
-    tables.log(params, targets, crafts, rates(outcomes), run)
-    tables.keep(params, targets, crafts, outcomes, shared, run)
-    figures.draw(targets, crafts, params.poisons[-1], outcomes, shared, params.show, run)
+    everything = results.Results(targets, crafts, outcomes, retraining)
+    results.log(params, everything, run)
+    results.keep(everything, run)
+    for sentence in warnings_of(params, everything):
+        run.warn(sentence)
+    illustrations.draw(params, everything, run)
     if params.export:
-        tables.export(params, targets, crafts, test, run)
-
-
-def estimate(params: Params) -> Estimate:
-    """What a trial would compute and how long it would take, for `assay check`."""
-    network = params.network
-    try:
-        setups = () if params.setups is None else params.setups.load()
-    except InputError as error:
-        return Estimate(details={"crafts": f"unknown: {error.message}"})
-    told = estimation.estimate(
-        params.data,
-        network.classifier if isinstance(network, TrainedNetwork) else network,
-        params.task,
-        [(pair.target, pair.targets or params.targets.count) for pair in params.pairs],
-        setups,
-        0 if params.setups is None else params.setups.images,
-        params.poisons,
-        params.attack,
-        1 if params.retry is None else params.retry.tries,
-        params.batch,
-        params.victims,
-        (1 + len(params.defences)) * params.repeats,
-        network.training.epochs * (1 + params.surrogates) if isinstance(network, TrainedNetwork) else 0,
-    )
-    return Estimate(details=told)
+        results.export(params, everything, test, run)
 
 
 def summarize(trials: Sequence[Trial], run: Run) -> None:
     """Every trial's rates in one table, and success against the number of poisons in one figure."""
-    tables = {trial.label: table for trial in trials if (table := trial.table("success"))}
+    tables = {trial.label: trial.table("success") for trial in trials if trial.has_results}
+    tables = {label: table for label, table in tables.items() if table}
     if len(tables) < 2:
         return
     run.table("success", [{"trial": label, **row} for label, rows in tables.items() for row in rows], title="All rates")
@@ -150,46 +126,6 @@ def summarize(trials: Sequence[Trial], run: Run) -> None:
     run.figure("success", figures.success(curves), title="Success of every trial, with 95 % intervals")
 
 
-def _complete(params: Params) -> dict[str, VictimParams]:
-    """The victims; a fresh network of no architecture of its own is of the attacked one."""
-    own = params.network.classifier if isinstance(params.network, TrainedNetwork) else None
-    return {
-        name: victim.model_copy(update={"classifier": victim.classifier or own})
-        if isinstance(victim, ScratchParams)
-        else victim
-        for name, victim in params.victims.items()
-    }
-
-
-def _groups(params: Params, setups: Sequence[Setup], test: ImageSet) -> list[Group]:
-    """Whose control is the same: all targets of all pairs; of a benchmark each target has its own."""
-    if setups:
-        return [
-            Group([each.target_index], {"bases": list(each.base_indices), "base_class": each.base_class})
-            for each in setups
-        ]
-    attacked = _of_classes(test, [class_index(test.classes, pair.target) for pair in params.pairs])
-    return [Group(attacked.tolist(), {})]
-
-
-def _of_classes(images: ImageSet, classes: Sequence[int]) -> Tensor:
-    """Which images are of these classes: int64 (n,). InputError if there are none."""
-    found = torch.isin(images.labels, torch.tensor(sorted(set(classes)))).nonzero().flatten()
-    if not len(found):
-        names = ", ".join(images.classes[each] for each in sorted(set(classes)))
-        raise InputError(f"{images.name} has no image of {names}")
-    return found
-
-
-def _targets(params: Params, scene: Scene, features: Tensor, run: Run) -> list[Target]:
-    """The targets of all pairs. features: (n, D) of the training images."""
-    names = {name for pair in params.pairs for name in (pair.target, pair.base)}
-    some = torch.isin(scene.labels, torch.tensor([class_index(scene.classes, name) for name in names]))
-    neighbours = torch.full((len(scene.labels),), torch.nan)
-    neighbours[some] = nearest(scene.features[some], features)
-    scene = replace(scene, neighbours=neighbours)
-    found = []
-    for pair in params.pairs:
-        seed = run.seed_for("pair", pair.target, pair.base)
-        found += select(scene, pair, params.targets, params.bases, params.poisons[-1], seed)
-    return found
+def estimate(params: Params) -> Estimate:
+    """What a trial costs."""
+    return estimation.estimate(params)

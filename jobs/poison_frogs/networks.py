@@ -13,16 +13,16 @@ from service.models import CardDraft
 from service.run import Run
 
 
-def networks_of(params: Params, learnt: ImageSet, run: Run) -> list[nn.Module]:
+def networks_of(params: Params, images: ImageSet, run: Run) -> list[nn.Module]:
     """The attacked network and the surrogates, on the CPU: trained, and the first of them saved; or loaded."""
     if not isinstance(params.network, TrainedNetwork):
         model = params.network.load(run)
         model.check_task("classification")
         if any(not isinstance(each, HeadParams) for each in params.victims.values()):
-            check_fit(model.network, learnt, model.name)
+            check_fit(model.network, images, model.name)
         return [model.network]
     networks: list[nn.Module] = run.reserved(train_networks, params)
-    run.save_model(params.model_name, networks[0], card(params, learnt, run.metrics))
+    run.save_model(params.model_name, networks[0], card(params, images, run.metrics))
     return networks
 
 

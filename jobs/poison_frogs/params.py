@@ -7,12 +7,13 @@ from pydantic import Field, StringConstraints, field_validator, model_validator
 from jobs.common.data.images import DataParams
 from jobs.common.models.cards import PublishingParams
 from jobs.common.models.network_params import PublishedNetwork, StoredNetwork, TrainedNetwork
-from jobs.poison_frogs.defences.filters import DefenceParams
-from jobs.poison_frogs.poisons.recipes import AttackParams, Paper, Recipe, RetryParams
+from jobs.poison_frogs.defences.defence_params import DefenceParams
+from jobs.poison_frogs.poisons.recipes import AttackParams, FeatureCollision, RetryParams
 from jobs.poison_frogs.targets.benchmark import SetupsParams
 from jobs.poison_frogs.targets.selection import BaseParams, PairParams, TargetParams
 from jobs.poison_frogs.victims.heads import HeadParams
 from jobs.poison_frogs.victims.networks import ScratchParams, VictimParams
+from service.errors import FieldError
 
 Name = Annotated[str, StringConstraints(pattern="^[a-z][a-z0-9_]{0,31}$")]
 
@@ -32,14 +33,14 @@ class Params(PublishingParams):
     )
     targets: TargetParams = Field(TargetParams(), description="which images are attacked")
     bases: BaseParams = Field(BaseParams(), description="which images become poisons")
-    attack: AttackParams = Field(Paper(), description="how poisons are made of bases")
+    attack: AttackParams = Field(FeatureCollision(), description="how poisons are made of bases")
     surrogates: int = Field(
         0, ge=0, le=100, description="further networks, trained as the first with other seeds, that are crafted against"
     )
     grey_box: bool = Field(False, description="craft against the surrogates alone, not against the network itself")
     retry: RetryParams | None = Field(None, description="try other bases; none: what came out is used")
     poisons: tuple[int, ...] = Field(
-        (1,), min_length=1, max_length=100, description="poisons for a target: of each number its first so many"
+        (1,), min_length=1, max_length=100, description="poisons for a target: for each number the first ones"
     )
     victims: dict[Name, VictimParams] = Field(
         {"head": HeadParams()}, min_length=1, description="who learns from them, by names of your choice"
@@ -57,64 +58,89 @@ class Params(PublishingParams):
     def _counts(cls, counts: tuple[int, ...]) -> tuple[int, ...]:
         """At least 1 and distinct; ascending from here on."""
         if min(counts) < 1:
-            raise ValueError(f"{min(counts)} is not allowed, at least 1 is: the control without poison is made anyway")
+            raise FieldError("", "be at least 1 each, as the control without poison is made anyway", counts)
         if len(set(counts)) < len(counts):
-            raise ValueError(f"{list(counts)} names a number twice")
+            raise FieldError("", "name each number once", counts)
         return tuple(sorted(counts))
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
         """The parts know each other."""
+        self._check_targets()
+        self._check_attack()
+        self._check_victims()
+        return self
+
+    def _check_targets(self) -> None:
         if bool(self.pairs) == (self.setups is not None):
             raise ValueError("pairs: name either pairs of classes or the setups of a benchmark")
         if self.setups is not None:
-            self._fits_benchmark(self.setups)
-        if len({(pair.target, pair.base) for pair in self.pairs}) < len(self.pairs):
-            raise ValueError("pairs: a pair is named twice")
-        for pair in self.pairs:
-            if pair.target == pair.base:
-                raise ValueError(f"pairs: target and base are both {pair.target!r}, there is nothing to attack")
-            if self.task and not {pair.target, pair.base} <= set(self.task):
-                raise ValueError(f"pairs: {pair.target!r} and {pair.base!r} are not both of the task {list(self.task)}")
+            self._check_benchmark(self.setups)
+        names = [[pair.target, pair.base] for pair in self.pairs]
+        for number, pair in enumerate(names):
+            if pair[0] == pair[1]:
+                raise FieldError(f"pairs.{number}.base", "be another class than that of the targets", pair[1])
+            if pair in names[:number]:
+                raise FieldError(f"pairs.{number}", "name each pair once", pair)
+            if self.task and not set(pair) <= set(self.task):
+                raise FieldError(f"pairs.{number}", f"be of the task's classes, {', '.join(self.task)}", pair)
         if self.task and len(set(self.task)) < max(2, len(self.task)):
-            raise ValueError(f"task: {list(self.task)} is not two classes or more, each once")
-        if isinstance(self.attack, Recipe):
-            if self.surrogates or self.layers and self.grey_box:
-                raise ValueError(f"surrogates: {self.attack.kind} crafts against one network; polytope takes several")
+            raise FieldError("task", "be two classes or more, each once", self.task)
+        if "" in self.layers or len(set(self.layers)) < len(self.layers):
+            raise FieldError("layers", "be names of layers, each once", self.layers)
+
+    def _check_benchmark(self, setups: SetupsParams) -> None:
+        for name in ("targets", "bases", "poisons", "task", "retry"):
+            if (value := getattr(self, name)) != type(self).model_fields[name].default:
+                raise FieldError(name, "be left out, as the setups of a benchmark say what is poisoned", value)
+        if isinstance(self.attack, FeatureCollision) and self.attack.quantise == "none":
+            raise FieldError("attack.quantise", "be round or truncate: poisons of setups have 256 shades", "none")
+        if self.attack.epsilon is None or 255 * self.attack.epsilon > setups.levels:
+            most = f"be at most {setups.levels / 255:.4g}, which is setups.levels / 255"
+            raise FieldError("attack.epsilon", most, self.attack.epsilon)
+
+    def _check_attack(self) -> None:
+        if isinstance(self.attack, FeatureCollision):
+            if self.surrogates:
+                raise FieldError(
+                    "surrogates", f"be 0, as {self.attack.kind} crafts against one network", self.surrogates
+                )
             if self.export and self.attack.quantise == "none":
-                raise ValueError("export: needs quantised poisons, and attack.quantise is none")
+                raise FieldError("attack.quantise", "be round or truncate for export", "none")
             if self.attack.stop_ratio is not None and self.attack.stop_ratio >= 1:
-                raise ValueError("attack.stop_ratio: at 1 and above a poison is no nearer than training images are")
+                requirement = "be below 1: from there a poison is no nearer than training images are"
+                raise FieldError("attack.stop_ratio", requirement, self.attack.stop_ratio)
         elif self.retry is not None:
-            raise ValueError("retry: poisons that are made together have no next base")
+            raise FieldError("retry", "be empty, as poisons that are made together have no next base", self.retry)
         if self.retry is not None and self.bases.rule == "single":
-            raise ValueError("retry: with a single base there is no other to try")
+            raise FieldError("retry", "be empty, as with a single base there is no other to try", self.retry)
         if self.surrogates and self.network.kind != "train":
-            raise ValueError("surrogates: they are trained as the network is, so it has to be trained here")
+            requirement = "be 0 where the network is not trained here: surrogates are trained as it is"
+            raise FieldError("surrogates", requirement, self.surrogates)
         if self.grey_box and not self.surrogates:
-            raise ValueError("grey_box: there are no surrogates to craft against")
+            raise FieldError("grey_box", "be false where there are no surrogates to craft against", self.grey_box)
+
+    def _check_victims(self) -> None:
         for name, victim in self.victims.items():
             if isinstance(victim, ScratchParams) and victim.classifier is None and self.network.kind != "train":
-                raise ValueError(f"victims.{name}.classifier: needed, as the network is not trained here")
+                raise FieldError(f"victims.{name}.classifier", "be given, as the network is not trained here", None)
             if isinstance(victim, HeadParams) and victim.start == "warm" and victim.solver == "lbfgs":
-                raise ValueError(f"victims.{name}: L-BFGS converges to the same head from anywhere; start cold")
-        if self.layers and any(isinstance(victim, HeadParams) for victim in self.victims.values()):
-            raise ValueError("layers: a head learns from what is before the last linear layer; name no layers")
-        if "" in self.layers or len(set(self.layers)) < len(self.layers):
-            raise ValueError(f"layers: {list(self.layers)} are not names of layers, each once")
-        return self
+                requirement = "be cold: L-BFGS converges to the same head from anywhere"
+                raise FieldError(f"victims.{name}.start", requirement, victim.start)
+            if isinstance(victim, HeadParams) and self.layers:
+                requirement = f"be empty, as {name} learns from what is before the last linear layer"
+                raise FieldError("layers", requirement, self.layers)
 
-    def _fits_benchmark(self, setups: SetupsParams) -> None:
-        for name in ("targets", "bases", "poisons", "task", "retry"):
-            if getattr(self, name) != type(self).model_fields[name].default:
-                raise ValueError(f"{name}: the setups of a benchmark say targets, bases and how many poisons there are")
-        if isinstance(self.attack, Recipe) and self.attack.quantise == "none":
-            raise ValueError("setups: poisons are checked in 256 shades, and attack.quantise is none")
-        if self.attack.epsilon is None or 255 * self.attack.epsilon > setups.levels:
-            raise ValueError(
-                f"attack.epsilon: {self.attack.epsilon} is not allowed, up to setups.levels / 255 = "
-                f"{setups.levels / 255:.4g} is"
-            )
+    @property
+    def complete_victims(self) -> dict[str, VictimParams]:
+        """The victims; a fresh network for which no architecture is named has that of the attacked one."""
+        attacked = self.network.classifier if isinstance(self.network, TrainedNetwork) else None
+        return {
+            name: victim.model_copy(update={"classifier": victim.classifier or attacked})
+            if isinstance(victim, ScratchParams)
+            else victim
+            for name, victim in self.victims.items()
+        }
 
     @property
     def name_parts(self) -> tuple[str, ...]:

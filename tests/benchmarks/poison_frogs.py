@@ -26,12 +26,12 @@ from jobs.common.data.images.digits import digits_16
 from jobs.common.models.classifiers import classifier
 from jobs.poison_frogs.features import Features
 from jobs.poison_frogs.poisons.collision import craft
-from jobs.poison_frogs.poisons.recipes import Paper
+from jobs.poison_frogs.poisons.recipes import FeatureCollision
 
 PAIRS, TIMED_ART, ROUNDS = 64, 8, 3
 EPOCHS, BATCH = 12, 64
 STEPS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)  # of the toolbox
-RECIPE = Paper(iterations=100, step=0.01, stop_change=0.0, quantise="none")
+RECIPE = FeatureCollision(iterations=100, step=0.01, stop_change=0.0, quantise="none")
 
 Way = Callable[[], Tensor]  # -> poisons, of which the first of all pairs in order
 

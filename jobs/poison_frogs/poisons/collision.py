@@ -9,7 +9,8 @@ done leave the batch. The value at a new point and the gradient of the step afte
 
 Pixels are in [0, 1] here. λ and β belong to the pixels that `pixel_range` names, as in the source of a profile.
 
-Source: Shafahi et al. 2018, "Poison Frogs!", equations 1 to 3, algorithm 1; the released code for the profiles `code`.
+Source: Shafahi et al. 2018, "Poison Frogs!", equations 1 to 3, algorithm 1; the released code for the profiles
+code and code_end_to_end.
 """
 
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from jobs.poison_frogs.poisons.recipes import Recipe
+from jobs.poison_frogs.poisons.recipes import FeatureCollision
 
 WINDOW = 40  # objectives that the released code averages over
 
@@ -53,28 +54,28 @@ def craft(
     extract: Extract,
     bases: Tensor,
     targets: Tensor,
-    wanted: Tensor,
-    recipe: Recipe,
+    target_features: Tensor,
+    recipe: FeatureCollision,
     neighbours: Tensor | None = None,
 ) -> Poisons:
     """Collide each base with its target.
 
     extract: the features, differentiable; of each image by itself. bases, targets: (n, channels, height, width) in
-    [0, 1]. wanted: (n, D), the targets' features, with noise if there is to be some. neighbours: (n,), the distance of
-    each target to the nearest training image, for stop_ratio.
+    [0, 1]. target_features: (n, D), with noise if there is to be some. neighbours: (n,), the distance of each target to
+    the nearest training image, for stop_ratio.
     """
-    problem = _Problem(extract, recipe, recipe.weight(wanted.shape[1], bases[0].numel()))
-    state = problem.begin(bases, targets, wanted, neighbours)
+    problem = _Problem(extract, recipe, recipe.weight(target_features.shape[1], bases[0].numel()))
+    state = problem.begin(bases, targets, target_features, neighbours)
     done = torch.empty_like(state.x)
     count, stopped = torch.zeros(len(bases), dtype=torch.int64), ["iterations"] * len(bases)
 
     def leave(state: _State, reasons: dict[str, Tensor], iteration: int) -> _State:
         """Put those that have a reason to stop aside. Of several reasons the first is told."""
         over = torch.zeros(len(state.x), dtype=torch.bool, device=state.x.device)
-        for reason, found in reasons.items():
-            for row in state.row[found & ~over].tolist():
+        for reason, reached in reasons.items():
+            for row in state.row[reached & ~over].tolist():
                 stopped[row] = reason
-            over |= found
+            over |= reached
         if not bool(over.any()):
             return state
         done[state.row[over]] = state.x[over]
@@ -100,9 +101,9 @@ def craft(
 
     images = quantised(done, recipe.quantise)
     with torch.no_grad():
-        before = _norm(extract(done) - wanted) if len(done) else wanted.new_zeros(0)
+        before = _norm(extract(done) - target_features) if len(done) else target_features.new_zeros(0)
         features = extract(images)
-    return Poisons(images, features, _norm(features - wanted), before, count, stopped)
+    return Poisons(images, features, _norm(features - target_features), before, count, stopped)
 
 
 def quantised(images: Tensor, how: Literal["round", "truncate", "none"]) -> Tensor:
@@ -123,7 +124,7 @@ class _State:
     """with the watermark: what x is pulled to"""
     low: Tensor
     high: Tensor
-    wanted: Tensor
+    target_features: Tensor
     near: Tensor
     """the collision that is near enough; 0: none is"""
     rate: Tensor
@@ -147,10 +148,10 @@ class _State:
 @dataclass(frozen=True)
 class _Problem:
     extract: Extract
-    recipe: Recipe
+    recipe: FeatureCollision
     beta: float
 
-    def begin(self, bases: Tensor, targets: Tensor, wanted: Tensor, neighbours: Tensor | None) -> _State:
+    def begin(self, bases: Tensor, targets: Tensor, target_features: Tensor, neighbours: Tensor | None) -> _State:
         recipe, count = self.recipe, len(bases)
         marked = recipe.watermark * targets + (1 - recipe.watermark) * bases
         low, high = torch.zeros_like(bases), torch.ones_like(bases)
@@ -170,7 +171,7 @@ class _Problem:
             base=marked,
             low=low,
             high=high,
-            wanted=wanted,
+            target_features=target_features,
             near=near,
             rate=empty + recipe.step,
             gradient=torch.zeros_like(bases),
@@ -189,7 +190,7 @@ class _Problem:
     def measure(self, state: _State) -> _State:
         """Value and gradient at x in one pass."""
         x = state.x.detach().requires_grad_()
-        squared = (self.extract(x) - state.wanted).square().sum(1)
+        squared = (self.extract(x) - state.target_features).square().sum(1)
         loss = squared if self.recipe.squared else squared.clamp(min=1e-24).sqrt()
         (gradient,) = torch.autograd.grad(loss.sum(), x)
         loss, collision = loss.detach(), squared.detach().sqrt()

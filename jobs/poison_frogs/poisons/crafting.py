@@ -13,7 +13,7 @@ from jobs.common.models.classifiers.normalisation import PerChannel
 from jobs.poison_frogs.features import BATCH, Features
 from jobs.poison_frogs.poisons import gradient_matching, polytope
 from jobs.poison_frogs.poisons.collision import craft, quantised
-from jobs.poison_frogs.poisons.recipes import Matching, Polytope, Recipe
+from jobs.poison_frogs.poisons.recipes import FeatureCollision, Matching, Polytope
 from service.run import reserved_device
 
 
@@ -69,9 +69,14 @@ class Craft:
     def row(self) -> dict[str, Any]:
         """Of the table of poisons."""
         return {
-            **{"target": self.target, "base": self.base},
-            **{"collision": self.collision, "before_quantisation": self.unquantised},
-            **{"iterations": self.iterations, "stopped": self.stopped, "L2": self.change, "Linf": self.largest},
+            "target": self.target,
+            "base": self.base,
+            "collision": self.collision,
+            "before_quantisation": self.unquantised,
+            "iterations": self.iterations,
+            "stopped": self.stopped,
+            "L2": self.change,
+            "Linf": self.largest,
         }
 
 
@@ -80,30 +85,30 @@ class Crafting:
     """What all crafts share. subject: with the images of the targets. others: further networks to craft against."""
 
     subject: Subject
-    attack: Recipe | Polytope | Matching
+    attack: FeatureCollision | Polytope | Matching
     others: tuple[nn.Module, ...] = ()
-    grey: bool = False
+    grey_box: bool = False
     """whether the others alone are"""
     bases: ImageSet | None = None
     """where bases are; none: where targets are"""
 
     @property
     def networks(self) -> list[nn.Module]:
-        return [*([] if self.grey else [self.subject.network]), *self.others]
+        return [*([] if self.grey_box else [self.subject.network]), *self.others]
 
 
 def craft_pairs(cell: list[list[Any]], crafting: Crafting) -> dict[str, Any]:
     """A cell: target, base, the target's distance to its neighbour and a seed of noise, for each pair of a batch."""
     recipe = crafting.attack
-    assert isinstance(recipe, Recipe)
+    assert isinstance(recipe, FeatureCollision)
     places, bases_at, near, seeds = zip(*cell, strict=True)
-    targets, bases, wanted = _images(crafting, places, bases_at)
+    targets, bases, target_features = _images(crafting, places, bases_at)
     if recipe.feature_noise:
         streams = [torch.Generator().manual_seed(seed) for seed in seeds]
-        noise = torch.stack([torch.randn(wanted.shape[1], generator=stream) for stream in streams])
-        wanted = wanted + recipe.feature_noise * noise.to(wanted)
-    neighbours = torch.tensor(near, dtype=wanted.dtype, device=wanted.device)
-    made = craft(crafting.subject.features, bases, targets, wanted, recipe, neighbours)
+        noise = torch.stack([torch.randn(target_features.shape[1], generator=stream) for stream in streams])
+        target_features = target_features + recipe.feature_noise * noise.to(target_features)
+    neighbours = torch.tensor(near, dtype=target_features.dtype, device=target_features.device)
+    made = craft(crafting.subject.features, bases, targets, target_features, recipe, neighbours)
     kept = made.images if recipe.quantise == "none" else (255 * made.images).round().to(torch.uint8)
     return {
         "image": kept.cpu(),
@@ -117,9 +122,9 @@ def craft_pairs(cell: list[list[Any]], crafting: Crafting) -> dict[str, Any]:
 
 
 def craft_set(cell: dict[str, Any], crafting: Crafting) -> dict[str, Any]:
-    """A cell: the poisons of one target, made together. cell: target, bases, aim and seed."""
+    """A cell: the poisons of one target, made together. cell: target, bases, label and seed. label: of the bases."""
     attack, subject, count = crafting.attack, crafting.subject, len(cell["bases"])
-    targets, bases, wanted = _images(crafting, [cell["target"]], cell["bases"])
+    targets, bases, target_features = _images(crafting, [cell["target"]], cell["bases"])
     if isinstance(attack, Polytope):
         cut = [features_of_network(each, subject.images, subject.layers) for each in crafting.networks]
         for each in cut if attack.draws > 1 else ():
@@ -127,16 +132,16 @@ def craft_set(cell: dict[str, Any], crafting: Crafting) -> dict[str, Any]:
                 layer.train(isinstance(layer, nn.modules.dropout._DropoutNd))
         starts = attack.watermark * targets + (1 - attack.watermark) * bases
         networks = [each.blocks for each in cut]
-        found = polytope.craft(bases[None], targets[None], networks, attack, starts=starts[None], seed=cell["seed"])
-        images, steps, reason = found.images[0], int(found.steps), "iterations"
+        crafted = polytope.craft(bases[None], targets[None], networks, attack, starts=starts[None], seed=cell["seed"])
+        images, steps, reason = crafted.images[0], int(crafted.steps), "iterations"
         reason = reason if steps == attack.steps else "not finite"
     else:
         assert isinstance(attack, Matching)
         nets = [each.to(reserved_device()).eval().requires_grad_(True) for each in crafting.networks]
-        aims = torch.full((count,), cell["aim"], device=reserved_device())
+        labels = torch.full((count,), cell["label"], device=reserved_device())
         seed = partial(_restart_seed, cell["seed"])
         brewed = gradient_matching.brew(
-            bases, aims, targets, aims[:1], nets, attack, seed, _deviations(subject.network)
+            bases, labels, targets, labels[:1], nets, attack, seed, _deviations(subject.network)
         )
         images, steps, reason = brewed.images, attack.steps * attack.restarts, "iterations"
     shades = quantised(images.detach(), "round")
@@ -146,8 +151,8 @@ def craft_set(cell: dict[str, Any], crafting: Crafting) -> dict[str, Any]:
     return {
         "image": (255 * shades).round().to(torch.uint8).cpu(),
         "features": features.cpu(),
-        "collision": (features - wanted).norm(dim=1).cpu(),
-        "unquantised": (before - wanted).norm(dim=1).cpu(),
+        "collision": (features - target_features).norm(dim=1).cpu(),
+        "unquantised": (before - target_features).norm(dim=1).cpu(),
         "iterations": torch.full((count,), steps),
         "stopped": [reason] * count,
         **_changes(shades, bases),

@@ -2,21 +2,61 @@
 
 Pixels are in [0, 1] here. λ and β belong to the pixels that `pixel_range` names, as in the source of a profile.
 
-Source: Shafahi et al. 2018, "Poison Frogs!", equations 1 to 3, algorithm 1; the released code for the profiles `code`.
+Source: Shafahi et al. 2018, "Poison Frogs!", equations 1 to 3, algorithm 1; the released code for the profiles
+code and code_end_to_end.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from jobs.common.params import StudyParams
 from jobs.poison_frogs.poisons.gradient_matching import MatchingParams
 from jobs.poison_frogs.poisons.polytope import PolytopeParams
 
+Profile = Literal["paper", "code", "code_end_to_end"]
 
-class Recipe(StudyParams):
-    """What the profiles share."""
+PROFILES: dict[Profile, dict[str, bool | float | str]] = {
+    # algorithm 1 as printed; step size and control, of which the paper says nothing, are those of a small replica
+    "paper": {},
+    # the released code for transfer learning: plain distance, pixels to 255, windowed control, truncation
+    "code": {
+        "squared": False,
+        "step": 127_500.0,
+        "pixel_range": 255,
+        "beta0": 0.2,
+        "control": "window",
+        "iterations": 1500,
+        "stop_objective": 2.9,
+        "quantise": "truncate",
+    },
+    # the released code for end-to-end training: steps of Adam, no clipping, no quantisation. The loss that a step is
+    # judged by is measured after the backward step, not before it: the two differ by a pull of λβ = 0.001, and one
+    # pass a step is saved
+    "code_end_to_end": {
+        "squared": False,
+        "forward": "adam",
+        "beta": 0.1,
+        "control": "loss",
+        "decay": 0.2,
+        "iterations": 12_000,
+        "stop_change": 1e-5,
+        "clip": False,
+        "quantise": "none",
+    },
+}
+"""what each profile has instead of the defaults of `FeatureCollision`"""
 
+
+class FeatureCollision(StudyParams):
+    """Poisons that collide with their target in feature space, one by one (Shafahi et al. 2018, algorithm 1)."""
+
+    kind: Literal["feature_collision"] = Field("feature_collision", description="poisons with the target's features")
+    profile: Profile = Field(
+        "paper",
+        description="what the other fields are by default: paper, the values given here; code, as the released code "
+        "for transfer learning; code_end_to_end, as the released code for end-to-end training",
+    )
     squared: bool = Field(True, description="whether L is the squared distance of the features")
     forward: Literal["gradient", "adam"] = Field("gradient", description="rule of the forward step")
     step: float = Field(0.01, gt=0, le=1e9, description="λ at first; the learning rate of adam")
@@ -48,50 +88,17 @@ class Recipe(StudyParams):
         0.0, ge=0, description="deviation of normal noise on the target's features, for several poisons of one base"
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _of_profile(cls, given: Any) -> Any:
+        """What is not given is as the profile has it."""
+        if isinstance(given, dict) and given.get("profile") in PROFILES:
+            return PROFILES[given["profile"]] | given
+        return given
+
     def weight(self, size: int, numbers: int) -> float:
         """β. size: numbers in a feature; numbers: in an image. Source: equation 2."""
         return self.beta0 * (size / numbers) ** 2 if self.beta is None else self.beta
-
-
-class Paper(Recipe):
-    """As the paper prints it. The step size and its control, of which it says nothing, are those of a small replica."""
-
-    kind: Literal["paper"] = Field("paper", description="algorithm 1 of the paper, as printed")
-
-
-class Code(Recipe):
-    """As the code for transfer learning runs: the plain distance, pixels to 255, a windowed control, truncation."""
-
-    kind: Literal["code"] = Field("code", description="as the released code for transfer learning")
-    squared: bool = Field(False, description="whether L is the squared distance of the features")
-    step: float = Field(127_500.0, gt=0, le=1e9, description="λ, the length of the first step")
-    pixel_range: Literal[1, 255] = Field(255, description="white in the pixels that step and beta belong to")
-    beta0: float = Field(0.2, ge=0, le=1e6, description="β = beta0 (numbers in a feature / in an image)²")
-    control: Literal["objective", "window", "loss"] = Field("window", description="when a step is rejected")
-    iterations: int = Field(1500, ge=0, le=1_000_000, description="steps at most")
-    stop_objective: float | None = Field(2.9, gt=0, description="stop when the objective is not above this")
-    quantise: Literal["round", "truncate", "none"] = Field("truncate", description="how 256 shades are reached")
-
-
-class CodeEndToEnd(Recipe):
-    """As the code for end-to-end training runs: steps of Adam, no clipping, no quantisation.
-
-    The loss that a step is judged by is measured after the backward step, not before it: the two differ by a pull of
-    λβ = 0.001, and one pass a step is saved.
-    """
-
-    kind: Literal["code_end_to_end"] = Field("code_end_to_end", description="as the released end-to-end code")
-    squared: bool = Field(False, description="whether L is the squared distance of the features")
-    forward: Literal["gradient", "adam"] = Field("adam", description="rule of the forward step")
-    beta: float | None = Field(
-        0.1, ge=0, le=1e9, description="β, as it is: not scaled with the sizes of features and images"
-    )
-    control: Literal["objective", "window", "loss"] = Field("loss", description="when a step is rejected")
-    decay: float = Field(0.2, gt=0, lt=1, description="what λ is multiplied with when a step is rejected")
-    iterations: int = Field(12_000, ge=0, le=1_000_000, description="steps at most")
-    stop_change: float = Field(1e-5, ge=0, lt=1, description="stop when a step changes the image by less, relatively")
-    clip: bool = Field(False, description="keep pixels in [0, 1] after every step")
-    quantise: Literal["round", "truncate", "none"] = Field("none", description="how 256 shades are reached")
 
 
 class Polytope(PolytopeParams):
@@ -107,7 +114,7 @@ class Matching(MatchingParams):
     kind: Literal["gradient_matching"] = Field("gradient_matching", description="poisons of a matching gradient")
 
 
-AttackParams = Annotated[Paper | Code | CodeEndToEnd | Polytope | Matching, Field(discriminator="kind")]
+AttackParams = Annotated[FeatureCollision | Polytope | Matching, Field(discriminator="kind")]
 
 
 class RetryParams(StudyParams):

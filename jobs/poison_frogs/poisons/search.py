@@ -5,7 +5,7 @@
     sets        the poisons of one target, made together      of one or several networks and one recipe
 
 What comes out of a cell depends on nothing but these, not on which worker computes it, and nothing is crafted twice: a
-search over the number of poisons takes the first so many of each target's, also if the numbers are those of a sweep,
+search over the number of poisons takes the first ones of each target's, also if the numbers are those of a sweep,
 whose trials have their crafts in common. Poisons that are made together depend on their number, so they are made anew
 for each; and so are those of bases that are tried again.
 """
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from jobs.poison_frogs.poisons.crafting import Craft, Crafting, Subject, craft_pairs, craft_set, features_of_part
-from jobs.poison_frogs.poisons.recipes import Recipe, RetryParams
+from jobs.poison_frogs.poisons.recipes import FeatureCollision, RetryParams
 from jobs.poison_frogs.targets.selection import Target
 from service.errors import RunFailedError
 from service.run import Run
@@ -59,7 +59,7 @@ class Crafts:
 
 
 def batches(targets: int, most: int, size: int) -> Iterator[list[Key]]:
-    """`most` poisons or a few more of each of so many targets, in batches: the first of each, the second of each, ….
+    """`most` poisons or a few more of each target, in batches: the first of each, the second of each, ….
 
     With few targets a batch has several ranks, the more the later. What is crafted for few poisons is the beginning of
     what is crafted for many, batch by batch: a poison does not depend on how many others there are.
@@ -79,7 +79,7 @@ def crafts_of(
 
     size: pairs in a batch. retry: whether those that did not come near enough are tried with the target's next base.
     """
-    if not isinstance(crafting.attack, Recipe):
+    if not isinstance(crafting.attack, FeatureCollision):
         return _sets(crafting, targets, counts, run)
     made: dict[Key, Craft] = {}
     todo = list(batches(len(targets), counts[-1], size))
@@ -111,11 +111,9 @@ def _sets(crafting: Crafting, targets: Sequence[Target], counts: Sequence[int], 
     places = [(at, count) for count in counts for at in range(len(targets))]
     cells: list[dict[str, Any]] = [
         {
-            **{
-                "target": targets[at].index,
-                "aim": targets[at].aim,
-                "bases": [targets[at].base(rank) for rank in range(count)],
-            },
+            "target": targets[at].index,
+            "label": targets[at].base_class,
+            "bases": [targets[at].base(rank) for rank in range(count)],
             "seed": run.seed_for("set", targets[at].index, count),
         }
         for at, count in places
@@ -134,9 +132,17 @@ def _crafts(result: Mapping[str, Any] | None, pairs: Sequence[tuple[int, int]]) 
     if result is None:
         return []
     return [
-        Craft(*pair, **{name: _plain(values[row]) for name, values in result.items()}) for row, pair in enumerate(pairs)
+        Craft(
+            target=target,
+            base=base,
+            image=result["image"][row],
+            features=result["features"][row],
+            collision=float(result["collision"][row]),
+            unquantised=float(result["unquantised"][row]),
+            iterations=int(result["iterations"][row]),
+            stopped=result["stopped"][row],
+            change=float(result["change"][row]),
+            largest=float(result["largest"][row]),
+        )
+        for row, (target, base) in enumerate(pairs)
     ]
-
-
-def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, Tensor) and value.dim() == 0 else value

@@ -20,9 +20,9 @@ from jobs.common.data.images.base import ImageSet
 from jobs.common.params import StudyParams
 from jobs.poison_frogs.poisons.export import to_8_bits
 from jobs.poison_frogs.poisons.search import Crafts
-from jobs.poison_frogs.targets.selection import Target, nearest, own_margins
+from jobs.poison_frogs.targets.selection import Target, class_margins, nearest
 from jobs.poison_frogs.targets.setups import Setup, load
-from service.errors import InputError, unknown
+from service.errors import FieldError, InputError, unknown
 
 LEVELS = 9  # grey levels of 255 that a poison may be off: 8/255, and one that is lost where files are truncated
 
@@ -67,12 +67,9 @@ class SetupsParams(StudyParams):
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if (self.track is None) == (self.size is None):
-            raise ValueError("setups: name either a track or a size")
-        try:
-            if self.track is not None:
-                track(self.track)
-        except InputError as error:
-            raise ValueError(f"setups.track: {error}") from error
+            raise ValueError("name either a track or a size")
+        if self.track is not None and self.track not in TRACKS:
+            raise FieldError("track", f"be one of {', '.join(TRACKS)}", self.track)
         return self
 
     @property
@@ -82,11 +79,13 @@ class SetupsParams(StudyParams):
 
     def load(self) -> tuple[Setup, ...]:
         """The setups that are to be run. InputError if there are fewer, or if they are not of the track."""
-        found = load(self.file)
-        chosen = found[self.first :][: self.count]
+        all_setups = load(self.file)
+        chosen = all_setups[self.first :][: self.count]
         if not chosen or (self.count is not None and len(chosen) < self.count):
-            asked = f"{self.count or 'all'} after the first {self.first}"
-            raise InputError(f"setups: {asked} are asked, and {self.file!r} has {len(found)}")
+            if self.first >= len(all_setups):
+                raise FieldError("setups.first", f"be below {len(all_setups)}, the setups of the file", self.first)
+            left = len(all_setups) - self.first
+            raise FieldError("setups.count", f"be at most {left}, the setups after the first {self.first}", self.count)
         counts = {len(each.base_indices) for each in chosen}
         if len(counts) > 1:
             raise InputError(f"setups: they have {min(counts)} to {max(counts)} bases, and all must have as many")
@@ -95,18 +94,28 @@ class SetupsParams(StudyParams):
         return chosen
 
 
+def load_setups(params: SetupsParams | None, train: ImageSet, test: ImageSet) -> tuple[Setup, ...]:
+    """The setups that are to be run, () without params. InputError unless they fit the data."""
+    setups = () if params is None else params.load()
+    for setup in setups:
+        check_setup(setup, train.labels.numpy(), test.labels.numpy())
+    return setups
+
+
 def check_setup(setup: Setup, train_labels: np.ndarray, test_labels: np.ndarray) -> None:
     """InputError unless a setup fits a data set. labels: int64 (n,), of its two splits."""
     if setup.target_index >= len(test_labels) or max(setup.base_indices) >= len(train_labels):
         asked = f"test image {setup.target_index} and training images up to {max(setup.base_indices)}"
         raise InputError(f"the setup asks for {asked}, the data have {len(test_labels)} and {len(train_labels)}")
     if test_labels[setup.target_index] != setup.target_class:
-        found = f"its label is {test_labels[setup.target_index]}"
-        raise InputError(f"target {setup.target_index} is to be of class {setup.target_class}, {found}")
+        label = int(test_labels[setup.target_index])
+        raise FieldError(
+            f"the label of target {setup.target_index}", f"be {setup.target_class}, as the setup says", label
+        )
     for base in setup.base_indices:
         if train_labels[base] != setup.base_class:
-            found = f"its label is {train_labels[base]}"
-            raise InputError(f"base {base} is to be of class {setup.base_class}, {found}: that is no clean label")
+            requirement = f"be {setup.base_class}, as the setup says: a clean label is not changed"
+            raise FieldError(f"the label of base {base}", requirement, int(train_labels[base]))
 
 
 def fine_tuning_set(labels: np.ndarray, bases: Sequence[int], base_class: int, size: int, classes: int) -> np.ndarray:
@@ -123,10 +132,13 @@ def fine_tuning_set(labels: np.ndarray, bases: Sequence[int], base_class: int, s
     for label in range(classes):
         count = size // classes - (len(bases) if label == base_class else 0)
         if count < 0:
-            raise InputError(f"{len(bases)} poisons do not fit into {size // classes} images of a class")
+            raise FieldError(
+                "setups.size", f"be at least {classes * len(bases)}, {classes} classes of all poisons", size
+            )
         rows = np.flatnonzero((labels == label) & free)[:count]
         if len(rows) < count:
-            raise InputError(f"class {label} has {len(rows)} images that are no bases, and {count} are wanted")
+            available = f"at most {len(rows)}, the images of class {label} that are no bases"
+            raise FieldError("images of a class in setups.size", f"be {available}", count)
         parts.append(rows)
     return np.concatenate(parts)
 
@@ -169,24 +181,30 @@ def targets_of(
     features: (n, D) of the training images.
     """
     near = nearest(test_features[[each.target_index for each in setups]], features).tolist()
-    found = []
+    targets = []
     for group, (setup, shares, neighbour) in enumerate(zip(setups, probabilities, near, strict=True)):
-        margins, confidence = own_margins(shares.clamp(min=1e-30).log()[None], setup.target_class)
-        found.append(
+        margins, confidence = class_margins(shares.clamp(min=1e-30).log()[None], setup.target_class)
+        targets.append(
             Target(
-                *(setup.target_index, setup.target_class, setup.base_class, float(confidence), float(margins)),
-                *(neighbour, setup.base_indices, group),
+                index=setup.target_index,
+                true_class=setup.target_class,
+                base_class=setup.base_class,
+                confidence=float(confidence),
+                margin=float(margins),
+                neighbour=neighbour,
+                bases=setup.base_indices,
+                group=group,
             )
         )
-    return found
+    return targets
 
 
-def check_crafts(setups: Sequence[Setup], crafts: Crafts, learnt: ImageSet, most: int) -> None:
-    """InputError unless all poisons keep to the protocol. learnt: the training images, that bases are of."""
+def check_crafts(setups: Sequence[Setup], crafts: Crafts, train: ImageSet, most: int) -> None:
+    """InputError unless all poisons keep to the protocol. train: the training images, that bases are of."""
     for place, setup in enumerate(setups):
         if made := crafts.of(place, len(setup.base_indices)):
             poisons = torch.stack([one.image for one in made]).numpy()
-            bases = to_8_bits(learnt.images(torch.tensor([one.base for one in made]))).numpy()
+            bases = to_8_bits(train.images(torch.tensor([one.base for one in made]))).numpy()
             labels = np.full(len(made), setup.base_class)
             try:
                 check_clean_label(poisons, bases, labels, setup, most)

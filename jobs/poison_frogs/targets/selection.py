@@ -3,6 +3,7 @@
 Both come from the test split, as in the paper: neither a target nor a base is among the images that victims learn from.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,8 +12,9 @@ from pydantic import Field
 from torch import Tensor
 
 from jobs.common.data.batches import permutation
+from jobs.common.data.images.base import ImageSet
 from jobs.common.params import StudyParams
-from service.errors import InputError, unknown
+from service.errors import FieldError, InputError, unknown
 
 
 class PairParams(StudyParams):
@@ -46,8 +48,8 @@ class BaseParams(StudyParams):
 
 
 @dataclass(frozen=True)
-class Scene:
-    """What selection looks at. All of the test split, an image a row."""
+class Candidates:
+    """What targets and bases are selected from: all of the test split, an image a row."""
 
     classes: tuple[str, ...]
     labels: Tensor
@@ -65,10 +67,8 @@ class Target:
     """One image that is to be taken for another class, and the bases of its poisons in their order."""
 
     index: int
-    own: int
-    """its class"""
-    aim: int
-    """the class of the bases"""
+    true_class: int
+    base_class: int
     confidence: float
     """of the clean network in its own class"""
     margin: float
@@ -86,41 +86,59 @@ class Target:
 
 
 def select(
-    scene: Scene, pair: PairParams, targets: TargetParams, bases: BaseParams, most: int, seed: int
+    split: Candidates, pair: PairParams, targets: TargetParams, bases: BaseParams, most: int, seed: int
 ) -> list[Target]:
     """The targets of a pair, each with `most` bases or more. InputError, a sentence, if there are not enough.
 
     seed: of what is random.
     """
-    own, aim = (class_index(scene.classes, name) for name in (pair.target, pair.base))
-    chosen = _targets(scene, own, aim, pair.targets or targets.count, targets, seed)
-    candidates = _bases(scene, aim, bases.preferred)
+    true_class, base_class = (class_index(split.classes, name) for name in (pair.target, pair.base))
+    chosen = _targets(split, true_class, pair.targets or targets.count, targets, seed)
+    candidates = _bases(split, base_class, bases.preferred)
     if len(candidates) < most and bases.rule != "single":
-        raise InputError(
-            f"poisons: {most} for each target, but the test split has {len(candidates)} images of {pair.base!r} that "
-            "are no copies of training images"
-        )
+        available = f"{len(candidates)}, the test images of {pair.base!r} that are no copies of training images"
+        raise FieldError("poisons", f"be at most {available}", most)
     if not len(candidates):
         raise InputError(f"bases: the test split has no image of {pair.base!r}")
-    margins, confidence = own_margins(scene.logits, own)
+    margins, confidence = class_margins(split.logits, true_class)
     order = permutation(len(candidates), seed)
-    found = []
+    selected = []
     for index in chosen.tolist():
         match bases.rule:
             case "nearest" | "single":
-                distances = _distances(scene.features[index : index + 1], scene.features[candidates])[0]
+                distances = _distances(split.features[index : index + 1], split.features[candidates])[0]
                 ordered = candidates[distances.argsort(stable=True)]
             case "same":
                 ordered = candidates[order]
             case "random":
                 ordered = candidates[permutation(len(candidates), seed + index)]
-        first = [each for each in bases.preferred if int(scene.labels[each]) == aim]
+        first = [each for each in bases.preferred if int(split.labels[each]) == base_class]
         ordered_ids = [*first, *(each for each in ordered.tolist() if each not in first)]
         if bases.rule == "single":
             ordered_ids = ordered_ids[:1]
-        sure, margin, neighbour = (float(each[index]) for each in (confidence, margins, scene.neighbours))
-        found.append(Target(index, own, aim, sure, margin, neighbour, tuple(ordered_ids)))
-    return found
+        sure, margin, neighbour = (float(each[index]) for each in (confidence, margins, split.neighbours))
+        selected.append(Target(index, true_class, base_class, sure, margin, neighbour, tuple(ordered_ids)))
+    return selected
+
+
+def labels_of(names: Sequence[str], images: ImageSet) -> tuple[int, ...]:
+    """The labels of classes, ascending, each once. UnknownNameError names the nearest."""
+    return tuple(sorted({class_index(images.classes, name) for name in names}))
+
+
+def images_of(images: ImageSet, labels: Sequence[int]) -> Tensor:
+    """Which images are of these classes: int64 (n,). InputError if there are none."""
+    rows = torch.isin(images.labels, torch.tensor(labels)).nonzero().flatten()
+    if not len(rows):
+        raise InputError(f"{images.name} has no image of {', '.join(images.classes[label] for label in labels)}")
+    return rows
+
+
+def logits_of(head: Callable[[Tensor], Tensor], features: Tensor, task: Sequence[int], classes: int) -> Tensor:
+    """The logits (n, classes) of a head that tells the classes of a task apart; -inf for the others."""
+    logits = torch.full((len(features), classes), -torch.inf)
+    logits[:, list(task)] = head(features)
+    return logits
 
 
 def class_index(classes: tuple[str, ...], name: str) -> int:
@@ -130,32 +148,40 @@ def class_index(classes: tuple[str, ...], name: str) -> int:
     return classes.index(name)
 
 
-def _targets(scene: Scene, own: int, aim: int, count: int | None, params: TargetParams, seed: int) -> Tensor:
+def _targets(split: Candidates, true_class: int, count: int | None, params: TargetParams, seed: int) -> Tensor:
     """int64 (targets,)."""
-    name = scene.classes[own]
+    name = split.classes[true_class]
     if params.indices:
         for index in params.indices:
-            if index < 0 or index >= len(scene.labels):
-                raise InputError(f"targets.indices: {index} is not allowed, 0 to {len(scene.labels) - 1} are")
+            if index < 0 or index >= len(split.labels):
+                raise FieldError(
+                    "targets.indices", f"be 0 to {len(split.labels) - 1}, the images of the test split", index
+                )
         if len(set(params.indices)) < len(params.indices):
-            raise InputError("targets.indices: an image is named twice")
-        mine = torch.tensor([index for index in params.indices if int(scene.labels[index]) == own], dtype=torch.int64)
+            raise FieldError("targets.indices", "name each image once", params.indices)
+        mine = torch.tensor(
+            [index for index in params.indices if int(split.labels[index]) == true_class], dtype=torch.int64
+        )
         if not len(mine):
             raise InputError(f"targets.indices: none of them is of the class {name!r}")
     else:
-        mine = (scene.labels == own).nonzero().flatten()
+        mine = (split.labels == true_class).nonzero().flatten()
     if not len(mine):
         raise InputError(f"targets: the test split has no image of {name!r}")
     # at a distance of exactly 0 it is a copy of a training image, and nothing could be learnt from its fate
-    fit = (scene.neighbours[mine] != 0) & scene.features[mine].any(1)
-    margins, confidence = own_margins(scene.logits, own)
+    fit = (split.neighbours[mine] != 0) & split.features[mine].any(1)
+    margins, confidence = class_margins(split.logits, true_class)
     if params.only_correct:
         fit &= margins[mine] > 0
     fitting = mine[fit]
     if not len(fitting) or (count is not None and count > len(fitting)):
-        raise InputError(
-            f"targets: {count or 'all'} of {name!r} asked, but of {len(mine)} only {len(fitting)} fit: the others are "
-            f"copies of training images, have dead features{' or are misclassified' * params.only_correct}"
+        others = "copies of training images, have dead features"
+        if params.only_correct:
+            others += " or are misclassified"
+        raise FieldError(
+            "targets.count",
+            f"be 1 to {len(fitting)}, the images of {name!r} that fit: of {len(mine)} the others are {others}",
+            count or len(mine),
         )
     if params.indices:
         return fitting
@@ -164,14 +190,14 @@ def _targets(scene: Scene, own: int, aim: int, count: int | None, params: Target
     return fitting[permutation(len(fitting), seed)][:count]
 
 
-def _bases(scene: Scene, aim: int, preferred: tuple[int, ...]) -> Tensor:
+def _bases(split: Candidates, base_class: int, preferred: tuple[int, ...]) -> Tensor:
     """The images that may be bases, int64 (k,)."""
     for index in preferred:
-        if not 0 <= index < len(scene.labels):
-            raise InputError(f"bases.preferred: {index} is not allowed, 0 to {len(scene.labels) - 1} are")
+        if not 0 <= index < len(split.labels):
+            raise FieldError("bases.preferred", f"be 0 to {len(split.labels) - 1}, the images of the test split", index)
     if len(set(preferred)) < len(preferred):
-        raise InputError("bases.preferred: an image is named twice")
-    fit = (scene.labels == aim) & (scene.neighbours != 0)
+        raise FieldError("bases.preferred", "name each image once", preferred)
+    fit = (split.labels == base_class) & (split.neighbours != 0)
     return fit.nonzero().flatten()
 
 
@@ -185,8 +211,8 @@ def _distances(features: Tensor, others: Tensor) -> Tensor:
     return torch.cdist(features, others, compute_mode="donot_use_mm_for_euclid_dist")
 
 
-def own_margins(logits: Tensor, own: int) -> tuple[Tensor, Tensor]:
+def class_margins(logits: Tensor, label: int) -> tuple[Tensor, Tensor]:
     """Of every image: logit of the class minus the largest other, and the probability of the class."""
     others = logits.clone()
-    others[:, own] = -torch.inf
-    return logits[:, own] - others.amax(1), logits.softmax(1)[:, own]
+    others[:, label] = -torch.inf
+    return logits[:, label] - others.amax(1), logits.softmax(1)[:, label]

@@ -14,7 +14,6 @@ import os
 import resource
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn, Self
 
@@ -72,11 +71,6 @@ def read_setups(content: bytes, where: str = "the setups file") -> tuple[Setup, 
     return setups
 
 
-def write_setups(setups: Sequence[Setup]) -> bytes:
-    """Setups as JSON."""
-    return _SETUPS.dump_json(tuple(setups), indent=1)
-
-
 def convert(pickled: bytes, where: str = "the setups file") -> tuple[Setup, ...]:
     """Setups from a pickle of the benchmark. InputError if it is damaged, or asks for anything but plain values."""
     _check_size(pickled, where)
@@ -86,13 +80,13 @@ def convert(pickled: bytes, where: str = "the setups file") -> tuple[Setup, ...]
         done = subprocess.run(command, input=pickled, capture_output=True, env=environment, timeout=6 * SECONDS)
     except subprocess.TimeoutExpired as error:
         raise InputError(f"{where} takes more than {6 * SECONDS} seconds to be read") from error
-    said = done.stderr.decode(errors="replace").strip()
+    message = done.stderr.decode(errors="replace").strip()
     if done.returncode == REFUSED:
-        raise InputError(f"{where} is not a pickle of setups: {said[-300:]}")
+        raise InputError(f"{where} is not a pickle of setups: {message[-300:]}")
     if done.returncode < 0:  # killed: out of time, or of memory in a way that cannot be caught
         raise InputError(f"{where} takes more than {SECONDS} seconds or {MEMORY >> 20} MB to be read")
     if done.returncode:
-        raise RuntimeError(f"the reader of pickles does not run: {said}")
+        raise RuntimeError(f"the reader of pickles does not run: {message}")
     return read_setups(done.stdout, where)
 
 

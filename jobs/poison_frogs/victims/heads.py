@@ -59,54 +59,54 @@ def fit_head(
     """
     stream = torch.Generator().manual_seed(seed)
     if params.start == "warm" and clean is not None:
-        weight, bias, remembered = clean.weight.clone(), clean.bias.clone(), clean.moments
+        weight, bias, moments = clean.weight.clone(), clean.bias.clone(), clean.moments
     else:
-        weight, bias, remembered = features.new_empty(classes, features.shape[1]), features.new_zeros(classes), {}
+        weight, bias, moments = features.new_empty(classes, features.shape[1]), features.new_zeros(classes), {}
         nn.init.trunc_normal_(weight, std=INITIAL, a=-2 * INITIAL, b=2 * INITIAL, generator=stream)
     # the bias is the weight of a feature that is 1
     rows, start = torch.cat([features, features.new_ones(len(features), 1)], 1), torch.cat([weight, bias[:, None]], 1)
-    wanted = functional.one_hot(labels, classes).to(features.dtype)
+    one_hot = functional.one_hot(labels, classes).to(features.dtype)
     if params.solver == "lbfgs":
-        found, remembered = _converged(rows, wanted, start, params.l2), {}
+        trained, moments = _converged(rows, one_hot, start, params.l2), {}
     else:
-        found, remembered = _adam(rows, wanted, start, params, remembered, stream)
-    if not bool(torch.isfinite(found).all()):
+        trained, moments = _adam(rows, one_hot, start, params, moments, stream)
+    if not bool(torch.isfinite(trained).all()):
         raise RunFailedError(
             "the weights of a victim's head are not finite", hint="a lower learning_rate keeps them so"
         )
-    return Head(found[:, :-1].contiguous(), found[:, -1].clone(), remembered)
+    return Head(trained[:, :-1].contiguous(), trained[:, -1].clone(), moments)
 
 
-def _slope(rows: Tensor, wanted: Tensor, weight: Tensor, l2: float) -> tuple[Tensor, Tensor]:
+def _slope(rows: Tensor, one_hot: Tensor, weight: Tensor, l2: float) -> tuple[Tensor, Tensor]:
     """Logarithms of the classes' shares (n, classes), and the slope of the penalised mean cross entropy by the weight.
 
-    Without autograd, which takes three times as long for so little. wanted: (n, classes), 1 for the label.
+    Without autograd, which takes three times as long for so small a step. one_hot: (n, classes), 1 for the label.
     """
     shares = (rows @ weight.T).log_softmax(1)
-    slope = (shares.exp() - wanted).T @ rows / len(rows)
+    slope = (shares.exp() - one_hot).T @ rows / len(rows)
     if l2:
         slope[:, :-1] += l2 * weight[:, :-1]
     return shares, slope
 
 
-def _converged(rows: Tensor, wanted: Tensor, start: Tensor, l2: float) -> Tensor:
+def _converged(rows: Tensor, one_hot: Tensor, start: Tensor, l2: float) -> Tensor:
     """Where the penalised mean cross entropy is least, in float64 on the way.
 
     By L-BFGS with a line search for the strong Wolfe conditions (Moré & Thuente 1994), as scipy has it.
     """
-    rows, wanted = rows.double(), wanted.double()
+    rows, one_hot = rows.double(), one_hot.double()
 
     def value_and_slope(flat: np.ndarray) -> tuple[float, np.ndarray]:
         weight = torch.from_numpy(flat).view(start.shape)
-        shares, slope = _slope(rows, wanted, weight, l2)
-        loss = l2 / 2 * weight[:, :-1].square().sum() - (shares * wanted).sum() / len(rows)
+        shares, slope = _slope(rows, one_hot, weight, l2)
+        loss = l2 / 2 * weight[:, :-1].square().sum() - (shares * one_hot).sum() / len(rows)
         return float(loss), slope.flatten().numpy()
 
     options = {"maxiter": EVALUATIONS, "maxfun": EVALUATIONS, "maxcor": 20, "gtol": 1e-6, "ftol": 1e-12}
     begin = start.double().flatten().numpy()
     with _blas().limit(limits=torch.get_num_threads(), user_api="blas"):  # scipy's own threads only wait for each other
-        found = minimize(value_and_slope, begin, jac=True, method="L-BFGS-B", options=options).x
-    return torch.from_numpy(found).view(start.shape).to(start.dtype)
+        trained = minimize(value_and_slope, begin, jac=True, method="L-BFGS-B", options=options).x
+    return torch.from_numpy(trained).view(start.shape).to(start.dtype)
 
 
 @cache
@@ -116,21 +116,21 @@ def _blas() -> ThreadpoolController:
 
 def _adam(
     rows: Tensor,
-    wanted: Tensor,
+    one_hot: Tensor,
     weight: Tensor,
     params: HeadParams,
-    remembered: dict[str, Tensor],
+    moments: dict[str, Tensor],
     stream: torch.Generator,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """So many steps of Adam (Kingma & Ba 2015, algorithm 1), and its moments. An epoch's last batch may be short."""
+    """Steps of Adam (Kingma & Ba 2015, algorithm 1), and its moments. An epoch's last batch may be short."""
     weight = weight.clone()
-    first, second = (remembered[name].clone() if remembered else torch.zeros_like(weight) for name in MOMENTS)
-    begin = int(remembered["step"]) if remembered else 0
+    first, second = (moments[name].clone() if moments else torch.zeros_like(weight) for name in MOMENTS)
+    begin = int(moments["step"]) if moments else 0
     batches: Iterator[tuple[Tensor, Tensor]] = iter(())
     for step in range(begin + 1, begin + params.steps + 1):
         if (batch := next(batches, None)) is None:
             order = torch.randperm(len(rows), generator=stream)
-            batches = zip(*(torch.split(each[order], params.batch) for each in (rows, wanted)), strict=True)
+            batches = zip(*(torch.split(each[order], params.batch) for each in (rows, one_hot)), strict=True)
             batch = next(batches)
         _, slope = _slope(*batch, weight, params.l2)
         first.lerp_(slope, 0.1)

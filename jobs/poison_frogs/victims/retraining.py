@@ -5,18 +5,19 @@ A cell depends on the content of the poisons, the victim's recipe, a defence and
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from jobs.common.data.images.base import ImageSet
-from jobs.poison_frogs.defences.detectors import quality
-from jobs.poison_frogs.defences.filters import DefenceParams
+from jobs.poison_frogs.defences.defence_params import DefenceParams
+from jobs.poison_frogs.defences.quality import quality
 from jobs.poison_frogs.features import BATCH, Features
 from jobs.poison_frogs.poisons.crafting import Subject
 from jobs.poison_frogs.targets.benchmark import fine_tuning_set
+from jobs.poison_frogs.targets.setups import Setup
 from jobs.poison_frogs.victims.angles import class_vector, rotation
 from jobs.poison_frogs.victims.heads import Head, HeadParams, fit_head
 from jobs.poison_frogs.victims.networks import FineTuneParams, PoisonedSet, ScratchParams, VictimParams, fit_network
@@ -44,10 +45,10 @@ class Retraining:
     victims: Mapping[str, VictimParams]
     defences: Mapping[str, DefenceParams]
     poisons: Tensor
-    """(p, channels, height, width) in [0, 1] or uint8; of no rows if no victim looks at images"""
+    """(p, channels, height, width) in [0, 1] or uint8; of no rows if no victim learns from images"""
     poison_features: Tensor
     """(p, D)"""
-    clean: Mapping[str, Head]
+    clean_heads: Mapping[str, Head]
     """heads without poison, by `head_name`: what rotations are measured from, and warm starts go on from"""
     size: int = 0
     """where poisons take the place of their bases: images that a victim learns from, with them; `rows` are all then"""
@@ -57,14 +58,14 @@ class Retraining:
         """The images that bases are among, and their features."""
         return (self.subject.images, self.features) if self.size else (self.test, self.test_features)
 
-    def learnt(self, cell: Mapping[str, Any]) -> Tensor:
-        """Which of `rows` the victim of a cell learns from, int64 (k,)."""
+    def clean_rows(self, cell: Mapping[str, Any]) -> Tensor:
+        """Which of `rows` the victim of a cell learns from beside poisons, int64 (k,)."""
         if not self.size:
             return torch.arange(len(self.rows))
         labels, classes = self.subject.images.labels.numpy(), len(self.subject.images.classes)
         others = torch.from_numpy(fine_tuning_set(labels, cell["bases"], cell["base_class"], self.size, classes))
-        there = not cell["poisons"] and not cell["flips"]
-        return torch.cat([others, torch.tensor(cell["bases"])]) if there else others
+        control = not cell["poisons"] and not cell["flips"]
+        return torch.cat([others, torch.tensor(cell["bases"])]) if control else others
 
 
 def head_name(victim: str, repeat: int, group: int) -> str:
@@ -75,16 +76,17 @@ def head_name(victim: str, repeat: int, group: int) -> str:
 def retrain(cell: dict[str, Any], shared: Retraining) -> dict[str, Any]:
     """A cell: one victim, and what it makes of its targets.
 
-    cell: victim, defence ("" for none), repeat, group and seed; targets, test images; aim, the label of the poisons;
-    poisons, their rows; flips, how often the first target itself is in the training set under that label; and where
-    poisons take the place of their bases, these and their class.
+    cell: victim, defence ("" for none), repeat, group and seed; targets, test images; label, that of the poisons, none
+    without; poisons, their rows; flips, how often the first target itself is in the training set under that label; and
+    where poisons take the place of their bases, these and their class.
     Returns probabilities (targets, classes); fitted, the share of poisons taken for their label; right, bool (m,), the
-    test images that it classifies correctly; rotation, in degrees, of the class of the bases; what the defence dropped;
+    test images that it classifies correctly; rotation, in degrees, of the class of the bases; detected, how well the
+    defence told poisons from clean images, none without a defence;
     and for each epoch of a network the probability of that class and the rotation.
     """
     params = shared.victims[cell["victim"]]
-    learns = shared.learnt(cell)
-    labels = shared.subject.images.labels[shared.rows[learns]]
+    clean_rows = shared.clean_rows(cell)
+    labels = shared.subject.images.labels[shared.rows[clean_rows]]
     poisons = torch.cat(
         [
             shared.poison_features[cell["poisons"]],
@@ -92,16 +94,17 @@ def retrain(cell: dict[str, Any], shared: Retraining) -> dict[str, Any]:
         ]
     )
     keep = torch.ones(len(labels) + len(poisons), dtype=torch.bool)
-    dropped = {"recall": math.nan, "precision": math.nan, "clean_removed": math.nan}
+    detected: dict[str, float] | None = None
     if cell["defence"]:
-        everything = torch.cat([labels, torch.full((len(poisons),), cell["aim"] or 0)])
-        keep = shared.defences[cell["defence"]].keep(torch.cat([shared.features[learns], poisons]), everything)
-        found = quality(keep, torch.arange(len(keep)) >= len(labels))
-        dropped = {name: getattr(found, name) for name in dropped}
-    kept, learnt = learns[keep[: len(labels)]], keep[len(labels) :]
+        all_labels = torch.cat([labels, torch.full((len(poisons),), cell["label"] or 0)])
+        keep = shared.defences[cell["defence"]].keep(torch.cat([shared.features[clean_rows], poisons]), all_labels)
+        detected = asdict(quality(keep, torch.arange(len(keep)) >= len(labels)))
+    kept, kept_poisons = clean_rows[keep[: len(labels)]], keep[len(labels) :]
     if isinstance(params, HeadParams):
-        return dropped | _head(cell, params, shared, kept, poisons[learnt])
-    return dropped | _network(cell, params, shared, kept, learnt)
+        result = _head(cell, params, shared, kept, poisons[kept_poisons])
+    else:
+        result = _network(cell, params, shared, kept, kept_poisons)
+    return {**result, "detected": detected}
 
 
 def _head(
@@ -109,22 +112,25 @@ def _head(
 ) -> dict[str, Any]:
     task = torch.tensor(shared.task)
     labels = torch.searchsorted(task, shared.subject.images.labels[shared.rows[kept]])
-    aim = 0 if cell["aim"] is None else shared.task.index(cell["aim"])
+    base_class = 0 if cell["label"] is None else shared.task.index(cell["label"])
     features = torch.cat([shared.features[kept], poisons])
-    labels = torch.cat([labels, torch.full((len(poisons),), aim)])
-    clean = shared.clean.get(head_name(cell["victim"], cell["repeat"], cell["group"]))
+    labels = torch.cat([labels, torch.full((len(poisons),), base_class)])
+    clean = shared.clean_heads.get(head_name(cell["victim"], cell["repeat"], cell["group"]))
     head = fit_head(features, labels, len(task), params, cell["seed"], clean)
     targets = shared.test_features[cell["targets"]]
     probabilities = torch.zeros(len(targets), len(shared.test.classes))
     probabilities[:, task] = head(targets).softmax(1)
     result = {
         "probabilities": probabilities,
-        "fitted": float((head(poisons).argmax(1) == aim).double().mean()) if len(poisons) else 1.0,
+        "fitted": float((head(poisons).argmax(1) == base_class).double().mean()) if len(poisons) else 1.0,
         "right": task[head(shared.test_features[shared.test_rows]).argmax(1)] == shared.test.labels[shared.test_rows],
-        "rotation": rotation(class_vector(clean.weight, aim), class_vector(head.weight, aim)) if clean else math.nan,
+        "rotation": math.nan,
         "epochs": [],
     }
-    if clean is None:  # the control: others go on from it
+    if clean is not None:
+        before, after = (class_vector(each.weight, base_class) for each in (clean, head))
+        result["rotation"] = rotation(before, after)
+    else:  # the control: others go on from it
         result["head"] = {"weight": head.weight, "bias": head.bias, "moments": head.moments}
     return result
 
@@ -134,28 +140,28 @@ def _network(
     params: FineTuneParams | ScratchParams,
     shared: Retraining,
     kept: Tensor,
-    learnt: Tensor,
+    kept_poisons: Tensor,
 ) -> dict[str, Any]:
-    images, test, aim = shared.subject.images, shared.test, int(cell["aim"] or 0)
+    images, test, base_class = shared.subject.images, shared.test, int(cell["label"] or 0)
     targets = test.images(torch.tensor(cell["targets"]))
     chosen = shared.poisons[cell["poisons"]]
     chosen = chosen.float() / 255 if chosen.dtype == torch.uint8 else chosen
-    poisons = torch.cat([chosen, targets[:1].expand(cell["flips"], -1, -1, -1)])[learnt]
-    data = PoisonedSet(images, shared.rows[kept], poisons, torch.full((len(poisons),), aim))
+    poisons = torch.cat([chosen, targets[:1].expand(cell["flips"], -1, -1, -1)])[kept_poisons]
+    data = PoisonedSet(images, shared.rows[kept], poisons, torch.full((len(poisons),), base_class))
     start = shared.subject.network.to(reserved_device())
     if isinstance(params, ScratchParams):
         assert params.classifier is not None
         start = params.classifier.build(images, cell["seed"]).to(reserved_device())
     like = targets[:1].to(reserved_device())
-    before = class_vector(Features(start, like).last.weight.detach(), aim).clone()
+    before = class_vector(Features(start, like).last.weight.detach(), base_class).clone()
     epochs: list[list[float]] = []
 
     def watch(network: nn.Module) -> None:
-        turned = rotation(before, class_vector(Features(network, like).last.weight.detach(), aim))
-        epochs.append([float(_probabilities(network, targets[:1])[0, aim]), turned])
+        turned = rotation(before, class_vector(Features(network, like).last.weight.detach(), base_class))
+        epochs.append([float(_probabilities(network, targets[:1])[0, base_class]), turned])
 
     network = fit_network(start, data, params, cell["seed"], watch)
-    fitted = _probabilities(network, poisons).argmax(1) == aim
+    fitted = _probabilities(network, poisons).argmax(1) == base_class
     right = [
         _probabilities(network, test.images(rows)).argmax(1) == test.labels[rows]
         for rows in torch.split(shared.test_rows, BATCH)
@@ -165,8 +171,8 @@ def _network(
         "fitted": float(fitted.double().mean()) if len(poisons) else 1.0,
         "right": torch.cat(right),
         # without poison there is no class to look at; of a network that began elsewhere the angle says nothing
-        "rotation": math.nan if cell["aim"] is None or isinstance(params, ScratchParams) else epochs[-1][1],
-        "epochs": [] if cell["aim"] is None else epochs,
+        "rotation": math.nan if cell["label"] is None or isinstance(params, ScratchParams) else epochs[-1][1],
+        "epochs": [] if cell["label"] is None else epochs,
     }
 
 
@@ -181,12 +187,28 @@ Unpoisoned = Mapping[tuple[str, str, int, int], dict[str, Any]]  # by victim, de
 
 @dataclass(frozen=True)
 class Group:
-    """Targets of victims that learn from the same clean images."""
+    """Targets of victims that learn from the same clean images, so that they have one control."""
 
     targets: list[int]
     """test images"""
     replaced: dict[str, Any]
     """bases that poisons take the place of, and base_class, theirs; {} if they are added"""
+
+
+def groups_of(setups: Sequence[Setup]) -> list[Group]:
+    """In a benchmark each target has a training set, and so a control, of its own."""
+    return [
+        Group([each.target_index], {"bases": list(each.base_indices), "base_class": each.base_class}) for each in setups
+    ]
+
+
+def clean_heads(shared: Retraining, unpoisoned: Unpoisoned) -> dict[str, Head]:
+    """The heads of the controls that had no defence, by `head_name`."""
+    return {
+        head_name(name, repeat, group): Head(**result["head"])
+        for (name, defence, repeat, group), result in unpoisoned.items()
+        if isinstance(shared.victims[name], HeadParams) and not defence
+    }
 
 
 def controls(shared: Retraining, groups: Sequence[Group], repeats: int, run: Run) -> Unpoisoned:
@@ -200,9 +222,16 @@ def controls(shared: Retraining, groups: Sequence[Group], repeats: int, run: Run
     ]
     cells = [
         {
-            **{"victim": name, "defence": defence, "repeat": repeat, "group": group},
-            **{"targets": groups[group].targets, "aim": None, "poisons": [], "flips": 0, **groups[group].replaced},
+            "victim": name,
+            "defence": defence,
+            "repeat": repeat,
+            "group": group,
+            "targets": groups[group].targets,
+            "label": None,
+            "poisons": [],
+            "flips": 0,
             "seed": run.seed_for("victim", name, repeat),
+            **groups[group].replaced,
         }
         for name, defence, repeat, group in keys
     ]

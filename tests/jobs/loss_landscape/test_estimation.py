@@ -62,4 +62,5 @@ def test_a_network_of_the_store_is_not_opened():
 def test_check_gives_the_cost_of_each_trial(capsys):
     spec, changes = "configs/loss_landscape/small.yaml", ["params.grid.x.steps=7", "params.images=20"]
     assert main(["check", spec, *changes, "--json"]) == 0
-    assert "shortcuts_38" in json.loads(capsys.readouterr().out)["estimates"]
+    costs = json.loads(capsys.readouterr().out)["estimates"]
+    assert ["shortcuts_38"] in [each["trials"] for each in costs] and costs[0]["pieces"] == 7 * 15

@@ -32,9 +32,9 @@ def test_fine_tuning_set_of_a_track() -> None:
 
 def test_too_few_images() -> None:
     labels = np.array([0] * 10 + [1] * 10)
-    with pytest.raises(InputError, match="class 0 has 10 images that are no bases, and 11 are wanted"):
+    with pytest.raises(InputError, match="must be at most 10, the images of class 0 that are no bases; it is 11"):
         fine_tuning_set(labels, range(10, 16), 1, 22, 2)
-    with pytest.raises(InputError, match="6 poisons do not fit into 5 images of a class"):
+    with pytest.raises(InputError, match="setups.size must be at least 12, .*; it is 10"):
         fine_tuning_set(labels, range(10, 16), 1, 10, 2)
     assert len(fine_tuning_set(labels, range(10, 16), 1, 20, 2)) == 14, "as many as there are"
     with pytest.raises(UnknownNameError, match="did you mean 'cifar10_transfer'"):
@@ -54,9 +54,9 @@ def test_setups_against_data() -> None:
         check_setup(SETUP, train, test[:17])
     with pytest.raises(InputError, match="the data have 18 and 9"):
         check_setup(SETUP, train[:9], test)
-    with pytest.raises(InputError, match="target 17 is to be of class 3, its label is 2"):
+    with pytest.raises(InputError, match="the label of target 17 must be 3, as the setup says; it is 2"):
         check_setup(SETUP, train, test - 1)
-    with pytest.raises(InputError, match="base 4 is to be of class 1, its label is 0: that is no clean label"):
+    with pytest.raises(InputError, match="the label of base 4 must be 1, .*; it is 0"):
         check_setup(SETUP, np.where(np.arange(10) == 4, 0, train), test)
 
 

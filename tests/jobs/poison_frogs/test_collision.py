@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from jobs.common.models.classifiers.small import digits_16_net
 from jobs.poison_frogs.features import Features
 from jobs.poison_frogs.poisons.collision import backward_step, craft, quantised
-from jobs.poison_frogs.poisons.recipes import Code, CodeEndToEnd, Paper, Recipe
+from jobs.poison_frogs.poisons.recipes import FeatureCollision
 
 DRAW = torch.Generator().manual_seed(3)
 MAP = torch.randn(6, 16, generator=DRAW, dtype=torch.float64) / 4
 BASES, TARGETS = torch.rand(2, 7, 1, 4, 4, generator=DRAW, dtype=torch.float64)
+CODE: dict[str, Any] = {"profile": "code", "iterations": 130, "quantise": "none"}
 FREE: dict[str, Any] = {"clip": False, "quantise": "none", "stop_change": 0.0}
 
 
@@ -22,8 +23,8 @@ def linear(images: Tensor) -> Tensor:
     return images.flatten(1) @ MAP.T
 
 
-def free(kind: type[Recipe] = Recipe, **options: Any) -> Recipe:
-    return kind(**{**FREE, **options})
+def free(**options: Any) -> FeatureCollision:
+    return FeatureCollision(**(FREE | options))
 
 
 def test_a_step_on_a_linear_feature_map_is_the_closed_form():
@@ -53,9 +54,18 @@ def test_the_backward_step_minimises_its_proximal_problem():
 
 
 def test_beta_follows_the_dimensions_and_pixels_their_range():
-    assert Paper().weight(2048, 299 * 299 * 3) == pytest.approx(1.458e-5, rel=1e-3)  # section 3.1 of the sheet
-    assert Code(beta0=0.25).weight(2048, 299 * 299 * 3) * Code().step == pytest.approx(1.86, rel=1e-2)
-    assert CodeEndToEnd().weight(192, 3072) == 0.1
+    numbers = 299 * 299 * 3
+    assert FeatureCollision().weight(2048, numbers) == pytest.approx(1.458e-5, rel=1e-3)  # section 3.1 of the sheet
+    code = FeatureCollision(profile="code", beta0=0.25)
+    assert code.weight(2048, numbers) * code.step == pytest.approx(1.86, rel=1e-2)
+    assert FeatureCollision(profile="code_end_to_end").weight(192, 3072) == 0.1
+
+
+def test_a_profile_has_what_is_not_given_and_stays_what_it_is_in_a_resolved_spec():
+    code = FeatureCollision(profile="code", iterations=7)
+    assert (code.squared, code.pixel_range, code.quantise, code.iterations) == (False, 255, "truncate", 7)
+    assert FeatureCollision.model_validate_json(code.model_dump_json()) == code
+    assert FeatureCollision(profile="paper") == FeatureCollision() and not FeatureCollision(squared=False).squared
     # the same attack in both ranges: λ shrinks by 255², β grows by it
     options: dict[str, Any] = {"iterations": 25, "control": "objective"}
     one = craft(linear, BASES, TARGETS, linear(TARGETS), free(step=0.1, beta=0.3, **options))
@@ -63,7 +73,7 @@ def test_beta_follows_the_dimensions_and_pixels_their_range():
     torch.testing.assert_close(craft(linear, BASES, TARGETS, linear(TARGETS), wide).images, one.images)
 
 
-def reference(base: Tensor, target: Tensor, recipe: Recipe) -> tuple[Tensor, int, str]:
+def reference(base: Tensor, target: Tensor, recipe: FeatureCollision) -> tuple[Tensor, int, str]:
     """One pair, in plain words, as the released code goes about it."""
     beta, wanted = recipe.weight(6, 16), linear(target)
 
@@ -107,10 +117,12 @@ def reference(base: Tensor, target: Tensor, recipe: Recipe) -> tuple[Tensor, int
 @pytest.mark.parametrize(
     "recipe",
     [
-        Code(step=60_000.0, beta0=4e-5, iterations=130, stop_objective=0.5, quantise="none"),
-        Code(step=6_000.0, beta=1e-4, iterations=130, stop_objective=0.05, quantise="none"),
-        CodeEndToEnd(iterations=400),
-        CodeEndToEnd(iterations=400, step=0.3, clip=True),
+        FeatureCollision(
+            profile="code", step=60_000.0, beta0=4e-5, iterations=130, stop_objective=0.5, quantise="none"
+        ),
+        FeatureCollision(profile="code", step=6_000.0, beta=1e-4, iterations=130, stop_objective=0.05, quantise="none"),
+        FeatureCollision(profile="code_end_to_end", iterations=400),
+        FeatureCollision(profile="code_end_to_end", iterations=400, step=0.3, clip=True),
     ],
 )
 def test_the_profiles_of_the_code_go_as_a_plain_loop_goes(recipe):
@@ -124,9 +136,9 @@ def test_the_profiles_of_the_code_go_as_a_plain_loop_goes(recipe):
 @pytest.mark.parametrize(
     "recipe",
     [
-        Paper(iterations=40, step=0.05, stop_ratio=0.45, watermark=0.2),
-        Code(iterations=60, step=2e4, beta0=1e-3, stop_objective=0.08),
-        CodeEndToEnd(iterations=40, stop_change=5e-3),
+        FeatureCollision(iterations=40, step=0.05, stop_ratio=0.45, watermark=0.2),
+        FeatureCollision(profile="code", iterations=60, step=2e4, beta0=1e-3, stop_objective=0.08),
+        FeatureCollision(profile="code_end_to_end", iterations=40, stop_change=5e-3),
     ],
     ids=lambda recipe: recipe.kind,
 )
@@ -181,14 +193,16 @@ def test_each_pair_stops_for_its_own_reason():
 def test_the_watermark_comes_first_and_epsilon_is_around_the_base():
     none = craft(linear, BASES, TARGETS, linear(TARGETS), free(iterations=0, watermark=0.3))
     torch.testing.assert_close(none.images, 0.3 * TARGETS + 0.7 * BASES)
-    bound = craft(linear, BASES, TARGETS, linear(TARGETS), Paper(iterations=20, step=0.2, epsilon=0.05, watermark=0.3))
+    bound = craft(
+        linear, BASES, TARGETS, linear(TARGETS), FeatureCollision(iterations=20, step=0.2, epsilon=0.05, watermark=0.3)
+    )
     assert float((bound.images - BASES).abs().max()) <= 0.05 + 0.5 / 255 + 1e-9
     assert bool((bound.images >= 0).all() and (bound.images <= 1).all())
 
 
 def test_the_collision_is_measured_on_what_is_trained_on():
     for how in ("round", "truncate"):
-        recipe = Paper(iterations=30, step=0.2, beta=0.0, quantise=how)
+        recipe = FeatureCollision(iterations=30, step=0.2, beta=0.0, quantise=how)
         found = craft(linear, BASES, TARGETS, linear(TARGETS), recipe)
         assert torch.equal(found.images * 255, (found.images * 255).round())
         torch.testing.assert_close(found.features, linear(found.images))
@@ -203,6 +217,6 @@ def test_a_network_in_a_batch_is_left_as_it_was():
     network = digits_16_net(classes=10, channels=1, side=8, size=24)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     images = torch.rand(2, 1, 8, 8)
-    craft(Features(network, images[:1]), images, images.flip(0), torch.zeros(2, 24), Paper(iterations=3))
+    craft(Features(network, images[:1]), images, images.flip(0), torch.zeros(2, 24), FeatureCollision(iterations=3))
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
     assert isinstance(network, nn.Module) and all(weight.grad is None for weight in network.parameters())

@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from jobs.common.models.classifiers import classifier
-from jobs.poison_frogs import figures
-from jobs.poison_frogs.job import Params, estimate, run, summarize
+from jobs.poison_frogs import illustrations
+from jobs.poison_frogs.job import estimate, run, summarize
+from jobs.poison_frogs.params import Params
 from jobs.poison_frogs.poisons import export
 from service import models
 from service.errors import InputError, SpecError
@@ -24,6 +25,8 @@ from service.store import Folder, open_store
 from tests.jobs.shared import draft
 
 SMALL = {"name": "digits_16_net", "options": {"side": 8, "size": 128}}
+COLLISION = {"kind": "feature_collision", "profile": "paper"}
+END_TO_END = {"kind": "feature_collision", "profile": "code_end_to_end"}
 OPTIMIZER = {"kind": "adam", "learning_rate": 3e-3, "weight_decay": 0.0}
 TRAINED = {"kind": "train", "classifier": SMALL, "training": {"epochs": 8, "batch": 20, "optimizer": OPTIMIZER}}
 TUNED = {"kind": "fine_tune", "epochs": 2, "batch": 50, "optimizer": OPTIMIZER}
@@ -33,7 +36,7 @@ TREE = {
     "task": ["3", "8"],
     "pairs": [{"target": "3", "base": "8"}, {"target": "8", "base": "3"}],
     "targets": {"count": 5},
-    "attack": {"kind": "paper", "iterations": 60, "step": 0.01},
+    "attack": {"kind": "feature_collision", "profile": "paper", "iterations": 60, "step": 0.01},
     "show": 2,
 }
 # a benchmark: its setups name all that the others of TREE name
@@ -85,8 +88,8 @@ def test_one_poison_takes_its_target_where_features_are_frozen(make_run):
     assert len(listed) == 10 * 3, "a target, a poison and an index each are artefacts of the run"
     staged = decode(handle.folder.read("models/digits-digits-16-net-frogs.safetensors"))
     assert staged["draft"]["study"] == "poison_frogs"
-    (warning,) = table(handle.folder, "warnings")
-    assert warning["warning"].startswith("bound: a penalty of 1 keeps a head")
+    (warning,) = handle.written.warnings
+    assert warning.startswith("bound: a penalty of 1 keeps a head")
 
 
 def test_networks_learn_in_all_layers_or_afresh(make_run):
@@ -111,7 +114,7 @@ def test_networks_learn_in_all_layers_or_afresh(make_run):
     ids=lambda attack: f"{attack['kind']}-{attack['steps']}",
 )
 def test_poisons_of_a_target_can_be_made_together(make_run, attack, monkeypatch):
-    monkeypatch.setattr(figures, "draw", lambda *_: None)
+    monkeypatch.setattr(illustrations, "draw", lambda *_: None)
     handle = make_run()
     network = {**TRAINED, "training": {**TRAINED["training"], "epochs": 2}}
     several = {"surrogates": 1, "attack": attack, "poisons": [2, 3], "targets": {"count": 1, "only_correct": False}}
@@ -174,11 +177,11 @@ def test_a_benchmark_is_run_from_its_setups(make_run, tmp_path):
     ("changes", "sentence"),
     [
         ({"file": "/nowhere"}, "setups.file: '/nowhere' cannot be read: No such file"),
-        ({"first": 2}, "all after the first 2 are asked, and .* has 2"),
-        ({"count": 3}, "3 after the first 0 are asked, and .* has 2"),
+        ({"first": 2}, "setups.first must be below 2, the setups of the file; it is 2"),
+        ({"count": 3}, "setups.count must be at most 2, the setups after the first 0; it is 3"),
         ({"size": None, "track": "cifar10_transfer"}, "cifar10_transfer has 25 poisons, these have 4"),
-        ({"size": 30}, "4 poisons do not fit into 3 images of a class"),
-        ({"size": 4000}, "class 0 has .* images that are no bases, and 400 are wanted"),
+        ({"size": 30}, "setups.size must be at least 40"),
+        ({"size": 4000}, "must be at most .*, the images of class 0 that are no bases; it is 400"),
     ],
 )
 def test_setups_that_cannot_be_run(make_run, tmp_path, changes, sentence):
@@ -210,7 +213,10 @@ def test_a_stored_network_is_attacked_in_what_its_head_is_not(make_run, tmp_path
 def test_trials_are_shown_side_by_side(make_run):
     trials = []
     for name, iterations in (("short", 2), ("long", 40)):
-        handle, asked = make_run(name), params(attack={"kind": "paper", "iterations": iterations}, targets={"count": 2})
+        handle, asked = (
+            make_run(name),
+            params(attack={**COLLISION, "iterations": iterations}, targets={"count": 2}),
+        )
         run(asked, handle)
         told: dict[str, Any] = {"id": name, "label": name, "variant": name, "seed": 0, "overrides": {}, "best": False}
         trials.append(Trial(handle.folder, params=asked, status="finished", metrics=handle.metrics, **told))
@@ -226,7 +232,7 @@ def test_what_it_costs_is_known_before(monkeypatch):
     assert told["retrainings, at most"] == 2 * (1 + 10 * 3)
     # 32 channels of 3x3 on 8x8, 64 of 32x3x3 on 4x4, 256 x 128, 128 x 10
     macs = 64 * 32 * 9 + 16 * 64 * 32 * 9 + 256 * 128 + 1280
-    assert told["FLOPs of crafting, at most"] == 4 * macs * 60 * 40
+    assert told["multiply-adds of crafting, at most"] == 2 * macs * 60 * 40
     together = estimate(params(attack={"kind": "polytope", "steps": 10}, poisons=[2, 3])).details
     assert together["crafts, at most"] == 10 * 5
     absent = params(data={"name": "image_folder", "root": "/nowhere", "train_limit": 9, "test_limit": 9}, targets={})
@@ -236,35 +242,41 @@ def test_what_it_costs_is_known_before(monkeypatch):
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"pairs": [{"target": "3", "base": "3"}]}, "target and base are both '3', there is nothing to attack"),
-        ({"pairs": [{"target": "3", "base": "4"}]}, "'3' and '4' are not both of the task"),
-        ({"pairs": [{"target": "3", "base": "8"}] * 2}, "a pair is named twice"),
+        (
+            {"pairs": [{"target": "3", "base": "3"}]},
+            "pairs.0.base must be another class than that of the targets; it is '3'",
+        ),
+        ({"pairs": [{"target": "3", "base": "4"}]}, "pairs.0 must be of the task's classes, 3, 8"),
+        ({"pairs": [{"target": "3", "base": "8"}] * 2}, "pairs.1 must name each pair once"),
         ({"pairs": []}, "name either pairs of classes or the setups of a benchmark"),
         ({"setups": {"file": "x", "size": 9}}, "name either pairs of classes or the setups of a benchmark"),
         ({**BENCHMARK, "setups": {"file": "x"}}, "name either a track or a size"),
-        ({**BENCHMARK, "setups": {"file": "x", "track": "cifar10"}}, "unknown track 'cifar10'"),
-        ({**BENCHMARK, "poisons": [2]}, "poisons: the setups of a benchmark say"),
-        ({**BENCHMARK, "retry": {"above": 1.0}}, "retry: the setups of a benchmark say"),
-        ({**BENCHMARK, "attack": {"kind": "paper"}}, "attack.epsilon: None is not allowed, up to .* = 0.03529 is"),
-        ({**BENCHMARK, "attack": {"kind": "polytope"}}, "attack.epsilon: 0.1 is not allowed"),
-        ({**BENCHMARK, "attack": {"kind": "code_end_to_end", "epsilon": 0.03}}, "poisons are checked in 256 shades"),
-        ({"task": ["3"]}, "not both of the task"),
-        ({"task": ["3", "8", "3"]}, "is not two classes or more, each once"),
-        ({"poisons": [0, 5]}, "0 is not allowed, at least 1 is"),
-        ({"poisons": [5, 5]}, "names a number twice"),
-        ({"attack": {"kind": "paper", "step": 0.0}}, "params.attack.*step"),
-        ({"attack": {"kind": "paper", "beta": -1.0}}, "params.attack.*beta"),
-        ({"attack": {"kind": "paper", "stop_ratio": 1.5}}, "no nearer than training images are"),
+        ({**BENCHMARK, "setups": {"file": "x", "track": "cifar10"}}, "setups.track must be one of .*; it is 'cifar10'"),
+        ({**BENCHMARK, "poisons": [2]}, "poisons must be left out, as the setups of a benchmark say"),
+        ({**BENCHMARK, "retry": {"above": 1.0}}, "retry must be left out, as the setups of a benchmark say"),
+        ({**BENCHMARK, "attack": COLLISION}, "attack.epsilon must be at most 0.03529, .*; it is empty"),
+        ({**BENCHMARK, "attack": {"kind": "polytope"}}, "attack.epsilon must be at most .*; it is 0.1"),
+        ({**BENCHMARK, "attack": {**END_TO_END, "epsilon": 0.03}}, "poisons of setups have 256 shades"),
+        ({"task": ["3"]}, "must be of the task's classes, 3; it is"),
+        ({"task": ["3", "8", "3"]}, "task must be two classes or more, each once"),
+        ({"poisons": [0, 5]}, "poisons must be at least 1 each"),
+        ({"poisons": [5, 5]}, "poisons must name each number once"),
+        ({"attack": {"kind": "feature_collision", "profile": "paper", "step": 0.0}}, "params.attack.*step"),
+        ({"attack": {"kind": "feature_collision", "profile": "paper", "beta": -1.0}}, "params.attack.*beta"),
+        (
+            {"attack": {**COLLISION, "stop_ratio": 1.5}},
+            "no nearer than training images are",
+        ),
         ({"attack": {"kind": "collision"}}, "params.attack"),
         ({"victims": {}}, "params.victims"),
         ({"victims": {"a": {"kind": "head", "start": "warm"}}}, "L-BFGS converges to the same head from anywhere"),
-        ({"layers": ["2"]}, "a head learns from what is before the last linear layer"),
-        ({"layers": [""], "victims": {"a": TUNED}}, "are not names of layers"),
+        ({"layers": ["2"]}, "learns from what is before the last linear layer"),
+        ({"layers": [""], "victims": {"a": TUNED}}, "layers must be names of layers, each once"),
         ({"retry": {"above": 1.0}, "bases": {"rule": "single"}}, "with a single base there is no other to try"),
         ({"retry": {"above": 1.0}, "attack": {"kind": "polytope"}}, "made together have no next base"),
-        ({"surrogates": 1}, "paper crafts against one network"),
+        ({"surrogates": 1}, "feature_collision crafts against one network"),
         ({"grey_box": True}, "there are no surrogates"),
-        ({"export": True, "attack": {"kind": "code_end_to_end"}}, "needs quantised poisons"),
+        ({"export": True, "attack": END_TO_END}, "attack.quantise must be round or truncate for export"),
         ({"network": {"kind": "model", "name": "x"}, "victims": {"a": {"kind": "scratch"}}}, "victims.a.classifier"),
         ({"network": {**TRAINED, "classifier": {"name": "resnet21"}}}, "unknown classifier 'resnet21'"),
     ],
@@ -279,11 +291,20 @@ def test_parameters_that_cannot_work_are_refused_in_a_sentence(changes, sentence
     ("changes", "sentence"),
     [
         ({"task": [], "pairs": [{"target": "3", "base": "eight"}]}, "unknown class 'eight'"),
-        ({"targets": {"count": 100}}, "targets: 100 of '3' asked"),
-        ({"poisons": [100]}, "poisons: 100 for each target, but the test split has"),
-        ({"targets": {"indices": [500]}}, "targets.indices: 500 is not allowed"),
-        ({"defences": {"knn": {"kind": "deep_knn", "k": 5000}}}, "k = 5000 neighbours are not allowed: each of"),
-        ({"defences": {"none": {"kind": "spectral", "poisons": 90}}}, "spectral signatures would drop"),
+        ({"targets": {"count": 100}}, "targets.count must be 1 to .*; it is 100"),
+        (
+            {"poisons": [100]},
+            "poisons must be at most .*, the test images of '8' that .*; it is 100",
+        ),
+        ({"targets": {"indices": [500]}}, "targets.indices must be 0 to 149, .*; it is 500"),
+        (
+            {"defences": {"knn": {"kind": "deep_knn", "k": 5000}}},
+            "k must be 1 to .*, the number of other points; it is 5000",
+        ),
+        (
+            {"defences": {"none": {"kind": "spectral", "poisons": 90}}},
+            "factor \\* poisons must be below .*, the number of points of class",
+        ),
         (
             {"network": {"kind": "model", "name": "tests.jobs.robustness_evaluation.subjects:not_a_module"}},
             "torch module",

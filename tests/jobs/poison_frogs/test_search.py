@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from jobs.poison_frogs import figures
+from jobs.poison_frogs import illustrations
 from jobs.poison_frogs.job import Params, run
 from jobs.poison_frogs.poisons import crafting
 from jobs.poison_frogs.poisons.search import Crafts, batches
@@ -38,7 +38,7 @@ CHEAP = {
     "task": ["3", "8"],
     "pairs": [{"target": "3", "base": "8"}, {"target": "8", "base": "3"}],
     "targets": {"count": 4, "only_correct": False},
-    "attack": {"kind": "paper", "iterations": 30, "step": 0.01},
+    "attack": {"kind": "feature_collision", "profile": "paper", "iterations": 30, "step": 0.01},
     "batch": 4,
     "show": 2,
 }
@@ -55,7 +55,7 @@ def table(folder: Folder, name: str) -> list[dict[str, Any]]:
 @pytest.fixture(autouse=True)
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """They take longer than the search."""
-    monkeypatch.setattr(figures, "draw", lambda *_: None)
+    monkeypatch.setattr(illustrations, "draw", lambda *_: None)
 
 
 @pytest.fixture
@@ -243,5 +243,5 @@ def test_a_target_that_lacks_a_poison_is_left_out_of_what_needs_it(make_run, mon
     assert handle.failed_cells[0].count == 1
     rows = {row["poisons"]: row["n"] for row in table(handle.folder, "success") if row["control"] == "poison"}
     assert rows == {1: 8, 2: 4}
-    (warning,) = table(handle.folder, "warnings")[:1]
-    assert "4 targets lack poisons" in warning["warning"]
+    warning = next(iter(handle.written.warnings))
+    assert "4 targets lack poisons" in warning

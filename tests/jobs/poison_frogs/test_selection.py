@@ -10,8 +10,8 @@ from jobs.common.data.images.base import Source
 from jobs.common.data.images.digits import digits_16
 from jobs.poison_frogs.targets.selection import (
     BaseParams,
+    Candidates,
     PairParams,
-    Scene,
     Target,
     TargetParams,
     nearest,
@@ -22,13 +22,13 @@ from service.errors import InputError
 LABELS = torch.tensor([0] * 6 + [1] * 5 + [2] * 2)
 FEATURES = torch.arange(13.0)[:, None] + torch.tensor([[1.0, 0.5]])
 LOGITS = torch.nn.functional.one_hot(LABELS, 3) * torch.linspace(1, 3, 13)[:, None]
-SCENE = Scene(("cat", "dog", "frog"), LABELS, FEATURES, LOGITS, torch.full((13,), 0.5))
+SPLIT = Candidates(("cat", "dog", "frog"), LABELS, FEATURES, LOGITS, torch.full((13,), 0.5))
 
 
-def chosen(scene: Scene = SCENE, most: int = 1, seed: int = 0, **options: Any) -> list[Target]:
+def chosen(split: Candidates = SPLIT, most: int = 1, seed: int = 0, **options: Any) -> list[Target]:
     pair = {"target": "cat", "base": "dog", **options.pop("pair", {})}
     targets, bases = (TargetParams(**options.pop("targets", {})), BaseParams(**options.pop("bases", {})))
-    return select(scene, PairParams(**pair), targets, bases, most, seed)
+    return select(split, PairParams(**pair), targets, bases, most, seed)
 
 
 def indices(targets: list[Target]) -> list[int]:
@@ -48,7 +48,7 @@ def test_outliers_are_those_that_the_clean_network_is_least_sure_of():
     assert indices(targets) == [0, 1, 2] and targets[0].confidence < targets[2].confidence
     first = targets[0]
     assert first.margin == pytest.approx(1.0) and first.confidence == pytest.approx(0.5761, abs=1e-4)
-    assert (first.own, first.aim, first.neighbour) == (0, 1, 0.5)
+    assert (first.true_class, first.base_class, first.neighbour) == (0, 1, 0.5)
 
 
 def test_bases_are_ordered_by_their_rule():
@@ -66,30 +66,30 @@ def test_bases_are_ordered_by_their_rule():
 def test_what_is_misclassified_or_a_copy_is_left_out():
     logits = LOGITS.clone()
     logits[2] = torch.tensor([0.0, 5.0, 0.0])
-    wrong = replace(SCENE, logits=logits)
+    wrong = replace(SPLIT, logits=logits)
     assert sorted(indices(chosen(wrong))) == [0, 1, 3, 4, 5]
     kept = {target.index: target.margin for target in chosen(wrong, targets={"only_correct": False})}
     assert kept[2] == -5.0
     near = torch.full((13,), 0.5)
     near[[1, 7]] = 0.0
-    copies = replace(SCENE, neighbours=near)
+    copies = replace(SPLIT, neighbours=near)
     assert 1 not in indices(chosen(copies)) and 7 not in chosen(copies, bases={"rule": "nearest"}, most=4)[0].bases
     dead = FEATURES.clone()
     dead[3] = 0
-    assert 3 not in indices(chosen(replace(SCENE, features=dead)))
+    assert 3 not in indices(chosen(replace(SPLIT, features=dead)))
 
 
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
         ({"pair": {"base": "dgo"}}, "unknown class 'dgo'.*did you mean 'dog'"),
-        ({"targets": {"count": 7}}, "targets: 7 of 'cat' asked, but of 6 only 6 fit"),
-        ({"targets": {"indices": (0, 13)}}, r"targets.indices: 13 is not allowed, 0 to 12 are"),
-        ({"targets": {"indices": (0, 0)}}, "targets.indices: an image is named twice"),
+        ({"targets": {"count": 7}}, "targets.count must be 1 to 6, the images of 'cat' that fit: of 6 .*; it is 7"),
+        ({"targets": {"indices": (0, 13)}}, r"targets.indices must be 0 to 12, .*; it is 13"),
+        ({"targets": {"indices": (0, 0)}}, "targets.indices must name each image once"),
         ({"targets": {"indices": (7,)}}, "none of them is of the class 'cat'"),
-        ({"bases": {"preferred": (-1,)}}, r"bases.preferred: -1 is not allowed, 0 to 12 are"),
-        ({"bases": {"preferred": (7, 7)}}, "bases.preferred: an image is named twice"),
-        ({"most": 6}, "poisons: 6 for each target, but the test split has 5 images of 'dog'"),
+        ({"bases": {"preferred": (-1,)}}, r"bases.preferred must be 0 to 12, .*; it is -1"),
+        ({"bases": {"preferred": (7, 7)}}, "bases.preferred must name each image once"),
+        ({"most": 6}, "poisons must be at most 5, the test images of 'dog' .*; it is 6"),
     ],
 )
 def test_what_cannot_be_is_refused_in_a_sentence(options, sentence):

@@ -1,6 +1,7 @@
 """Setups of the poisoning benchmark: as JSON, and as pickles, some of them hostile."""
 
 import collections
+import json
 import os
 import pickle
 import subprocess
@@ -13,15 +14,21 @@ import numpy as np
 import pytest
 
 from jobs.poison_frogs.targets import setups
-from jobs.poison_frogs.targets.setups import Setup, convert, read_setups, write_setups
+from jobs.poison_frogs.targets.setups import Setup, convert, read_setups
 from service.errors import InputError, TooLargeError
 
 SETUP = Setup(target_class=3, target_index=17, base_class=1, base_indices=(4, 9, 2))
+
+
+def as_json(*setups: Setup) -> bytes:
+    return json.dumps([setup.model_dump() for setup in setups]).encode()
+
+
 PUBLISHED = {"target class": 3, "target index": 17, "base class": 1, "base indices": [4, 9, 2]}
 
 
 def test_json_round_trip() -> None:
-    assert read_setups(write_setups([SETUP, SETUP])) == (SETUP, SETUP)
+    assert read_setups(as_json(SETUP, SETUP)) == (SETUP, SETUP)
 
 
 @pytest.mark.parametrize(
@@ -31,11 +38,11 @@ def test_json_round_trip() -> None:
         (b"[]", "holds 0 setups"),
         (b"{}", "the list of setups: Input should be a valid array"),
         (b'[{"target_class": 1}]', "setup 0 target_index: Field required"),
-        (write_setups([SETUP]).replace(b": 17", b": -1"), "setup 0 target_index: .*greater than or equal to 0"),
-        (write_setups([SETUP]).replace(b": 17", b': "17"'), "setup 0 target_index: .*valid integer"),
-        (write_setups([SETUP]).replace(b": 3", b": 1"), "setup 0: .*target and bases are of the same class, 1"),
-        (write_setups([SETUP]).replace(b"9", b"4"), "setup 0: .*base indices must be 0 or more, each but once"),
-        (write_setups([SETUP]).replace(b"9", b"-9"), "setup 0: .*base indices must be 0 or more, each but once"),
+        (as_json(SETUP).replace(b": 17", b": -1"), "setup 0 target_index: .*greater than or equal to 0"),
+        (as_json(SETUP).replace(b": 17", b': "17"'), "setup 0 target_index: .*valid integer"),
+        (as_json(SETUP).replace(b": 3", b": 1"), "setup 0: .*target and bases are of the same class, 1"),
+        (as_json(SETUP).replace(b"9", b"4"), "setup 0: .*base indices must be 0 or more, each but once"),
+        (as_json(SETUP).replace(b"9", b"-9"), "setup 0: .*base indices must be 0 or more, each but once"),
     ],
 )
 def test_json_that_is_wrong(content: bytes, sentence: str) -> None:

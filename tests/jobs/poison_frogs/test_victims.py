@@ -10,11 +10,11 @@ from sklearn.linear_model import LogisticRegression
 from jobs.common.data.images.base import Pixels
 from jobs.common.models.classifiers.small import digits_16_net
 from jobs.common.training.optimizers import OptimizerParams
-from jobs.poison_frogs.defences.filters import Clustering, DeepKnn, L2Outliers, Spectral
+from jobs.poison_frogs.defences.defence_params import Clustering, DeepKnn, L2Outliers, Spectral
 from jobs.poison_frogs.victims.angles import class_vector, rotation
 from jobs.poison_frogs.victims.heads import HeadParams, fit_head
 from jobs.poison_frogs.victims.networks import FineTuneParams, PoisonedSet, ScratchParams, fit_network
-from jobs.poison_frogs.victims.verdicts import verdict
+from jobs.poison_frogs.victims.outcomes import verdict
 from service.errors import RunFailedError
 
 DRAW = torch.Generator().manual_seed(0)
@@ -110,10 +110,10 @@ def test_a_filter_sees_a_single_mislabelled_point_or_not(defence):
 
 
 def test_a_verdict_knows_four_ends():
-    assert verdict(1, own=0, aim=1, fitted=0.0) == "base class"
-    assert verdict(0, own=0, aim=1, fitted=1.0) == "own class"
-    assert verdict(2, own=0, aim=1, fitted=0.6) == "third class"
-    assert verdict(0, own=0, aim=1, fitted=0.4) == "inconclusive"
+    assert verdict(1, true_class=0, base_class=1, fitted=0.0) == "base class"
+    assert verdict(0, true_class=0, base_class=1, fitted=1.0) == "own class"
+    assert verdict(2, true_class=0, base_class=1, fitted=0.6) == "third class"
+    assert verdict(0, true_class=0, base_class=1, fitted=0.4) == "inconclusive"
 
 
 def test_angles_are_exact_where_they_are_small():

@@ -11,23 +11,28 @@ from jobs.common.models.classifiers.small import digits_16_net
 from jobs.poison_frogs.params import Params
 from jobs.poison_frogs.poisons.crafting import Craft, Subject
 from jobs.poison_frogs.poisons.search import Crafts
-from jobs.poison_frogs.tables import warnings
+from jobs.poison_frogs.results import Results
 from jobs.poison_frogs.targets.selection import Target
 from jobs.poison_frogs.victims.retraining import Retraining
+from jobs.poison_frogs.warnings import warnings_of
 from service.planning.validation import validate
 
 LABELS = torch.tensor([0] * 6 + [1] * 2)
 IMAGES = Pixels("shades", ("dark", "bright"), torch.zeros(8, 1, 8, 8, dtype=torch.uint8), LABELS)
 NETWORK = digits_16_net(classes=2, channels=1, side=8, size=16)
 SHARED = Retraining(
-    *(
-        Subject(digits_16_net(classes=2, channels=1, side=8, size=16), IMAGES),
-        torch.arange(8),
-        IMAGES,
-        torch.arange(8),
-        (0, 1),
-    ),
-    *(torch.zeros(8, 16), torch.zeros(8, 16), {}, {}, torch.zeros(0, 1, 8, 8), torch.zeros(0, 16), {}),
+    subject=Subject(NETWORK, IMAGES),
+    rows=torch.arange(8),
+    test=IMAGES,
+    test_rows=torch.arange(8),
+    task=(0, 1),
+    features=torch.zeros(8, 16),
+    test_features=torch.zeros(8, 16),
+    victims={},
+    defences={},
+    poisons=torch.zeros(0, 1, 8, 8),
+    poison_features=torch.zeros(0, 16),
+    clean_heads={},
 )
 TARGET = Target(3, 0, 1, confidence=0.9, margin=2.0, neighbour=5.0, bases=(7, 6))
 CRAFT = Craft(3, 7, torch.zeros(1, 8, 8), torch.zeros(16), 1.0, 1.0, 9, "iterations", change=2.0, largest=0.5)
@@ -38,7 +43,7 @@ def said(target: dict[str, Any], craft: dict[str, Any], shared: dict[str, Any], 
     tree = {"pairs": [{"target": "dark", "base": "bright"}], "data": {"name": "digits"}, **changes}
     crafts = Crafts({(0, 0, 0): replace(CRAFT, **craft)}, together=tree.get("attack", {}).get("kind") == "polytope")
     params = validate(Params, tree, "params")
-    return warnings(params, [replace(TARGET, **target)], crafts, replace(SHARED, **shared))
+    return warnings_of(params, Results([replace(TARGET, **target)], crafts, (), replace(SHARED, **shared)))
 
 
 def test_a_sound_run_has_nothing_to_say():
@@ -49,7 +54,7 @@ def test_a_sound_run_has_nothing_to_say():
     ("target", "craft", "shared", "changes", "sentence"),
     [
         ({"margin": -0.5}, {}, {}, {}, "1 targets are misclassified without poison, which flatters success: [3]"),
-        ({"neighbour": 0.0}, {}, {}, {}, "1 targets are copies of training images, which stand against poisons: [3]"),
+        ({"neighbour": 0.0}, {}, {}, {}, "1 targets are copies of training images, which resist poisons: [3]"),
         ({}, {}, {}, {"poisons": [1, 2]}, "1 targets lack poisons, because cells failed"),
         ({}, {"stopped": "not finite"}, {}, {}, "1 crafts met values that are not finite"),
         ({}, {"change": 0.0}, {}, {}, "1 poisons are their bases unchanged: the steps are too small"),
