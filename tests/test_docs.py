@@ -2,12 +2,13 @@
 
 import re
 import runpy
+import shlex
 from pathlib import Path
 
 import pytest
 
 from service import catalog, spec
-from service.cli.commands import main
+from service.cli.commands import assay, main
 from service.planning import plan, yaml_text
 from service.store import open_store
 
@@ -65,3 +66,19 @@ def test_files_that_pages_name_exist(page: Path) -> None:
     for name in re.findall(r"`((?:configs|tests|docs|service|serving|jobs)/[\w/.-]*)`", page.read_text()):
         if not name.startswith(NEW):
             assert (ROOT / name).exists(), f"{page.name} names {name}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_between_files_lead_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
+        assert (page.parent / link).exists(), f"{page.name} links to {link}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_commands_on_pages_exist(page: Path) -> None:
+    commands = re.findall(r"^(?:[A-Z_]+=\S+ )?assay ([a-z]+)", page.read_text(), re.M)
+    commands += re.findall(r"`assay ([a-z]+)", page.read_text())
+    assert set(commands) <= set(assay.commands), page.name
+    for spec_file, overrides in re.findall(r"^assay (?:run|check) (configs/\S+) *([^#\n]*)", page.read_text(), re.M):
+        fields = [word for word in shlex.split(overrides) if "=" in word and not word.startswith("-")]
+        spec.load(str(ROOT / spec_file), fields)
