@@ -17,81 +17,20 @@ Sources: Croce & Hein 2020 (the attacks of AutoAttack, worst case over them); Bi
 Carlini et al. 2019, "On Evaluating Adversarial Robustness" (what to check and to report).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, Self
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
-from pydantic import Field, StringConstraints, field_validator, model_validator
 
-from jobs.common.attacks import AttackParams, AutoAttack, Ball, Norm
-from jobs.common.data.images import DataParams
-from jobs.common.data.images.base import ImageSet, Part
-from jobs.common.data.sets import Split
-from jobs.common.models.network_params import StoredNetwork
-from jobs.common.params import StudyParams
-from jobs.robustness_evaluation import figures, slices, tables
+from jobs.common.attacks import Ball
+from jobs.common.data.images.base import ImageSet
+from jobs.robustness_evaluation import estimation, figures, slices, tables
+from jobs.robustness_evaluation.params import Params
 from jobs.robustness_evaluation.robustness import Outcome, gathered, minimum_norm, worst_case
-from service.errors import FieldError, InputError, RunFailedError
-from service.run import Run, Trial
+from service.errors import RunFailedError
+from service.run import Estimate, Run, Trial
 
 PLACEMENT = "fan_out"
-
-AttackName = Annotated[str, StringConstraints(pattern="^[a-z][a-z0-9_]{0,31}$")]
-
-
-class Params(StudyParams):
-    """One network, a set of images, and what is tried on them."""
-
-    network: StoredNetwork = Field(description="the network to attack")
-    data: DataParams = Field(DataParams(), description="the images")
-    split: Split = Field("test", description="which part of the data set")
-    first: int | None = Field(
-        None, ge=1, description="attack only so many images, from the start of the set; none: all"
-    )
-    norm: Norm = Field("Linf", description="how the size of a perturbation is measured")
-    epsilons: tuple[float, ...] = Field(
-        min_length=1, max_length=100, description="radii of the ball, for pixels in [0, 1]: 8 of 255 is 0.03137"
-    )
-    attacks: dict[AttackName, AttackParams] = Field(
-        {"autoattack": AutoAttack()}, min_length=1, description="attacks by a name of your choice"
-    )
-    slice: int = Field(100, ge=1, le=100_000, description="images in a cell, attacked at once; results depend on it")
-    show: int = Field(8, ge=0, le=16, description="images in the picture of adversarial images; 0: no picture")
-
-    @field_validator("epsilons")
-    @classmethod
-    def _radii(cls, epsilons: tuple[float, ...]) -> tuple[float, ...]:
-        """Above 0 and distinct; ascending from here on."""
-        if len(set(epsilons)) < len(epsilons):
-            raise ValueError(f"{list(epsilons)} names an epsilon twice")
-        if min(epsilons) <= 0:
-            raise FieldError("", "be above 0", min(epsilons))
-        return tuple(sorted(epsilons))
-
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        """Every epsilon is one of the norm, and every attack knows the norm."""
-        for epsilon in self.epsilons:
-            try:
-                Ball(self.norm, epsilon)
-            except FieldError as error:
-                raise FieldError("epsilons", error.requirement, error.value, error.hint) from error
-        for name, attack in self.attacks.items():
-            if self.norm not in attack.norms:
-                raise FieldError(f"attacks.{name}.kind", f"be an attack that knows {self.norm}", attack.kind)
-        return self
-
-    def images(self) -> ImageSet:
-        """InputError if there are fewer images than `first` or `slice` ask for."""
-        images = self.data.load(self.split)
-        if self.first is not None:
-            if self.first > len(images):
-                count = f"{len(images)}, the number of images of {images.name} to {self.split}"
-                raise FieldError("first", f"be at most {count}", self.first)
-            images = Part(images, torch.arange(self.first))
-        if self.slice > len(images):
-            raise InputError(f"slice: {self.slice} images in a cell, but there are only {len(images)}")
-        return images
 
 
 def run(params: Params, run: Run) -> None:
@@ -109,10 +48,10 @@ def run(params: Params, run: Run) -> None:
     predictions = torch.cat(clean)
     correct = predictions == images.labels
 
-    searches = list(_searches(params))
+    searches = params.searches
     cells = [_cell(params, run, name, epsilon, span) for name, epsilon in searches for span in spans]
-    found = run.map(slices.attack, cells, subject, name="attacks")
-    results = {search: found[place * len(spans) :][: len(spans)] for place, search in enumerate(searches)}
+    attacked_slices = run.map(slices.attack, cells, subject, name="attacks")
+    results = {search: attacked_slices[place * len(spans) :][: len(spans)] for place, search in enumerate(searches)}
 
     def outcome(name: str, epsilon: float) -> Outcome:
         attack = params.attacks[name]
@@ -129,8 +68,8 @@ def run(params: Params, run: Run) -> None:
 
     rows = tables.accuracies(correct, outcomes)
     run.table("accuracy", [{"model": model.name, **row} for row in rows], title="What is left under attack")
-    if warnings := tables.warnings(outcomes):
-        run.table("warnings", warnings, title="Why these numbers may flatter the network")
+    for sentence in tables.warnings(outcomes):
+        run.warn(sentence)
     run.figure(
         "security_curves",
         figures.security_curves(
@@ -150,7 +89,7 @@ def run(params: Params, run: Run) -> None:
 
 def summarize(trials: Sequence[Trial], run: Run) -> None:
     """The worst case of every trial in one figure, and the numbers of all in one table."""
-    numbers = {trial.label: rows for trial in trials if (rows := trial.table("accuracy"))}
+    numbers = {trial.label: rows for trial in trials if trial.has_results and (rows := trial.table("accuracy"))}
     if len(numbers) < 2:
         return
     title = f"{tables.WORST_CASE} over the attacks"
@@ -161,12 +100,9 @@ def summarize(trials: Sequence[Trial], run: Run) -> None:
     run.table("accuracy", rows, title="What is left of every trial under attack")
 
 
-def _searches(params: Params) -> Iterator[tuple[str, float]]:
-    """Attack and epsilon of all that is to be computed."""
-    for epsilon in params.epsilons:
-        for name, attack in params.attacks.items():
-            if epsilon == params.epsilons[-1] or not minimum_norm(attack):
-                yield name, epsilon
+def estimate(params: Params) -> Estimate:
+    """What a trial costs."""
+    return estimation.estimate(params)
 
 
 def _cell(params: Params, run: Run, name: str, epsilon: float, span: slices.Span) -> dict[str, Any]:

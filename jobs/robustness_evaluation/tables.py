@@ -36,32 +36,29 @@ def _accuracy(attack: str, epsilon: float, robust: Tensor) -> dict[str, Any]:
     return {**row, "images": len(robust), "queries": None, "gradients": None, "seconds": None}
 
 
-def warnings(outcomes: Outcomes) -> list[dict[str, Any]]:
-    """Why the numbers may flatter the network. slices: how many an attack's warning was raised in.
+def warnings(outcomes: Outcomes) -> list[str]:
+    """Why the numbers may flatter the network, one sentence for each doubt.
 
-    Warnings of one attack that differ in their numbers alone are one row, with the numbers of the first slice.
+    Warnings of one attack that differ in their numbers alone are one, with the numbers of the first slice and how many
+    slices it was raised in.
     """
-    rows: dict[tuple[str, float | None, str], dict[str, Any]] = {}
-
-    def warn(attack: str, epsilon: float | None, sentence: str, slices: int | None) -> None:
-        key = (attack, epsilon, re.sub(r"\d+", "#", sentence))
-        row = rows.setdefault(key, {"attack": attack, "epsilon": epsilon, "slices": slices and 0, "warning": sentence})
-        row["slices"] = slices and row["slices"] + slices
-
+    raised: dict[tuple[str, float, str], list[str]] = {}
+    sentences: list[str] = []
     for epsilon, attacked in outcomes.items():
         for each in attacked:
             for sentence in each.warnings:
-                warn(each.name, epsilon, sentence, 1)
+                raised.setdefault((each.name, epsilon, re.sub(r"\d+", "#", sentence)), []).append(sentence)
         for sentence in (*square_breaks_more(attacked), *lacking(attacked)):
-            warn(WORST_CASE, epsilon, sentence, None)
+            sentences.append(f"at epsilon {epsilon:g}: {sentence}")
     curves = {
         each.name: [attacked[place].robust for attacked in outcomes.values()] for place, each in _attacks(outcomes)
     }
     curves[WORST_CASE] = [worst_case(attacked) for attacked in outcomes.values()]
     for name, robust in curves.items():
-        for sentence in rises(name, list(outcomes), robust):
-            warn(name, None, sentence, None)
-    return list(rows.values())
+        sentences += rises(name, list(outcomes), robust)
+    return [
+        f"{name} at epsilon {epsilon:g}, {len(same)} slices: {same[0]}" for (name, epsilon, _), same in raised.items()
+    ] + sentences
 
 
 def distances(correct: Tensor, outcomes: Outcomes, names: Sequence[str]) -> list[dict[str, Any]]:

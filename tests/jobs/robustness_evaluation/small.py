@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from jobs.robustness_evaluation.job import Params
+from jobs.robustness_evaluation.params import Params
 from service.planning.validation import validate
 
 HERE = "tests.jobs.robustness_evaluation.subjects"
