@@ -31,6 +31,7 @@ from dataclasses import replace
 
 import torch
 
+from jobs.common.data.classes import images_of, labels_of
 from jobs.poison_frogs import estimation, figures, illustrations, results
 from jobs.poison_frogs.networks import networks_of
 from jobs.poison_frogs.params import Params
@@ -38,7 +39,7 @@ from jobs.poison_frogs.poisons.crafting import Crafting, Subject
 from jobs.poison_frogs.poisons.search import crafts_of, features_of
 from jobs.poison_frogs.targets.benchmark import check_crafts, load_setups, targets_of
 from jobs.poison_frogs.targets.pairs import select_pairs
-from jobs.poison_frogs.targets.selection import images_of, labels_of, logits_of
+from jobs.poison_frogs.targets.selection import logits_of
 from jobs.poison_frogs.victims.heads import HeadParams
 from jobs.poison_frogs.victims.retraining import Group, Retraining, clean_heads, controls, groups_of, head_name
 from jobs.poison_frogs.victims.verdicts import verdicts_of

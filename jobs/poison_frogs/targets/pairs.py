@@ -3,9 +3,10 @@
 import torch
 from torch import Tensor
 
+from jobs.common.data.classes import class_index
 from jobs.common.data.images.base import ImageSet
 from jobs.poison_frogs.params import Params
-from jobs.poison_frogs.targets.selection import Candidates, Target, class_index, nearest, select
+from jobs.poison_frogs.targets.selection import Candidates, Target, nearest, select
 from service.run import Run
 
 

@@ -12,16 +12,16 @@ from pydantic import Field
 from torch import Tensor
 
 from jobs.common.data.batches import permutation
-from jobs.common.data.images.base import ImageSet
+from jobs.common.data.classes import class_index
 from jobs.common.params import StudyParams
-from service.errors import FieldError, InputError, unknown
+from service.errors import FieldError, InputError
 
 
 class PairParams(StudyParams):
     """The class of the targets, and the class that they are to be taken for."""
 
-    target: str = Field(min_length=1, description="class of the targets, by name")
-    base: str = Field(min_length=1, description="class that they are to be taken for, by name")
+    target: str = Field(min_length=1, description="class of the targets, by name or number")
+    base: str = Field(min_length=1, description="class that they are to be taken for, by name or number")
     targets: int | None = Field(None, ge=1, description="targets of this pair; none: as `targets.count` says")
 
 
@@ -121,31 +121,11 @@ def select(
     return selected
 
 
-def labels_of(names: Sequence[str], images: ImageSet) -> tuple[int, ...]:
-    """The labels of classes, ascending, each once. UnknownNameError names the nearest."""
-    return tuple(sorted({class_index(images.classes, name) for name in names}))
-
-
-def images_of(images: ImageSet, labels: Sequence[int]) -> Tensor:
-    """Which images are of these classes: int64 (n,). InputError if there are none."""
-    rows = torch.isin(images.labels, torch.tensor(labels)).nonzero().flatten()
-    if not len(rows):
-        raise InputError(f"{images.name} has no image of {', '.join(images.classes[label] for label in labels)}")
-    return rows
-
-
 def logits_of(head: Callable[[Tensor], Tensor], features: Tensor, task: Sequence[int], classes: int) -> Tensor:
     """The logits (n, classes) of a head that tells the classes of a task apart; -inf for the others."""
     logits = torch.full((len(features), classes), -torch.inf)
     logits[:, list(task)] = head(features)
     return logits
-
-
-def class_index(classes: tuple[str, ...], name: str) -> int:
-    """The label of a class. UnknownNameError names the nearest."""
-    if name not in classes:
-        raise unknown("class", name, classes)
-    return classes.index(name)
 
 
 def _targets(split: Candidates, true_class: int, count: int | None, params: TargetParams, seed: int) -> Tensor:
