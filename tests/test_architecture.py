@@ -100,3 +100,24 @@ def test_every_config_opens_with_its_command() -> None:
     for file in sorted((ROOT / "configs").rglob("*.yaml")):
         first = file.read_text().splitlines()[0]
         assert first.startswith("# ") and str(file.relative_to(ROOT)) in first, f"{file}: {first}"
+
+
+STUDIES = sorted(path.parent for path in (ROOT / "jobs").glob("*/job.py"))
+
+
+@pytest.mark.parametrize("study", STUDIES, ids=lambda study: study.name)
+def test_every_study_has_the_same_shape(study: Path) -> None:
+    """Its files, the faces of its job.py, and a small and a paper's spec."""
+    for name in ("params.py", "job.py", "estimation.py", "figures.py"):
+        assert (study / name).exists(), f"{study.name} has no {name}"
+    functions = [
+        node.name for node in ast.parse((study / "job.py").read_text()).body if isinstance(node, ast.FunctionDef)
+    ]
+    assert {"run", "summarize", "estimate"} <= set(functions), study.name
+    specs = [path.stem for path in (ROOT / "configs" / study.name).glob("*.yaml")]
+    assert any("small" in name for name in specs) and any("paper" in name for name in specs), specs
+
+
+def test_specs_name_no_private_module() -> None:
+    for file in sorted((ROOT / "configs").rglob("*.yaml")):
+        assert "jobs." not in "".join(line for line in file.read_text().splitlines() if not line.startswith("#")), file

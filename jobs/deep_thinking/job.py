@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from jobs.common.models.architectures import weights_from
-from jobs.deep_thinking import figures
+from jobs.deep_thinking import estimation, figures
 from jobs.deep_thinking.evaluation import (
     LOOK_AHEAD,
     Difficulty,
@@ -35,7 +35,7 @@ from jobs.deep_thinking.problems.base import Problem
 from jobs.deep_thinking.problems.cache import cached_sample
 from jobs.deep_thinking.training import train
 from service.models import CardDraft, TensorSpec
-from service.run import Run, Trial
+from service.run import Estimate, Run, Trial
 
 
 def run(params: Params, run: Run) -> None:
@@ -66,7 +66,7 @@ def run(params: Params, run: Run) -> None:
 
 def summarize(trials: Sequence[Trial], run: Run) -> None:
     """Accuracy against iterations for every difficulty, one panel a variant; and every trial's numbers in one table."""
-    finished = [trial for trial in trials if trial.status == "finished"]
+    finished = [trial for trial in trials if trial.has_results]
     if not finished:
         return
     panels: dict[str, figures.Panel] = {}
@@ -77,7 +77,7 @@ def summarize(trials: Sequence[Trial], run: Run) -> None:
         title = (trial.variant or params.model_name).replace("_", " ")
         panel = panels.setdefault(title, figures.Panel(title, params.training.iterations, []))
         panel.lines.extend(_lines(trial.table("accuracy"), best))
-        validation = {name: trial.metrics[name] for name in ("val_accuracy", "val_stability")}
+        validation = {name: trial.metrics.get(name) for name in ("val_accuracy", "val_stability")}
         rows += [{"trial": trial.label, "best": best, **validation, **row} for row in trial.table("results")]
     run.figure(
         "accuracy",
@@ -85,6 +85,11 @@ def summarize(trials: Sequence[Trial], run: Run) -> None:
         title="Accuracy against iterations; bold: the trial that did best in validation at the training size",
     )
     run.table("results", rows, title="Every trial on every size")
+
+
+def estimate(params: Params) -> Estimate:
+    """What a trial costs."""
+    return estimation.estimate(params)
 
 
 def show_solving(net: Thinker, solved: Problem, test: Difficulty, run: Run) -> None:

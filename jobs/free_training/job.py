@@ -31,14 +31,16 @@ from jobs.common.data.images.base import ImageSet
 from jobs.common.data.training_data import TrainingImages
 from jobs.common.models.cards import classifier_card
 from jobs.common.models.fit import check_fit
-from jobs.free_training import figures
+from jobs.free_training import estimation, figures
 from jobs.free_training.evaluation import evaluate
 from jobs.free_training.params import Params
 from jobs.free_training.training import train
 from service.models import CardDraft
-from service.run import Run, Trial
+from service.run import Estimate, Run, Trial
 
 PLACEMENT = "shared_batches"
+COMPARED = ("clean", "robust", "gradient_evaluations", "train_seconds")
+"""metrics that methods are compared by; a partial trial may lack one"""
 
 
 def run(params: Params, run: Run) -> None:
@@ -65,7 +67,7 @@ def run(params: Params, run: Run) -> None:
 
 def summarize(trials: Sequence[Trial], run: Run) -> None:
     """What every trial reached and what it cost, also against natural and K-PGD training; and both as figures."""
-    finished = [trial for trial in trials if trial.status == "finished"]
+    finished = [trial for trial in trials if trial.has_results]
     if not finished:
         return
     results = [result(trial) for trial in finished]
@@ -82,6 +84,7 @@ def summarize(trials: Sequence[Trial], run: Run) -> None:
             labels[trial.id], trial.metrics["gradient_evaluations"], trial.metrics["clean"], trial.metrics["robust"]
         )
         for trial in finished
+        if set(COMPARED) <= set(trial.metrics)
     ]
     first: Params = finished[0].params
     attacks = ", ".join(name.replace("_", "-").upper() for name in first.evaluation.attacks)
@@ -98,19 +101,25 @@ def summarize(trials: Sequence[Trial], run: Run) -> None:
     )
 
 
+def estimate(params: Params) -> Estimate:
+    """What a trial costs."""
+    return estimation.estimate(params)
+
+
 def result(trial: Trial) -> dict[str, Any]:
     """A trial's row in the table of results."""
     params: Params = trial.params
     names = ("clean", "robust", *(f"robust_{name}" for name in params.evaluation.attacks))
+    evaluations = trial.metrics.get("gradient_evaluations")
     return {
         "trial": trial.label,
         "method": params.method.label,
         "norm": params.threat.norm,
         "epsilon": params.threat.epsilon,
-        **{name: trial.metrics[name] for name in names},
+        **{name: trial.metrics.get(name) for name in names},
         "updates": int(trial.history[-1]["step"]),
-        "gradient_evaluations": int(trial.metrics["gradient_evaluations"]),
-        "train_seconds": trial.metrics["train_seconds"],
+        "gradient_evaluations": None if evaluations is None else int(evaluations),
+        "train_seconds": trial.metrics.get("train_seconds"),
     }
 
 
@@ -120,6 +129,9 @@ def against_baselines(trial: Trial, trials: Sequence[Trial]) -> list[dict[str, A
     A baseline is a trial of the same threat, and of the same seed if there is one.
     """
     rows = []
+    trials = [each for each in trials if set(COMPARED) <= set(each.metrics)]
+    if trial not in trials:
+        return []
     alike = [other for other in trials if other.params.threat == trial.params.threat and other.id != trial.id]
     alike = [other for other in alike if other.seed == trial.seed] or alike
     for other in alike:

@@ -39,6 +39,7 @@ from service.models import CardDraft, TensorSpec
 from service.run import Estimate, Run, Trial
 
 PLACEMENT = "shared_batches"
+RESULTS = ("mean_iou", "pixel_accuracy", "mean_accuracy", "train_seconds")  # of every trial
 
 
 def run(params: Params, run: Run) -> None:
@@ -121,7 +122,7 @@ def show(network: nn.Module, test: SegmentationSet, params: Params, run: Run) ->
 
 def summarize(trials: Sequence[Trial], run: Run) -> None:
     """All trials in one table; their classes as bars, and their validation during training."""
-    finished = [trial for trial in trials if trial.status == "finished"]
+    finished = [trial for trial in trials if trial.has_results]
     if not finished:
         return
     results = [
@@ -129,8 +130,8 @@ def summarize(trials: Sequence[Trial], run: Run) -> None:
             "trial": trial.label,
             "data": trial.params.data.name,
             "network": trial.params.network.name,
-            **{name: trial.metrics[name] for name in ("mean_iou", "pixel_accuracy", "mean_accuracy", "train_seconds")},
-            **{f"mean_iou_{way}": trial.metrics[f"mean_iou_{way}"] for way in trial.params.evaluation.ways},
+            **{name: trial.metrics.get(name) for name in RESULTS},
+            **{f"mean_iou_{way}": trial.metrics.get(f"mean_iou_{way}") for way in trial.params.evaluation.ways},
         }
         for trial in finished
     ]

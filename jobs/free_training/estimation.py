@@ -1,0 +1,42 @@
+"""What a training costs, before it is done: forward and backward passes, multiply-adds, seconds on a core here."""
+
+import torch
+
+from jobs.common.estimation import TRAINING, multiply_adds, size_of, training_seconds
+from jobs.free_training.methods import MethodParams
+from jobs.free_training.methods.fgsm_rs import RandomStartStep
+from jobs.free_training.methods.pgd import ProjectedGradient
+from jobs.free_training.methods.trades import Trades
+from jobs.free_training.params import Params
+from service.errors import InputError
+from service.run import Estimate
+
+
+def estimate(params: Params) -> Estimate:
+    """Training alone: validation and the attacks on the trained network are not counted."""
+    training = params.training
+    images = training.updates * training.batch
+    passes = passes_of(params.method)
+    details: dict[str, float | str] = {"images to train on": images, "passes of an image": passes}
+    try:
+        size = size_of(params.data)
+    except InputError as error:
+        return Estimate(details={**details, "data": f"unknown: {error.message}"})
+    network, image = params.network.build_for(size.classes, size.shape[0], 0), torch.rand(1, *size.shape)
+    return Estimate(
+        core_seconds=images * passes * training_seconds(network, image),
+        multiply_adds=float(TRAINING * multiply_adds(network, image) * images * passes),
+        details=details,
+    )
+
+
+def passes_of(method: MethodParams) -> int:
+    """Forward and backward passes of a minibatch in a weight update."""
+    match method:
+        case ProjectedGradient():
+            return method.steps + 1
+        case Trades():
+            return method.steps + 2  # the clean images and the perturbed ones
+        case RandomStartStep():
+            return 2
+    return 1
