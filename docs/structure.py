@@ -36,18 +36,18 @@ class Room:
 
 def rooms() -> dict[str, Room]:
     """Every room by its path, in the order in which it is drawn."""
-    found: dict[str, Room] = {}
+    known: dict[str, Room] = {}
     files = [file for package in PACKAGES for file in sorted((ROOT / package).rglob("*.py"))]
     for file in files:
         path = room_of(".".join(file.relative_to(ROOT).with_suffix("").parts))
-        if path not in found:
-            found[path] = Room(path, title_of(path), about(path))
+        if path not in known:
+            known[path] = Room(path, title_of(path), about(path))
         for module in imported(file):
             if module.split(".")[0] == "ray":
-                found[path].imports_ray = True
+                known[path].imports_ray = True
             elif module.split(".")[0] in PACKAGES and room_of(module) != path:
-                found[path].imports.add(room_of(module))
-    return {path: room for path, room in found.items() if path != "jobs"}
+                known[path].imports.add(room_of(module))
+    return {path: room for path, room in known.items() if path != "jobs"}
 
 
 def imported(file: Path) -> Iterator[str]:
@@ -93,7 +93,8 @@ def picture() -> str:
         ("jobs", "jobs/common/", "what studies share", [known[path] for path in known if within(path, "jobs.common")]),
         ("service", "service/", "the job service", [room for path, room in known.items() if within(path, "service")]),
     ]
-    shapes, y = [], MARGIN
+    shapes: list[str] = []
+    y = MARGIN
     for package, title, subtitle, members in panels:
         drawn, height = panel(package, title, subtitle, members, y)
         shapes += drawn
@@ -118,7 +119,8 @@ def panel(package: str, title: str, subtitle: str, members: list[Room], top: int
     """A frame with its rooms in rows. Returns the shapes and the height."""
     width = (WIDTH - 2 * MARGIN - (COLUMNS + 1) * GAP) // COLUMNS
     colour = COLOURS[package]
-    shapes, y = [], top + 40
+    shapes: list[str] = []
+    y = top + 40
     for start in range(0, len(members), COLUMNS):
         row = [(room, lines_of(room)) for room in members[start : start + COLUMNS]]
         height = max(34 + LINE * len(lines) for _, lines in row)
