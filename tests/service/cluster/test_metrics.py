@@ -103,7 +103,7 @@ def test_cells_are_counted_by_what_is_new(monkeypatch: pytest.MonkeyPatch) -> No
 def exported() -> set[str]:
     """The names under which Prometheus finds what the sources declare."""
     names: set[str] = set()
-    for path in (*(ROOT / "service").glob("*.py"), *(ROOT / "serving").glob("*.py")):
+    for path in (*(ROOT / "service").rglob("*.py"), *(ROOT / "serving").rglob("*.py")):
         for kind, name in re.findall(r'\b(Counter|Gauge|Histogram)\(\s*"(\w+)"', path.read_text()):
             endings = {"Counter": ["_total"], "Gauge": [""], "Histogram": ["_bucket", "_sum", "_count"]}[kind]
             names |= {f"ray_{name}{ending}" for ending in endings}
