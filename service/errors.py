@@ -24,7 +24,8 @@ what to do, the exit code of the command line and the status of the HTTP endpoin
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class AssayError(Exception):
@@ -66,6 +67,15 @@ class FieldError(SpecError, ValueError):
 
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self.field, self.requirement, self.value, self.hint)
+
+
+@contextmanager
+def within(section: str) -> Iterator[None]:
+    """A FieldError from inside names its field as seen from around the section."""
+    try:
+        yield
+    except FieldError as error:
+        raise FieldError(f"{section}.{error.field}", error.requirement, error.value, error.hint) from error
 
 
 class UnknownNameError(InputError):

@@ -1,5 +1,6 @@
 """What a spec of the study says."""
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Self
 
 import torch
@@ -16,7 +17,7 @@ from jobs.deep_thinking.networks import ARCHITECTURES, Thinker, network
 from jobs.deep_thinking.problems import problem
 from jobs.deep_thinking.problems.base import Problem
 from jobs.deep_thinking.training import TrainingParams
-from service.errors import InputError
+from service.errors import FieldError, InputError, within
 
 
 class ProblemParams(StudyParams):
@@ -66,17 +67,27 @@ class Params(PublishingParams):
         """The problem has these sizes, and the network can read it."""
         try:
             solved = self.problem.build()
-            shown = (self.evaluation.show,) if self.evaluation.show else ()
-            for size in (self.training.size, *(each.size for each in (*self.evaluation.sizes, *shown))):
-                solved.check_size(size)
+            for field, size in self._sizes():
+                with within(field.rpartition(".")[0]):
+                    solved.check_size(size)
             if self.network.built_in:
                 with torch.device("meta"):  # shapes alone: the widest network takes no time and no memory
                     check_fit(self.build_network(solved), solved, self.training.size, self.network.name)
             else:
                 self.build_network(solved)  # whether it reads the problem is seen when the run starts
+        except FieldError:
+            raise
         except (InputError, TypeError) as error:
             raise ValueError(str(error)) from error
         return self
+
+    def _sizes(self) -> Iterator[tuple[str, int]]:
+        """Every size of instances, and its field."""
+        yield "training.size", self.training.size
+        for index, each in enumerate(self.evaluation.sizes):
+            yield f"evaluation.sizes.{index}.size", each.size
+        if self.evaluation.show is not None:
+            yield "evaluation.show.size", self.evaluation.show.size
 
     def build_network(self, solved: Problem) -> Thinker:
         """The network with fresh weights from torch's global generator."""

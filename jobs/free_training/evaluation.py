@@ -74,7 +74,6 @@ class Evaluation:
                 "robust": _share(each.verdict.robust),
                 "queries": float(each.verdict.queries.double().mean()),
                 "gradients": float(each.verdict.gradients.double().mean()),
-                "warnings": "; ".join(each.verdict.warnings),
             }
             for each in self.attacks
         ]

@@ -61,6 +61,9 @@ def run(params: Params, run: Run) -> None:
     run.log(step=run.step, clean=evaluation.clean, robust=evaluation.robust(ball), **robust_to)
     title = "Accuracy under each attack at each epsilon, and the work for an image"
     run.table("attacks", evaluation.rows(), title=title)
+    for each in evaluation.attacks:
+        for sentence in each.verdict.warnings:
+            run.warn(f"{each.name} at {each.ball.epsilon:.3g}: {sentence}")
     run.table("classes", evaluation.classes, title="Accuracy on clean test images of each class")
     run.save_model(params.model_name, network, _card(params, test, run.metrics))
 

@@ -39,7 +39,7 @@ def trials(spec: JobSpec) -> list[TrialPlan]:
     for values in sweep.grid.values():
         count *= len(values)
     if count > MAX_TRIALS:
-        raise SpecError(f"sweep: {count:,} trials; at most {MAX_TRIALS:,} are allowed")
+        raise SpecError(f"sweep must have at most {MAX_TRIALS:,} trials; it has {count:,}")
     _check_fields(single, spec)
 
     plans = []

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from jobs.deep_thinking.problems.maze_generation import carve, paths, reached
-from service.errors import InputError
+from service.errors import FieldError
 
 SMALLEST, LARGEST = 3, 1001  # of 3: two cells a side, the smallest with a path that turns
 
@@ -33,12 +33,12 @@ class Mazes:
 
     def __init__(self, scale: Literal[1, 2] = 2) -> None:
         if scale not in (1, 2) or isinstance(scale, bool):
-            raise InputError(f"scale: {scale!r} is not allowed, 1 or 2 is")
+            raise FieldError("scale", "be 1 or 2", scale)
         self.scale = scale
 
     def check_size(self, size: int) -> None:
         if not SMALLEST <= size <= LARGEST or size % 2 == 0:
-            raise InputError(f"size: a maze of {size} is not allowed, odd sizes from {SMALLEST} to {LARGEST} are")
+            raise FieldError("size", f"be odd, from {SMALLEST} to {LARGEST} pixels a side", size)
 
     def sample(self, size: int, count: int, seed: int) -> tuple[Tensor, Tensor]:
         """Mazes carved by a depth-first search that begins at the start cell; start and end are any two cells."""

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from service.errors import InputError
+from service.errors import FieldError
 
 DISTINCT_BELOW = 24  # bits; shorter strings of one sample are all different
 LONGEST = 1 << 20
@@ -24,7 +24,7 @@ class PrefixSums:
 
     def check_size(self, size: int) -> None:
         if not 1 <= size <= LONGEST:
-            raise InputError(f"size: {size} bits are not allowed, 1 to {LONGEST:,} are")
+            raise FieldError("size", f"be from 1 to {LONGEST:,} bits", size)
 
     def sample(self, size: int, count: int, seed: int) -> tuple[Tensor, Tensor]:
         """Fair bits. Strings shorter than 24 bits are drawn without repeats, as long as there are enough of them."""

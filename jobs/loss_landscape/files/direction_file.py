@@ -49,5 +49,5 @@ def decode(data: bytes, weights: Mapping[str, Tensor], where: str) -> list[Direc
         axis, _, name = key.partition("/")
         axes.setdefault(axis, {})[name] = tensor
     if sorted(axes) not in (["x"], ["x", "y"]):
-        raise InputError(f"{where} holds the axes {', '.join(sorted(axes)) or 'none'}, x or x and y are allowed")
+        raise InputError(f"{where} must hold the axis x, or x and y; it holds {', '.join(sorted(axes)) or 'none'}")
     return [complete(axes[axis], weights) for axis in sorted(axes)]

@@ -82,7 +82,7 @@ def read_surface(content: bytes) -> SurfaceFile:
         grid = SurfaceFile(x, y, {})
         points = math.prod(grid.shape)
         if points > LARGEST_GRID:
-            raise TooLargeError(f"a surface of {points:,} points is not allowed, up to {LARGEST_GRID:,} are")
+            raise TooLargeError(f"a surface must have at most {LARGEST_GRID:,} points; it has {points:,}")
         for name in QUANTITIES:
             if _has(file, name):
                 values = _numbers(content, file, name, points)
@@ -211,7 +211,7 @@ def _array(kind: str, values: np.ndarray, name: str, components: int = 1) -> Ite
 def _opened(content: bytes, what: str) -> Iterator[h5py.File]:
     """The file, for reading. Whatever HDF5 finds wrong with it, now or later, is an InputError."""
     if len(content) > LARGEST_FILE:
-        raise TooLargeError(f"a {what} of {len(content)} bytes is not allowed, up to {LARGEST_FILE:,} are")
+        raise TooLargeError(f"a {what} must have at most {LARGEST_FILE:,} bytes; it has {len(content):,}")
     try:
         with h5py.File(io.BytesIO(content), "r") as file:
             yield file
@@ -246,7 +246,7 @@ def _numbers(content: bytes, group: h5py.Group, name: str, most: int) -> np.ndar
     if found.dtype.kind not in "fiu" or found.shape is None:
         raise InputError(f"{found.name} does not hold numbers")
     if found.size > most:
-        raise InputError(f"{found.name} has shape {found.shape}: more than the {most:,} numbers that are allowed here")
+        raise InputError(f"{found.name} must hold at most {most:,} numbers; it has shape {found.shape}")
     place = found.id.get_offset()
     if found.id.get_create_plist().get_layout() != h5py.h5d.CONTIGUOUS or found.external or place is None:
         raise InputError(

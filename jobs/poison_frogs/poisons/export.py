@@ -142,14 +142,14 @@ def decode(index: bytes, content_of: Callable[[str], bytes], where: str = INDEX)
     InputError if the index or an image is anything but what `encode` makes, or if a file has changed.
     """
     if len(index) > LARGEST_INDEX:
-        raise TooLargeError(f"{where} has {len(index):,} bytes, at most {LARGEST_INDEX:,} are allowed")
+        raise TooLargeError(f"{where} must have at most {LARGEST_INDEX:,} bytes; it has {len(index):,}")
     try:
         said = Index.model_validate_json(index)
     except ValidationError as error:
         raise _said(error, where) from error
     entries = (said.target, *said.poisons)
     if (values := len(entries) * said.channels * said.height * said.width) > MOST_VALUES:
-        raise TooLargeError(f"{where} is about {values:,} values, at most {MOST_VALUES:,} are allowed")
+        raise TooLargeError(f"{where} must hold at most {MOST_VALUES:,} values; it holds about {values:,}")
     names = [entry.file for entry in entries]
     for name in names:
         if not NAME.fullmatch(name) or ".." in name:
@@ -207,7 +207,7 @@ def _content(file: Path, most: int = 4 * LARGEST_SIDE**2) -> bytes:
     except OSError as error:
         raise InputError(f"{str(file)!r} cannot be read: {error.strerror}") from error
     if len(content) > most:
-        raise TooLargeError(f"{str(file)!r} has more than the {most:,} bytes that are allowed")
+        raise TooLargeError(f"{str(file)!r} must have at most {most:,} bytes; it has more")
     return content
 
 

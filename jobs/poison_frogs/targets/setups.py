@@ -67,7 +67,7 @@ def read_setups(content: bytes, where: str = "the setups file") -> tuple[Setup, 
         place = " ".join(str(part) for part in ("setup", *first["loc"])) if first["loc"] else "the list of setups"
         raise InputError(f"{where}: {place}: {first['msg']}") from error
     if not 1 <= len(setups) <= MOST_SETUPS:
-        raise InputError(f"{where} holds {len(setups)} setups, 1 to {MOST_SETUPS:,} are allowed")
+        raise InputError(f"{where} must hold from 1 to {MOST_SETUPS:,} setups; it holds {len(setups):,}")
     return setups
 
 
@@ -103,7 +103,7 @@ def load(file: str) -> tuple[Setup, ...]:
 
 def _check_size(content: bytes, where: str) -> None:
     if len(content) > LARGEST_FILE:
-        raise TooLargeError(f"{where} has {len(content):,} bytes, at most {LARGEST_FILE:,} are allowed")
+        raise TooLargeError(f"{where} must have at most {LARGEST_FILE:,} bytes; it has {len(content):,}")
 
 
 # What follows runs in a process of its own.

@@ -88,7 +88,7 @@ def test_a_problem_and_a_network_of_ones_own(make_run, own_package):
         ({"network__name": "dt_net_2d"}, "'dt_net_2d' does not fit prefix_sums"),
         ({"network__name": "dt_net"}, "unknown network 'dt_net'.*did you mean 'dt_net_.d'"),
         ({"problem__name": "prefix_sum"}, "unknown problem 'prefix_sum'.*did you mean 'prefix_sums'"),
-        ({"problem__name": "mazes"}, "size: a maze of 6 is not allowed"),
+        ({"problem__name": "mazes"}, "training.size must be odd, from 3 to"),
         ({"problem__options": {"scale": 1}}, "'prefix_sums' refuses its options"),
         ({"problem__name": "nowhere.at:all"}, "cannot import 'nowhere.at'"),
         ({"network": {"width": 6, "group_norm": True}}, "width must be at least 2"),

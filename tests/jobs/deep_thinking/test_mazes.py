@@ -148,12 +148,12 @@ def test_loops_and_forked_starts_are_warned_of() -> None:
 
 @pytest.mark.parametrize("size", [-1, 0, 1, 2, 8, 1003])
 def test_sizes_that_make_no_sense(size: int) -> None:
-    with pytest.raises(InputError, match="odd sizes from 3 to 1001 are"):
+    with pytest.raises(InputError, match="size must be odd, from 3 to 1001"):
         MAZES.sample(size, 1, 0)
 
 
 def test_options_that_make_no_sense() -> None:
-    with pytest.raises(InputError, match="scale: 3 is not allowed"):
+    with pytest.raises(InputError, match="scale must be 1 or 2; it is 3"):
         problem("mazes", scale=3)
     with pytest.raises(InputError, match="refuses its options"):
         problem("mazes", colour="blue")

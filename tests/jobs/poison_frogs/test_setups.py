@@ -35,7 +35,7 @@ def test_json_round_trip() -> None:
     ("content", "sentence"),
     [
         (b"\x80\x04N.", "is a pickle, which could run anything"),
-        (b"[]", "holds 0 setups"),
+        (b"[]", "setups; it holds 0"),
         (b"{}", "the list of setups: Input should be a valid array"),
         (b'[{"target_class": 1}]', "setup 0 target_index: Field required"),
         (as_json(SETUP).replace(b": 17", b": -1"), "setup 0 target_index: .*greater than or equal to 0"),
@@ -126,7 +126,7 @@ def test_pickles_that_take_too_much() -> None:
         with pytest.raises(InputError, match="is not a pickle of setups: "):
             convert(content)
     assert time.monotonic() - began < 20
-    with pytest.raises(TooLargeError, match="has 67,108,865 bytes"):
+    with pytest.raises(TooLargeError, match="it has 67,108,865"):
         convert(b"\0" * ((64 << 20) + 1))
 
 
