@@ -134,7 +134,7 @@ def _examples(images: ImageSet, results: Mapping[str, dict[str, Any] | None], mo
     names = dict(enumerate(images.classes))  # the model may have classes that the data do not
     for name, result in results.items():
         for row, adversarial, prediction in zip(*result["shown"], strict=True) if result else ():
-            label, seen = (names.get(int(each), str(int(each))) for each in (images.labels[row], prediction))
+            label, predicted = (names.get(int(each), str(int(each))) for each in (images.labels[row], prediction))
             clean = images.images(row.view(1))[0]
-            examples.setdefault(int(row), figures.Example(clean, adversarial, label, seen, name))
+            examples.setdefault(int(row), figures.Example(clean, adversarial, label, predicted, name))
     return [examples[row] for row in sorted(examples)[:most]]

@@ -95,15 +95,15 @@ def rises(name: str, epsilons: Sequence[float], robust: Sequence[Tensor]) -> lis
 
     epsilons: ascending. robust: bool (images,), for each. One sentence for each pair of epsilons where accuracy rises.
     """
-    found = []
+    sentences = []
     for (smaller, before), (larger, after) in pairwise(zip(epsilons, robust, strict=True)):
         if (gain := int(after.sum()) - int(before.sum())) > 0:
             missed = int((after & ~before).sum())
-            found.append(
+            sentences.append(
                 f"{name} leaves {gain} more images robust at epsilon {larger:g} than at {smaller:g}: it misses at "
                 f"least {missed} that are not, so it needs more steps or restarts"
             )
-    return found
+    return sentences
 
 
 def square_breaks_more(outcomes: Sequence[Outcome]) -> list[str]:

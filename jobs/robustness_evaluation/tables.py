@@ -71,8 +71,8 @@ def distances(correct: Tensor, outcomes: Outcomes, names: Sequence[str]) -> list
         if each.name in names and bool(correct.any()):
             least = each.distances[correct]
             quartiles = torch.quantile(least, torch.tensor([0.0, 0.25, 0.5, 0.75]), interpolation="higher").tolist()
-            told = dict(zip(("least", "quarter", "median", "three_quarters"), quartiles, strict=True))
-            rows.append({"attack": each.name, "norm": each.ball.norm, "found": _mean(least.isfinite()), **told})
+            columns = dict(zip(("least", "quarter", "median", "three_quarters"), quartiles, strict=True))
+            rows.append({"attack": each.name, "norm": each.ball.norm, "found": _mean(least.isfinite()), **columns})
     return rows
 
 

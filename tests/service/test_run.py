@@ -6,8 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from service.errors import InputError
+from service.execution import devices
 from service.run import Run
 from service.store import open_store
 
@@ -69,3 +71,13 @@ def test_sounds_that_are_none(handle: Run) -> None:
     assert list(handle.written.warnings) == [
         "audio 'loud': samples must be within [-1, 1]; the largest is 1.5, it is clipped"
     ]
+
+
+def test_a_gpu_that_a_spec_does_not_ask_for_is_named_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert devices.unused_gpus(0) is None
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: "H200")
+    assert devices.unused_gpus(0) == "the spec asks for no GPU, and this machine has H200: resources.gpus=1 uses one"
+    assert devices.unused_gpus(0.5) is None

@@ -231,10 +231,10 @@ def _member(group: h5py.Group, name: str, kind: type) -> Any:
         raise InputError(f"{place} is missing")
     if not isinstance(group.get(name, getlink=True), h5py.HardLink):
         raise InputError(f"{place} is a link, and links are not followed")
-    found = group[name]
-    if not isinstance(found, kind):
+    member = group[name]
+    if not isinstance(member, kind):
         raise InputError(f"{place} is not a {kind.__name__.lower()}")
-    return found
+    return member
 
 
 def _numbers(content: bytes, group: h5py.Group, name: str, most: int) -> np.ndarray:
@@ -242,19 +242,19 @@ def _numbers(content: bytes, group: h5py.Group, name: str, most: int) -> np.ndar
 
     Its size is checked first. HDF5 itself reads outside of its memory where a compressed data set is damaged.
     """
-    found = _member(group, name, h5py.Dataset)
-    if found.dtype.kind not in "fiu" or found.shape is None:
-        raise InputError(f"{found.name} does not hold numbers")
-    if found.size > most:
-        raise InputError(f"{found.name} must hold at most {most:,} numbers; it has shape {found.shape}")
-    place = found.id.get_offset()
-    if found.id.get_create_plist().get_layout() != h5py.h5d.CONTIGUOUS or found.external or place is None:
+    dataset = _member(group, name, h5py.Dataset)
+    if dataset.dtype.kind not in "fiu" or dataset.shape is None:
+        raise InputError(f"{dataset.name} does not hold numbers")
+    if dataset.size > most:
+        raise InputError(f"{dataset.name} must hold at most {most:,} numbers; it has shape {dataset.shape}")
+    place = dataset.id.get_offset()
+    if dataset.id.get_create_plist().get_layout() != h5py.h5d.CONTIGUOUS or dataset.external or place is None:
         raise InputError(
-            f"{found.name} keeps its numbers outside of the file, or in a form that is not allowed",
+            f"{dataset.name} keeps its numbers outside of the file, or in a form that is not allowed",
             hint="compressed files can be unpacked: h5repack -f NONE -l CONTI compressed.h5 plain.h5",
         )
     with np.errstate(invalid="ignore"):  # a signalling NaN becomes a quiet one
-        return np.frombuffer(content, found.dtype, found.size, place).reshape(found.shape).astype(np.float64)
+        return np.frombuffer(content, dataset.dtype, dataset.size, place).reshape(dataset.shape).astype(np.float64)
 
 
 def _coordinates(content: bytes, file: h5py.File, name: str) -> np.ndarray:

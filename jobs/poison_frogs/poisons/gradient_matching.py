@@ -190,9 +190,9 @@ def _in_one_pass(
     """All poisons in memory at a time: the graph of their gradient is built once."""
     images = images.detach().requires_grad_()
     torch.manual_seed(seed)
-    found = _gradient(network, images, labels, augmentation, True)
-    loss, pull = cosine_loss([part.detach() for part in found], aim)
-    return loss, torch.autograd.grad(_dot(found, pull), images)[0]
+    gradient = _gradient(network, images, labels, augmentation, True)
+    loss, pull = cosine_loss([part.detach() for part in gradient], aim)
+    return loss, torch.autograd.grad(_dot(gradient, pull), images)[0]
 
 
 def _in_two_passes(
@@ -209,8 +209,8 @@ def _in_two_passes(
     parts = [slice(first, first + batch) for first in range(0, len(images), batch)]
     for part in parts:
         torch.manual_seed(seed + part.start)
-        found = training_gradient(network, images[part], labels[part], augmentation and augmentation[part])
-        summed = [whole + share for whole, share in zip(summed, found, strict=True)]
+        part_of_gradient = training_gradient(network, images[part], labels[part], augmentation and augmentation[part])
+        summed = [whole + share for whole, share in zip(summed, part_of_gradient, strict=True)]
     loss, pull = cosine_loss(summed, aim)
     for part in parts if differentiate else []:
         torch.manual_seed(seed + part.start)
@@ -250,8 +250,8 @@ def pull_back(
 ) -> Tensor:
     """The gradient by images of <their training gradient, pull>. pull: dloss/dG, one tensor for each parameter."""
     images = images.detach().requires_grad_()
-    found = _gradient(network, images, labels, augmentation, True)
-    return torch.autograd.grad(_dot(found, pull), images)[0]
+    gradient = _gradient(network, images, labels, augmentation, True)
+    return torch.autograd.grad(_dot(gradient, pull), images)[0]
 
 
 def cosine_loss(gradient: Sequence[Tensor], aim: Sequence[Tensor]) -> tuple[float, list[Tensor]]:

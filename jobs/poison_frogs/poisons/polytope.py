@@ -142,8 +142,8 @@ class _Search:
             elif self.params.objective == "feature_collision_ensemble":
                 losses.append(collisions(poisons, aim))
             else:
-                loss, found = convex(poisons, aim, self.coefficients[number][depth][rows])
-                self.coefficients[number][depth] = self.coefficients[number][depth].index_copy(0, rows, found)
+                loss, solved = convex(poisons, aim, self.coefficients[number][depth][rows])
+                self.coefficients[number][depth] = self.coefficients[number][depth].index_copy(0, rows, solved)
                 losses.append(loss)
         return torch.stack(losses).mean(0)
 
@@ -155,10 +155,10 @@ def bullseye(poisons: Tensor, aim: Tensor) -> Tensor:
     there are any, are averaged but for those where the target has no features at all. Returns (sets,).
     """
     norms: Tensor = torch.linalg.vector_norm(aim, dim=1)
-    seen = norms > 0
+    nonzero = norms > 0
     distances: Tensor = torch.linalg.vector_norm(poisons.mean(1) - aim, dim=1)
-    shares: Tensor = torch.where(seen, distances / torch.where(seen, norms, 1.0), 0.0).reshape(len(aim), -1)
-    positions: Tensor = seen.reshape(len(aim), -1).sum(1)
+    shares: Tensor = torch.where(nonzero, distances / torch.where(nonzero, norms, 1.0), 0.0).reshape(len(aim), -1)
+    positions: Tensor = nonzero.reshape(len(aim), -1).sum(1)
     return shares.sum(1) / positions
 
 
@@ -186,7 +186,7 @@ def collisions(poisons: Tensor, aim: Tensor) -> Tensor:
 
 def _layers(network: Features, images: Tensor, draws: int) -> list[Tensor]:
     """The features of each layer, averaged over passes."""
-    passes = [[found] if isinstance(found := network(images), Tensor) else list(found) for _ in range(draws)]
+    passes = [[layers] if isinstance(layers := network(images), Tensor) else list(layers) for _ in range(draws)]
     return [sum(layer[1:], layer[0]) / draws for layer in zip(*passes, strict=True)]
 
 

@@ -52,15 +52,15 @@ def least_norm(gram: Tensor, start: Tensor | None = None) -> Tensor:
     return coefficients.view(gram.shape[:-1])
 
 
-def _search(gram: Tensor, found: Tensor) -> None:
+def _search(gram: Tensor, coefficients: Tensor) -> None:
     """Wolfe's method on each problem, in place. gram: (problems, k, k), entries up to 1. found: (problems, k)."""
     rows = torch.arange(len(gram), device=gram.device)
-    support = found > 0
+    support = coefficients > 0
     entered = torch.full_like(rows, -1)  # the point that was taken into the support last
     for _ in range(MOST_STEPS * gram.shape[-1]):
         if not len(rows):
             return
-        now, mask = found[rows], support[rows]
+        now, mask = coefficients[rows], support[rows]
         aim = _affine(gram[rows], mask)
         behind = mask & (aim <= 0)
         ways = torch.where(behind, now / (now - aim).clamp(min=torch.finfo(now.dtype).tiny), torch.inf)
@@ -77,7 +77,7 @@ def _search(gram: Tensor, found: Tensor) -> None:
         futile = ~arrived & (way.squeeze(1) == 0) & dropped.gather(1, entered[rows].clamp(min=0)[:, None]).squeeze(1)
         mask[open_, leader[open_]] = True
         entered[rows[open_]] = leader[open_]
-        found[rows], support[rows] = now, mask
+        coefficients[rows], support[rows] = now, mask
         rows = rows[(open_ | ~arrived) & ~futile]
 
 

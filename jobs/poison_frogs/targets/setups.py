@@ -118,12 +118,12 @@ def _plain(content: Any) -> list[dict[str, Any]]:
     for number, setup in enumerate(content):
         if type(setup) is not dict or sorted(map(str, setup)) != sorted(names):
             raise ValueError(f"setup {number} is no dictionary of {', '.join(names)}")
-        found: dict[str, Any] = {name.replace(" ", "_"): _numbers(setup[name], f"setup {number}") for name in names}
+        fields: dict[str, Any] = {name.replace(" ", "_"): _numbers(setup[name], f"setup {number}") for name in names}
         for name in ("target_class", "target_index", "base_class"):
-            if len(found[name]) != 1:
-                raise ValueError(f"setup {number} holds {len(found[name])} numbers as its {name.replace('_', ' ')}")
-            found[name] = found[name][0]
-        setups.append(found)
+            if len(fields[name]) != 1:
+                raise ValueError(f"setup {number} holds {len(fields[name])} numbers as its {name.replace('_', ' ')}")
+            fields[name] = fields[name][0]
+        setups.append(fields)
     return setups
 
 
