@@ -132,7 +132,7 @@ def test_the_service_builds_what_is_there() -> None:
     assert schema.http_options.port == 8000
     (application,) = schema.applications
     assert application.import_path == "serving.application:build"
-    config = settings.load(application.args["config"].removeprefix("/home/ray/assay/"))  # type: ignore[union-attr]
+    config = settings.load_settings(application.args["config"].removeprefix("/home/ray/assay/"))  # type: ignore[union-attr]
     most = 4 * 8  # of the pods
     assert (
         config.replicas.max * config.replicas.cpus + config.attacks.replicas.max * config.attacks.replicas.cpus <= most

@@ -93,7 +93,8 @@ def training_seconds(network: nn.Module, image: Tensor, batch: int = 16) -> floa
 
     image: (1, channels, height, width). batch: images in the pass, fewer where the network is large.
     """
-    count = max(2, min(batch, int(5e8 / multiply_adds(network, image))))  # batch norm needs two
+    forward = multiply_adds(network, image)
+    count = max(2, min(batch, int(5e8 / forward)))  # batch norm needs two
     images = torch.rand(count, *image.shape[1:])
     network.train().requires_grad_(True)
 
@@ -101,4 +102,4 @@ def training_seconds(network: nn.Module, image: Tensor, batch: int = 16) -> floa
         network(images).sum().backward()
         network.zero_grad()
 
-    return least_seconds(passes, 2) / count
+    return least_seconds(passes, 1 if forward > 1e9 else 2) / count

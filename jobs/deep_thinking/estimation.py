@@ -1,14 +1,18 @@
-"""What a training costs, before it is done: one instance at all iterations, measured here, times the instances."""
+"""What a training costs, before it is done: one instance at a few iterations, measured here, times all there are."""
+
+import copy
 
 import torch
+from torch import Tensor
 
 from jobs.common.estimation import TRAINING, least_seconds
 from jobs.common.multiplications import CountMacs
 from jobs.deep_thinking.data import FreshBatches
+from jobs.deep_thinking.networks import Thinker
 from jobs.deep_thinking.params import Params
 from service.run import Estimate
 
-TRIED = 16  # instances that are timed
+TIMED = 5  # iterations that are timed, at most: each costs the same
 
 
 def estimate(params: Params) -> Estimate:
@@ -20,15 +24,16 @@ def estimate(params: Params) -> Estimate:
     problem = params.problem.build()
     with torch.random.fork_rng(devices=[]):
         network = params.build_network(problem).train()
-    inputs, _ = problem.sample(training.size, TRIED, 0)
-    with torch.no_grad(), CountMacs() as counter:
-        network(inputs, training.iterations)
+    inputs, _ = problem.sample(training.size, 1, 0)
+    timed = min(TIMED, training.iterations)
+    forward = multiplications(network, inputs, training.iterations)
 
     def passes() -> None:
-        logits, _ = network(inputs, training.iterations)
+        logits, _ = network(inputs, timed)
         logits.sum().backward()
         network.zero_grad()
 
+    seconds = least_seconds(passes, 2) * forward / multiplications(network, inputs, timed)
     if isinstance(training.data, FreshBatches):
         updates = training.data.updates
     else:
@@ -36,7 +41,14 @@ def estimate(params: Params) -> Estimate:
         updates = training.data.epochs * (learnt // training.batch)
     instances = updates * training.batch
     return Estimate(
-        core_seconds=instances * least_seconds(passes, 2) / TRIED,
-        multiply_adds=float(TRAINING * counter.total * instances / TRIED),
+        core_seconds=instances * seconds,
+        multiply_adds=float(TRAINING * forward * instances),
         details={"weight updates": updates, "instances to train on": instances},
     )
+
+
+def multiplications(network: Thinker, inputs: Tensor, iterations: int) -> int:
+    """Of one forward pass of an instance (1, channels, *positions), counted without computing them."""
+    with torch.no_grad(), CountMacs() as counter:
+        copy.deepcopy(network).to("meta")(inputs.to("meta"), iterations)
+    return counter.total
