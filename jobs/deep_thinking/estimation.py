@@ -51,4 +51,5 @@ def multiplications(network: Thinker, inputs: Tensor, iterations: int) -> int:
     """Of one forward pass of an instance (1, channels, *positions), counted without computing them."""
     with torch.no_grad(), CountMacs() as counter:
         copy.deepcopy(network).to("meta")(inputs.to("meta"), iterations)
-    return counter.total
+    total: int = counter.total
+    return total
