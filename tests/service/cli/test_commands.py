@@ -5,6 +5,8 @@ import os
 import socket
 import subprocess
 import sys
+import tomllib
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
@@ -147,3 +149,8 @@ def test_every_config_is_valid() -> None:
     assert specs
     for path in specs:
         assert main(["check", str(path)]) == 0, path
+
+
+def test_the_command_that_is_installed_is_this_one() -> None:
+    entry = tomllib.loads(Path("pyproject.toml").read_text())["project"]["scripts"]["assay"]
+    assert EntryPoint("assay", entry, "console_scripts").load() is main
