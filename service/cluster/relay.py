@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.util.placement_group import PlacementGroup, remove_placement_group
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 if TYPE_CHECKING:
     from service.execution.records import Failure
@@ -79,5 +80,7 @@ class Relay:
 
 
 def open_relay() -> Any:
-    """The relay of a run: one actor for all of its trials. It ends with the last reference to it."""
-    return ray.remote(num_cpus=0)(Relay).remote()
+    """The relay of a run: one actor for all trials, on the driver's node. It ends with the last reference to it."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    actor: Any = ray.remote(num_cpus=0)(Relay)
+    return actor.options(scheduling_strategy=here).remote()
