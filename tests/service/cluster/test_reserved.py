@@ -83,7 +83,7 @@ from service.execution import runner
 from service.execution.runner import Execution
 
 os.environ["PRETENDED_GPU"] = "1"  # also in the workers
-ray.init(address="local", num_cpus=8, num_gpus=1, include_dashboard=False, log_to_driver=False)
+ray.init(address="local", num_cpus=3, num_gpus=1, include_dashboard=False, log_to_driver=False)
 for job, gpus, seeds, seconds in (
     ("tests.service.gpus", 0.5, [0, 1, 2], 0.3),
     ("tests.service.gpus", 0, [0], 0.01),
