@@ -66,7 +66,8 @@ class Params(PublishingParams):
     def _fits(self) -> Self:
         """The problem has these sizes, and the network can read it."""
         try:
-            solved = self.problem.build()
+            with within("problem.options"):
+                solved = self.problem.build()
             for field, size in self._sizes():
                 with within(field.rpartition(".")[0]):
                     solved.check_size(size)

@@ -77,8 +77,16 @@ def by_hand(net: nn.Module, loss_of: Callable[[Tensor, Tensor, Draw], Tensor]) -
     return block
 
 
+class Numbered(Run):
+    """A handle whose seeds are the numbers of the updates: all three have the same batches and draws."""
+
+    def seed_for(self, *key: str | int) -> int:
+        return key[-1] if isinstance(key[-1], int) else 0
+
+
 def ours(folder: str) -> Callable[[], None]:
-    net, prefix, run = network("dt_net_1d", channels=1, width=WIDTH), problem("prefix_sums"), Run(open_store(folder), 0)
+    net, prefix = network("dt_net_1d", channels=1, width=WIDTH), problem("prefix_sums")
+    run = Numbered(open_store(folder), 0)
     params = TrainingParams(
         size=BITS,
         iterations=ITERATIONS,

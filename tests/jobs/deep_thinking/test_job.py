@@ -90,6 +90,10 @@ def test_a_problem_and_a_network_of_ones_own(make_run, own_package):
         ({"problem__name": "prefix_sum"}, "unknown problem 'prefix_sum'.*did you mean 'prefix_sums'"),
         ({"problem__name": "mazes"}, "training.size must be odd, from 3 to"),
         ({"problem__options": {"scale": 1}}, "'prefix_sums' refuses its options"),
+        (
+            {"problem": {"name": "mazes", "options": {"scale": 3}}},
+            "params.problem.options.scale must be 1 or 2; it is 3",
+        ),
         ({"problem__name": "nowhere.at:all"}, "cannot import 'nowhere.at'"),
         ({"network": {"width": 6, "group_norm": True}}, "width must be at least 2"),
         ({"training__alpha": 1.5}, "params.training.alpha"),

@@ -304,7 +304,10 @@ def test_an_answer_that_overflows_is_the_last_finite_one() -> None:
         ({"settings": {"problem": {"name": "prefix_sum"}, "trained_iterations": 5}}, "did you mean 'prefix_sums'"),
         ({"settings": {"problem": {"name": "os:system"}, "trained_iterations": 5}}, "add 'os' to models.trusted"),
         ({"settings": {"problem": {"name": "mazes"}, "trained_iterations": 5}}, "mazes needs one input of shape"),
-        ({"settings": {"problem": {"name": "mazes", "options": {"scale": 3}}, "trained_iterations": 5}}, "scale: 3"),
+        (
+            {"settings": {"problem": {"name": "mazes", "options": {"scale": 3}}, "trained_iterations": 5}},
+            "scale must be 1 or 2; it is 3",
+        ),
         ({"settings": {"problem": {"name": "prefix_sums"}, "trained_iterations": 0}}, "greater than or equal to 1"),
         ({"inputs": (TensorSpec(name="input", datatype="FP32", shape=(-1, 2, -1)),)}, r"shape \[-1, 1, -1\]"),
         ({"inputs": ()}, "needs one input"),
