@@ -145,7 +145,7 @@ def train(step: Step, optimizer: torch.optim.Optimizer, data: Batches, plan: Pla
         while progress.updates < plan.updates and not progress.stopped:
             began = time.perf_counter()
             if (seed := plan.seed(progress.updates)) is not None:
-                torch.manual_seed(seed)
+                engine.seed(seed)
             set_rate(optimizer, plan.rate(progress.updates))
             optimizer.zero_grad()
             passes = range(progress.updates * engine.accumulate, (progress.updates + 1) * engine.accumulate)
