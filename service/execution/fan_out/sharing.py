@@ -96,7 +96,7 @@ class _Pickler(pickle.Pickler):
     def reducer_override(self, obj: Any) -> Any:
         if not isinstance(obj, BaseModel):
             return NotImplemented
-        # equal models are one value, whichever of their fields were said aloud: a resumed run says them all
+        # equal models are one value, whichever of their fields were given explicitly: a resumed run gives them all
         state = {**obj.__getstate__(), "__pydantic_fields_set__": set(type(obj).model_fields)}
         return copyreg.__newobj__, (type(obj),), state  # type: ignore[attr-defined]
 
