@@ -15,7 +15,8 @@ from service import catalog
 from service.errors import FieldError, SpecError, shown
 from service.params import Section
 from service.planning import yaml_text
-from service.planning.validation import Json, validate
+from service.planning.sections import Json
+from service.planning.validation import validate
 
 
 class Uniform(Section):

@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel, JsonValue
 from pydantic.fields import FieldInfo
 
+from service.planning.sections import default_of, kinds, sections_in
+
 _SIGNS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤", "min_length": "length ≥", "max_length": "length ≤"}
 _WORDS: dict[Any, str] = {
     bool: "true or false",
@@ -37,17 +39,24 @@ class Parameter:
         return f"{self.name}: {'; '.join(filter(None, facts))}\n    {self.description}"
 
 
-def fields(model: type[BaseModel], prefix: str = "", only_if: str = "") -> Iterator[Parameter]:
-    """Every field of a class, sections opened, in the order of the class."""
+def fields(
+    model: type[BaseModel], prefix: str = "", only_if: str = "", default: BaseModel | None = None
+) -> Iterator[Parameter]:
+    """Every field of a class, sections opened, in the order of the class.
+
+    default: the section that holds if it is left out, which says what each of its fields is by default.
+    """
     for name, field in model.model_fields.items():
-        place = f"{prefix}{name}"
-        sections = list(_sections(field.annotation))
+        place, held = f"{prefix}{name}", default_of(name, field, default)
+        sections = list(sections_in(field.annotation))
         if field.annotation not in sections:  # a section that is always there has nothing to say by itself
             kind = _kind_words(sections) or type_words(field.annotation)
-            yield Parameter(place, kind, _default(field), _bounds(field), field.description or "", only_if)
+            described = _default(field, held, default), _bounds(field), field.description or ""
+            yield Parameter(place, kind, *described, only_if)
         inner = f"{place}[]." if _is_list(field.annotation) else f"{place}."
         for section in sections:
-            yield from fields(section, inner, _condition(section, sections) or only_if)
+            configured = held if isinstance(held, section) else None
+            yield from fields(section, inner, _condition(section, sections) or only_if, configured)
 
 
 def type_words(annotation: Any) -> str:
@@ -72,24 +81,14 @@ def _plural(words: str) -> str:
     return words + "s" if words in ("section", "number", "whole number", "text") else words
 
 
-def _sections(annotation: Any) -> Iterator[type[BaseModel]]:
-    """The classes inside an annotation: of a section, a list of sections, a choice among sections."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    elif get_origin(annotation) is not dict:  # the fields of a mapping have no fixed names
-        for inner in get_args(annotation):
-            yield from _sections(inner)
-
-
 def _is_list(annotation: Any) -> bool:
     return get_origin(annotation) in (tuple, list)
 
 
 def _kind(section: type[BaseModel]) -> str | None:
     """What its field `kind` must say, if that is one word."""
-    field = section.model_fields.get("kind")
-    words = get_args(field.annotation) if field and get_origin(field.annotation) is Literal else ()
-    return str(words[0]) if len(words) == 1 else None
+    words = kinds(section)
+    return words[0] if len(words) == 1 else None
 
 
 def _kind_words(sections: list[type[BaseModel]]) -> str:
@@ -101,13 +100,23 @@ def _condition(section: type[BaseModel], sections: list[type[BaseModel]]) -> str
     return f"kind: {_kind(section)}" if len(sections) > 1 and _kind(section) else ""
 
 
-def _default(field: FieldInfo) -> str:
-    if field.is_required():
+def _default(field: FieldInfo, held: Any, section: BaseModel | None) -> str:
+    """held: what the field is by default. section: the default that it is a part of, if there is one."""
+    if field.is_required() and section is None:
         return "required"
-    default = field.get_default(call_default_factory=True)
-    if isinstance(default, BaseModel):
-        default = default.model_dump(mode="json")
-    return f"default {json.dumps(default, default=str)}"
+    text = f"default {_text(held)}"
+    if section is None or len(kinds(type(section))) < 2 or field.is_required():
+        return text
+    own = field.get_default(call_default_factory=True)
+    return (
+        text if own == held or field is type(section).model_fields["kind"] else f"{text}, of other kinds {_text(own)}"
+    )
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, BaseModel):
+        value = value.model_dump(mode="json")
+    return json.dumps(value, default=str)
 
 
 def _bounds(field: FieldInfo) -> str:

@@ -6,13 +6,18 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from service.errors import FieldError, SpecError, nearest, shown
+from service.planning.sections import Json, completed
 
-Json = Any  # a value that JSON can hold
 Model = TypeVar("Model", bound=BaseModel)
 
 
 def validate(model: type[Model], value: Json, where: str) -> Model:
-    """Plain values -> `model`, strictly. Raises SpecError about the first thing wrong, in one sentence."""
+    """Plain values -> `model`, strictly; what a section leaves out is as the default of its field has it.
+
+    Raises SpecError about the first thing wrong, in one sentence.
+    """
+    if isinstance(value, dict):
+        value = completed(model, value)
     try:
         # strict JSON mode: lists become tuples and ints may stand for floats, but "3" never becomes 3
         return model.model_validate_json(json.dumps(value))
