@@ -67,6 +67,7 @@ def type_words(annotation: Any) -> str:
     if origin is Literal:
         return " | ".join(map(str, arguments))
     if origin in (Union, types.UnionType):
+        arguments = tuple(each for each in arguments if each is not int or float not in arguments)
         return " or ".join(dict.fromkeys(map(type_words, arguments)))
     if origin in (tuple, list):
         return f"list of {_plural(type_words(arguments[0]))}"

@@ -33,12 +33,15 @@ class StepDecay(StudyParams):
     """Divide the learning rate at given ticks."""
 
     kind: Literal["step"] = Field("step", description="divide the rate at given ticks")
-    milestones: tuple[int, ...] = Field((), description="ticks of the optimizer from which the rate is decayed")
+    milestones: tuple[int | float, ...] = Field(
+        (), description="ticks of the optimizer from which the rate is decayed; below 1: shares of the training"
+    )
     factor: float = Field(0.1, gt=0, le=1, description="what the rate is multiplied with at each milestone")
 
     def at(self, tick: int, ticks: int) -> float:
-        """What the learning rate is multiplied with, in (0, 1]."""
-        return self.factor ** sum(tick >= milestone for milestone in self.milestones)
+        """What the learning rate is multiplied with, in (0, 1]. ticks: how many there are in all."""
+        passed = [tick >= (each * ticks if each < 1 else each) for each in self.milestones]
+        return self.factor ** sum(passed)
 
 
 class CosineDecay(StudyParams):

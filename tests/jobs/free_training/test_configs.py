@@ -50,6 +50,20 @@ def test_every_spec_is_valid_without_its_data(path: Path, monkeypatch: pytest.Mo
     assert loaded.job == "free_training" and loaded.sweep is not None and loaded.sweep.metric == "robust"
 
 
+def test_imagenet_is_gone_through_23_times_without_the_images_held_out() -> None:
+    training = spec.load(str(CONFIGS / "imagenet_paper.yaml")).params.training
+    epoch = 4 * ((1_281_167 - training.held_out) // training.batch)  # each minibatch is replayed
+    assert training.updates == 23 * epoch and training.report_every == epoch
+    assert training.optimizer.decay.milestones == (8 * epoch, 16 * epoch)
+
+
+def test_cifar10_says_how_often_it_is_gone_through() -> None:
+    path = CONFIGS / "cifar10_paper.yaml"
+    training = spec.load(str(path)).params.training
+    passes = training.updates / 8 / ((50_000 - training.held_out) // training.batch)
+    assert f"Free-8 goes {passes:.1f} times through the images" in path.read_text()
+
+
 @pytest.mark.parametrize(
     ("size", "parameters"),
     [

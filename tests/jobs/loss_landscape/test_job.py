@@ -25,7 +25,7 @@ OPTIMIZER = {"kind": "sgd", "learning_rate": 0.05, "nesterov": True}
 TRAINED = {
     "kind": "train",
     "classifier": {"name": "digits_net", "options": {"mean": [0.3], "std": [0.4]}},
-    "training": {"epochs": 2, "batch": 50, "optimizer": OPTIMIZER},
+    "training": {"epochs": 2, "batch": 50, "optimizer": OPTIMIZER, "augmentation": {"padding": 0, "flip": False}},
 }
 DATA = {"name": "digits", "train_limit": 200, "test_limit": 60}
 PLANE = {"x": {"steps": 4}, "y": {"low": -0.5, "steps": 3}}

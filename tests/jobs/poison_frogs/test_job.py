@@ -28,7 +28,11 @@ SMALL = {"name": "digits_16_net", "options": {"side": 8, "size": 128}}
 COLLISION = {"kind": "feature_collision", "profile": "paper"}
 END_TO_END = {"kind": "feature_collision", "profile": "code_end_to_end"}
 OPTIMIZER = {"kind": "adam", "learning_rate": 3e-3, "weight_decay": 0.0}
-TRAINED = {"kind": "train", "classifier": SMALL, "training": {"epochs": 8, "batch": 20, "optimizer": OPTIMIZER}}
+TRAINED = {
+    "kind": "train",
+    "classifier": SMALL,
+    "training": {"epochs": 8, "batch": 20, "optimizer": OPTIMIZER, "augmentation": {"padding": 0, "flip": False}},
+}
 TUNED = {"kind": "fine_tune", "epochs": 2, "batch": 50, "optimizer": OPTIMIZER}
 TREE = {
     "data": {"name": "digits", "train_limit": 400, "test_limit": 150},

@@ -33,6 +33,7 @@ CHEAP = {
             "epochs": 4,
             "batch": 20,
             "optimizer": {"kind": "adam", "learning_rate": 3e-3, "weight_decay": 0.0},
+            "augmentation": {"padding": 0, "flip": False},
         },
     },
     "task": ["3", "8"],

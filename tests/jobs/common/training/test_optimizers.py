@@ -29,6 +29,12 @@ def test_step_decay_falls_at_its_milestones():
     assert decay.at(100, 150) == pytest.approx(0.01)
 
 
+def test_milestones_below_1_are_shares_of_training():
+    shares, ticks = StepDecay(milestones=(1 / 2, 3 / 4, 11 / 12)), StepDecay(milestones=(150, 225, 275))
+    assert [shares.at(epoch, 300) for epoch in range(300)] == [ticks.at(epoch, 300) for epoch in range(300)]
+    assert [round(shares.at(epoch, 4), 6) for epoch in range(4)] == [1, 1, 0.1, 0.01]
+
+
 def test_cosine_decay_is_that_of_torch():
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
     reference = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=20)

@@ -13,6 +13,7 @@ from jobs.common.data.images.base import Pixels
 from jobs.common.training.optimizers import OptimizerParams
 from jobs.common.training.schedules import StepDecay
 from jobs.common.training.supervised import SupervisedParams, Training, train
+from service import spec
 from service.errors import InputError, RunFailedError
 from service.run import Run
 from service.store import open_store
@@ -22,6 +23,7 @@ PARAMS = SupervisedParams(
     batch=10,
     keep_every=2,
     optimizer=OptimizerParams(kind="sgd", learning_rate=0.1, nesterov=True, decay=StepDecay(milestones=(2,))),
+    augmentation=AugmentationParams(),
 )
 
 
@@ -66,6 +68,7 @@ def test_a_step_is_that_of_nesterovs_rule(tmp_path):
         epochs=3,
         batch=40,
         optimizer=OptimizerParams(kind="sgd", learning_rate=0.1, momentum=0.9, nesterov=True, weight_decay=0.01),
+        augmentation=AugmentationParams(),
     )
     torch.manual_seed(0)
     trained = nn.Sequential(nn.Flatten(), nn.Linear(16, 2))
@@ -127,3 +130,14 @@ def test_what_cannot_be_trained_is_refused(tmp_path):
         broken[3].weight.fill_(torch.nan)
     with pytest.raises(RunFailedError, match="stopped being finite between weight updates 1 and 4"):
         train([Training("", broken, images(), PARAMS)], handle(tmp_path / "c"))
+
+
+def test_the_default_is_the_recipe_of_the_papers_spec() -> None:
+    """Rates, weight decay, crops and flips of configs/loss_landscape/resnet56_paper.yaml, over its 300 epochs."""
+    path = Path(__file__).parents[4] / "configs" / "loss_landscape" / "resnet56_paper.yaml"
+    recipe, default = spec.load(str(path)).params.network.training, SupervisedParams(epochs=300, report_every=5)
+    rates = [[each.optimizer.rate(epoch, 300) for epoch in range(300)] for each in (default, recipe)]
+    assert rates[0] == rates[1]
+    without_decay = [each.optimizer.model_copy(update={"decay": StepDecay()}) for each in (default, recipe)]
+    assert without_decay[0] == without_decay[1]
+    assert (default.augmentation, default.batch) == (recipe.augmentation, recipe.batch)
