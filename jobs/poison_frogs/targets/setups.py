@@ -59,7 +59,7 @@ def read_setups(content: bytes, where: str = "the setups file") -> tuple[Setup, 
         raise InputError(
             f"{where} is a pickle, which could run anything: it is not opened", hint=f"convert it: {CONVERT}"
         )
-    _check_size(content, where)
+    _check_size(len(content), where)
     try:
         setups = _SETUPS.validate_json(content)
     except ValidationError as error:
@@ -73,7 +73,7 @@ def read_setups(content: bytes, where: str = "the setups file") -> tuple[Setup, 
 
 def convert(pickled: bytes, where: str = "the setups file") -> tuple[Setup, ...]:
     """Setups from a pickle of the benchmark. InputError if it is damaged, or asks for anything but plain values."""
-    _check_size(pickled, where)
+    _check_size(len(pickled), where)
     environment = {"PYTHONPATH": str(Path(__file__).parents[3]), "OPENBLAS_NUM_THREADS": "1"}
     command = [sys.executable, "-P", "-m", "jobs.poison_frogs.targets.setups"]
     try:
@@ -94,16 +94,17 @@ def load(file: str) -> tuple[Setup, ...]:
     """The setups of a file, JSON or a pickle of the benchmark. InputError if it cannot be read, or holds no setups."""
     try:
         with open(file, "rb") as opened:
-            content = opened.read(LARGEST_FILE + 1)
+            size, content = os.fstat(opened.fileno()).st_size, opened.read(LARGEST_FILE + 1)
     except OSError as error:
         raise InputError(f"setups.file: {file!r} cannot be read: {error.strerror}") from error
     where = f"setups.file: {file!r}"
+    _check_size(max(size, len(content)), where)
     return read_setups(content, where) if content.lstrip()[:1] in (b"[", b"{") else convert(content, where)
 
 
-def _check_size(content: bytes, where: str) -> None:
-    if len(content) > LARGEST_FILE:
-        raise TooLargeError(f"{where} must have at most {LARGEST_FILE:,} bytes; it has {len(content):,}")
+def _check_size(size: int, where: str) -> None:
+    if size > LARGEST_FILE:
+        raise TooLargeError(f"{where} must have at most {LARGEST_FILE:,} bytes; it has {size:,}")
 
 
 # What follows runs in a process of its own.

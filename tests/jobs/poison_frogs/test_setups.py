@@ -130,6 +130,13 @@ def test_pickles_that_take_too_much() -> None:
         convert(b"\0" * ((64 << 20) + 1))
 
 
+def test_a_file_that_is_too_large_is_refused_with_its_size(tmp_path: Path) -> None:
+    with (tmp_path / "setups.json").open("wb") as file:
+        file.truncate(100_000_000)
+    with pytest.raises(TooLargeError, match="must have at most 67,108,864 bytes; it has 100,000,000"):
+        setups.load(str(tmp_path / "setups.json"))
+
+
 def test_a_reader_that_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     """By the limit of its processor time, or because it does not end."""
     done = subprocess.CompletedProcess([], -9, b"", b"")
