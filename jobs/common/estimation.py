@@ -41,7 +41,7 @@ KNOWN = {
 def size_of(data: DataParams) -> SetSize:
     """The size of a data set within its limits. InputError if the set is not there and nobody knows its size."""
     try:
-        train, test = data.load("train"), data.load("test")
+        train, test = data.load_splits()
         counts = torch.bincount(test.labels, minlength=len(test.classes)).tolist()
         of_class = dict(zip(test.classes, counts, strict=True))
         return SetSize(train.shape, len(train), len(test), len(train.classes), of_class)

@@ -45,7 +45,7 @@ COMPARED = ("clean", "robust", "gradient_evaluations", "train_seconds")
 
 def run(params: Params, run: Run) -> None:
     """Train, then attack."""
-    images, test = params.data.load("train"), params.data.load("test")
+    images, test = params.data.load_splits()
     ball = params.threat.ball
     check_ball(params.method.kind, ("Linf", "L2"), ball, images.images(torch.arange(1)))
     network = params.network.build(images, run.seed_for("weights")).to(run.device)
@@ -65,7 +65,7 @@ def run(params: Params, run: Run) -> None:
         for sentence in each.verdict.warnings:
             run.warn(f"{each.name} at {each.ball.epsilon:.3g}: {sentence}")
     run.table("classes", evaluation.classes, title="Accuracy on clean test images of each class")
-    run.save_model(params.model_name, network, _card(params, test, run.metrics))
+    run.save_model(params.model_name, network, _card(params, images, run.metrics))
 
 
 def summarize(trials: Sequence[Trial], run: Run) -> None:

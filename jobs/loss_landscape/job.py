@@ -39,7 +39,7 @@ PLACEMENT = "fan_out"
 def run(params: Params, run: Run) -> None:
     """Train or load the networks, choose the directions, compute the surface, and draw it."""
     images, loss = params.data.load(params.split), params.evaluation.loss
-    networks = load_networks(params.networks, params.data, images, run)
+    networks, images = load_networks(params.networks, params.data, images, run)
     if networks[CENTRE].trained:
         networks[CENTRE] = scored_and_saved(networks[CENTRE], params, run)
     centre = networks[CENTRE]

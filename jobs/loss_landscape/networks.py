@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from jobs.common.data.images import DataParams
 from jobs.common.data.images.base import ImageSet
-from jobs.common.data.sets import Split
+from jobs.common.data.images.relabelled import with_classes
+from jobs.common.data.sets import Split, listed
 from jobs.common.models.cards import classifier_card
 from jobs.common.models.fit import check_fit
 from jobs.common.models.network_params import StoredNetwork, TrainedNetwork
@@ -18,6 +19,7 @@ from jobs.loss_landscape.files.weights_file import load_weights
 from jobs.loss_landscape.network_params import NetworkFile, NetworkParams
 from jobs.loss_landscape.params import Params
 from jobs.loss_landscape.surface.plain import mean_scores, whole_set
+from service.errors import InputError
 from service.models import CardDraft
 from service.run import Run
 
@@ -30,6 +32,8 @@ class LandscapeNetwork:
     network: nn.Module
     recorded: Mapping[Split, float] = field(default_factory=dict)
     """the mean loss on a split, as its card says; empty if it does not"""
+    classes: tuple[str, ...] | None = None
+    """their names by its outputs; None if nobody says them"""
     path: tuple[dict[str, Tensor], ...] = ()
     """states of the network along its training"""
     epochs: tuple[int, ...] = ()
@@ -38,21 +42,22 @@ class LandscapeNetwork:
 
 
 def load_networks(
-    params: Mapping[str, NetworkParams], data: DataParams, like: ImageSet, run: Run
-) -> dict[str, LandscapeNetwork]:
-    """Each network of a landscape, by the role that it plays: CENTRE, or the axis that it lies on.
+    params: Mapping[str, NetworkParams], data: DataParams, images: ImageSet, run: Run
+) -> tuple[dict[str, LandscapeNetwork], ImageSet]:
+    """Each network of a landscape, by the role that it plays: CENTRE, or the axis that it lies on. And the images that
+    each has to take, under the labels of the networks' classes.
 
-    Those that are to be trained are trained now, one after another. like: images that each has to take.
+    Those that are to be trained are trained now, one after another. InputError if the networks have other classes.
     """
     to_train = {role: each for role, each in params.items() if isinstance(each, TrainedNetwork)}
     networks: dict[str, LandscapeNetwork] = run.reserved(train_networks, to_train, data) if to_train else {}
-    networks |= {
-        role: _loaded(each, like, run) for role, each in params.items() if not isinstance(each, TrainedNetwork)
-    }
+    networks |= {role: _stored(each, run) for role, each in params.items() if isinstance(each, StoredNetwork)}
+    images = _labelled(images, networks)
+    networks |= {role: _read(each, images) for role, each in params.items() if isinstance(each, NetworkFile)}
     for role, each in networks.items():
-        check_fit(each.network, like, each.name)
+        check_fit(each.network, images, each.name)
         check_finite(tensors(each.network), f"network {role}".strip())
-    return {role: networks[role] for role in params}
+    return {role: networks[role] for role in params}, images
 
 
 def train_networks(run: Run, params: Mapping[str, TrainedNetwork], data: DataParams) -> dict[str, LandscapeNetwork]:
@@ -74,6 +79,7 @@ def train_networks(run: Run, params: Mapping[str, TrainedNetwork], data: DataPar
         role: LandscapeNetwork(
             params[role].classifier.name,
             training.network.cpu().eval(),
+            classes=tuple(images.classes),
             path=tuple(training.kept),
             epochs=tuple(training.kept_at),
             trained=True,
@@ -82,36 +88,47 @@ def train_networks(run: Run, params: Mapping[str, TrainedNetwork], data: DataPar
     }
 
 
-def _loaded(params: StoredNetwork | NetworkFile, like: ImageSet, run: Run) -> LandscapeNetwork:
-    match params:
-        case NetworkFile():
-            network = params.classifier.build(like, 0)
-            load_weights(network, Path(params.weights).expanduser())
-            return LandscapeNetwork(params.weights, network.eval())
-        case StoredNetwork():
-            model = params.load(run)
-            model.check_task("classification")
-            losses = model.card.settings.get("losses", {}) if model.card else {}
-            recorded: dict[Split, float] = {
-                split: float(losses[split])
-                for split in ("train", "test")
-                if isinstance(losses, dict) and isinstance(losses.get(split), int | float)
-            }
-            return LandscapeNetwork(model.name, model.network, recorded)
+def _stored(params: StoredNetwork, run: Run) -> LandscapeNetwork:
+    model = params.load(run)
+    model.check_task("classification")
+    losses = model.card.settings.get("losses", {}) if model.card else {}
+    recorded: dict[Split, float] = {
+        split: float(losses[split])
+        for split in ("train", "test")
+        if isinstance(losses, dict) and isinstance(losses.get(split), int | float)
+    }
+    return LandscapeNetwork(model.name, model.network, recorded, model.classes)
+
+
+def _read(params: NetworkFile, like: ImageSet) -> LandscapeNetwork:
+    network = params.classifier.build(like, 0)
+    load_weights(network, Path(params.weights).expanduser())
+    return LandscapeNetwork(params.weights, network.eval())
+
+
+def _labelled(images: ImageSet, networks: Mapping[str, LandscapeNetwork]) -> ImageSet:
+    """The images under the labels of the networks' classes. InputError unless the networks have the same."""
+    named = [(each.name, each.classes) for each in networks.values() if each.classes is not None]
+    for name, classes in named:
+        if classes != named[0][1]:
+            first, ours, others = named[0][0], listed(named[0][1]), listed(classes)
+            raise InputError(f"classes of network {name!r} must be those of {first!r}, {ours}; they are {others}")
+        images = with_classes(images, classes, images.name, f"network {name!r}")
+    return images
 
 
 def scored_and_saved(centre: LandscapeNetwork, params: Params, run: Run) -> LandscapeNetwork:
     """Score a network that was trained here on both splits, save it, and note its losses."""
     recorded: dict[Split, float] = {}
     metrics: dict[str, float] = {}
-    splits: tuple[tuple[Split, str], ...] = (("train", "clean_train"), ("test", "test"))
-    for split, name in splits:
-        images = params.data.load(split)
+    train, test = params.data.load_splits()
+    splits: tuple[tuple[Split, ImageSet, str], ...] = (("train", train, "clean_train"), ("test", test, "test"))
+    for split, images, name in splits:
         (score,) = mean_scores(whole_set(centre.network, images, params.evaluation.loss), run, f"{split}_scores")
         recorded[split] = score.loss
         metrics |= {f"{name}_loss": score.loss, f"{name}_accuracy": score.accuracy}
     run.log(step=run.step, **metrics)
-    run.save_model(params.model_name, centre.network, _card(params, images, recorded, run.metrics))
+    run.save_model(params.model_name, centre.network, _card(params, train, recorded, run.metrics))
     return replace(centre, recorded=recorded)
 
 

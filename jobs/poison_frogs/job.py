@@ -52,7 +52,7 @@ PLACEMENT = "fan_out"
 
 def run(params: Params, run: Run) -> None:
     """Find the network, select targets and bases, craft the poisons, retrain the victims, and judge them."""
-    train, test = params.data.load("train"), params.data.load("test")
+    train, test = params.data.load_splits()
     setups = load_setups(params.setups, train, test)
     task = labels_of(params.task or test.classes, test)
     rows, test_rows = images_of(train, task), images_of(test, task)

@@ -3,12 +3,15 @@
 from torch import nn
 
 from jobs.common.data.images.base import ImageSet
+from jobs.common.data.sets import listed
 from jobs.common.models.cards import classifier_card
 from jobs.common.models.fit import check_fit
 from jobs.common.models.network_params import TrainedNetwork
 from jobs.common.training.supervised import Training, train
 from jobs.poison_frogs.params import Params
+from jobs.poison_frogs.poisons.recipes import Matching
 from jobs.poison_frogs.victims.heads import HeadParams
+from service.errors import InputError
 from service.models import CardDraft
 from service.run import Run
 
@@ -18,12 +21,26 @@ def networks_of(params: Params, images: ImageSet, run: Run) -> list[nn.Module]:
     if not isinstance(params.network, TrainedNetwork):
         model = params.network.load(run)
         model.check_task("classification")
-        if any(not isinstance(each, HeadParams) for each in params.victims.values()):
+        heads_alone = all(isinstance(each, HeadParams) for each in params.victims.values())
+        if isinstance(params.attack, Matching) or not heads_alone:  # what the network says of classes is used
             check_fit(model.network, images, model.name)
+            check_classes(images, model.classes, model.name)
         return [model.network]
     networks: list[nn.Module] = run.reserved(train_networks, params)
     run.save_model(params.model_name, networks[0], card(params, images, run.metrics))
     return networks
+
+
+def check_classes(images: ImageSet, classes: tuple[str, ...] | None, name: str) -> None:
+    """InputError unless the outputs of a stored network are the classes of the images, where its card names them.
+
+    Setups are of numbers of the data, so these are not brought to the order of the network.
+    """
+    if classes is not None and classes != tuple(images.classes):
+        ours = listed(images.classes)
+        raise InputError(
+            f"classes of model {name!r} must be those of {images.name}, {ours}; they are {listed(classes)}"
+        )
 
 
 def train_networks(run: Run, params: Params) -> list[nn.Module]:

@@ -24,6 +24,7 @@ import torch
 
 from jobs.common.attacks import Ball
 from jobs.common.data.images.base import ImageSet
+from jobs.common.data.images.relabelled import with_classes
 from jobs.robustness_evaluation import estimation, figures, slices, tables
 from jobs.robustness_evaluation.params import Params
 from jobs.robustness_evaluation.robustness import Outcome, gathered, minimum_norm, worst_case
@@ -38,6 +39,8 @@ def run(params: Params, run: Run) -> None:
     model = params.network.load(run)
     model.check_task("classification")
     images = params.images()
+    if model.classes is not None:
+        images = with_classes(images, model.classes, images.name, f"model {model.name!r}")
     subject = slices.Subject(model.name, model.network, images, params.norm)
     slices.check(subject, list(params.attacks.values()), params.epsilons)
     spans = slices.spans(len(images), params.slice)

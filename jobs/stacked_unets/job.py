@@ -44,7 +44,7 @@ RESULTS = ("mean_iou", "pixel_accuracy", "mean_accuracy", "train_seconds")  # of
 
 def run(params: Params, run: Run) -> None:
     """Train, then measure."""
-    images, test = params.data.load("train"), params.data.load("test")
+    images, test = params.data.load_splits()
     classes = len(images.classes)
     if not 2 <= classes <= MOST_CLASSES:
         raise InputError(f"{images.name} must have 2 to {MOST_CLASSES} classes; it has {classes}")
@@ -58,7 +58,7 @@ def run(params: Params, run: Run) -> None:
     measure(network, test, params, run)
     if params.evaluation.shown:
         show(network, test, params, run)
-    run.save_model(params.model_name, network, _card(params, test, run.metrics))
+    run.save_model(params.model_name, network, _card(params, images, run.metrics))
 
 
 def measure(network: nn.Module, test: SegmentationSet, params: Params, run: Run) -> None:

@@ -16,7 +16,13 @@ def changed(tree: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     return tree
 
 
-def draft(architecture: str, arguments: dict[str, Any], task: str = "classification", study: str = "test") -> CardDraft:
+def draft(
+    architecture: str,
+    arguments: dict[str, Any],
+    task: str = "classification",
+    study: str = "test",
+    settings: dict[str, Any] | None = None,
+) -> CardDraft:
     """The card of an untrained network, of which nothing is known but what builds it."""
     return CardDraft(
         architecture=architecture,
@@ -25,7 +31,7 @@ def draft(architecture: str, arguments: dict[str, Any], task: str = "classificat
         task=task,
         inputs=(),
         outputs=(),
-        settings={},
+        settings=settings or {},
         metrics={},
         description="untrained",
     )

@@ -11,6 +11,7 @@ from service.errors import InputError
 
 FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP")
 MOST_PIXELS = 64_000_000  # of one image: more is a decompression bomb
+HIDDEN = ("thumbs.db", "desktop.ini", "__macosx", "@eadir")  # what systems leave beside images, besides .names
 LONGEST = 50  # times the shorter side: a longer image would be a bomb when its shorter side is resized
 
 
@@ -34,6 +35,11 @@ def decode(
         raise InputError(f"{name} cannot be read: it is none of {', '.join(formats)}") from error
     except Exception as error:  # damaged files make the decoders raise almost anything
         raise InputError(f"{name} cannot be read: {error}") from error
+
+
+def hidden(name: str) -> bool:
+    """Whether a file or folder is one that its user does not see, such as .ipynb_checkpoints, ._1.png and Thumbs.db."""
+    return name.startswith(".") or name.lower() in HIDDEN
 
 
 def centre(image: Image.Image, height: int, width: int, margin: float = 1.0) -> Image.Image:

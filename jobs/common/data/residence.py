@@ -5,6 +5,7 @@ from typing import Any, TypeVar
 import torch
 
 from jobs.common.data.images.base import Pixels
+from jobs.common.data.images.relabelled import Relabelled
 from jobs.common.data.masks.base import Pairs
 from jobs.common.data.sets import Subset
 
@@ -21,6 +22,8 @@ def resident(images: AnySet, device: torch.device) -> AnySet:
     match images:
         case Subset():
             kept = type(images)(resident(images.whole, device), images.indices)
+        case Relabelled():
+            kept = Relabelled(resident(images.whole, device), images.classes)
         case Pixels() | Pairs() if fits(images.bytes, device):
             kept = images.to(device)
     return kept  # type: ignore[no-any-return]

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
@@ -15,6 +15,7 @@ from jobs.common.params import StudyParams
 from service.errors import FieldError, InputError
 
 Split = Literal["train", "test"]
+SHOWN = 5  # names in a sentence
 
 
 class DataSet(Protocol):
@@ -93,3 +94,8 @@ def check_parts(name: str, data: object, parts: tuple[str, ...]) -> None:
     """InputError if a set of the user's own lacks something that a set of its kind has."""
     if missing := [part for part in parts if not hasattr(data, part)]:
         raise InputError(f"data set {name!r} lacks {', '.join(missing)}")
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names in a sentence."""
+    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")

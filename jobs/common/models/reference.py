@@ -25,6 +25,12 @@ class ReferredModel:
     card: ModelCard | None
     """None if it is not from the store"""
 
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """Their names by the network's outputs, as its card says; None if nothing does."""
+        names = self.card.settings.get("classes") if self.card is not None else None
+        return tuple(map(str, names)) if isinstance(names, list) else None
+
     def check_task(self, task: str) -> None:
         """InputError if the card says that the model does something else."""
         if self.card is not None and self.card.task != task:

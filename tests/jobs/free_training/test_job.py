@@ -18,10 +18,18 @@ from service.store import open_store
 from tests.jobs.shared import changed
 
 OWN = """
+import torch
 from torch import nn
+from jobs.common.data.images.base import Pixels
 
 def build(classes, channels, hidden):
     return nn.Sequential(nn.Flatten(), nn.Linear(64 * channels, hidden), nn.ReLU(), nn.Linear(hidden, classes))
+
+def fruit(split, source):
+    names = ("apple", "banana", "cherry") if split == "train" else ("cherry", "apple")
+    labels = torch.arange(48) % len(names)
+    shades = torch.tensor([100 * "abc".index(name[0]) for name in names], dtype=torch.uint8)[labels]
+    return Pixels("fruit", names, shades.view(-1, 1, 1, 1).expand(-1, 1, 8, 8), labels)
 
 def wrong(classes, channels):
     return nn.Sequential(nn.Flatten(), nn.Linear(64 * channels, 3))
@@ -37,6 +45,22 @@ def params(**changes: Any) -> Params:
         "evaluation": {"batch": 10},
     }
     return validate(Params, changed(tree, changes), "params")
+
+
+@pytest.mark.usefixtures("own_package")
+def test_splits_that_number_their_classes_each_by_itself(make_run: Any) -> None:
+    """What was learnt is right of all images to test, and the card names the classes that it was learnt by."""
+    handle = make_run()
+    optimizer = {"kind": "adam", "learning_rate": 0.01}
+    training = {"training__optimizer": optimizer, "training__updates": 60, "training__report_every": 60}
+    own = {"data": {"name": "mypackage.module:fruit"}, "method": {"kind": "natural"}, "threat__epsilon": 0.01}
+    network = {"name": "mypackage.module:build", "options": {"hidden": 16}}
+    run(params(**own, **training, network=network, publish_as="fruit"), handle)
+    assert handle.metrics["clean"] == 1
+    (model,) = Path(handle.folder.path).glob("models/*.safetensors")
+    assert decode(model.read_bytes())["draft"]["settings"]["classes"] == ["apple", "banana", "cherry"]
+    rows = handle.folder.read_table("tables/classes.parquet").to_pylist()
+    assert [(row["class"], row["images"]) for row in rows] == [("apple", 24), ("banana", 0), ("cherry", 24)]
 
 
 def test_a_trial_leaves_a_table_and_a_model_that_answers_alike(make_run: Any, tmp_path: Path) -> None:

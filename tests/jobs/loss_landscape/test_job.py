@@ -20,6 +20,7 @@ from service.execution.checkpoints import decode
 from service.planning.validation import validate
 from service.run import Run, Trial
 from service.store import open_store
+from tests.jobs.shared import draft
 
 OPTIMIZER = {"kind": "sgd", "learning_rate": 0.05, "nesterov": True}
 TRAINED = {
@@ -213,6 +214,38 @@ def test_networks_and_images_that_do_not_fit_are_refused(make_run):
     wide = {**TRAINED, "classifier": {"name": "digits_net", "options": {"classes": 3}}}
     with pytest.raises(InputError, match=r"logits of shape \(1, 10\); they are \(1, 3\)"):
         run(params(network=wide), make_run("b"))
+
+
+OWN = """
+import torch
+from jobs.common.data.images import DataParams
+from jobs.common.data.images.base import Pixels
+
+def backwards(split, source):
+    images = DataParams(train_limit=60).load("train")
+    pixels = (16 * images.images(torch.arange(60))).to(torch.uint8)
+    return Pixels("backwards", "9876543210", pixels, 9 - images.labels, white=16)
+"""
+
+
+@pytest.mark.usefixtures("own_package")
+def test_labels_follow_the_classes_of_stored_networks(make_run, tmp_path):
+    store = open_store(str(tmp_path / "store"))
+    for name, classes in (("net", "0123456789"), ("other", "9876543210")):
+        arguments = {"classes": 10, "channels": 1}
+        card = draft("jobs.common.models.classifiers:digits_net", arguments, settings={"classes": list(classes)})
+        torch.manual_seed(0)
+        models.publish(store, name, classifier("digits_net", **arguments).state_dict(), card)
+    stored, line = {"kind": "model", "name": "net"}, {"x": {"low": 0.0, "high": 1.0, "steps": 2}}
+    losses = []
+    for name, data in (("a", {"name": "digits", "train_limit": 60}), ("b", {"name": "mypackage.module:backwards"})):
+        handle = make_run(name)
+        run(params(network=stored, data=data, grid=line), handle)
+        losses.append(handle.metrics["centre_loss"])
+    assert losses[0] == pytest.approx(losses[1])
+    other = {"kind": "models", "x": {"kind": "model", "name": "other"}}
+    with pytest.raises(InputError, match="classes of network 'other/1' must be those of 'net/1', 0, .*; they are 9, 8"):
+        run(params(network=stored, plane=other, grid=line), make_run("c"))
 
 
 def read_array(handle: Run, name: str) -> np.ndarray:

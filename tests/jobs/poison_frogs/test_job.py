@@ -214,6 +214,15 @@ def test_a_stored_network_is_attacked_in_what_its_head_is_not(make_run, tmp_path
         run(params(network={"kind": "model", "name": "net"}, victims={"tuned": TUNED}), make_run("b"))
 
 
+def test_a_stored_network_of_other_classes(make_run, tmp_path):
+    store = open_store(str(tmp_path / "store"))
+    arguments = {"classes": 10, "channels": 1, "side": 8, "size": 128}
+    card = draft("jobs.common.models.classifiers:digits_16_net", arguments, settings={"classes": list("abcdefghij")})
+    models.publish(store, "net", classifier("digits_16_net", **arguments).state_dict(), card)
+    with pytest.raises(InputError, match="classes of model 'net/1' must be those of digits, 0, .*; they are a, b, c"):
+        run(params(network={"kind": "model", "name": "net"}, victims={"tuned": TUNED}), make_run())
+
+
 def test_trials_are_shown_side_by_side(make_run):
     trials = []
     for name, iterations in (("short", 2), ("long", 40)):

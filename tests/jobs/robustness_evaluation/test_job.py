@@ -10,7 +10,7 @@ import torch
 from jobs.common.models.classifiers import classifier
 from jobs.robustness_evaluation.job import run
 from service import models, spec
-from service.errors import AssayError, ModelNotFoundError, SpecError
+from service.errors import AssayError, InputError, ModelNotFoundError, SpecError
 from service.execution import runner
 from service.execution.runner import Execution
 from service.models import CardDraft
@@ -150,7 +150,7 @@ def test_masked_gradients_are_flagged(make_run):
 # ---- models of the store ------------------------------------------------------------------------------------------
 
 
-def publish(store: Folder, name: str, task: str = "classification") -> None:
+def publish(store: Folder, name: str, task: str = "classification", **settings: Any) -> None:
     arguments = {"classes": 10, "channels": 1}
     draft = CardDraft(
         architecture="jobs.common.models.classifiers:digits_net",
@@ -159,7 +159,7 @@ def publish(store: Folder, name: str, task: str = "classification") -> None:
         task=task,
         inputs=(),
         outputs=(),
-        settings={},
+        settings=settings,
         metrics={},
         description="untrained",
     )
@@ -200,6 +200,15 @@ def test_a_model_of_the_store_of_the_run(store_uri):
         assert {row["model"] for row in rows(folder, "accuracy")} == {evaluated}
     state = runner.start(spec.build({**fields, "params": tree(network={"name": "untraind"})}), Execution(serial=True))
     assert state.status == "failed" and "no model 'untraind' (did you mean 'untrained'?)" in state.failure.message
+
+
+def test_labels_follow_the_classes_of_a_stored_model(make_run, store_uri):
+    publish(open_store(store_uri), "net", classes=list("9876543210"))
+    handle, attacks = make_run(), {"pgd": {"kind": "pgd", "steps": 2}}
+    run(params(network={"name": "net"}, attacks=attacks), handle)
+    assert [row["label"] for row in rows(handle.folder, "images")] == (9 - DIGITS.labels[:60]).tolist()
+    with pytest.raises(InputError, match="of halves must be among those of model 'net/1', 9, 8, .*; it also has l, h"):
+        run(params(network={"name": "net"}, data={"name": f"{HERE}:halves"}), make_run("other"))
 
 
 def test_a_model_that_is_not_a_classifier(make_run, store_uri):

@@ -7,6 +7,7 @@ import torch
 from pydantic import Field
 
 from jobs.common.data.images.base import ImageSet, Part, Source
+from jobs.common.data.images.relabelled import with_classes
 from jobs.common.data.sets import LimitParams, Split, check_parts
 from jobs.common.imports import name_of, resolve
 from service.errors import InputError
@@ -44,6 +45,18 @@ class DataParams(Source, LimitParams):
         if ":" in self.name:
             _check(self.name, images)
         return self.limited(images, split, Part)
+
+    def load_splits(self) -> tuple[ImageSet, ImageSet]:
+        """The images to train and those to test, with the classes of the former.
+
+        InputError as `load`, and if an image to test is of another class or shape.
+        """
+        train, test = self.load("train"), self.load("test")
+        if test.shape != train.shape:
+            raise InputError(
+                f"images of {train.name} to test must be {train.shape}, as those to train; they are {test.shape}"
+            )
+        return train, with_classes(test, train.classes, f"{train.name} to test", f"{train.name} to train")
 
 
 def _check(name: str, images: ImageSet) -> None:

@@ -1,6 +1,9 @@
 """Folders of images, one folder a class, decoded when they are asked for.
 
-    <root>/train/<class>/*  <root>/val/<class>/*
+    <root>/train/<class>/*  <root>/val/<class>/*      or test in place of val
+
+The label of a class is its place among the folders of train, by name, in both splits; without a folder train it is the
+place in the split itself. Hidden files and folders do not count.
 
 ImageNet is such a folder. For evaluation the shorter side is resized to 256/224 of the size that is asked for and the
 centre is cut out; for training a random part is resized (Szegedy et al. 2015, section 6; torchvision's defaults).
@@ -20,13 +23,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torchvision.datasets import ImageFolder
+from torchvision.datasets.folder import is_image_file
 
-from jobs.common.data.image_files import centre, decode
-from jobs.common.data.images.base import Source
+from jobs.common.data.image_files import centre, decode, hidden
+from jobs.common.data.images.base import ImageSet, Source
+from jobs.common.data.images.relabelled import with_classes
 from jobs.common.data.sets import Split
 from service.errors import InputError
 
-FOLDERS = {"train": ("train",), "test": ("val", "test")}
+FOLDERS: dict[Split, tuple[str, ...]] = {"train": ("train",), "test": ("val", "test")}
 MARGIN = 256 / 224  # the shorter side that an image is resized to before its centre is cut out, in units of the centre
 AREAS, RATIOS = (0.08, 1.0), (3 / 4, 4 / 3)  # of a random part: share of the image's area, width by height
 TRIES = 10
@@ -35,13 +40,34 @@ THREADS = 8
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 
+class _Listing(ImageFolder):  # type: ignore[misc]  # torchvision has no types
+    """torchvision's, without what is hidden."""
+
+    def __init__(self, folder: Path) -> None:
+        def counts(file: str) -> bool:
+            return is_image_file(file) and not any(map(hidden, Path(file).relative_to(folder).parts))
+
+        super().__init__(str(folder), is_valid_file=counts)
+
+    def find_classes(self, directory: str | Path) -> tuple[list[str], dict[str, int]]:
+        names = class_names(Path(directory))
+        if not names:
+            raise FileNotFoundError(f"there is no folder in {str(directory)!r}")
+        return names, {name: label for label, name in enumerate(names)}
+
+
+def class_names(folder: Path) -> list[str]:
+    """The folders inside a folder, by name, without hidden ones. OSError if it is not there."""
+    return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not hidden(entry.name))
+
+
 class Folder:
     """Images on disk. All files are decoded anew whenever they are asked for."""
 
     def __init__(self, name: str, folder: Path, size: int) -> None:
         """folder: holds one folder a class. size: side of the square images. InputError if there are none."""
         try:
-            listing = ImageFolder(str(folder))
+            listing = _Listing(folder)
         except (FileNotFoundError, NotADirectoryError) as error:
             reason = str(error).split(". ")[0]
             raise InputError(f"{name}: {str(folder)!r} does not hold folders of images: {reason}") from error
@@ -80,21 +106,30 @@ class Folder:
         return torch.from_numpy(np.array(cut)).permute(2, 0, 1).float() / 255
 
 
-def image_folder(split: Split, source: Source) -> Folder:
+def image_folder(split: Split, source: Source) -> ImageSet:
     """Folders of images of the user's own, in `root`."""
     return _open("image_folder", split, source)
 
 
-def imagenet(split: Split, source: Source) -> Folder:
+def imagenet(split: Split, source: Source) -> ImageSet:
     """ImageNet (Russakovsky et al. 2015) in `root`: train/<class>/*.JPEG and val/<class>/*.JPEG."""
     return _open("imagenet", split, source)
 
 
-def _open(name: str, split: Split, source: Source) -> Folder:
+def _open(name: str, split: Split, source: Source) -> ImageSet:
     if source.root is None:
         raise InputError(f"{name} needs root, the folder that holds train/<class>/ and val/<class>/")
-    folders = [source.folder / folder for folder in FOLDERS[split]]
-    return Folder(name, next((folder for folder in folders if folder.is_dir()), folders[0]), source.image_size)
+    train, folder = _of_split(source.folder, "train"), _of_split(source.folder, split)
+    images = Folder(name, folder, source.image_size)
+    if not train.is_dir():
+        return images
+    return with_classes(images, class_names(train), f"{name} in {str(folder)!r}", f"{str(train)!r}")
+
+
+def _of_split(root: Path, split: Split) -> Path:
+    """The folder of a split, the first that is there."""
+    folders = [root / folder for folder in FOLDERS[split]]
+    return next((folder for folder in folders if folder.is_dir()), folders[0])
 
 
 def part(size: tuple[int, int], draws: Sequence[Sequence[float]]) -> Box:

@@ -6,8 +6,9 @@ from typing import Annotated
 from pydantic import Field
 
 from jobs.common.data.masks.base import Part, SegmentationSet, Source
-from jobs.common.data.sets import LimitParams, Split, check_parts
+from jobs.common.data.sets import LimitParams, Split, check_parts, listed
 from jobs.common.imports import name_of, resolve
+from service.errors import InputError
 
 # import paths: torchvision, which some of them need, takes a second to load
 DATASETS = {
@@ -36,3 +37,11 @@ class DataParams(Source, LimitParams):
         if ":" in self.name:
             check_parts(self.name, images, ("name", "classes", "palette", "in_memory", "digest", "pair", "__len__"))
         return self.limited(images, split, Part)
+
+    def load_splits(self) -> tuple[SegmentationSet, SegmentationSet]:
+        """The images to train and those to test. InputError as `load`, and if their classes differ."""
+        train, test = self.load("train"), self.load("test")
+        if tuple(test.classes) != tuple(train.classes):
+            ours, others = listed(train.classes), listed(test.classes)
+            raise InputError(f"classes of {train.name} to test must be those to train, {ours}; they are {others}")
+        return train, test

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from PIL import ImageColor
 
+from jobs.common.data.image_files import hidden
 from jobs.common.data.masks.base import Colour, Files, Source, palette
 from jobs.common.data.masks.mask_files import check_colours, read_mask
 from jobs.common.data.sets import Split
@@ -48,4 +49,8 @@ def _rgb(colour: str) -> Colour:
 def _by_name(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise InputError(f"mask_folder: there is no folder {str(folder)!r}")
-    return {file.stem: file for file in folder.iterdir() if file.is_file() and not file.name.startswith(".")}
+    visible = [file for file in sorted(folder.iterdir()) if file.is_file() and not hidden(file.name)]
+    files = {file.stem: file for file in visible}
+    if twice := [file.name for file in visible if files[file.stem] != file]:
+        raise InputError(f"mask_folder: {str(folder)!r} has two files of the name of {twice[0]!r}, without the ending")
+    return files
