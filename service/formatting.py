@@ -12,6 +12,11 @@ def number(value: float | str) -> str:
     return f"{value:,.0f}" if 100 <= abs(value) < 10**6 else f"{value:.3g}"
 
 
+def encodable(text: str) -> str:
+    """The text with halves of surrogate pairs, as undecodable names of files hold, written as escapes."""
+    return text.encode(errors="backslashreplace").decode()
+
+
 def duration(seconds: float | None) -> str:
     """Seconds as people say them: `12 s`, `3 min 5 s`, `2 h 14 min`."""
     if seconds is None:

@@ -9,17 +9,17 @@ packages that whoever loads it has said to trust.
 
 import hashlib
 import importlib
-import json
 import re
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any
 
 import safetensors
 import safetensors.torch
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
+from service import json_text
 from service.errors import ModelError, ModelNotFoundError, SpecError, nearest
 from service.store import Folder
 
@@ -29,9 +29,12 @@ WEIGHTS, CARD = "model.safetensors", "card.json"
 MAX_HEADER = 64 << 20
 TRIES = 100  # other publishers of the same name that may come first
 
+Plain = Annotated[dict[str, Any], BeforeValidator(json_text.plain)]
+"""what JSON can hold, as it gives it back"""
+
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class TensorSpec(_Part):
@@ -46,12 +49,12 @@ class CardDraft(_Part):
     """What a job says of a model that it saves."""
 
     architecture: str = Field(description="module:name of what builds the network")
-    arguments: dict[str, Any] = Field(description="keywords for the architecture, as JSON")
+    arguments: Plain = Field(description="keywords for the architecture, as JSON")
     study: str = Field(description="the study that made it")
     task: str = Field(description="what it does, which decides how it is served: thinking, classification, …")
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    settings: dict[str, Any] = Field(description="what the study needs to use it, as JSON")
+    settings: Plain = Field(description="what the study needs to use it, as JSON")
     metrics: dict[str, float] = Field(description="what was measured of it")
     description: str
 
@@ -95,7 +98,7 @@ def publish(store: Folder, name: str, state: dict[str, Tensor], draft: CardDraft
         sha256=hashlib.sha256(data).hexdigest(),
         run=run,
     )
-    (folder / str(version)).write(CARD, card.model_dump_json(indent=2).encode())
+    (folder / str(version)).write_json(CARD, card.model_dump())
     return card
 
 
@@ -210,7 +213,7 @@ def _card(folder: Folder, name: str, version: int) -> ModelCard:
     if not (folder / str(version)).exists(CARD):
         raise ModelError(f"{place} has no card")
     try:
-        card = ModelCard.model_validate(json.loads((folder / str(version)).read(CARD)))
+        card = ModelCard.model_validate(json_text.loads((folder / str(version)).read(CARD)))
     except (ValidationError, ValueError, RecursionError) as error:
         reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
         raise ModelError(f"{place}: its card is damaged: {reason}") from error

@@ -32,6 +32,7 @@ from service.execution.fan_out import mapping
 from service.execution.fan_out.cells import CellStore, key_of
 from service.execution.fan_out.mapping import Executor, FailedCells, InProcess
 from service.execution.records import Artefact, TrialStatus
+from service.formatting import encodable
 from service.models import CardDraft, ModelCard
 from service.provenance import derive_seed
 from service.store import Folder
@@ -131,6 +132,7 @@ class Run:
 
     def warn(self, sentence: str) -> None:
         """Warn whoever reads the results: printed, kept, at the top of the report. The same sentence counts once."""
+        sentence = encodable(sentence)
         if sentence not in self.written.warnings:
             print(f"WARNING: {sentence}", flush=True)
         self.written.warnings[sentence] = None
@@ -349,7 +351,7 @@ class Run:
 
     def save_model(self, name: str, module: "nn.Module", draft: CardDraft) -> None:
         """Stage a trained model. When the run ends, of all trials that saved this name the best one's is published."""
-        staged = {"weights": dict(module.state_dict()), "draft": draft.model_dump(mode="json")}
+        staged = {"weights": dict(module.state_dict()), "draft": draft.model_dump()}
         self._keep("model", layout.MODEL.format(name), checkpoints.encode(staged), draft.description)
 
     def _keep(self, kind: Any, path: str, data: bytes, title: str) -> None:

@@ -7,7 +7,6 @@ stores make atomic.
 import contextlib
 import errno
 import io
-import json
 import os
 import re
 import uuid
@@ -19,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet
 from pyarrow import fs
 
+from service import json_text
 from service.errors import StoreError
 
 _PART = re.compile(r"[^/\\\x00]+")
@@ -189,12 +189,12 @@ class Folder:
 
     def read_json(self, name: str) -> Any:
         try:
-            return json.loads(self.read(name))
-        except ValueError as error:
+            return json_text.loads(self.read(name))
+        except (ValueError, RecursionError) as error:
             raise StoreError(f"{self.uri_of(name)} is damaged: not JSON") from error
 
     def write_json(self, name: str, value: Any) -> None:
-        self.write(name, json.dumps(value, indent=2, allow_nan=False).encode())
+        self.write(name, json_text.dumps(value, indent=2).encode())
 
     def read_table(self, name: str) -> pa.Table:
         try:

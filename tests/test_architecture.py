@@ -47,7 +47,7 @@ def test_imports_run_one_way(file: Path) -> None:
             assert within(module, "jobs.common", study), "one study does not import another"
         if within(place, "serving") and within(module, "service"):
             allowed = [
-                *("models", "store", "errors", "params", "cluster.connection", "execution.devices"),
+                *("models", "store", "errors", "params", "json_text", "cluster.connection", "execution.devices"),
                 *("planning.validation", "planning.yaml_text"),
             ]
             assert within(module, *[f"service.{name}" for name in allowed]), "endpoints know nothing of runs"

@@ -1,6 +1,5 @@
 """What a run writes down: rows of metrics, tables, and the poisons as files."""
 
-import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -53,7 +52,7 @@ def log(params: Params, results: Results, run: Run) -> None:
             one.collision for place in places for one in results.crafts.of(place, count)
         )
         metrics["neighbour"] = statistics.median(target.neighbour for target in results.targets)
-        run.log(step=step, **{name: value for name, value in metrics.items() if math.isfinite(value)})
+        run.log(step=step, **metrics)
 
 
 def keep(results: Results, run: Run) -> None:

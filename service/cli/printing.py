@@ -1,6 +1,5 @@
 """How the commands print data."""
 
-import json
 import os
 import sys
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from service import json_text
 from service.cli.options import DEFAULT_STORE
 from service.execution import layout
 from service.execution.records import Artefact, RunRecord
@@ -23,7 +23,7 @@ def console() -> Console:
 
 
 def print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2))
+    print(json_text.dumps(value, marked=False, indent=2))
 
 
 def print_rows(rows: list[dict[str, Any]]) -> None:

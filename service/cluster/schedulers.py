@@ -1,5 +1,6 @@
 """Early stopping as Ray Tune does it: its ASHA, and what makes a scheduler of Tune of any early stopping."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,8 @@ from service.execution.early_stopping import EarlyStopping
 from service.planning.plan import TrialPlan
 from service.run import Row
 from service.spec import Asha
+
+WORST = 1e300  # stands for a metric that is not finite: percentiles of infinities are no numbers
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,7 @@ class AshaByVariant:
     """One ASHA for each variant: a variant that learns slowly is not stopped because another one learns fast."""
 
     def __init__(self, rule: Asha, metric: str, mode: str, plans: list[TrialPlan]) -> None:
+        self._metric, self._worst = metric, -WORST if mode == "max" else WORST
         self._schedulers: dict[str | None, Any] = {
             variant: ASHAScheduler(
                 time_attr="step",
@@ -40,11 +44,15 @@ class AshaByVariant:
         self._schedulers[plan.variant].on_trial_add(None, PlannedTrial(plan.id))
 
     def stops(self, plan: TrialPlan, row: Row) -> bool:
-        verdict = self._schedulers[plan.variant].on_trial_result(None, PlannedTrial(plan.id), row)
+        verdict = self._schedulers[plan.variant].on_trial_result(None, PlannedTrial(plan.id), self._finite(row))
         return bool(verdict == TrialScheduler.STOP)
 
     def end(self, plan: TrialPlan, row: Row) -> None:
-        self._schedulers[plan.variant].on_trial_complete(None, PlannedTrial(plan.id), row)
+        self._schedulers[plan.variant].on_trial_complete(None, PlannedTrial(plan.id), self._finite(row))
+
+    def _finite(self, row: Row) -> Row:
+        """The row, with a metric that is not finite worse than any other."""
+        return row if math.isfinite(row.get(self._metric, 0.0)) else {**row, self._metric: self._worst}
 
 
 class TuneScheduler(FIFOScheduler):

@@ -6,12 +6,14 @@ its driver: its status is shown as `lost`, and `assay resume` goes on from what 
 
 import re
 import traceback
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
+from service import json_text
 from service.errors import AssayError, InputError, SpecError, StoreError
 from service.execution import layout
+from service.formatting import encodable
 from service.store import Folder
 
 RUN_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
@@ -51,7 +53,11 @@ def describe(error: BaseException) -> Failure:
         return error.failure
     message = str(error) if isinstance(error, AssayError) else f"{type(error).__name__}: {error}"
     cause: Literal["user_error", "error"] = "user_error" if isinstance(error, InputError) else "error"
-    return Failure(cause=cause, message=message, traceback="".join(traceback.format_exception(error)))
+    return Failure(
+        cause=cause,
+        message=encodable(message),
+        traceback=encodable("".join(traceback.format_exception(error))),
+    )
 
 
 class Artefact(BaseModel):
@@ -95,7 +101,7 @@ class RunRecord(BaseModel):
     seconds: float
     trials: int
     trials_done: int
-    provenance: dict[str, Any]
+    provenance: Annotated[dict[str, Any], BeforeValidator(json_text.plain)]
     artefacts: tuple[Artefact, ...] = ()
     models: tuple[str, ...] = ()  # name/version of each model that was published
     best: dict[str, str] = {}  # variant -> id of its best trial
@@ -119,10 +125,10 @@ def read_trial(folder: Folder) -> TrialRecord | None:
 
 def _read(folder: Folder, name: str, model: type[Record]) -> Record:
     try:
-        return model.model_validate_json(folder.read(name))
+        return model.model_validate(folder.read_json(name))
     except ValidationError as error:
         raise StoreError(f"{folder.uri_of(name)} is damaged: {error.errors()[0]['msg']}") from error
 
 
 def write(folder: Folder, name: str, record: BaseModel) -> None:
-    folder.write(name, record.model_dump_json(indent=2).encode())
+    folder.write_json(name, record.model_dump())

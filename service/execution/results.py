@@ -1,17 +1,23 @@
 """What comes out of the trials of a run: the best of each variant, one table of metrics, the models to publish."""
 
+import math
+
 from service import models
+from service.errors import ModelError
 from service.execution import checkpoints, layout
 from service.execution.records import Artefact, TrialRecord
 from service.models import CardDraft
 from service.planning.plan import TrialPlan
-from service.run import Trial, read_rows, table_of
+from service.run import Run, Trial, read_rows, table_of
 from service.spec import JobSpec
 from service.store import Folder
 
 
 def best_of_variants(job_spec: JobSpec, plans: list[TrialPlan], ends: dict[str, TrialRecord]) -> dict[str, str]:
-    """Variant ('' if there are none) -> id of its best finished trial by the sweep's metric; of equals the first."""
+    """Variant ('' if there are none) -> id of its best finished trial by the sweep's metric; ties: the first.
+
+    A metric that is missing or not finite is worse than any number.
+    """
     best: dict[str, TrialRecord] = {}
     for each in plans:
         ended = ends.get(each.id)
@@ -26,8 +32,9 @@ def best_of_variants(job_spec: JobSpec, plans: list[TrialPlan], ends: dict[str, 
 def _better(job_spec: JobSpec, one: TrialRecord, other: TrialRecord) -> bool:
     if job_spec.sweep is None or (metric := job_spec.sweep.metric) is None:
         return False
-    worst = float("-inf") if job_spec.sweep.mode == "max" else float("inf")
-    mine, theirs = one.metrics.get(metric, worst), other.metrics.get(metric, worst)
+    mine, theirs = one.metrics.get(metric, math.nan), other.metrics.get(metric, math.nan)
+    if not (math.isfinite(mine) and math.isfinite(theirs)):
+        return math.isfinite(mine) and not math.isfinite(theirs)
     return mine > theirs if job_spec.sweep.mode == "max" else mine < theirs
 
 
@@ -60,16 +67,19 @@ def publish(
     ends: dict[str, TrialRecord],
     store: Folder,
     folder: Folder,
-    run_id: str,
+    summary: Run,
 ) -> list[str]:
-    """Put the staged models into the store: of all trials that saved a name the best, or each if there is no metric."""
+    """Put the staged models into the store: of all trials that saved a name the best, or each if there is no metric.
+
+    A model that cannot be used, since its weights are not finite, is left where it is, with a warning.
+    """
     staged: dict[str, list[TrialRecord]] = {}
     for each in plans:
         ended = ends[each.id]
         for artefact in ended.artefacts if ended.status == "finished" else ():
             if artefact.kind == "model":
                 staged.setdefault(layout.place(artefact.path).stem, []).append(ended)
-    earlier = {card.name: card for card in models.list_models(store) if card.run == run_id}
+    earlier = {card.name: card for card in models.list_models(store) if card.run == folder.name}
     published = []
     for name, candidates in staged.items():
         if name in earlier:  # a driver that died right after publishing
@@ -84,7 +94,11 @@ def publish(
         for ended in chosen:
             data = layout.trial(folder, ended.id).read(layout.MODEL.format(name))
             saved = checkpoints.decode(data)
-            card = models.publish(store, name, saved["weights"], CardDraft(**saved["draft"]), run=run_id)
+            try:
+                card = models.publish(store, name, saved["weights"], CardDraft(**saved["draft"]), run=folder.name)
+            except ModelError as error:
+                summary.warn(f"{error}: the model of trial {ended.label!r} is not published")
+                continue
             published.append(f"{card.name}/{card.version}")
     return published
 

@@ -185,7 +185,7 @@ def _finish(
     if summarize is not None:
         trials = [results.view(each, ends[each.id], folder, best) for each in done if ends[each.id].status != "failed"]
         summarize(trials, summary)
-    published = results.publish(job_spec, plans, ends, store, folder, state.id)
+    published = results.publish(job_spec, plans, ends, store, folder, summary)
     artefacts = [*summary.written.artefacts.values(), *results.trial_artefacts(ends)]
     manifest = [artefact.model_dump() for artefact in artefacts]
     folder.write_json(layout.MANIFEST, manifest)

@@ -10,6 +10,8 @@ from urllib.parse import quote
 
 import jinja2
 
+from service.formatting import encodable
+
 VERDICTS = {
     "finished": "All trials ended as they should.",
     "partial": "Some trials or cells failed; the rest has its results.",
@@ -66,7 +68,8 @@ def render(page: ReportPage) -> bytes:
     environment.filters["relative_url"] = _relative_url
     template = environment.from_string((resources.files("service.report") / "page.html").read_text(encoding="utf-8"))
     metrics = list(dict.fromkeys(name for trial in page.trials for name in trial[4]))
-    return template.render(page=page, verdict=VERDICTS.get(page.status, ""), metrics=metrics).encode()
+    html = template.render(page=page, verdict=VERDICTS.get(page.status, ""), metrics=metrics)
+    return encodable(html).encode()
 
 
 def value_text(value: Any) -> str:

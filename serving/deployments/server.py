@@ -13,7 +13,6 @@ another deployment answers; and files that are uploaded, and pictures that come 
 
 import asyncio
 import contextlib
-import json
 import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
@@ -28,6 +27,7 @@ from ray.serve.handle import DeploymentHandle
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
+from service import json_text
 from service.errors import AssayError, BusyError, InputError, ModelNotFoundError, nearest
 from service.models import ModelCard
 from service.store import open_store
@@ -311,7 +311,7 @@ class NoSuchPath(InputError):
 
 
 def _json(value: Any) -> Response:
-    return Response(json.dumps(value), media_type="application/json")
+    return Response(json_text.dumps(value, marked=False), media_type="application/json")
 
 
 def _failure(message: str, status: int, retry_after: float) -> Response:

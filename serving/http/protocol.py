@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from service import json_text
 from service.errors import InputError, TooLargeError, nearest
 from service.models import ModelCard, TensorSpec
 from serving.http.tensors import Array, check_shape, datatype_of, from_json, from_raw, to_raw
@@ -148,7 +149,7 @@ def encode_infer(
     if parameters:
         message["parameters"] = dict(parameters)
     message["outputs"] = described
-    head = json.dumps(message, separators=(",", ":"), allow_nan=False).encode()
+    head = json_text.dumps(message, marked=False, separators=(",", ":")).encode()
     return b"".join([head, *tail]), len(head) if any("parameters" in each for each in described) else None
 
 

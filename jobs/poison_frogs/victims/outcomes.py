@@ -153,5 +153,5 @@ def rates(outcomes: Iterable[Outcome]) -> list[dict[str, Any]]:
 
 def _mean(values: Iterable[float]) -> float:
     """Of those that are not NaN; NaN if none is left."""
-    finite = [value for value in values if math.isfinite(value)]
-    return statistics.fmean(finite) if finite else math.nan
+    defined = [value for value in values if not math.isnan(value)]
+    return statistics.fmean(defined) if defined else math.nan

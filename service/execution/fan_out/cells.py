@@ -16,6 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from service import json_text
 from service.errors import InputError, RunLockedError, StoreError
 from service.execution import checkpoints
 from service.execution.fan_out.sharing import Prepared
@@ -43,7 +44,7 @@ _SCHEMA = pa.schema(
 def canonical(cell: Any, place: str) -> str:
     """A cell as JSON, written one way only. InputError if it is not numbers, text, bools, None, lists and dicts."""
     try:
-        return json.dumps(cell, sort_keys=True, allow_nan=False, separators=(",", ":"))
+        return json_text.dumps(cell, sort_keys=True, separators=(",", ":"))
     except (TypeError, ValueError, RecursionError) as error:
         raise InputError(f"{place} is not plain JSON: {error}") from error
 
@@ -74,7 +75,7 @@ def compute(fn: Callable[[Any, Any], Any], cells: Sequence[str], shared: Prepare
     for cell in cells:
         began = time.perf_counter()
         try:
-            result = fn(json.loads(cell), shared.value)
+            result = fn(json_text.loads(cell), shared.value)
             shared.check()
             outcome = Outcome(time.perf_counter() - began, result=_encode(result, cell))
         except InputError as error:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from service.errors import InputError, TooLargeError
 from service.models import ModelCard, TensorSpec
+from serving.deployments.server import _json
 from serving.http import protocol
 from serving.http.protocol import HEADER_LENGTH, InferRequest, RequestedOutput
 
@@ -74,6 +75,21 @@ def test_tritonclient_reads_an_answer(binary: list[bool], batch: int) -> None:
         np.testing.assert_array_equal(result.as_numpy(name), array)
     answer = result.get_response()
     assert (answer["model_name"], answer["model_version"], answer["id"]) == ("m", "3", "id")
+
+
+def test_numbers_that_json_lacks_are_texts() -> None:
+    """In outputs, which clients read as numbers, and in the metadata of a model."""
+    outputs = {"x": np.array([np.nan, np.inf, -np.inf, 1.5], np.float32)}
+    body, length = protocol.encode_infer(CARD, InferRequest("", {}, {}, None, False), outputs, {})
+    data = json.loads(body, parse_constant=pytest.fail)["outputs"][0]["data"]
+    assert data == ["NaN", "Infinity", "-Infinity", 1.5]
+    result = triton.InferenceServerClient.parse_response_body(body, header_length=length)
+    np.testing.assert_array_equal(result.as_numpy("x"), outputs["x"])
+
+    card = CARD.model_copy(update={"metrics": {"accuracy": np.nan}, "settings": {"classes": ["NaN", "b"]}})
+    answer = _json(protocol.describe_model(card, [3], card.outputs, ["infer"]))
+    described = json.loads(bytes(answer.body), parse_constant=pytest.fail)["parameters"]
+    assert described["metrics"] == {"accuracy": "NaN"} and described["settings"] == {"classes": ["NaN", "b"]}
 
 
 def test_outputs_come_in_the_order_and_number_asked_for() -> None:

@@ -359,12 +359,17 @@ def test_what_cannot_be_fanned_out(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cell 1 is not plain JSON: .*int64"):
         run.map(plain, [1, np.int64(2)], str(tmp_path))
     with pytest.raises(InputError, match="cell 0 is not plain JSON"):
-        run.map(plain, [math.nan], str(tmp_path))
+        run.map(plain, [{1, 2}], str(tmp_path))
     with pytest.raises(InputError, match="`shared` cannot be sent to workers: .*lock"):
         run.map(plain, [1], {"lock": threading.Lock()})
     with pytest.raises(InputError, match=r"the name '\.\./x'"):
         run.map(plain, [1], str(tmp_path), name="../x")
     assert not (tmp_path / "plain").exists()
+
+
+def test_a_cell_may_be_a_number_that_json_lacks(tmp_path: Path) -> None:
+    results = handle(tmp_path / "run").map(plain, [math.nan, "NaN", {"a": -math.inf}], str(tmp_path))
+    assert repr(results) == "[nan, 'NaN', {'a': -inf}]"
 
 
 def test_a_worker_that_dies(tmp_path: Path, ray_session: None) -> None:

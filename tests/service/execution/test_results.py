@@ -1,0 +1,93 @@
+"""What comes out of the trials of a run when a number is not finite: nothing is lost, and it is never the best."""
+
+import itertools
+import json
+import math
+from typing import Any
+
+import pytest
+
+from service import models, spec
+from service.cli.commands import main
+from service.cluster.schedulers import AshaByVariant
+from service.execution import history, runner
+from service.execution.records import TrialRecord
+from service.execution.results import best_of_variants
+from service.execution.runner import Execution
+from service.planning import plan
+from service.spec import Asha
+from service.store import open_store
+
+
+def numbers(store: str, **fields: Any) -> spec.JobSpec:
+    return spec.build({"job": "tests.service.numbers", "store": store, **fields})
+
+
+@pytest.mark.parametrize("how", ["serial", pytest.param("ray", marks=pytest.mark.slow)])
+def test_a_metric_that_is_not_finite_is_kept(
+    store_uri: str, how: str, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if how == "ray":
+        request.getfixturevalue("ray_session")
+    job_spec = numbers(store_uri, sweep={"grid": {"params.score": ["nan", "0.5", "-inf"]}, "metric": "score"})
+    state = runner.start(job_spec, Execution(serial=how == "serial"), "odd")
+    store = open_store(store_uri)
+    folder = store / "runs" / "odd"
+    assert (state.status, state.best) == ("finished", {"": "001-score-0.5"}), state.failure
+    assert history.load(folder) == state
+    assert repr([each.metrics["score"] for each in history.trials(folder)]) == "[nan, 0.5, -inf]"
+    rows = folder.read_table("metrics.parquet").to_pylist()
+    assert repr([row["score"] for row in rows if row["step"] == 1]) == "[nan, 0.5, -inf]"
+    page = folder.read("report.html").decode()
+    assert "<td>nan</td>" in page and "<td>-inf</td>" in page
+    assert models.find(store, "number").metrics == {"score": 0.5}
+    assert runner.resume(store, "odd", Execution(serial=True)).status == "finished"
+
+    capsys.readouterr()
+    assert main(["show", "odd", "--store", store_uri, "--json"]) == 0
+    ended = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)["ended_trials"]
+    assert [each["metrics"]["score"] for each in ended] == ["NaN", 0.5, "-Infinity"]
+
+
+def test_the_card_of_a_model_without_a_finite_metric_is_kept(store_uri: str) -> None:
+    runner.start(numbers(store_uri, params={"score": "nan"}), Execution(serial=True))
+    card = models.find(open_store(store_uri), "number")
+    assert math.isnan(card.metrics["score"]) and math.isnan(card.settings["threshold"])
+    assert card.settings["classes"] == ["NaN"]
+    written = json.loads(open_store(store_uri).read("models/number/1/card.json"), parse_constant=pytest.fail)
+    assert written["metrics"] == {"score": "NaN"}
+
+
+def test_a_model_whose_weights_are_not_finite_costs_a_warning(store_uri: str) -> None:
+    job_spec = numbers(store_uri, sweep={"grid": {"params.weight": ["inf", "2"]}})
+    state = runner.start(job_spec, Execution(serial=True))
+    assert (state.status, state.models) == ("finished", ("number/1",)), state.failure
+    (warning,) = state.warnings
+    assert warning.startswith("model 'number': the weights 'weight' are not finite: the model of trial 'weight=inf'")
+
+
+@pytest.mark.parametrize("mode", ["max", "min"])
+def test_the_best_is_finite_in_whichever_place_it_comes(mode: str) -> None:
+    for scores in itertools.permutations([0.5, 2.0, math.nan, math.inf, -math.inf]):
+        sweep = {"grid": {"params.score": list(map(str, scores))}, "metric": "score", "mode": mode}
+        job_spec = numbers("unused", sweep=sweep)
+        plans = plan.trials(job_spec)
+        ends = {
+            each.id: TrialRecord(id=each.id, label="", status="finished", seconds=0, metrics={"score": score})
+            for each, score in zip(plans, scores, strict=True)
+        }
+        (best,) = best_of_variants(job_spec, plans, ends).values()
+        assert ends[best].metrics["score"] == (2.0 if mode == "max" else 0.5)
+
+
+@pytest.mark.parametrize(("mode", "good", "bad"), [("max", 1.0, 0.0), ("min", 0.0, 1.0)])
+@pytest.mark.parametrize("odd", [math.nan, math.inf, -math.inf])
+def test_asha_takes_a_metric_that_is_not_finite_for_the_worst(mode: str, good: float, bad: float, odd: float) -> None:
+    job_spec = numbers("unused", sweep={"grid": {"seed": list(range(4))}, "metric": "score", "mode": mode})
+    plans = plan.trials(job_spec)
+    rule = Asha(kind="asha", grace_steps=1, max_steps=4, reduction=2)
+    asha = AshaByVariant(rule, "score", mode, plans)
+    for each in plans:
+        asha.begin(each)
+    rows = [{"step": 1, "score": score} for score in (odd, good, odd, bad)]
+    assert [asha.stops(each, row) for each, row in zip(plans, rows, strict=True)] == [False, False, True, False]
