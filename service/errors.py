@@ -166,6 +166,11 @@ def shown(value: object) -> str:
     return str(value)[:80]
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what an error of a library says, or its kind if it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """The end of a sentence about an unknown name: the closest known one, or all of them."""
     known = sorted(known)

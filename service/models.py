@@ -10,6 +10,8 @@ packages that whoever loads it has said to trust.
 import hashlib
 import importlib
 import re
+import sys
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -18,6 +20,7 @@ import safetensors.torch
 import torch
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from service import json_text
 from service.errors import ModelError, ModelNotFoundError, SpecError, nearest
@@ -25,6 +28,8 @@ from service.store import Folder
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 VERSION = re.compile(r"[1-9][0-9]{0,8}")
+WRAPPERS = ("module", "_orig_mod")
+"""the members in which DataParallel and DistributedDataParallel, and torch.compile, keep the network itself"""
 WEIGHTS, CARD = "model.safetensors", "card.json"
 MAX_HEADER = 64 << 20
 TRIES = 100  # other publishers of the same name that may come first
@@ -156,7 +161,9 @@ def load(store: Folder, card: ModelCard, trusted: tuple[str, ...] = ()) -> nn.Mo
         raise ModelError(f"{_named(card)}: {card.architecture} refuses its arguments: {error}") from error
     if not isinstance(network, nn.Module):
         raise ModelError(f"{_named(card)}: {card.architecture} builds a {type(network).__name__}, not a torch module")
+    network = unwrapped(network)
     expected = network.state_dict()
+    weights = plain_names(weights, expected)
     if missing := sorted(expected.keys() - weights.keys()):
         raise ModelError(f"{_named(card)}: the weights lack {missing[0]!r} and {len(missing) - 1} more")
     if extra := sorted(weights.keys() - expected.keys()):
@@ -169,6 +176,62 @@ def load(store: Folder, card: ModelCard, trusted: tuple[str, ...] = ()) -> nn.Mo
     return network.eval()
 
 
+def unwrapped(network: nn.Module) -> nn.Module:
+    """A network without the wrappers around it and around its parts: DataParallel, DistributedDataParallel and
+    torch.compile. They change no result, but can neither be copied nor pickled, and change the names of the weights.
+    """
+    while (inner := _inside(network)) is not None:
+        network = inner
+    if getattr(network, "_compiled_call_impl", None) is not None:  # compiled in place
+        network._compiled_call_impl = None
+    for name, part in network._modules.items():
+        if part is not None and (inner := unwrapped(part)) is not part:
+            setattr(network, name, inner)
+    return network
+
+
+def plain_names(weights: Mapping[str, Tensor], expected: Collection[str]) -> dict[str, Tensor]:
+    """Weights by the names that a network expects, without what wrappers have added to them."""
+    names = {_plain(name): name for name in expected}
+    renamed = {
+        name if name in expected else names.get(_plain(name), _plain(name)): tensor for name, tensor in weights.items()
+    }
+    return renamed if len(renamed) == len(weights) else dict(weights)
+
+
+def format_of(data: bytes) -> str:
+    """What a file is that should hold safetensors, by its first bytes, in words."""
+    begin = data[:64].lstrip()
+    if data[:4] == b"PK\x03\x04" or (data[:1] == b"\x80" and data[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")):
+        return "a pickled checkpoint"
+    if begin.startswith(b"version https://git-lfs"):
+        return "a pointer of Git LFS, which stands for the file"
+    if begin.startswith(b"<"):
+        return "a web page"
+    if data.startswith(b"\x89HDF\r\n"):
+        return "an HDF5 file"
+    if data.startswith(b"\x1f\x8b"):
+        return "a gzip archive"
+    return "truncated or damaged" if data else "empty"
+
+
+def _inside(network: nn.Module) -> nn.Module | None:
+    """What a wrapper is around; None if the network is no wrapper."""
+    if isinstance(network, nn.DataParallel | DistributedDataParallel):
+        inner: nn.Module = network.module
+        return inner
+    # the compiler takes seconds to load, and where it is not there, nothing is compiled
+    compiler = sys.modules.get("torch._dynamo.eval_frame")
+    if compiler is not None and isinstance(network, compiler.OptimizedModule):
+        inner = network._orig_mod
+        return inner
+    return None
+
+
+def _plain(name: str) -> str:
+    return ".".join(part for part in name.split(".") if part not in WRAPPERS)
+
+
 def _weights(store: Folder, card: ModelCard) -> dict[str, Tensor]:
     folder = store / "models" / card.name / str(card.version)
     if (size := folder.size(WEIGHTS)) != card.bytes:
@@ -176,7 +239,7 @@ def _weights(store: Folder, card: ModelCard) -> dict[str, Tensor]:
     data = folder.read(WEIGHTS)
     header = int.from_bytes(data[:8], "little")
     if len(data) < 8 or header > min(MAX_HEADER, len(data) - 8) or data[8:9] != b"{":
-        raise ModelError(f"{_named(card)}: {WEIGHTS} is {_guess(data)}, not safetensors")
+        raise ModelError(f"{_named(card)}: {WEIGHTS} is {format_of(data)}, not safetensors")
     if hashlib.sha256(data).hexdigest() != card.sha256:
         raise ModelError(f"{_named(card)}: the weights are not those that the card was written for (sha256 differs)")
     try:
@@ -232,11 +295,3 @@ def _named(card: ModelCard) -> str:
 
 def _kind(tensor: Tensor) -> str:
     return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
-
-
-def _guess(data: bytes) -> str:
-    if data[:2] == b"\x80\x02" or data[:4] == b"PK\x03\x04":
-        return "a pickled checkpoint"
-    if data.lstrip()[:1] == b"<":
-        return "a web page"
-    return "truncated or damaged"

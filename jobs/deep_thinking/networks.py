@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from jobs.common.imports import resolve
+from jobs.common.models.architectures import build_network
 from service.errors import FieldError, InputError
 
 GROUPS = 4  # of the group-norm variant
@@ -178,12 +178,10 @@ ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
 
 def network(name: str, **arguments: Any) -> Thinker:
     """Build a network by its name in ARCHITECTURES or by import path. InputError if its interface lacks something."""
-    built = resolve(name, ARCHITECTURES, "network")(**arguments)
+    built = build_network(name, ARCHITECTURES, "network", **arguments)
     lacking = [part for part in ("start", "step", "answer", "forward") if not callable(getattr(built, part, None))]
     if not hasattr(built, "max_iterations"):
         lacking.append("max_iterations")
-    if lacking or not isinstance(built, nn.Module):
-        raise InputError(
-            f"network {name!r} lacks {', '.join(lacking)}" if lacking else f"{name!r} is not a torch module"
-        )
+    if lacking:
+        raise InputError(f"network {name!r} lacks {', '.join(lacking)}")
     return cast(Thinker, built)

@@ -9,7 +9,7 @@ from pydantic import Field, JsonValue, model_validator
 from jobs.common.imports import name_of
 from jobs.common.models.architectures import ArchitectureParams
 from jobs.common.models.cards import PublishingParams
-from jobs.common.models.fit import check_shape, first_pass
+from jobs.common.models.fit import check_answer
 from jobs.common.params import StudyParams
 from jobs.common.training.optimizers import device_of
 from jobs.deep_thinking.evaluation import EvaluationParams
@@ -109,6 +109,11 @@ def check_fit(net: Thinker, solved: Problem, size: int, name: str) -> None:
     """InputError, one sentence, unless the network answers an instance with two logits a position."""
     inputs, targets = solved.sample(size, 1, 0)
     data = f"{solved.name} ({solved.dimensions}-D, {solved.channels} channels)"
-    with first_pass(name, data):
-        logits, _ = net.eval()(inputs.to(device_of(net)), 1)
-    check_shape(logits, (1, 2, *targets.shape[1:]), name, data)
+    net.eval()
+    device = device_of(net)
+
+    def forward() -> Any:
+        logits, _ = net(inputs.to(device), 1)
+        return logits
+
+    check_answer(forward, (1, 2, *targets.shape[1:]), name, data)

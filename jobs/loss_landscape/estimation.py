@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from jobs.common.estimation import TRAINING, layer_work, least_seconds, size_of, training_seconds
-from jobs.common.models.network_params import StoredNetwork, TrainedNetwork
+from jobs.common.models.network_params import PublishedNetwork, StoredNetwork, TrainedNetwork
 from jobs.common.models.weights import tensors
 from jobs.common.multiplications import LayerWork
 from jobs.loss_landscape.params import Params
@@ -59,7 +59,10 @@ def estimate(params: Params) -> Estimate:
         return Estimate(pieces=points, details=details)
 
     image = torch.rand(1, *shape)
-    network = params.network.classifier.build_for(classes, shape[0], 0).eval()
+    if isinstance(params.network, PublishedNetwork):
+        network = params.network.untrained()
+    else:
+        network = params.network.classifier.build_for(classes, shape[0], 0).eval()
     work = layer_work(network, image)
     forward = sum(layer.macs for layer in work)
     details[f"seconds on one {H100.name}, at least"] = gpu_seconds(work, shown, H100)

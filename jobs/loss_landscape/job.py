@@ -30,7 +30,7 @@ from jobs.loss_landscape.planes.axes import axes_of
 from jobs.loss_landscape.planes.path import grid_around, path_on
 from jobs.loss_landscape.samples import drawn, normalised
 from jobs.loss_landscape.surface.computation import Subject, compute_surface
-from jobs.loss_landscape.surface.plain import mean_scores, whole_set
+from jobs.loss_landscape.surface.plain import score_of
 from service.run import Estimate, Run, Trial
 
 PLACEMENT = "fan_out"
@@ -43,6 +43,7 @@ def run(params: Params, run: Run) -> None:
     if networks[CENTRE].trained:
         networks[CENTRE] = scored_and_saved(networks[CENTRE], params, run)
     centre = networks[CENTRE]
+    score = score_of(centre.network, images, loss, run, "centre")
 
     network, samples = normalised(centre.network, images, drawn(images, params.images, run.seed_for("images")))
     axes = axes_of(params.plane, params.grid.axes, networks, samples, loss, run)
@@ -50,8 +51,6 @@ def run(params: Params, run: Run) -> None:
     grid = grid_around(params.grid, params.plane, axes, centre) if axes.explained else params.grid
     subject = Subject(network, axes.directions, samples, len(images), params.evaluation)
     surface = compute_surface(subject, grid, params.refinement, run)
-
-    (score,) = mean_scores(whole_set(centre.network, images, loss), run, "centre")
     results.keep_surface(params, centre, axes, surface, score, run)
     if axes.explained and grid.y is not None:
         results.keep_path(path_on(axes, centre, subject, run), surface, axes, centre, run)

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from jobs.common.models.classifier_params import ClassifierParams
-from jobs.common.models.network_params import StoredNetwork, TrainedNetwork
+from jobs.common.models.network_params import PublishedNetwork, StoredNetwork, TrainedNetwork
 from jobs.common.params import StudyParams
 
 CENTRE = ""
@@ -20,4 +20,4 @@ class NetworkFile(StudyParams):
     weights: str = Field(min_length=1, description="path of a safetensors file with the names of the network's state")
 
 
-NetworkParams = Annotated[TrainedNetwork | StoredNetwork | NetworkFile, Field(discriminator="kind")]
+NetworkParams = Annotated[TrainedNetwork | StoredNetwork | PublishedNetwork | NetworkFile, Field(discriminator="kind")]

@@ -11,14 +11,14 @@ from jobs.common.data.images.base import ImageSet
 from jobs.common.data.images.relabelled import with_classes
 from jobs.common.data.sets import Split, listed
 from jobs.common.models.cards import classifier_card
-from jobs.common.models.fit import check_fit
-from jobs.common.models.network_params import StoredNetwork, TrainedNetwork
+from jobs.common.models.fit import check_fit, check_sendable
+from jobs.common.models.network_params import PublishedNetwork, StoredNetwork, TrainedNetwork
 from jobs.common.models.weights import check_finite, tensors
 from jobs.common.training.supervised import Training, train
 from jobs.loss_landscape.files.weights_file import load_weights
 from jobs.loss_landscape.network_params import NetworkFile, NetworkParams
 from jobs.loss_landscape.params import Params
-from jobs.loss_landscape.surface.plain import mean_scores, whole_set
+from jobs.loss_landscape.surface.plain import score_of
 from service.errors import InputError
 from service.models import CardDraft
 from service.run import Run
@@ -49,15 +49,29 @@ def load_networks(
 
     Those that are to be trained are trained now, one after another. InputError if the networks have other classes.
     """
-    to_train = {role: each for role, each in params.items() if isinstance(each, TrainedNetwork)}
-    networks: dict[str, LandscapeNetwork] = run.reserved(train_networks, to_train, data) if to_train else {}
-    networks |= {role: _stored(each, run) for role, each in params.items() if isinstance(each, StoredNetwork)}
-    images = _labelled(images, networks)
-    networks |= {role: _read(each, images) for role, each in params.items() if isinstance(each, NetworkFile)}
-    for role, each in networks.items():
-        check_fit(each.network, images, each.name)
-        check_finite(tensors(each.network), f"network {role}".strip())
-    return {role: networks[role] for role in params}, images
+    networks = {
+        role: _stored(each, run) for role, each in params.items() if isinstance(each, StoredNetwork | PublishedNetwork)
+    }
+    labelled = _labelled(images, networks)
+    networks |= {role: _read(each, labelled) for role, each in params.items() if isinstance(each, NetworkFile)}
+    for role, each in networks.items():  # before hours of training
+        _check(each, role, labelled)
+    if to_train := {role: each for role, each in params.items() if isinstance(each, TrainedNetwork)}:
+        trained: dict[str, LandscapeNetwork] = run.reserved(train_networks, to_train, data)
+        networks = trained | networks
+        labelled = _labelled(images, networks)
+        for role, each in trained.items():
+            _check(each, role, labelled)
+    return {role: networks[role] for role in params}, labelled
+
+
+def _check(each: LandscapeNetwork, role: str, like: ImageSet) -> None:
+    """InputError, one sentence, unless the network takes such images and has weights that can be moved."""
+    if not tensors(each.network, "weights"):
+        raise InputError(f"network {each.name!r} must have weights, along which its loss is drawn; it has none")
+    check_sendable(each.network, each.name)
+    check_fit(each.network, like, each.name)
+    check_finite(tensors(each.network), f"network {role}".strip())
 
 
 def train_networks(run: Run, params: Mapping[str, TrainedNetwork], data: DataParams) -> dict[str, LandscapeNetwork]:
@@ -73,7 +87,8 @@ def train_networks(run: Run, params: Mapping[str, TrainedNetwork], data: DataPar
         for role, each in params.items()
     }
     for role, training in trainings.items():
-        check_fit(training.network, images, role or "network")
+        check_sendable(training.network, params[role].classifier.name)
+        check_fit(training.network, images, params[role].classifier.name)
     train(list(trainings.values()), run)
     return {
         role: LandscapeNetwork(
@@ -88,7 +103,7 @@ def train_networks(run: Run, params: Mapping[str, TrainedNetwork], data: DataPar
     }
 
 
-def _stored(params: StoredNetwork, run: Run) -> LandscapeNetwork:
+def _stored(params: StoredNetwork | PublishedNetwork, run: Run) -> LandscapeNetwork:
     model = params.load(run)
     model.check_task("classification")
     losses = model.card.settings.get("losses", {}) if model.card else {}
@@ -124,7 +139,7 @@ def scored_and_saved(centre: LandscapeNetwork, params: Params, run: Run) -> Land
     train, test = params.data.load_splits()
     splits: tuple[tuple[Split, ImageSet, str], ...] = (("train", train, "clean_train"), ("test", test, "test"))
     for split, images, name in splits:
-        (score,) = mean_scores(whole_set(centre.network, images, params.evaluation.loss), run, f"{split}_scores")
+        score = score_of(centre.network, images, params.evaluation.loss, run, f"{split}_scores")
         recorded[split] = score.loss
         metrics |= {f"{name}_loss": score.loss, f"{name}_accuracy": score.accuracy}
     run.log(step=run.step, **metrics)

@@ -1,5 +1,7 @@
 """What a run writes down: metrics, arrays, tables, figures and files."""
 
+import math
+
 import numpy as np
 
 from jobs.common.models.weights import tensors
@@ -43,7 +45,9 @@ def keep_surface(
         run.array("y", surface.y, title="coordinates along y")
     run.table("about", _about(params, axes, surface), title="How the surface was computed")
     expected = params.recorded_loss if params.recorded_loss is not None else centre.recorded.get(params.split)
-    if expected is not None and not abs(score.loss - expected) <= DISAGREEMENT * max(abs(expected), 1e-3):
+    if not math.isfinite(score.loss):
+        run.warn(f"the loss at the centre is {score.loss}: the network answers some images with NaN or infinity")
+    elif expected is not None and not abs(score.loss - expected) <= DISAGREEMENT * max(abs(expected), 1e-3):
         run.warn(
             f"the loss at the centre is {score.loss:.6g}, but {expected:.6g} is recorded: other data, another "
             "normalisation or other weights than it was trained with"

@@ -5,7 +5,7 @@ from torch import nn
 from jobs.common.data.images.base import ImageSet
 from jobs.common.data.sets import listed
 from jobs.common.models.cards import classifier_card
-from jobs.common.models.fit import check_fit
+from jobs.common.models.fit import check_fit, check_sendable
 from jobs.common.models.network_params import TrainedNetwork
 from jobs.common.training.supervised import Training, train
 from jobs.poison_frogs.params import Params
@@ -22,8 +22,10 @@ def networks_of(params: Params, images: ImageSet, run: Run) -> list[nn.Module]:
         model = params.network.load(run)
         model.check_task("classification")
         heads_alone = all(isinstance(each, HeadParams) for each in params.victims.values())
-        if isinstance(params.attack, Matching) or not heads_alone:  # what the network says of classes is used
-            check_fit(model.network, images, model.name)
+        by_class = isinstance(params.attack, Matching) or not heads_alone  # what the network says of classes is used
+        check_sendable(model.network, model.name)
+        check_fit(model.network, images, model.name, own_classes=not by_class)
+        if by_class:
             check_classes(images, model.classes, model.name)
         return [model.network]
     networks: list[nn.Module] = run.reserved(train_networks, params)
@@ -49,6 +51,7 @@ def train_networks(run: Run, params: Params) -> list[nn.Module]:
     images, classifier = params.data.load("train"), params.network.classifier
     names = ["", *(f"surrogate_{number}_" for number in range(1, params.surrogates + 1))]
     networks = [classifier.build(images, run.seed_for("weights", name)).to(run.device) for name in names]
+    check_sendable(networks[0], classifier.name)
     check_fit(networks[0], images, classifier.name)
     train(
         [Training(name, each, images, params.network.training) for name, each in zip(names, networks, strict=True)], run

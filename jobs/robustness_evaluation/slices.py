@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from jobs.common.attacks import Attack, AttackParams, Ball, Goal, Norm, Search
 from jobs.common.attacks.checks import check_ball, check_batch, check_classes, check_evaluation_mode
 from jobs.common.data.images.base import ImageSet
-from jobs.common.models.fit import described, first_pass
+from jobs.common.models.fit import check_logits, check_sendable, described, first_pass
 from service.errors import InputError
 from service.run import reserved_device
 
@@ -45,7 +45,9 @@ def check(subject: Subject, attacks: Sequence[Attack], epsilons: Sequence[float]
     check_batch(images, labels, None)
     network = subject.network
     check_evaluation_mode(network)
-    with first_pass(subject.name, described(subject.images)):
+    check_sendable(network, subject.name)
+    with first_pass(subject.name, data := described(subject.images)):
+        check_logits(network(images), (1, None), subject.name, data)
         logits = Search(network, images, Goal(labels), Ball(subject.norm, epsilons[0])).clean_logits
     if logits.shape[1] < (known := len(subject.images.classes)):
         data = f"{known}, the number of classes of {subject.images.name}"

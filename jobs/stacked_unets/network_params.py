@@ -8,7 +8,7 @@ from torch import nn
 
 from jobs.common.imports import name_of
 from jobs.common.models.architectures import ArchitectureParams, weights_from
-from jobs.common.models.fit import check_shape, first_pass
+from jobs.common.models.fit import check_answer
 from jobs.common.models.reference import ModelReference, ReferredModel
 from jobs.common.training.optimizers import device_of
 from jobs.stacked_unets.networks import ARCHITECTURES, segmenter
@@ -90,7 +90,8 @@ def _normalisation(network: nn.Module) -> tuple[str, list[Any]]:
 
 def check_fit(network: nn.Module, classes: int, name: str) -> None:
     """InputError, one sentence, unless the network gives every pixel of an image of 64x48 logits of the classes."""
-    data = "an image of 64x48"
-    with first_pass(name, data):
-        logits = network.eval()(torch.zeros(1, 3, 64, 48, device=device_of(network)))
-    check_shape(logits, (1, classes, 64, 48), name, data)
+    network.eval()
+    device = device_of(network)
+    check_answer(
+        lambda: network(torch.zeros(1, 3, 64, 48, device=device)), (1, classes, 64, 48), name, "an image of 64x48"
+    )

@@ -15,7 +15,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from service.cluster import address as address_of
 from service.cluster.node_types import NodeType, known_to_driver
-from service.errors import ClusterError, StoreError
+from service.errors import ClusterError, StoreError, first_line
 from service.spec import Resources
 from service.store import Folder, open_store
 
@@ -202,7 +202,3 @@ def _protect_token() -> None:
     token = Path.home() / ".ray" / "auth_token"
     if token.exists() and token.stat().st_uid == os.getuid():
         token.chmod(0o600)
-
-
-def first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -25,7 +25,7 @@ from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 from service.cluster import address as address_of
 from service.cluster import connection, node_types, packaging
 from service.cluster.node_types import NodeType
-from service.errors import ClusterError, RunLockedError, RunNotFoundError, SpecError
+from service.errors import ClusterError, RunLockedError, RunNotFoundError, SpecError, first_line
 from service.execution.records import check_id
 from service.planning import plan, yaml_text
 from service.spec import JobSpec
@@ -74,7 +74,7 @@ class Head:
         except AuthenticationError as error:
             raise ClusterError(f"{self.address} does not accept the token that is here") from error
         except (ConnectionError, RuntimeError, requests.RequestException) as error:
-            raise ClusterError(f"{self.address} does not take jobs: {connection.first_line(error)}") from error
+            raise ClusterError(f"{self.address} does not take jobs: {first_line(error)}") from error
         self.notes = self._check_versions()
 
     def _authentication(self, host: str, insecure: bool) -> dict[str, str]:
@@ -123,7 +123,7 @@ class Head:
         try:
             yield
         except (RuntimeError, ConnectionError, requests.RequestException) as error:
-            raise ClusterError(f"{self.address}: cannot {what}: {connection.first_line(error)}") from error
+            raise ClusterError(f"{self.address}: cannot {what}: {first_line(error)}") from error
 
     # ---- jobs -----------------------------------------------------------------------------------------------------
 

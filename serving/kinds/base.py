@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from torch import nn
 
 from jobs.common.multiplications import CountMacs
-from service.errors import FieldError, InputError, ModelError
+from service.errors import FieldError, InputError, ModelError, first_line
 from service.models import ModelCard, TensorSpec
 from serving.http.messages import TENSORS, Form
 from serving.http.protocol import InferRequest, Scalar
@@ -102,7 +102,7 @@ class Endpoint(ABC):
         try:
             with torch.no_grad(), CountMacs() as counter:
                 yield counter
-        except (AttributeError, TypeError, ValueError, RuntimeError) as error:
+        except Exception as error:  # whatever a network of the user's own raises
             raise ModelError(f"model {self.card.name!r} does not run on {inputs}: {first_line(error)}") from error
 
 
@@ -135,8 +135,3 @@ def whole_number(name: str, value: Scalar, least: int, most: int) -> int:
     if type(value) is not int or not least <= value <= most:
         raise FieldError(f"parameter {name!r}", f"be a whole number from {least:,} to {most:,}", value)
     return value
-
-
-def first_line(error: Exception) -> str:
-    """What an error of torch says, without the explanations below it."""
-    return next(iter(str(error).splitlines()), type(error).__name__)

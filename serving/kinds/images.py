@@ -7,11 +7,11 @@ import torch
 from pydantic import BaseModel, Field
 from torch import Tensor, nn
 
-from service.errors import InputError, ModelError
+from service.errors import InputError, ModelError, first_line
 from service.models import ModelCard
 from serving.http.settings import ServeSettings
 from serving.http.tensors import Array
-from serving.kinds.base import Endpoint, first_line
+from serving.kinds.base import Endpoint
 
 IMAGES = "images"
 
@@ -55,6 +55,9 @@ class ImageNetwork(Endpoint):
         shape = (self.inputs[0].shape[1], *sides)
         with self._trial(f"images {shape}") as counter:
             logits = self.network(torch.zeros(1, *shape, device=self.device))
+        if isinstance(logits, Tensor) and logits.dtype not in (torch.float32, torch.float64):
+            kind = str(logits.dtype).removeprefix("torch.")
+            raise ModelError(f"model {self.card.name!r} must answer with logits in float32; they are in {kind}")
         return logits, counter.total
 
     def _check_images(self, images: Array) -> None:

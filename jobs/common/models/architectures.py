@@ -11,6 +11,7 @@ from torch import nn
 from jobs.common.imports import resolve
 from jobs.common.params import StudyParams
 from service.errors import FieldError, InputError
+from service.models import unwrapped
 
 LARGEST = 1 << 14  # of any number that an architecture is called with: a stranger's card may say it
 
@@ -54,8 +55,17 @@ def build_network(
         network = build(**arguments)
     except TypeError as error:
         raise InputError(f"{kind} {name!r} refuses its arguments {arguments}: {error}") from error
-    if not isinstance(network, nn.Module):
-        raise InputError(f"{kind} {name!r} is a {type(network).__name__}, not a torch module")
+    return own_network(network, f"{kind} {name!r}")
+
+
+def own_network(built: object, what: str) -> nn.Module:
+    """What a function of the user's own has built, without wrappers. InputError if no study can use it."""
+    if not isinstance(built, nn.Module):
+        raise InputError(f"{what} is a {type(built).__name__}, not a torch module")
+    network = unwrapped(built)
+    for module in network.modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            raise InputError(f"{what} must be written in Python; it is TorchScript")
     return network
 
 

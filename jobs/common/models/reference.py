@@ -8,7 +8,7 @@ from pydantic import Field, JsonValue, model_validator
 from torch import nn
 
 from jobs.common.imports import resolve
-from jobs.common.models.architectures import weights_from
+from jobs.common.models.architectures import own_network, weights_from
 from jobs.common.params import StudyParams
 from service.errors import InputError
 from service.models import ModelCard, parse_reference
@@ -76,6 +76,4 @@ class ModelReference(StudyParams):
                 network = build(**self.options)
         except TypeError as error:
             raise InputError(f"model {self.name!r} refuses its options {self.options}: {error}") from error
-        if not isinstance(network, nn.Module):
-            raise InputError(f"model {self.name!r} is a {type(network).__name__}, not a torch module")
-        return network.cpu().eval()
+        return own_network(network, f"model {self.name!r}").cpu().eval()

@@ -1,6 +1,7 @@
 """Optimizers: the rule that moves the weights, the rate it moves them at, and its state as plain data."""
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any, Literal
 
 import torch
@@ -9,11 +10,12 @@ from torch import Tensor, nn
 
 from jobs.common.params import StudyParams
 from jobs.common.training.schedules import Decay, StepDecay, WarmUp
+from service.errors import InputError
 
 
 def device_of(network: nn.Module) -> torch.device:
-    """Where the network's weights are."""
-    return next(network.parameters()).device
+    """Where the network's weights are; the CPU, if it has none."""
+    return next((tensor.device for tensor in chain(network.parameters(), network.buffers())), torch.device("cpu"))
 
 
 class OptimizerParams(StudyParams):
@@ -35,6 +37,8 @@ class OptimizerParams(StudyParams):
     def build(self, scaled: Sequence[tuple[float, Sequence[nn.Parameter]]]) -> torch.optim.Optimizer:
         """The optimizer of groups of parameters, each with what its learning rate is multiplied with."""
         groups: list[dict[str, Any]] = [{"params": group, "scale": scale} for scale, group in scaled if group]
+        if not groups:
+            raise InputError("the network has no weights that could be trained")
         match self.kind:
             case "adam":
                 return torch.optim.Adam(groups, self.learning_rate, weight_decay=self.weight_decay, fused=True)

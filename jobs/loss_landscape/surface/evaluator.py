@@ -112,7 +112,7 @@ class Evaluator:
         """The scores at a point. point: a coordinate for each axis."""
         dtype = torch.bfloat16 if precision == "bfloat16" and self._has_bfloat16() else torch.float32
         if dtype not in self._moving:
-            self._moving[dtype] = MovingNetwork(self._base, self._axes, dtype)
+            self._moving[dtype] = MovingNetwork(self._base, self._axes, dtype, self._device)
             if dtype not in self._images:
                 self._images[dtype] = self._images[torch.float32].to(dtype)
         moving, images = self._moving[dtype], self._images[dtype]

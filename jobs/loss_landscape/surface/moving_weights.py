@@ -12,11 +12,11 @@ from jobs.common.models.weights import Direction, places
 class MovingNetwork:
     """A copy of the network whose moving weights are views of one vector."""
 
-    def __init__(self, base: nn.Module, axes: Sequence[Direction], dtype: torch.dtype) -> None:
+    def __init__(self, base: nn.Module, axes: Sequence[Direction], dtype: torch.dtype, where: torch.device) -> None:
+        """where: the network is. It may have no weights left, if its only layer is computed in another way."""
         self.network = copy.deepcopy(base).to(dtype)
         held_wide = places(base)
         moved = [name for name in held_wide if any(bool(axis[name].any()) for axis in axes if name in axis)]
-        where = next(base.parameters()).device
         self._start = _flat([getattr(*held_wide[name][0]) for name in moved], where)
         self._axes = [
             _flat([axis.get(name, torch.zeros(getattr(*held_wide[name][0]).shape)) for name in moved], where)

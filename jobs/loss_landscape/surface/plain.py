@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from jobs.common.data.images.base import ImageSet
 from jobs.loss_landscape.samples import Samples, normalised
 from jobs.loss_landscape.surface.scores import plain_scores
+from service.errors import RunFailedError
 from service.run import Run, reserved_device
 
 PART = 2000  # images in a cell
@@ -33,18 +34,23 @@ class MeanScore(NamedTuple):
     accuracy: float
 
 
-def whole_set(network: nn.Module, images: ImageSet, loss: str) -> PlainEvaluation:
-    """Of a network with its own weights, over all images of a set."""
+def score_of(network: nn.Module, images: ImageSet, loss: str, run: Run, name: str) -> MeanScore:
+    """The score of a network with its own weights, over all images of a set. RunFailedError if a cell failed."""
     network, samples = normalised(network, images, torch.arange(len(images)))
-    return PlainEvaluation(network, [{}], samples, loss)
+    (score,) = mean_scores(PlainEvaluation(network, [{}], samples, loss), run, name, failing=True)
+    return score
 
 
-def mean_scores(evaluation: PlainEvaluation, run: Run, name: str, part: int = PART) -> list[MeanScore]:
-    """The scores of each state. name: of the cells. part: images in a cell."""
+def mean_scores(
+    evaluation: PlainEvaluation, run: Run, name: str, part: int = PART, failing: bool = False
+) -> list[MeanScore]:
+    """The scores of each state. name: of the cells. part: images in a cell. failing: RunFailedError if a cell fails."""
     count = len(evaluation.samples.labels)
     starts = range(0, count, part)
     parts = [[state, first, min(first + part, count)] for state in range(len(evaluation.states)) for first in starts]
     results = run.map(part_of_scores, parts, shared=evaluation, name=name)
+    if failing and (failed := sum(result is None for result in results)):
+        raise RunFailedError(f"{failed} of {len(results)} cells of {name!r} failed, without which there is no loss")
     sums = np.zeros((len(evaluation.states), 2))
     for (state, _, _), result in zip(parts, results, strict=True):
         sums[state] += (np.nan, np.nan) if result is None else (result["loss"], result["right"])

@@ -15,7 +15,7 @@ from jobs.loss_landscape.files.weights_file import load_weights
 from jobs.loss_landscape.job import run, summarize
 from jobs.loss_landscape.params import Params
 from service import models
-from service.errors import InputError, SpecError
+from service.errors import InputError, RunFailedError, SpecError
 from service.execution.checkpoints import decode
 from service.planning.validation import validate
 from service.run import Run, Trial
@@ -246,6 +246,41 @@ def test_labels_follow_the_classes_of_stored_networks(make_run, tmp_path):
     other = {"kind": "models", "x": {"kind": "model", "name": "other"}}
     with pytest.raises(InputError, match="classes of network 'other/1' must be those of 'net/1', 0, .*; they are 9, 8"):
         run(params(network=stored, plane=other, grid=line), make_run("c"))
+
+
+OUTSIDE = "tests.jobs.common.models.outside"
+
+
+def test_networks_from_outside_are_refused_before_anything_is_trained(make_run):
+    handle = make_run()
+    other = {"kind": "model", "name": f"{OUTSIDE}:Tuple"}
+    grid = {"x": {"low": 0.0, "high": 1.0, "steps": 3}}
+    with pytest.raises(InputError, match="they are tuple"):
+        run(params(plane={"kind": "models", "x": other}, grid=grid), handle)
+    assert not handle.rows
+    with pytest.raises(InputError, match="must have weights, along which its loss is drawn; it has none"):
+        run(params(network={"kind": "model", "name": f"{OUTSIDE}:weightless"}), make_run("other"))
+
+
+def test_a_surface_around_a_wrapped_network(make_run):
+    surfaces = []
+    for name in ("plain", "parallel"):
+        handle = make_run(name)
+        run(params(network={"kind": "model", "name": f"{OUTSIDE}:{name}"}, images=20), handle)
+        surfaces.append(read_array(handle, "loss"))
+    assert np.isfinite(surfaces[0]).all() and np.array_equal(*surfaces)
+
+
+def test_a_centre_that_cannot_be_computed_is_a_sentence_before_the_surface(make_run):
+    handle = make_run()
+    with pytest.raises(RunFailedError, match="1 of 1 cells of 'centre' failed, without which there is no loss"):
+        run(params(network={"kind": "model", "name": f"{OUTSIDE}:OneAtATime"}), handle)
+    assert not handle.folder.exists("tables/loss.npy")
+    # one that is not finite is told
+    handle = make_run("infinite")
+    run(params(network={"kind": "model", "name": f"{OUTSIDE}:Infinite"}, images=20), handle)
+    (warning,) = handle.written.warnings
+    assert "the loss at the centre is nan: the network answers some images with NaN" in warning
 
 
 def read_array(handle: Run, name: str) -> np.ndarray:

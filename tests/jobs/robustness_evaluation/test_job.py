@@ -276,7 +276,7 @@ def test_parameters_that_cannot_work_are_refused_in_a_sentence(changes, sentence
             {"network": odd("five classes")},
             r"labels\[.*\] must be at most 4, the last class|at least 10, the number of classes of test_d",
         ),
-        ({"network": odd("two answers")}, "the model must return a tensor of logits; it returns a tuple"),
+        ({"network": odd("two answers")}, r"with logits of shape \(1, any\); they are tuple"),
         ({"network": {"name": f"{HERE}:odd", "options": {"width": 3}}}, "refuses its options {'width': 3}: .*width"),
         ({"network": {"name": f"{HERE}:not_a_module"}}, "subjects:not_a_module' is a str, not a torch module"),
         ({"network": {"name": f"{HERE}:linaer"}}, "has no 'linaer'"),

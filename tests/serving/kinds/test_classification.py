@@ -164,3 +164,9 @@ def test_the_task_decides_what_is_offered() -> None:
         check_offered(card, "infer_stream")
     with pytest.raises(ModelError, match="the task 'ranking', which has no endpoint"):
         kind_of(card_of(task="ranking"))
+
+
+def test_logits_in_half_precision_are_refused() -> None:
+    """An attack on them would follow their rounding."""
+    with pytest.raises(ModelError, match="must answer with logits in float32; they are in float16"):
+        endpoint(Constant(torch.zeros(1, 10).half()))
