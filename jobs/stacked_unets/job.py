@@ -25,7 +25,8 @@ from typing import Any
 
 from torch import nn
 
-from jobs.common.data.masks.base import MOST_CLASSES, SegmentationSet
+from jobs.common.data.masks.base import MOST_CLASSES, SegmentationSet, labels_in
+from jobs.common.data.sets import listed
 from jobs.common.data.training_data import TrainingMasks
 from jobs.common.metrics.segmentation import IGNORE, scores
 from jobs.stacked_unets import estimation, figures
@@ -53,12 +54,28 @@ def run(params: Params, run: Run) -> None:
     check_fit(network, classes, params.network.name)
     plan = params.training
     home = plan.engine.home(run.device)
-    train(network, TrainingMasks(images, plan.held_out, plan.batch, plan.augmentation, run.seed_for, home), plan, run)
+    data = TrainingMasks(images, plan.held_out, plan.batch, plan.augmentation, run.seed_for, home)
+    for part, use in ((data.trained, "train"), (test, "test")):
+        if sentence := absent_classes(part, use):
+            run.warn(sentence)
+    train(network, data, plan, run)
 
     measure(network, test, params, run)
     if params.evaluation.shown:
         show(network, test, params, run)
     run.save_model(params.model_name, network, _card(params, images, run.metrics))
+
+
+def absent_classes(images: SegmentationSet, use: str) -> str:
+    """A sentence about the classes that no pixel is of; empty if there are none. use: what the images are for."""
+    labels = labels_in(images)
+    absent = [name for label, name in enumerate(images.classes) if label not in labels]
+    if not absent:
+        return ""
+    sentence = f"no image of {images.name} to {use} has a pixel of {listed(absent)}"
+    if IGNORE not in labels:
+        return sentence
+    return f"{sentence}; pixels of {IGNORE} do not count: if that is a class, say so with data.colours"
 
 
 def measure(network: nn.Module, test: SegmentationSet, params: Params, run: Run) -> None:

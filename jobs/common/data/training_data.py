@@ -96,7 +96,8 @@ class TrainingMasks:
         """
         rows = hold_out(len(images), held_out, seed_for("split"))
         self.held_out = masks_base.Part(images, rows.held_out)
-        self._trained = resident(masks_base.Part(images, rows.trained), CPU if augmentation.resamples else home)
+        self.trained = resident(masks_base.Part(images, rows.trained), CPU if augmentation.resamples else home)
+        """those that are learnt from"""
         self._epochs = Epochs(len(rows.trained), batch, lambda epoch: seed_for("order", epoch))
         self.epoch = self._epochs.steps
         """batches in an epoch"""
@@ -110,7 +111,7 @@ class TrainingMasks:
         stream = torch.Generator().manual_seed(self._seed_for("augmentation", index))
         draws = torch.rand(len(chosen), DRAWS, generator=stream)
         rows, draws = parallel.share(chosen).tolist(), parallel.share(draws)
-        if self._trained.in_memory:
+        if self.trained.in_memory:
             pairs = list(map(self._pair, rows, draws))
         else:
             with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
@@ -118,7 +119,7 @@ class TrainingMasks:
         sizes = {labels.shape for _, labels in pairs}
         if len(sizes) > 1:
             raise InputError(
-                f"{self._trained.name}: images of {len(sizes)} sizes in one batch",
+                f"{self.trained.name}: images of {len(sizes)} sizes in one batch",
                 "augmentation.crop cuts all of them to one size",
             )
         images, labels = zip(*pairs, strict=True)
@@ -126,7 +127,7 @@ class TrainingMasks:
         return batch.float() / 255, torch.stack(labels).long()
 
     def _pair(self, index: int, draws: Tensor) -> tuple[Tensor, Tensor]:
-        return self._augmentation.apply(*self._trained.pair(index), draws)
+        return self._augmentation.apply(*self.trained.pair(index), draws)
 
 
 class EpochImages:

@@ -45,6 +45,11 @@ def test_from_training_to_the_report(make_run: Any) -> None:
     assert metrics["mean_iou"] == metrics["mean_iou_single"] == metrics["mean_iou_stride_16"]
     assert {"iou_dark", "iou_bright", "mean_iou_flipped", "mean_iou_stride_32", "val_mean_iou"} <= metrics.keys()
     assert "iou_missing" not in metrics, "a class that the truth has not"
+    assert [*handle.written.warnings] == [
+        f"no image of halves to {use} has a pixel of missing; pixels of 255 do not count: if that is a class, say so "
+        "with data.colours"
+        for use in ("train", "test")
+    ]
 
     handle.flush()
     trial = Trial(

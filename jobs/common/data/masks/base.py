@@ -43,8 +43,19 @@ class Source(FolderParams):
         (), max_length=MOST_CLASSES, description="names by label, of a folder of images and masks"
     )
     colours: tuple[str, ...] = Field(
-        (), description="of each class in its masks, if these are RGB: e.g. ['#000000', '#ff0000']; none: indices"
+        (),
+        description="of each class in all masks, also grey ones: e.g. ['#000000', '#ffffff']; none: labels",
     )
+
+
+def labels_in(images: SegmentationSet) -> set[int]:
+    """The labels that occur in a set, with IGNORE. Reading ends as soon as all classes have occurred."""
+    labels: set[int] = set()
+    for index in range(len(images)):
+        labels |= set(torch.bincount(images.pair(index)[1].flatten()).nonzero().flatten().tolist())
+        if labels.issuperset(range(len(images.classes))):
+            break
+    return labels
 
 
 class Pairs:

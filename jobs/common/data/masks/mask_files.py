@@ -1,4 +1,4 @@
-"""Masks in files: label indices, as palette images, grey images of 8 or 16 bits, or colours that stand for classes."""
+"""Masks in files: label indices, as palette images or grey images, or colours that stand for classes."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +12,7 @@ from jobs.common.data.image_files import MOST_PIXELS
 from jobs.common.metrics.segmentation import IGNORE
 from service.errors import FieldError, InputError
 
+INDEXED = ("1", "L", "P", "LA", "PA", "I", "I;16", "I;16B", "RGB", "RGBA")  # modes of Pillow that can hold labels
 FORMATS = ("PNG", "TIFF", "BMP", "GIF")  # those that lose nothing
 SHOWN = 5  # labels or colours in a sentence
 
@@ -19,12 +20,11 @@ SHOWN = 5  # labels or colours in a sentence
 def read_mask(file: Path, classes: int, colours: Sequence[str] = ()) -> Tensor:
     """The labels in a mask: uint8 (height, width), in 0..classes-1 or IGNORE. What is transparent is IGNORE.
 
-    colours: of each class, if the mask is RGB. InputError, naming the file: it cannot be read, or holds other labels
-    or colours.
+    colours: of each class in the mask as it is to be seen, be it grey, RGB or of a palette; none: it holds labels.
+    InputError, naming the file: it cannot be read, or holds other labels or colours.
     """
-    pixels, opaque = _pixels(file)
-    coloured = pixels.ndim == 3 and len(colours) > 0
-    labels = _of_colours(pixels, colours, opaque, file) if coloured else _indices(pixels, file)
+    pixels, opaque = _pixels(file, as_seen=len(colours) > 0)
+    labels = _of_colours(pixels, colours, opaque, file) if colours else _indices(pixels, file)
     labels = np.where(opaque, labels, IGNORE)
     if (wrong := labels[(labels >= classes) & (labels != IGNORE)]).size:
         examples = ", ".join(map(str, np.unique(wrong)[:SHOWN]))
@@ -35,21 +35,31 @@ def read_mask(file: Path, classes: int, colours: Sequence[str] = ()) -> Tensor:
     return torch.from_numpy(labels.astype(np.uint8))
 
 
-def _pixels(file: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Integers (height, width) or (height, width, 3), and where they are not transparent: bool (height, width)."""
+def _pixels(file: Path, as_seen: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Integers (height, width) or (height, width, 3), and where they are not transparent: bool (height, width).
+
+    as_seen: colours (height, width, 3), also of a grey image or one with a palette.
+    """
     try:
         with Image.open(file, formats=FORMATS) as opened:
             if opened.width * opened.height > MOST_PIXELS:
                 raise ValueError(
                     f"it must have at most {MOST_PIXELS:,} pixels; it has {opened.width * opened.height:,}"
                 )
+            if opened.mode == "F":
+                raise ValueError("its pixels must be whole numbers; they are fractions")
+            deep = opened.mode.startswith("I")
+            if (deep and as_seen) or (not deep and ";16" in str(opened.tile)):
+                raise ValueError("its colours must have 8 bits a channel; they have more")
             image: Image.Image = ImageOps.exif_transpose(opened)
-            if image.mode in ("LA", "RGBA"):
+            if as_seen:
+                image = image.convert("RGBA")
+            elif image.mode not in INDEXED:
+                raise ValueError(f"it must be grey, RGB or of a palette; it is {image.mode}")
+            if image.mode in ("LA", "PA", "RGBA"):
                 *bands, alpha = image.split()
                 image = Image.merge("RGB", bands) if len(bands) == 3 else bands[0]
                 return np.array(image).astype(np.int64), np.array(alpha) > 0
-            if image.mode == "F":
-                raise ValueError("its pixels must be whole numbers; they are fractions")
             pixels = np.array(image).astype(np.int64)
     except UnidentifiedImageError as error:
         raise InputError(

@@ -66,6 +66,53 @@ def test_sixteen_bits_of_grey_keep_their_brightness(tmp_path: Path) -> None:
     assert corners(tmp_path / "deep.png") == [(128, 128, 128)] * 4
 
 
+@pytest.mark.parametrize(
+    ("name", "pixels"),
+    [
+        ("deep.tif", np.array([[0, 32768, 65535]], np.uint16)),
+        ("big_endian.tif", np.array([[0, 32768, 65535]], ">u2")),
+        ("deep.ppm", np.array([[0, 32768, 65535]], np.int32)),  # Pillow writes 16 bits of them
+    ],
+)
+def test_sixteen_bits_of_grey_in_all_formats(tmp_path: Path, name: str, pixels: np.ndarray) -> None:
+    Image.fromarray(pixels).save(tmp_path / name)
+    assert np.array(decode(tmp_path / name, name))[0, :, 0].tolist() == [0, 128, 255]
+
+
+def twelve_bits() -> bytes:
+    """A TIFF of two pixels of 12 bits, black and white, which Pillow does not write."""
+    entries = [(256, 3, 2), (257, 3, 1), (258, 3, 12), (259, 3, 1), (262, 3, 1), (273, 4, 122), (277, 3, 1)]
+    entries += [(278, 3, 1), (279, 4, 3)]
+    directory = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in entries)
+    return b"II*\0\x08\0\0\0" + struct.pack("<H", len(entries)) + directory + b"\0\0\0\0" + b"\0\x0f\xff"
+
+
+def test_twelve_bits_of_grey_keep_their_brightness(tmp_path: Path) -> None:
+    (tmp_path / "deep.tif").write_bytes(twelve_bits())
+    assert corners(tmp_path / "deep.tif")[:2] == [(0, 0, 0), (255, 255, 255)]
+
+
+@pytest.mark.parametrize(
+    ("pixels", "kind"),
+    [
+        (np.linspace(0, 1, 12, dtype=np.float32), "fractions"),
+        (np.linspace(0, 255, 12, dtype=np.float32), "fractions"),
+        (np.linspace(0, 70_000, 12).astype(np.int32), "signed or of 32 bits"),
+    ],
+)
+def test_pixels_without_an_agreed_range_are_refused(tmp_path: Path, pixels: np.ndarray, kind: str) -> None:
+    Image.fromarray(pixels.reshape(3, 4)).save(tmp_path / "image.tif")
+    sentence = f"image cannot be read: its pixels are {kind}, and nobody says which are black and white"
+    with pytest.raises(InputError, match=sentence):
+        decode(tmp_path / "image.tif", "image")
+
+
+def test_sixteen_bits_from_white_to_black_are_refused(tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((3, 4), np.uint16)).save(tmp_path / "image.tif", tiffinfo={262: 0})
+    with pytest.raises(InputError, match="go from white to black"):
+        decode(tmp_path / "image.tif", "image")
+
+
 def bomb() -> bytes:
     """A PNG of a few bytes that says it has ten thousand million pixels."""
 

@@ -1,5 +1,7 @@
 """Masks as people have them, good and bad; the published sets from small copies of their folders; the made sets."""
 
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from pydantic import ValidationError
 
 from jobs.common.data.masks import DataParams
 from jobs.common.data.masks.augmentation import JointAugmentationParams
-from jobs.common.data.masks.base import Source, palette
+from jobs.common.data.masks.base import Pairs, Source, labels_in, palette
 from jobs.common.data.masks.composites import paste
 from jobs.common.data.masks.mask_files import read_mask
 from jobs.common.data.masks.published import VOC_CLASSES, voc_palette
@@ -68,6 +70,30 @@ def test_masks_of_colours(tmp_path: Path) -> None:
         read_mask(saved(tmp_path, Image.fromarray(pixels)), 3, ("black", "#ff0000", "blue"))
 
 
+def test_colours_hold_for_masks_of_all_modes(tmp_path: Path) -> None:
+    """Black and white, as other tools write masks: 255 is a class then, and not what is left out."""
+    labels = np.array([[0, 1, 1], [1, 0, 0]], np.uint8)
+    grey = Image.fromarray(255 * labels)
+    modes = {
+        "grey.png": grey,
+        "bits.png": grey.convert("1"),
+        "palette.png": grey.convert("P"),
+        "rgb.png": grey.convert("RGB"),
+        "alpha.png": grey.convert("LA"),
+    }
+    for name, image in modes.items():
+        mask = saved(tmp_path, image, name)
+        assert read_mask(mask, 2, ("#000000", "#ffffff")).tolist() == labels.tolist(), name
+        assert read_mask(mask, 2, ("white", "black")).tolist() == (1 - labels).tolist(), name
+    with pytest.raises(InputError, match="3 pixels of colours that no class has: #ffffff"):
+        read_mask(tmp_path / "grey.png", 2, ("#000000", "#ff0000"))
+    grey.convert("P").save(tmp_path / "clear.png", transparency=0)
+    assert read_mask(tmp_path / "clear.png", 2, ("black", "white")).tolist() == [[255, 1, 1], [1, 255, 255]]
+    deep = saved(tmp_path, Image.fromarray(labels.astype(np.uint16) * 65535), "deep.png")
+    with pytest.raises(InputError, match="its colours must have 8 bits a channel; they have more"):
+        read_mask(deep, 2, ("black", "white"))
+
+
 def test_bad_masks_are_said(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"2 pixels of labels 2; they must be from 0 to 1|3 pixels of labels 2"):
         read_mask(saved(tmp_path, Image.fromarray(LABELS)), 2)
@@ -78,12 +104,27 @@ def test_bad_masks_are_said(tmp_path: Path) -> None:
         read_mask(saved(tmp_path, Image.fromarray(LABELS), "mask.jpg"), 3)
     with pytest.raises(InputError, match="its pixels must be whole numbers"):
         read_mask(saved(tmp_path, Image.fromarray(LABELS.astype(np.float32)), "float.tif"), 3)
+    with pytest.raises(InputError, match="it must be grey, RGB or of a palette; it is CMYK"):
+        read_mask(saved(tmp_path, Image.fromarray(LABELS).convert("CMYK"), "cmyk.tif"), 3)
+    (tmp_path / "deep_rgb.png").write_bytes(deep_rgb())
+    with pytest.raises(InputError, match="its colours must have 8 bits a channel; they have more"):
+        read_mask(tmp_path / "deep_rgb.png", 3)
     whole = saved(tmp_path, Image.fromarray(np.random.default_rng(0).integers(0, 3, (90, 90)).astype(np.uint8)))
     whole.write_bytes(whole.read_bytes()[:900])
     with pytest.raises(InputError, match=r"mask '.*mask.png' cannot be read: "):
         read_mask(whole, 3)
     with pytest.raises(InputError, match="cannot be read"):
         read_mask(tmp_path / "absent.png", 3)
+
+
+def deep_rgb() -> bytes:
+    """A PNG of one pixel (1, 1, 1) in 16 bits a channel, which Pillow does not write."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head, pixels = struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0), zlib.compress(b"\0" + 3 * b"\0\1")
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
 
 
 def folder_of(root: Path, split: str, count: int = 3, size: tuple[int, int] = (4, 3)) -> None:
@@ -139,6 +180,14 @@ def test_a_photograph_counts_as_it_is_seen(tmp_path: Path) -> None:
     Image.fromarray(LABELS).save(mask)
     with pytest.raises(InputError, match="the mask must be turned as well"):
         images.pair(0)
+
+
+def test_labels_that_occur_are_read_until_all_have() -> None:
+    labels = torch.tensor([[[0, 255]], [[2, 0]], [[1, 1]]], dtype=torch.uint8)
+    images = Pairs("own", ("a", "b", "c"), palette(3), torch.zeros(3, 3, 1, 2, dtype=torch.uint8), labels)
+    assert labels_in(images) == {0, 1, 2, 255}
+    assert labels_in(Pairs("own", ("a",), palette(1), images._images, labels.flip(0))) == {0, 1, 2}, "not the third"
+    assert labels_in(Pairs("own", ("a", "b", "c", "d"), palette(4), images._images, labels)) == {0, 1, 2, 255}
 
 
 def test_images_of_several_sizes_need_a_crop(tmp_path: Path) -> None:
