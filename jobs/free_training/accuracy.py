@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from jobs.common.attacks.ball import Ball
 from jobs.common.attacks.base import Attack
+from jobs.common.attacks.checks import merged
 from jobs.common.data.images.base import ImageSet
 from jobs.common.metrics.classification import batches, predictions
 from jobs.common.training import parallel
@@ -41,11 +42,11 @@ def attacked(
     The result depends on the batch, but not on the number of ranks.
     """
     counters = torch.zeros(3, len(images), dtype=torch.int64)  # robust, queries, gradients
-    warnings: dict[str, None] = {}
+    warnings: list[str] = []
     device = device_of(network)
     for index, rows in batches(len(images), batch):
         result = attack.run(network, images.images(rows).to(device), images.labels[rows].to(device), ball, seed(index))
         counters[:, rows] = torch.stack([(~result.successful).long(), result.queries, result.gradients]).cpu()
-        warnings |= dict.fromkeys(result.warnings)
+        warnings += result.warnings
     robust, queries, gradients = parallel.total(counters)
-    return Verdict(robust.bool(), queries, gradients, tuple(warnings))
+    return Verdict(robust.bool(), queries, gradients, tuple(merged(warnings)))

@@ -30,8 +30,10 @@ class Outcome:
     """bool (images,): those that the attack was tried on; the others are of cells that failed"""
     robust: Tensor
     """bool (images,)"""
+    not_finite: Tensor
+    """bool (images,): the network gave a NaN or infinite logit at some points tried, none of which counts"""
     distances: Tensor
-    """(images,): the least norm known to change the answer; 0 if the answer is wrong already, inf if none is known"""
+    """float64 (images,): the least norm known to change the answer; 0 if it is wrong already, inf if none is known"""
     queries: Tensor
     """int64 (images,): forward passes"""
     gradients: Tensor
@@ -70,19 +72,22 @@ def gathered(
     correct: bool (images,), which are classified correctly. slices: first image of each and the first after it.
     """
     count = len(correct)
-    attacked, robust = torch.zeros(count, dtype=torch.bool), correct.clone()
-    distances = torch.where(correct, torch.inf, 0.0)
+    attacked, not_finite = torch.zeros(2, count, dtype=torch.bool)
+    robust, distances = correct.clone(), torch.where(correct, torch.inf, 0.0).double()
     queries, gradients = torch.zeros(2, count, dtype=torch.int64)
     seconds, warnings = 0.0, []
     for (first, end), result in zip(slices, results, strict=True):
         if result is None:
             continue
         here = slice(first, end)
-        attacked[here], robust[here], distances[here] = True, ~result["successful"], result["distances"].float()
+        attacked[here], robust[here], distances[here] = True, ~result["successful"], result["distances"]
+        not_finite[here] = result["not_finite"]
         queries[here], gradients[here] = result["queries"], result["gradients"]
         seconds += result["seconds"]
         warnings += result["warnings"]
-    return Outcome(name, kind, ball, attacked, robust, distances, queries, gradients, seconds, tuple(warnings))
+    return Outcome(
+        name, kind, ball, attacked, robust, not_finite, distances, queries, gradients, seconds, tuple(warnings)
+    )
 
 
 def worst_case(outcomes: Sequence[Outcome]) -> Tensor:

@@ -70,9 +70,9 @@ def attack(cell: dict[str, Any], subject: Subject) -> dict[str, Any]:
     """Attack the images of a slice.
 
     cell: span; attack, its kind and options; epsilon; seed; show, how many adversarial images are kept.
-    Returns tensors (slice,): successful, distances (the least norm known to succeed, or inf), queries, gradients;
-    shown, the rows of successes (k,), their adversarials (k, channels, height, width) and the classes that the
-    network gives to these (k,); seconds and warnings.
+    Returns tensors (slice,): successful, not_finite, distances (the least norm known to succeed, or inf), queries,
+    gradients; shown, the rows of successes (k,), their adversarials (k, channels, height, width) and the classes that
+    the network gives to these (k,); seconds and warnings.
     """
     began = time.perf_counter()
     images, labels = _batch(subject, *cell["span"])
@@ -87,6 +87,7 @@ def attack(cell: dict[str, Any], subject: Subject) -> dict[str, Any]:
         predictions = network(adversarials).argmax(1) if len(shown) else shown
     return {
         "successful": result.successful.cpu(),
+        "not_finite": result.not_finite.cpu(),
         "distances": result.minimum_distances.cpu(),
         "queries": result.queries.cpu(),
         "gradients": result.gradients.cpu(),

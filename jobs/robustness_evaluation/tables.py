@@ -1,12 +1,12 @@
 """The tables of an evaluation, as rows, from what each attack did at each epsilon."""
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from jobs.common.attacks.checks import merged
 from jobs.common.data.images.base import ImageSet
 from jobs.common.metrics.intervals import wilson
 from jobs.robustness_evaluation.robustness import Outcome, lacking, rises, square_breaks_more, worst_case
@@ -19,13 +19,14 @@ Outcomes = Mapping[float, Sequence[Outcome]]  # epsilon, ascending -> one for ea
 def accuracies(correct: Tensor, outcomes: Outcomes) -> list[dict[str, Any]]:
     """Accuracy on the clean images, under each attack at each epsilon, and in the worst case over the attacks.
 
-    correct: bool (images,). queries and gradients are means over the images, seconds the sum over the slices.
+    correct: bool (images,). queries and gradients are means over the images, seconds the sum over the slices;
+    not_finite: how many images had points at which the logits were not finite, which are no successes.
     """
     rows = [_accuracy(CLEAN, 0.0, correct)]
     for epsilon, attacked in outcomes.items():
         for each in attacked:
             work = {"queries": _mean(each.queries), "gradients": _mean(each.gradients), "seconds": each.seconds}
-            rows.append(_accuracy(each.name, epsilon, each.robust) | work)
+            rows.append(_accuracy(each.name, epsilon, each.robust) | work | {"not_finite": int(each.not_finite.sum())})
         rows.append(_accuracy(WORST_CASE, epsilon, worst_case(attacked)))
     return rows
 
@@ -33,21 +34,19 @@ def accuracies(correct: Tensor, outcomes: Outcomes) -> list[dict[str, Any]]:
 def _accuracy(attack: str, epsilon: float, robust: Tensor) -> dict[str, Any]:
     low, high = wilson(int(robust.sum()), len(robust))
     row = {"attack": attack, "epsilon": epsilon, "accuracy": _mean(robust), "low": low, "high": high}
-    return {**row, "images": len(robust), "queries": None, "gradients": None, "seconds": None}
+    return {**row, "images": len(robust), **dict.fromkeys(("queries", "gradients", "seconds", "not_finite"))}
 
 
 def warnings(outcomes: Outcomes) -> list[str]:
     """Why the numbers may flatter the network, one sentence for each doubt.
 
-    Warnings of one attack that differ in their numbers alone are one, with the numbers of the first slice and how many
-    slices it was raised in.
+    Those of one attack in several slices are one, with how many slices it was raised in.
     """
-    raised: dict[tuple[str, float, str], list[str]] = {}
-    sentences: list[str] = []
+    raised, sentences = [], []
     for epsilon, attacked in outcomes.items():
         for each in attacked:
-            for sentence in each.warnings:
-                raised.setdefault((each.name, epsilon, re.sub(r"\d+", "#", sentence)), []).append(sentence)
+            for sentence, slices in merged(each.warnings).items():
+                raised.append(f"{each.name} at epsilon {epsilon:g}, {slices} slices: {sentence}")
         for sentence in (*square_breaks_more(attacked), *lacking(attacked)):
             sentences.append(f"at epsilon {epsilon:g}: {sentence}")
     curves = {
@@ -56,9 +55,7 @@ def warnings(outcomes: Outcomes) -> list[str]:
     curves[WORST_CASE] = [worst_case(attacked) for attacked in outcomes.values()]
     for name, robust in curves.items():
         sentences += rises(name, list(outcomes), robust)
-    return [
-        f"{name} at epsilon {epsilon:g}, {len(same)} slices: {same[0]}" for (name, epsilon, _), same in raised.items()
-    ] + sentences
+    return raised + sentences
 
 
 def distances(correct: Tensor, outcomes: Outcomes, names: Sequence[str]) -> list[dict[str, Any]]:
@@ -70,7 +67,7 @@ def distances(correct: Tensor, outcomes: Outcomes, names: Sequence[str]) -> list
     for _, each in _attacks(outcomes):
         if each.name in names and bool(correct.any()):
             least = each.distances[correct]
-            quartiles = torch.quantile(least, torch.tensor([0.0, 0.25, 0.5, 0.75]), interpolation="higher").tolist()
+            quartiles = torch.quantile(least, least.new_tensor([0.0, 0.25, 0.5, 0.75]), interpolation="higher").tolist()
             columns = dict(zip(("least", "quarter", "median", "three_quarters"), quartiles, strict=True))
             rows.append({"attack": each.name, "norm": each.ball.norm, "found": _mean(least.isfinite()), **columns})
     return rows
@@ -85,11 +82,16 @@ def images(data: ImageSet, predictions: Tensor, outcomes: Outcomes) -> list[dict
     rows = []
     for epsilon, attacked in outcomes.items():
         for each in attacked:
-            columns = (each.attacked, ~each.robust, each.distances, each.queries, each.gradients)
-            for index, (tried, successful, distance, queries, gradients) in enumerate(
-                zip(*(column.tolist() for column in columns), strict=True)
-            ):
-                outcome = {"successful": successful, "distance": distance, "queries": queries, "gradients": gradients}
+            columns = {
+                "successful": ~each.robust,
+                "not_finite": each.not_finite,
+                "distance": each.distances,
+                "queries": each.queries,
+                "gradients": each.gradients,
+            }
+            values = zip(*(column.tolist() for column in columns.values()), strict=True)
+            for index, (tried, row) in enumerate(zip(each.attacked.tolist(), values, strict=True)):
+                outcome = dict(zip(columns, row, strict=True))
                 rows.append(
                     {
                         "index": index,

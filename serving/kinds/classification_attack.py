@@ -4,9 +4,10 @@ Inputs: "images"; optional "labels" INT64 (rows,), by default the predictions of
 the class that each image is to be taken for. An uploaded image has parameters `label` and `target` instead. The other
 parameters are those of `serving.kinds.image_attack`.
 
-Outputs, beside the adversarials: predictions before and after, whether the attack was successful on each image, whether
-it still is when the pixels are rounded to 8 bits as in a PNG, the norm of the perturbation, the least norm known to be
-successful (-1: none), and the passes forward (queries) and backward (gradients) that it took.
+Outputs, beside the adversarials: predictions before and after (-1: the logits are not finite), whether the attack
+was successful on each image, whether it still is when the pixels are rounded to 8 bits as in a PNG, the norm of the
+perturbation, the least norm known to be successful (-1: none), and the passes forward (queries) and backward
+(gradients) that it took.
 """
 
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 
 from jobs.common.attacks import Goal
+from jobs.common.attacks.goals import predicted
 from service.errors import InputError
 from service.models import TensorSpec
 from serving.http.messages import Form
@@ -61,7 +63,7 @@ class ClassificationAttack(ImageAttack):
     ) -> Answer:
         return {
             "prediction": before.argmax(1).cpu().numpy(),
-            "adversarial_prediction": after.argmax(1).cpu().numpy(),
+            "adversarial_prediction": predicted(after).cpu().numpy(),
             "rounded_successful": Goal(labels, targets).reached(rounded).cpu().numpy(),
         }
 

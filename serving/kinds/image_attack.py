@@ -147,8 +147,8 @@ class ImageAttack(AttackWork):
             "adversarials": result.adversarials.cpu().numpy(),
             **self.predictions(before, labels, targets, after, rounded),
             "successful": result.successful.cpu().numpy(),
-            "distance": result.distances.cpu().numpy(),
-            "minimum_distance": torch.where(minimum.isfinite(), minimum, -1.0).numpy(),
+            "distance": result.distances.float().cpu().numpy(),
+            "minimum_distance": torch.where(minimum.isfinite(), minimum, -1.0).float().numpy(),
             "queries": result.queries.cpu().numpy(),
             "gradients": result.gradients.cpu().numpy(),
         }

@@ -7,7 +7,8 @@ Parameters, besides epsilon, norm, attack (pgd or fgsm), its own and seed of `se
     target  the class that all pixels that count are to be taken for, in place of "targets"
     region  "left,top,right,bottom" in pixels, right and bottom excluded: no other pixels count
 
-The loss is the mean over the pixels that count. Outputs, beside the adversarials: the labels before and after; the mean
+The loss is the mean over the pixels that count. Outputs, beside the adversarials: the labels before and after (255:
+the logits are not finite); the mean
 IoU with "labels" before, after, and when the adversarials are rounded to 8 bits, over the pixels that count; the share
 of these that are at the goal of the attack, and whether all are (successful).
 """
@@ -21,7 +22,7 @@ import torch
 from torch import Tensor
 
 from jobs.common.attacks import ATTACKS
-from jobs.common.attacks.goals import PixelGoal, goal
+from jobs.common.attacks.goals import NO_CLASS, PixelGoal, goal, predicted
 from jobs.common.metrics.segmentation import IGNORE, confusion, scores
 from jobs.stacked_unets.tiles import Tiling
 from service.errors import FieldError, InputError
@@ -131,11 +132,11 @@ class SegmentationAttack(ImageAttack):
         assert isinstance(pixel_goal, PixelGoal)  # labels are maps
         classes = before.shape[1]
         truth = labels.where(pixel_goal.counted, IGNORE).cpu()
-        maps = [logits.argmax(1).cpu() for logits in (before, after, rounded)]
+        maps = [predicted(logits).cpu() for logits in (before, after, rounded)]
         ious = [_mean_iou(truth, predicted, classes) for predicted in maps]
         return {
             "labels": maps[0].to(torch.uint8).numpy(),
-            "adversarial_labels": maps[1].to(torch.uint8).numpy(),
+            "adversarial_labels": maps[1].where(maps[1] != NO_CLASS, IGNORE).to(torch.uint8).numpy(),
             "mean_iou": ious[0],
             "adversarial_mean_iou": ious[1],
             "rounded_mean_iou": ious[2],
@@ -201,6 +202,7 @@ def _check_map(name: str, labels: Array, shape: tuple[int, ...], classes: int) -
         raise InputError(f"input {name!r} {not_a_class(worst, classes)}", f"{IGNORE} where a pixel does not count")
 
 
-def _mean_iou(truth: Tensor, predicted: Tensor, classes: int) -> Array:
-    pairs = zip(truth, predicted, strict=True)
-    return np.array([scores(confusion(*pair, classes)).mean_iou for pair in pairs], np.float32)
+def _mean_iou(truth: Tensor, maps: Tensor, classes: int) -> Array:
+    """Of each image. A pixel without a class is taken for one more, which is none of the truth."""
+    pairs = zip(truth, maps.where(maps != NO_CLASS, classes), strict=True)
+    return np.array([scores(confusion(*pair, classes + 1)).mean_iou for pair in pairs], np.float32)

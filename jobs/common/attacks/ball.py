@@ -12,6 +12,9 @@ from service.errors import FieldError
 
 Norm = Literal["Linf", "L2", "L1"]
 
+ROUNDING = 3e-7
+"""what float32 may add to the norm of a perturbation of length 1 or less: a few units in the last place of a pixel"""
+
 
 @dataclass(frozen=True)
 class Ball:
@@ -49,14 +52,18 @@ class Ball:
         norms: Tensor = torch.linalg.vector_norm(flat, ord=2.0 if self.norm == "L2" else 1.0, dim=1)
         return norms
 
-    def holds(self, differences: Tensor) -> Tensor:
-        """Which differences are short enough, up to float32 rounding: (batch, ...) -> bool (batch,)."""
-        return self.norms(differences) <= self.longest
+    def distances(self, points: Tensor, centres: Tensor) -> Tensor:
+        """How far each point is from its centre, in float64: (batch, ...), alike -> (batch,)."""
+        return self.norms(points.double() - centres.double())
+
+    def holds(self, points: Tensor, centres: Tensor) -> Tensor:
+        """Which points are near enough to their centres, in float64: (batch, ...), alike -> bool (batch,)."""
+        return self.distances(points, centres) <= self.longest
 
     @property
     def longest(self) -> float:
         """Epsilon and what float32 rounding may add to it."""
-        return self.epsilon + 1e-5 * max(1.0, self.epsilon)
+        return self.epsilon + ROUNDING * max(1.0, self.epsilon)
 
 
 def random_in_ball(images: Tensor, ball: Ball, generator: torch.Generator) -> Tensor:

@@ -10,7 +10,7 @@ leaves the batch at once. The search counts the queries and gradients of each sa
 """
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -21,7 +21,9 @@ from torch import Tensor
 from jobs.common.attacks import checks
 from jobs.common.attacks.ball import Ball, Norm
 from jobs.common.attacks.goals import Goal, goal
+from jobs.common.attacks.projections import broadcast
 from jobs.common.params import StudyParams
+from service.errors import InputError
 
 __all__ = ["Attack", "Ball", "Cost", "Goal", "Loss", "Model", "Norm", "Result", "Search", "kept"]
 
@@ -40,10 +42,12 @@ class Result:
     """(batch, channels, height, width): the first that succeeded; if none did, the attack's last candidate"""
     successful: Tensor
     """bool (batch,)"""
+    not_finite: Tensor
+    """bool (batch,): the model gave a NaN or infinite logit at some of the points tried, none of which counts"""
     distances: Tensor
-    """(batch,): norm of adversarial - image"""
+    """float64 (batch,): norm of adversarial - image"""
     minimum_distances: Tensor
-    """(batch,): the least norm known to succeed, beyond epsilon too if a minimum-norm attack looked there; or inf"""
+    """float64 (batch,): the least norm known to succeed, beyond epsilon too if an attack looked there; or inf"""
     queries: Tensor
     """int64 (batch,): forward passes"""
     gradients: Tensor
@@ -56,8 +60,9 @@ class Search:
     """The state of one attack, or of several in turn, on one batch.
 
     rows: int64 (k,), places in the whole batch; points: (k, channels, height, width), their candidates, which must lie
-    in the ball and in the box. A sample that is at its goal from the start is a success at distance 0. InputError: the
-    model gives anything but finite logits for what the goal is about, or labels or targets are not among the classes.
+    in the ball and in the box. A sample that is at its goal from the start is a success at distance 0. A point at which
+    the logits are not finite is worth what the image itself is: it is no success, and it leads nowhere. InputError: the
+    model gives anything but finite logits for the images, or labels or targets are not among the classes.
     """
 
     def __init__(self, model: Model, images: Tensor, goal: Goal, ball: Ball) -> None:
@@ -65,12 +70,15 @@ class Search:
         self.warnings: list[str] = []
         self.queries = torch.zeros(len(images), dtype=torch.int64, device=images.device)
         self.gradients = torch.zeros_like(self.queries)
-        self.clean_logits = self.logits(torch.arange(len(images), device=images.device), images)
+        self.clean_logits = self._pass(torch.arange(len(images), device=images.device), images)
         checks.check_logits(self.clean_logits, goal.labels, goal.targets)
         self.adversarials = images.clone()
         self.successful = goal.reached(self.clean_logits)
-        self.minimum_distances = torch.where(self.successful, 0.0, torch.inf).to(images.dtype)
+        self.minimum_distances = torch.where(self.successful, 0.0, torch.inf).double()
         self.shares = self.successful.float()
+        self.not_finite = torch.zeros_like(self.successful)
+        self._steep = torch.zeros_like(self.successful)
+        """bool (batch,): a gradient was not finite where the logits were"""
         self._gradients_checked = False
 
     @property
@@ -79,10 +87,13 @@ class Search:
         return (~self.successful).nonzero().squeeze(1)
 
     def logits(self, rows: Tensor, points: Tensor) -> Tensor:
-        """(k, classes). Counts one query for each row."""
-        self.queries.index_add_(0, rows, torch.ones_like(rows))
-        with torch.no_grad():
-            return self.model(points)
+        """(k, classes), all finite. Counts one query for each row."""
+        logits = self._pass(rows, points)
+        lost = _not_finite(logits)
+        if not bool(lost.any()):
+            return logits
+        self.not_finite[rows[lost]] = True
+        return logits.where(~broadcast(lost, logits), self.clean_logits[rows])
 
     def gradient(
         self, rows: Tensor, points: Tensor, loss: Loss, aim: Goal | None = None, passes: int = 1
@@ -92,21 +103,36 @@ class Search:
         aim: what the loss is about; default the goal of the search. passes: a randomised model's gradient and loss are
         averaged over so many; the logits are those of the last.
         """
-        aim = self.goal[rows] if aim is None else aim
-        points = points.detach().requires_grad_()
-        logits, losses, gradient = _backward(self.model, points, loss, aim)
+        aims = [self.goal[rows] if aim is None else aim]
+        logits, losses, gradients = self.gradients_towards(rows, points, loss, aims, passes)
+        return logits, losses[0], gradients[0]
+
+    def gradients_towards(
+        self, rows: Tensor, points: Tensor, loss: Loss, aims: Sequence[Goal], passes: int = 1
+    ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+        """The same for each of several aims, from one pass forward."""
+        logits, losses, gradients = _backward(self.model, points, loss, aims)
+        for _ in range(passes - 1):
+            logits, more_losses, more_gradients = _backward(self.model, points, loss, aims)
+            losses = [one + more for one, more in zip(losses, more_losses, strict=True)]
+            gradients = [one + more for one, more in zip(gradients, more_gradients, strict=True)]
         if passes > 1:
-            for _ in range(passes - 1):
-                logits, more_losses, more_gradient = _backward(self.model, points, loss, aim)
-                losses, gradient = losses + more_losses, gradient + more_gradient
-            losses, gradient = losses / passes, gradient / passes
-        work = torch.full_like(rows, passes)
-        self.queries.index_add_(0, rows, work)
-        self.gradients.index_add_(0, rows, work)
+            losses, gradients = [each / passes for each in losses], [each / passes for each in gradients]
+        self.queries.index_add_(0, rows, torch.full_like(rows, passes))
+        self.gradients.index_add_(0, rows, torch.full_like(rows, passes * len(aims)))
+
+        lost = _not_finite(logits) | torch.stack([each.isnan() for each in losses]).any(0)
+        self.not_finite[rows[lost]] = True
+        self._steep[rows[torch.stack([_not_finite(each) for each in gradients]).any(0) & ~lost]] = True
+        if bool(lost.any()):
+            clean = self.clean_logits[rows]
+            logits = logits.where(~broadcast(lost, logits), clean)
+            losses = [each.where(~lost, aim.average(loss(clean, aim))) for each, aim in zip(losses, aims, strict=True)]
+        gradients = [each.nan_to_num() for each in gradients]
         if not self._gradients_checked:
             self._gradients_checked = True
-            self.warnings += checks.zero_gradients(gradient)
-        return logits, losses, gradient
+            self.warnings += checks.zero_gradients(gradients[0][~lost])
+        return logits, losses, gradients
 
     def record(self, rows: Tensor, points: Tensor, logits: Tensor) -> Tensor:
         """Keep the candidates. Returns which of them succeed: bool (k,). A sample keeps its first success.
@@ -132,18 +158,30 @@ class Search:
 
         For attacks that look for the smallest perturbation. The rows must be distinct.
         """
-        norms = self.ball.norms(points - self.images[rows])
-        self.minimum_distances[rows] = torch.minimum(self.minimum_distances[rows], norms)
-        successes = (norms <= self.ball.longest) & ~self.successful[rows]
+        distances = self.ball.distances(points, self.images[rows])
+        self.minimum_distances[rows] = torch.minimum(self.minimum_distances[rows], distances)
+        successes = (distances <= self.ball.longest) & ~self.successful[rows]
         self.adversarials[rows[successes]] = points[successes]
         self.successful[rows[successes]] = True
 
     def result(self) -> Result:
-        distances = self.ball.norms(self.adversarials - self.images)
+        distances = self.ball.distances(self.adversarials, self.images)
         minimum = torch.where(self.successful, torch.minimum(distances, self.minimum_distances), self.minimum_distances)
         return Result(
-            self.adversarials, self.successful, distances, minimum, self.queries, self.gradients, tuple(self.warnings)
+            self.adversarials,
+            self.successful,
+            self.not_finite,
+            distances,
+            minimum,
+            self.queries,
+            self.gradients,
+            tuple(self.warnings + checks.not_finite(self.not_finite, self._steep)),
         )
+
+    def _pass(self, rows: Tensor, points: Tensor) -> Tensor:
+        self.queries.index_add_(0, rows, torch.ones_like(rows))
+        with torch.no_grad():
+            return self.model(points)
 
 
 class Cost(NamedTuple):
@@ -212,11 +250,24 @@ def kept(keep: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
     return states if bool(keep.all()) else tuple(state[keep] for state in states)
 
 
-def _backward(model: Model, points: Tensor, loss: Loss, aim: Goal) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits, losses and the gradient of the sum of the losses, all detached."""
+def _not_finite(values: Tensor) -> Tensor:
+    """Which samples have a NaN or infinite value: (batch, ...) -> bool (batch,)."""
+    return ~values.isfinite().flatten(1).all(1)
+
+
+def _backward(
+    model: Model, points: Tensor, loss: Loss, aims: Sequence[Goal]
+) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    """Logits, and for each aim the losses and the gradient of their sum, all detached. InputError: there is none."""
+    points = points.detach().requires_grad_()
     with torch.enable_grad():
         logits = model(points)
-        losses = aim.average(loss(logits, aim))
+        losses = [aim.average(loss(logits, aim)) for aim in aims]
+        if not losses[0].requires_grad:
+            raise InputError(
+                "the model must pass gradients on to the images; it cuts them off, as torch.no_grad() and detach() do",
+                hint="square needs no gradients",
+            )
         # summed: averaging would scale the gradient by the batch, and underflow in half precision
-        (gradient,) = torch.autograd.grad(losses.sum(), points)
-    return logits.detach(), losses.detach(), gradient
+        gradients = [torch.autograd.grad(each.sum(), points, retain_graph=len(aims) > 1)[0] for each in losses]
+    return logits.detach(), [each.detach() for each in losses], gradients

@@ -4,7 +4,8 @@
 (Croce & Hein 2020) for models whose robustness an attack overstates.
 """
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ PROBABILITY = 1e-5
 """how near to 1 the sum of probabilities is"""
 PASSES = 5
 """in which a randomised model is told from one that is not"""
+SAMPLES = re.compile(r"(\d+) of (\d+) samples")
 SQUARE_GAIN = 0.002
 """robust accuracy that Square may take after gradient attacks"""
 
@@ -135,6 +137,40 @@ def zero_gradients(gradient: Tensor) -> list[str]:
         f"the gradient of {zero} of {len(gradient)} samples is zero, so gradients may be masked: "
         "run Square, which needs none, and a loss of logits (margin or dlr)"
     ]
+
+
+def merged(warnings: Iterable[str]) -> dict[str, int]:
+    """Warnings of many batches, each once: one that differs in its numbers alone is the same.
+
+    Samples are added up: "1 of 10 samples" and "3 of 20 samples" are "4 of 30 samples"; other numbers are those of the
+    first. Returns each with the number of batches that it comes from.
+    """
+    alike: dict[str, list[str]] = {}
+    for sentence in warnings:
+        alike.setdefault(re.sub(r"\d+", "#", sentence), []).append(sentence)
+
+    def total(sentences: list[str]) -> str:
+        samples = [tuple(map(int, counts.groups())) for each in sentences if (counts := SAMPLES.search(each))]
+        sums = "{} of {} samples".format(*map(sum, zip(*samples, strict=True))) if samples else ""
+        return SAMPLES.sub(sums, sentences[0])
+
+    return {total(sentences): len(sentences) for sentences in alike.values()}
+
+
+def not_finite(logits: Tensor, gradients: Tensor) -> list[str]:
+    """Samples at whose points the model left the finite numbers. logits, gradients: bool (batch,), whose did so."""
+    sentences = []
+    if count := int(logits.sum()):
+        sentences.append(
+            f"the logits of {count} of {len(logits)} samples were NaN or infinite at some points that were tried: "
+            "such points do not count as successes, and the attack may be too weak"
+        )
+    if count := int(gradients.sum()):
+        sentences.append(
+            f"the gradients of {count} of {len(gradients)} samples were NaN or infinite at some points that were "
+            "tried: there NaN counts as 0, and the attack may be too weak"
+        )
+    return sentences
 
 
 def randomised(model: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor, passes: int = PASSES) -> list[str]:

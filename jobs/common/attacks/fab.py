@@ -49,7 +49,7 @@ class FAB(Attack):
     def attack(self, search: Search, generator: torch.Generator) -> None:
         nearest = self.targets == 0 and search.goal.targets is None
         first = search.remaining
-        best, least = search.images.clone(), torch.full_like(search.minimum_distances, torch.inf)
+        best, least = search.images.clone(), search.images.new_full((len(search.images),), torch.inf)
         for group in [range(1)] if nearest else groups(search, self.targets):
             for restart in range(self.restarts):
                 rows = first if self.minimise else search.remaining
@@ -84,10 +84,10 @@ class FAB(Attack):
             order = order[first_of_each(rows[beyond[order]])]  # the shortest of the walks of each row
             shortest = beyond[order]
             _improve(best, least, rows[shortest], points[shortest], norms[order])
+            ends = shortest[:0] if self.minimise else shortest[ball.holds(points[shortest], images[shortest])]
             points[beyond] -= differences.mul_(1 - self.beta)
-            if not self.minimise and bool((norms <= ball.longest).any()):
-                inside = rows[shortest][norms[order] <= ball.longest]
-                search.record_minimum(inside, best[inside])
+            if len(ends):
+                search.record_minimum(rows[ends], best[rows[ends]])
                 remaining = ~search.successful[rows]
                 rows, points, images = rows[remaining], points[remaining], images[remaining]
                 goal, aim = goal[remaining], None if aim is None else aim[remaining]
@@ -104,7 +104,8 @@ class FAB(Attack):
         weight = (length / (length + ball.norms(way_from_image).clamp(min=SHORTEST))).clamp(max=self.alpha_max)
         over = torch.add(flat, way, alpha=self.eta)
         over_from_image = torch.add(origin, way_from_image, alpha=self.eta)
-        return over.lerp_(over_from_image, weight.unsqueeze(1)).clamp_(0, 1).view_as(points)
+        over = over.lerp_(over_from_image, weight.unsqueeze(1)).clamp_(0, 1)
+        return over.where(over.isfinite(), origin).view_as(points)  # gradients may overflow: begin again there
 
 
 def _improve(best: Tensor, least: Tensor, rows: Tensor, points: Tensor, norms: Tensor) -> None:
@@ -131,20 +132,9 @@ def _nearest(search: Search, rows: Tensor, points: Tensor) -> tuple[Tensor, Tens
     """The same for the class whose linearised border is nearest to each point: a gradient for every other class."""
     labels, classes = search.goal.labels[rows], search.clean_logits.shape[1]
     aims = [Goal(labels, (labels + shift) % classes) for shift in range(1, classes)]
-    leads, gradients = _leads(search, rows, points, aims)
+    _, lead_of, gradient_of = search.gradients_towards(rows, points, _lead, aims)
+    leads, gradients = torch.stack(lead_of), torch.stack(gradient_of).flatten(2)
     sizes = torch.linalg.vector_norm(gradients, ord=DUAL_ORDERS[search.ball.norm], dim=2)
     chosen = (leads.abs() / (sizes + TINY)).argmin(0)
     each = torch.arange(len(rows), device=rows.device)
     return leads[chosen, each], gradients[chosen, each]
-
-
-def _leads(search: Search, rows: Tensor, points: Tensor, aims: list[Goal]) -> tuple[Tensor, Tensor]:
-    """The leads (aims, k) and their gradients (aims, k, pixels), from one pass forward."""
-    points = points.detach().requires_grad_()
-    with torch.enable_grad():
-        logits = search.model(points)
-        leads = [_lead(logits, aim) for aim in aims]
-        gradients = [torch.autograd.grad(lead.sum(), points, retain_graph=True)[0].flatten(1) for lead in leads]
-    search.queries[rows] += 1
-    search.gradients[rows] += len(aims)
-    return torch.stack(leads).detach(), torch.stack(gradients)

@@ -9,6 +9,13 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+NO_CLASS = -1  # the prediction where logits are not finite
+
+
+def predicted(logits: Tensor) -> Tensor:
+    """The class of the largest logit, NO_CLASS where one is not finite: (batch, classes, ...) -> (batch, ...)."""
+    return logits.argmax(1).where(logits.isfinite().all(1), NO_CLASS)
+
 
 @dataclass(frozen=True)
 class Goal:
@@ -21,9 +28,14 @@ class Goal:
     targets: Tensor | None = None
 
     def reached(self, logits: Tensor) -> Tensor:
-        """Which samples are where the attack wants them: (batch, classes) -> bool (batch,)."""
-        predictions = logits.argmax(1)
-        return predictions != self.labels if self.targets is None else predictions == self.targets
+        """Which samples are where the attack wants them: (batch, classes) -> bool (batch,).
+
+        None is whose logits are not all finite: the model gives no class, so not another one either.
+        """
+        predictions = predicted(logits)
+        if self.targets is not None:
+            return predictions == self.targets
+        return (predictions != self.labels) & (predictions != NO_CLASS)
 
     def share(self, logits: Tensor) -> Tensor:
         """How much of each sample is where the attack wants it: (batch,) in [0, 1], 1 where it is reached."""

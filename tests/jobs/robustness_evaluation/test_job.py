@@ -143,8 +143,19 @@ def test_masked_gradients_are_flagged(make_run):
     attacks = {"one_step": {"kind": "fgsm"}, "square": {"kind": "square", "queries": 300}}
     run(params(network=odd("rounded"), attacks=attacks, epsilons=[0.1]), handle)
     first, *others = handle.written.warnings
-    assert first.startswith("one_step at epsilon 0.1, 3 slices: the gradient of 19 of 19 samples is zero, so gradients")
+    assert first.startswith("one_step at epsilon 0.1, 3 slices: the gradient of 58 of 58 samples is zero, so gradients")
     assert "run Square" in first and "Square lowered the robust accuracy" in "".join(others)
+
+
+def test_logits_that_are_not_numbers_are_no_success_and_counted(make_run):
+    handle = make_run()
+    run(params(network=odd("lost"), attacks={"pgd": {"kind": "pgd", "steps": 3}}, epsilons=[0.3]), handle)
+    row = rows(handle.folder, "accuracy")[1]
+    right = 60
+    assert (row["accuracy"], row["not_finite"]) == (right / 60, right)
+    assert sum(each["not_finite"] for each in rows(handle.folder, "images")) == right
+    (warning,) = handle.written.warnings
+    assert f"3 slices: the logits of {right} of 60 samples were NaN or infinite" in warning
 
 
 # ---- models of the store ------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ def outcome(
     work = torch.full(still.shape, 7)
     distances = torch.where(still, torch.inf, epsilon)
     attacked = torch.ones_like(still)
-    return Outcome(name, kind, Ball("Linf", epsilon), attacked, still, distances, work, work, 1.0, warnings)
+    return Outcome(name, kind, Ball("Linf", epsilon), attacked, still, ~attacked, distances, work, work, 1.0, warnings)
 
 
 @given(st.integers(1, 500), st.integers(1, 500))
@@ -55,6 +55,7 @@ def test_which_attacks_look_for_the_least_norm() -> None:
 def test_cells_that_failed_count_as_robust() -> None:
     result = {
         "successful": torch.tensor([True, False]),
+        "not_finite": torch.tensor([False, True]),
         "distances": torch.tensor([0.05, 0.3]),
         "queries": torch.tensor([3, 4]),
         "gradients": torch.tensor([1, 2]),
@@ -93,18 +94,19 @@ def test_square_that_breaks_what_gradients_do_not() -> None:
 
 
 def test_warnings_that_differ_in_numbers_are_one() -> None:
-    doubts = ("the gradient of 3 of 20 is zero", "the gradient of 11 of 20 is zero", "it is random")
+    doubts = ("3 of 20 samples are zero", "5 rounds of 11 of 19 samples", "11 of 15 samples are zero", "it is random")
     sentences = tables.warnings({0.1: [outcome("a", [1, 0], warnings=doubts)], 0.2: [outcome("a", [1, 1], 0.2)]})
-    assert sentences[:2] == [
-        "a at epsilon 0.1, 2 slices: the gradient of 3 of 20 is zero",
+    assert sentences[:3] == [
+        "a at epsilon 0.1, 2 slices: 14 of 35 samples are zero",
+        "a at epsilon 0.1, 1 slices: 5 rounds of 11 of 19 samples",
         "a at epsilon 0.1, 1 slices: it is random",
     ]
-    assert [sentence.split(" leaves ")[0] for sentence in sentences[2:]] == ["a", "worst case"]
+    assert [sentence.split(" leaves ")[0] for sentence in sentences[3:]] == ["a", "worst case"]
 
 
 def test_quartiles_of_distances() -> None:
     attacked = outcome("cw", [0, 0, 0, 1, 0])
-    distances = torch.tensor([0.1, 0.2, 0.3, math.inf, 0.0])
+    distances = torch.tensor([0.1, 0.2, 0.3, math.inf, 0.0]).double()
     least = Outcome(**{**vars(attacked), "distances": distances})
     (row,) = tables.distances(torch.tensor([True, True, True, True, False]), {0.1: [least]}, ["cw"])
     assert row["found"] == 0.75

@@ -126,6 +126,23 @@ def test_what_is_done_is_described_with_every_default() -> None:
     }  # fmt: skip
 
 
+def test_logits_that_are_not_finite_are_no_success_and_no_prediction() -> None:
+    images = (pixels(2) * 16).round() / 16
+    network = classifier_network()
+
+    class Lost(nn.Module):
+        def forward(self, points: Tensor) -> Tensor:
+            changed = (16 * points % 1).flatten(1).any(1, keepdim=True)
+            return network(points).masked_fill(changed, torch.nan)  # type: ignore[no-any-return]
+
+    attacked = run(work_of({"epsilon": 0.3}, endpoint(Lost()), images=images))
+    assert not attacked.answer["successful"].any() and not attacked.answer["rounded_successful"].any()
+    assert attacked.answer["adversarial_prediction"].tolist() == [-1, -1]
+    assert np.isfinite(attacked.answer["adversarials"]).all()
+    (warning,) = attacked.warnings
+    assert "the logits of 2 of 2 samples were NaN or infinite" in warning
+
+
 def test_masked_gradients_are_told() -> None:
     class Flat(nn.Module):
         def forward(self, images: Tensor) -> Tensor:

@@ -124,6 +124,26 @@ def test_pixels_without_a_label_count_nowhere() -> None:
     np.testing.assert_allclose(answer["adversarial_mean_iou"], mean_iou(truth, answer["adversarials"]), atol=0.02)
 
 
+def test_pixels_whose_logits_are_not_finite_have_no_label() -> None:
+    """They are at no goal, and count as wrong in the mean IoU."""
+
+    class Lost(torch.nn.Module):
+        def forward(self, points: Tensor) -> Tensor:
+            logits: Tensor = NETWORK(points)
+            if points.shape != IMAGES.shape:
+                return logits
+            changed = (points[:, :1] != IMAGES[:, :1]).flatten(1).any(1).view(-1, 1, 1, 1)
+            corner = torch.zeros(1, 1, *points.shape[2:], dtype=torch.bool)
+            corner[..., :4, :4] = True
+            return logits.masked_fill(changed & corner, torch.inf)
+
+    attacked = run(work_of({}, endpoint(Lost())))
+    labels = attacked.answer["adversarial_labels"]
+    assert (labels[:, :4, :4] == IGNORE).all() and (labels[:, 4:] < 3).all()
+    assert not attacked.answer["successful"].any() and (attacked.answer["adversarial_mean_iou"] < 1).all()
+    assert "the logits of 2 of 2 samples were NaN or infinite" in attacked.warnings[-1]
+
+
 def test_what_is_done_is_described_with_every_default() -> None:
     assert work_of({"target": 1, "region": "0,0,8,8"}).parameters == {
         "attack": "pgd", "norm": "Linf", "epsilon": EPSILON, "seed": 0, "steps": 5, "restarts": 1,

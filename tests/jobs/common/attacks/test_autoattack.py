@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from jobs.common.attacks.autoattack import AutoAttack
 from jobs.common.attacks.base import Ball
-from tests.jobs.common.attacks.networks import predictions, random_images, small_net
+from tests.jobs.common.attacks.networks import in_ball, predictions, random_images, small_net
 from tests.jobs.common.attacks.trained import Trained, digits_net, fast_mnist
 
 
@@ -27,7 +27,7 @@ def compare(net: Trained, count: int, norm: str, epsilon: float, version: str = 
     found = attack.run(model, images, labels, ball)
     robust = ~found.successful
     assert 0.15 * count < robust.sum() < 0.85 * count, "about half is robust"
-    assert ball.holds(found.adversarials - images).all()
+    assert in_ball(found.adversarials, images, ball)
     assert found.adversarials.min() >= 0 and found.adversarials.max() <= 1
     assert torch.equal(predictions(model, found.adversarials) == labels, robust)
     expected = released(model, images, labels, ball, version, queries)

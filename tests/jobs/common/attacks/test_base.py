@@ -4,10 +4,11 @@ import pytest
 import torch
 from pydantic import TypeAdapter, ValidationError
 
-from jobs.common.attacks import APGD, ATTACKS, FAB, FGSM, PGD, APGDTargeted, AttackParams, CarliniWagner, Square
+from jobs.common.attacks import APGD, ATTACKS, FAB, FGSM, PGD, APGDTargeted, AttackParams, CarliniWagner, Norm, Square
 from jobs.common.attacks.base import Attack, Ball, Goal, Search, kept
+from service.errors import InputError
 from tests.jobs.common.attacks.linear import LinearDigits
-from tests.jobs.common.attacks.networks import predictions, random_images, small_net
+from tests.jobs.common.attacks.networks import in_ball, predictions, random_images, small_net
 
 EXAMPLES: list[Attack] = [
     FGSM(),
@@ -38,9 +39,9 @@ def test_every_attack(attack: Attack, ball: Ball, digits: LinearDigits) -> None:
     assert all(each.grad is None for each in digits.model.parameters())
 
     assert found.adversarials.amin() >= 0 and found.adversarials.amax() <= 1
-    assert ball.holds(found.adversarials - images).all()
+    assert in_ball(found.adversarials, images, ball)
     assert torch.equal(predictions(digits.model, found.adversarials) != labels, found.successful)
-    torch.testing.assert_close(found.distances, ball.norms(found.adversarials - images))
+    torch.testing.assert_close(found.distances, ball.distances(found.adversarials, images))
     assert (found.minimum_distances[found.successful] <= found.distances[found.successful]).all()
     assert not found.adversarials.requires_grad
     wrong = predictions(digits.model, images) != labels
@@ -72,7 +73,7 @@ def test_what_broke_a_sample_first_is_kept() -> None:
     for value, logits in ((0.1, failure), (0.2, success), (0.3, success), (0.4, failure)):
         search.record(rows, torch.full((2, 1, 2, 2), value), logits)
     assert search.remaining.tolist() == [1]
-    torch.testing.assert_close(search.result().distances, torch.tensor([0.4, 0.0, 0.4]))
+    torch.testing.assert_close(search.result().distances, torch.tensor([0.4, 0.0, 0.4]).double())
 
 
 def test_minimum_norms_beyond_epsilon_are_noted_but_break_nothing() -> None:
@@ -83,8 +84,57 @@ def test_minimum_norms_beyond_epsilon_are_noted_but_break_nothing() -> None:
     search.record_minimum(torch.tensor([2]), points[1:] + 0.05)
     result = search.result()
     assert result.successful.tolist() == [False, True, False]
-    torch.testing.assert_close(result.minimum_distances, torch.tensor([torch.inf, 0.9, 1.8]))
-    torch.testing.assert_close(result.distances, torch.tensor([0.0, 0.9, 0.0]))
+    torch.testing.assert_close(result.minimum_distances, torch.tensor([torch.inf, 0.9, 1.8]).double())
+    torch.testing.assert_close(result.distances, torch.tensor([0.0, 0.9, 0.0]).double())
+
+
+@pytest.mark.parametrize("norm", ["Linf", "L2", "L1"])
+def test_a_point_just_outside_of_the_ball_breaks_nothing(norm: Norm) -> None:
+    """What float32 rounds off is forgiven, and nothing more."""
+    images, goal = torch.full((2, 1, 1, 1), 0.5), Goal(torch.tensor([0, 0]))
+    search = Search(lambda points: torch.tensor([[2.0, 0.0]]).expand(len(points), 2), images, goal, Ball(norm, 0.25))
+    search.record_minimum(torch.arange(2), images + 0.25 + torch.tensor([1.2e-7, 2e-6]).view(2, 1, 1, 1))
+    assert search.result().successful.tolist() == [True, False]
+
+
+@pytest.mark.parametrize(("attack", "ball"), CASES, ids=[f"{attack.kind}-{ball.norm}" for attack, ball in CASES])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_logits_that_are_not_finite_are_no_success(attack: Attack, ball: Ball, value: float) -> None:
+    """A model that gives no numbers as soon as an image changes: nothing has changed its answer, and that is told."""
+    net, images = small_net(), random_images(6, 1, 12, 12)
+    labels, means = predictions(net, images), images.mean((1, 2, 3))
+
+    def model(points: torch.Tensor) -> torch.Tensor:
+        away = (points.mean((1, 2, 3))[:, None] - means).abs().amin(1)
+        lost = torch.zeros(len(points), 10)
+        lost[:, 3] = value
+        return net(points) + torch.where(away[:, None] > 1e-6, lost, 0)
+
+    result = attack.run(model, images, labels, ball)
+    assert not result.successful.any() and result.minimum_distances.isinf().all()
+    assert result.not_finite.all() and result.adversarials.isfinite().all()
+    assert any("the logits of 6 of 6 samples were NaN or infinite" in each for each in result.warnings)
+
+
+@pytest.mark.parametrize("attack", [each for each in EXAMPLES if each.kind != "square"], ids=lambda each: each.kind)
+def test_gradients_that_are_not_finite_lead_nowhere_but_are_told(attack: Attack) -> None:
+    """The slope of a root at 0 is infinite, and times 0 it is NaN: pixels must not become NaN, where logits are too."""
+    net, images = small_net(), random_images(4, 1, 12, 12)
+    labels = predictions(net, images)
+
+    def model(points: torch.Tensor) -> torch.Tensor:
+        return net(points) + 0 * (points - points.detach()).sqrt().sum()
+
+    result = attack.run(model, images, labels, Ball("L2", 0.5))
+    assert result.adversarials.isfinite().all() and not result.not_finite.any()
+    assert any("the gradients of 4 of 4 samples were NaN or infinite" in each for each in result.warnings)
+
+
+def test_a_model_that_cuts_gradients_off_is_refused() -> None:
+    net, images = small_net(), random_images(2, 1, 8, 8)
+    labels = predictions(net, images)
+    with pytest.raises(InputError, match="the model must pass gradients on to the images; it cuts them off"):
+        FGSM().run(torch.no_grad()(net), images, labels, Ball("Linf", 0.1))
 
 
 def test_states_are_not_copied_when_all_are_kept() -> None:

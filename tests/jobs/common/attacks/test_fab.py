@@ -9,7 +9,7 @@ from jobs.common.attacks.base import Ball
 from jobs.common.attacks.fab import FAB
 from tests.jobs.common.attacks.linear import LinearDigits
 from tests.jobs.common.attacks.linear import robust as exactly
-from tests.jobs.common.attacks.networks import predictions, random_images, small_net
+from tests.jobs.common.attacks.networks import in_ball, predictions, random_images, small_net
 from tests.jobs.common.attacks.test_apgd import Spy
 from tests.jobs.common.attacks.trained import digits_net
 
@@ -20,7 +20,7 @@ def test_exact_robustness_of_a_linear_model(digits: LinearDigits, epsilon: float
     ball, exact = Ball("Linf", epsilon), digits.robust("Linf", epsilon)
     found = FAB(targets=targets, steps=30).run(digits.model, digits.images, digits.labels, ball)
     assert not (found.successful & exact).any()
-    assert ball.holds(found.adversarials - digits.images).all()
+    assert in_ball(found.adversarials, digits.images, ball)
     assert float((~found.successful).float().mean() - exact.float().mean()) <= 0.004
 
 

@@ -124,8 +124,8 @@ def test_the_books_are_exact() -> None:
     assert found.successful.tolist() == [True, True, True, True, False]
     assert found.queries.tolist() == asked.tolist() == [1, 3, 4, 5, 8]
     assert found.gradients.tolist() == backward.tolist() == [0, 2, 3, 4, 6]
-    torch.testing.assert_close(found.distances, torch.tensor([0, 0.1, 0.2, 0.25, 0.25]))
-    torch.testing.assert_close(found.minimum_distances, torch.tensor([0, 0.1, 0.2, 0.25, torch.inf]))
+    torch.testing.assert_close(found.distances, torch.tensor([0, 0.1, 0.2, 0.25, 0.25]).double())
+    torch.testing.assert_close(found.minimum_distances, torch.tensor([0, 0.1, 0.2, 0.25, torch.inf]).double())
 
 
 def test_samples_do_not_depend_on_their_neighbours(digits: LinearDigits) -> None:
