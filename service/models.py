@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from service import json_text
-from service.errors import ModelError, ModelNotFoundError, SpecError, nearest
+from service.errors import FieldError, ModelError, ModelNotFoundError, SpecError, nearest
 from service.store import Folder
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
@@ -76,10 +76,15 @@ class ModelCard(CardDraft):
     run: str | None = Field(description="the run that made it")
 
 
+def check_name(name: str, field: str = "the name of a model") -> None:
+    """FieldError about a name that no model of the store may have. field: what a spec calls it."""
+    if not NAME.fullmatch(name):
+        raise FieldError(field, "be up to 63 lower-case letters, digits, dots and dashes", name)
+
+
 def publish(store: Folder, name: str, state: dict[str, Tensor], draft: CardDraft, run: str | None = None) -> ModelCard:
     """Put a model into the store as the next version of `name`. ModelError if its weights are not finite."""
-    if not NAME.fullmatch(name):
-        raise SpecError(f"model name {name!r}: use up to 63 lower-case letters, digits, dots and dashes")
+    check_name(name)
     for key, tensor in state.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise ModelError(f"model {name!r}: the weights {key!r} are not finite")

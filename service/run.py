@@ -350,7 +350,12 @@ class Run:
         return path
 
     def save_model(self, name: str, module: "nn.Module", draft: CardDraft) -> None:
-        """Stage a trained model. When the run ends, of all trials that saved this name the best one's is published."""
+        """Stage a trained model. When the run ends, of all trials that saved this name the best one's is published.
+
+        FieldError if the store takes no such name. A job whose users choose the name checks it in its parameters, so
+        that it is refused before anything is computed.
+        """
+        models.check_name(name)
         staged = {"weights": dict(module.state_dict()), "draft": draft.model_dump()}
         self._keep("model", layout.MODEL.format(name), checkpoints.encode(staged), draft.description)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor
 
 from jobs.common.params import StudyParams
@@ -17,6 +17,7 @@ from jobs.deep_thinking.data import Instances, batches
 from jobs.deep_thinking.networks import Thinker
 from jobs.deep_thinking.problems.base import Problem
 from jobs.deep_thinking.thinking import MostConfident, Unchanged, think
+from service.errors import FieldError
 
 LOOK_AHEAD = 4  # stability is measured from m to this many times m iterations
 
@@ -46,6 +47,14 @@ class EvaluationParams(StudyParams):
         description="draw an instance of this size being solved: of so many the first that the network solves; none: "
         "draw none",
     )
+
+    @field_validator("sizes")
+    @classmethod
+    def _distinct(cls, sizes: tuple[Difficulty, ...]) -> tuple[Difficulty, ...]:
+        """Metrics are named after the sizes."""
+        if len({each.size for each in sizes}) < len(sizes):
+            raise FieldError("", "name each size once", [each.size for each in sizes])
+        return sizes
 
 
 @dataclass(frozen=True)

@@ -3,24 +3,22 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import Field, StringConstraints
+from pydantic import Field
 from torch import Tensor, nn
 
 from jobs.common.attacks import PGD, AttackParams, Ball
 from jobs.common.data.images.base import ImageSet
 from jobs.common.metrics.classification import accuracy_of_classes, predictions
-from jobs.common.params import StudyParams
+from jobs.common.params import Name, StudyParams
 from jobs.free_training.accuracy import Verdict, attacked
-
-AttackName = Annotated[str, StringConstraints(pattern="^[a-z][a-z0-9_]{0,31}$")]
 
 
 class EvaluationParams(StudyParams):
     """What the trained network is attacked with, on the test images (`data.test_limit` says how many)."""
 
-    attacks: dict[AttackName, AttackParams] = Field(
+    attacks: dict[Name, AttackParams] = Field(
         {"pgd_20": PGD(steps=20, step_size=0.25)}, min_length=1, description="attacks by a name of your choice"
     )
     epsilons: tuple[float, ...] = Field((), description="radii of the ball besides that of training")

@@ -47,7 +47,12 @@ def run(params: Params, run: Run) -> None:
     """Train, then attack."""
     images, test = params.data.load_splits()
     ball = params.threat.ball
-    check_ball(params.method.kind, ("Linf", "L2"), ball, images.images(torch.arange(1)))
+    balls = [Ball(ball.norm, epsilon) for epsilon in params.epsilons]
+    first = images.images(torch.arange(1))
+    check_ball(params.method.kind, ("Linf", "L2"), ball, first)
+    for attack in (params.training.validation, *params.evaluation.attacks.values()):
+        for within in balls:
+            attack.check(within, first, len(images.classes))
     network = params.network.build(images, run.seed_for("weights")).to(run.device)
     check_fit(network, images, params.network.name)
     plan = params.training
@@ -55,7 +60,6 @@ def run(params: Params, run: Run) -> None:
     data = TrainingImages(images, plan.held_out, plan.batch, plan.augmentation, run.seed_for, home)
     train(network, data, params.method, ball, plan, run)
 
-    balls = [Ball(ball.norm, epsilon) for epsilon in params.epsilons]
     evaluation = evaluate(network, test, balls, params.evaluation, partial(run.seed_for, "attack"))
     robust_to = {f"robust_{name}": accuracy for name, accuracy in evaluation.robust_to(ball).items()}
     run.log(step=run.step, clean=evaluation.clean, robust=evaluation.robust(ball), **robust_to)

@@ -39,13 +39,14 @@ PLACEMENT = "fan_out"
 def run(params: Params, run: Run) -> None:
     """Train or load the networks, choose the directions, compute the surface, and draw it."""
     images, loss = params.data.load(params.split), params.evaluation.loss
+    chosen = drawn(images, params.images, run.seed_for("images"))
     networks, images = load_networks(params.networks, params.data, images, run)
     if networks[CENTRE].trained:
         networks[CENTRE] = scored_and_saved(networks[CENTRE], params, run)
     centre = networks[CENTRE]
     score = score_of(centre.network, images, loss, run, "centre")
 
-    network, samples = normalised(centre.network, images, drawn(images, params.images, run.seed_for("images")))
+    network, samples = normalised(centre.network, images, chosen)
     axes = axes_of(params.plane, params.grid.axes, networks, samples, loss, run)
     results.keep_directions(axes, centre, run)
     grid = grid_around(params.grid, params.plane, axes, centre) if axes.explained else params.grid

@@ -13,10 +13,10 @@ from jobs.common.data.sets import Split, listed
 from jobs.common.models.cards import classifier_card
 from jobs.common.models.fit import check_fit, check_sendable
 from jobs.common.models.network_params import PublishedNetwork, StoredNetwork, TrainedNetwork
-from jobs.common.models.weights import check_finite, tensors
+from jobs.common.models.weights import check_alike, check_finite, tensors
 from jobs.common.training.supervised import Training, train
 from jobs.loss_landscape.files.weights_file import load_weights
-from jobs.loss_landscape.network_params import NetworkFile, NetworkParams
+from jobs.loss_landscape.network_params import CENTRE, NetworkFile, NetworkParams
 from jobs.loss_landscape.params import Params
 from jobs.loss_landscape.surface.plain import score_of
 from service.errors import InputError
@@ -47,31 +47,39 @@ def load_networks(
     """Each network of a landscape, by the role that it plays: CENTRE, or the axis that it lies on. And the images that
     each has to take, under the labels of the networks' classes.
 
-    Those that are to be trained are trained now, one after another. InputError if the networks have other classes.
+    Those that are to be trained are trained one after another, when all else is known to fit. InputError if the
+    networks have other classes.
     """
     networks = {
         role: _stored(each, run) for role, each in params.items() if isinstance(each, StoredNetwork | PublishedNetwork)
     }
     labelled = _labelled(images, networks)
     networks |= {role: _read(each, labelled) for role, each in params.items() if isinstance(each, NetworkFile)}
-    for role, each in networks.items():  # before hours of training
-        _check(each, role, labelled)
-    if to_train := {role: each for role, each in params.items() if isinstance(each, TrainedNetwork)}:
+    to_train = {role: each for role, each in params.items() if isinstance(each, TrainedNetwork)}
+    fresh = {
+        role: LandscapeNetwork(each.classifier.name, each.classifier.build(labelled, 0))
+        for role, each in to_train.items()
+    }
+    _check(networks | fresh, labelled)  # before hours of training
+    if to_train:
+        data.load_splits()  # the networks are scored on both
         trained: dict[str, LandscapeNetwork] = run.reserved(train_networks, to_train, data)
         networks = trained | networks
         labelled = _labelled(images, networks)
-        for role, each in trained.items():
-            _check(each, role, labelled)
+        _check(networks, labelled)
     return {role: networks[role] for role in params}, labelled
 
 
-def _check(each: LandscapeNetwork, role: str, like: ImageSet) -> None:
-    """InputError, one sentence, unless the network takes such images and has weights that can be moved."""
-    if not tensors(each.network, "weights"):
-        raise InputError(f"network {each.name!r} must have weights, along which its loss is drawn; it has none")
-    check_sendable(each.network, each.name)
-    check_fit(each.network, like, each.name)
-    check_finite(tensors(each.network), f"network {role}".strip())
+def _check(networks: Mapping[str, LandscapeNetwork], like: ImageSet) -> None:
+    """InputError, one sentence, unless all take such images and have weights that can be moved, of one architecture."""
+    for role, each in networks.items():
+        weights = tensors(each.network, "weights")
+        if not weights:
+            raise InputError(f"network {each.name!r} must have weights, along which its loss is drawn; it has none")
+        check_sendable(each.network, each.name)
+        check_fit(each.network, like, each.name)
+        check_finite(tensors(each.network), f"network {role}".strip())
+        check_alike(tensors(networks[CENTRE].network, "weights"), weights, f"network {each.name!r}")
 
 
 def train_networks(run: Run, params: Mapping[str, TrainedNetwork], data: DataParams) -> dict[str, LandscapeNetwork]:
@@ -86,9 +94,6 @@ def train_networks(run: Run, params: Mapping[str, TrainedNetwork], data: DataPar
         )
         for role, each in params.items()
     }
-    for role, training in trainings.items():
-        check_sendable(training.network, params[role].classifier.name)
-        check_fit(training.network, images, params[role].classifier.name)
     train(list(trainings.values()), run)
     return {
         role: LandscapeNetwork(

@@ -33,12 +33,12 @@ import torch
 
 from jobs.common.data.classes import images_of, labels_of
 from jobs.poison_frogs import estimation, figures, illustrations, results
-from jobs.poison_frogs.networks import networks_of
+from jobs.poison_frogs.networks import check_networks, networks_of
 from jobs.poison_frogs.params import Params
 from jobs.poison_frogs.poisons.crafting import Crafting, Subject
 from jobs.poison_frogs.poisons.search import crafts_of, features_of
 from jobs.poison_frogs.targets.benchmark import check_crafts, load_setups, targets_of
-from jobs.poison_frogs.targets.pairs import select_pairs
+from jobs.poison_frogs.targets.pairs import check_pairs, select_pairs
 from jobs.poison_frogs.targets.selection import logits_of
 from jobs.poison_frogs.victims.heads import HeadParams
 from jobs.poison_frogs.victims.retraining import Group, Retraining, clean_heads, controls, groups_of, head_name
@@ -56,6 +56,8 @@ def run(params: Params, run: Run) -> None:
     setups = load_setups(params.setups, train, test)
     task = labels_of(params.task or test.classes, test)
     rows, test_rows = images_of(train, task), images_of(test, task)
+    check_pairs(params, test)
+    check_networks(params, train)
     network, *surrogates = networks_of(params, train, run)
     on_train, on_test = Subject(network, train, params.layers), Subject(network, test, params.layers)
     features, _ = features_of(on_train, rows, run, "train_features")

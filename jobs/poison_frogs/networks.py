@@ -1,5 +1,6 @@
 """The attacked network and its surrogates: trained here, or of the model store."""
 
+import torch
 from torch import nn
 
 from jobs.common.data.images.base import ImageSet
@@ -8,12 +9,34 @@ from jobs.common.models.cards import classifier_card
 from jobs.common.models.fit import check_fit, check_sendable
 from jobs.common.models.network_params import TrainedNetwork
 from jobs.common.training.supervised import Training, train
+from jobs.poison_frogs.features import Features
 from jobs.poison_frogs.params import Params
 from jobs.poison_frogs.poisons.recipes import Matching
 from jobs.poison_frogs.victims.heads import HeadParams
-from service.errors import InputError
+from jobs.poison_frogs.victims.networks import ScratchParams
+from service.errors import InputError, within
 from service.models import CardDraft
 from service.run import Run
+
+
+def check_networks(params: Params, images: ImageSet) -> None:
+    """InputError if a network that is to be trained does not fit the images, or has no features where they are named.
+
+    Seen on one image and fresh weights, before anything is trained.
+    """
+    first = images.images(torch.arange(1))
+    if isinstance(params.network, TrainedNetwork):
+        network = params.network.classifier.build(images, 0)
+        check_sendable(network, params.network.classifier.name)
+        check_fit(network, images, params.network.classifier.name)
+        Features(network, first, params.layers)
+    for name, victim in params.complete_victims.items():
+        if isinstance(victim, ScratchParams) and victim.classifier is not None:
+            with within(f"victims.{name}.classifier"):
+                network = victim.classifier.build(images, 0)
+                check_sendable(network, victim.classifier.name)
+                check_fit(network, images, victim.classifier.name)
+                Features(network, first)
 
 
 def networks_of(params: Params, images: ImageSet, run: Run) -> list[nn.Module]:
@@ -51,8 +74,6 @@ def train_networks(run: Run, params: Params) -> list[nn.Module]:
     images, classifier = params.data.load("train"), params.network.classifier
     names = ["", *(f"surrogate_{number}_" for number in range(1, params.surrogates + 1))]
     networks = [classifier.build(images, run.seed_for("weights", name)).to(run.device) for name in names]
-    check_sendable(networks[0], classifier.name)
-    check_fit(networks[0], images, classifier.name)
     train(
         [Training(name, each, images, params.network.training) for name, each in zip(names, networks, strict=True)], run
     )

@@ -2,11 +2,12 @@
 
 from typing import Annotated, Self
 
-from pydantic import Field, StringConstraints, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from jobs.common.data.images import DataParams
 from jobs.common.models.cards import PublishingParams
 from jobs.common.models.network_params import PublishedNetwork, StoredNetwork, TrainedNetwork
+from jobs.common.params import Name
 from jobs.poison_frogs.defences.defence_params import DefenceParams
 from jobs.poison_frogs.poisons.recipes import AttackParams, FeatureCollision, RetryParams
 from jobs.poison_frogs.targets.benchmark import SetupsParams
@@ -14,8 +15,6 @@ from jobs.poison_frogs.targets.selection import BaseParams, PairParams, TargetPa
 from jobs.poison_frogs.victims.heads import HeadParams
 from jobs.poison_frogs.victims.networks import ScratchParams, VictimParams
 from service.errors import FieldError
-
-Name = Annotated[str, StringConstraints(pattern="^[a-z][a-z0-9_]{0,31}$")]
 
 
 class Params(PublishingParams):

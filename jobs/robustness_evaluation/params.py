@@ -1,20 +1,18 @@
 """What a spec of the study says."""
 
-from typing import Annotated, Self
+from typing import Self
 
 import torch
-from pydantic import Field, StringConstraints, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from jobs.common.attacks import AttackParams, AutoAttack, Ball, Norm
 from jobs.common.data.images import DataParams
 from jobs.common.data.images.base import ImageSet, Part
 from jobs.common.data.sets import Split
 from jobs.common.models.network_params import StoredNetwork
-from jobs.common.params import StudyParams
+from jobs.common.params import Name, StudyParams
 from jobs.robustness_evaluation.robustness import minimum_norm
 from service.errors import FieldError
-
-AttackName = Annotated[str, StringConstraints(pattern="^[a-z][a-z0-9_]{0,31}$")]
 
 
 class Params(StudyParams):
@@ -28,7 +26,7 @@ class Params(StudyParams):
     epsilons: tuple[float, ...] = Field(
         min_length=1, max_length=100, description="radii of the ball, for pixels in [0, 1]: 8 of 255 is 0.03137"
     )
-    attacks: dict[AttackName, AttackParams] = Field(
+    attacks: dict[Name, AttackParams] = Field(
         {"autoattack": AutoAttack()}, min_length=1, description="attacks by a name of your choice"
     )
     slice: int = Field(100, ge=1, le=100_000, description="images in a cell, attacked at once; results depend on it")

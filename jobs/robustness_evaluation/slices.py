@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 from torch import Tensor, nn
 
 from jobs.common.attacks import Attack, AttackParams, Ball, Goal, Norm, Search
-from jobs.common.attacks.checks import check_ball, check_batch, check_classes, check_evaluation_mode
+from jobs.common.attacks.checks import check_batch, check_evaluation_mode
 from jobs.common.data.images.base import ImageSet
 from jobs.common.models.fit import check_logits, check_sendable, described, first_pass
 from service.errors import InputError
@@ -53,9 +53,8 @@ def check(subject: Subject, attacks: Sequence[Attack], epsilons: Sequence[float]
         data = f"{known}, the number of classes of {subject.images.name}"
         raise InputError(f"network {subject.name!r} must have at least {data}; it has {logits.shape[1]}")
     for attack in attacks:
-        check_classes(attack.kind, logits.shape[1], attack.fewest_classes(False))
         for epsilon in epsilons:
-            check_ball(attack.kind, attack.norms, Ball(subject.norm, epsilon), images)
+            attack.check(Ball(subject.norm, epsilon), images, logits.shape[1])
 
 
 def predict(span: Span, subject: Subject) -> Tensor:

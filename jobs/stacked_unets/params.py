@@ -6,16 +6,18 @@ from pydantic import Field, model_validator
 
 from jobs.common.data.masks import DataParams
 from jobs.common.models.cards import PublishingParams
-from jobs.common.params import StudyParams
+from jobs.common.models.classifiers.sunet import OUTPUT_STRIDES
+from jobs.common.params import Name, StudyParams
 from jobs.stacked_unets.network_params import NetworkParams
 from jobs.stacked_unets.prediction import PredictionParams
 from jobs.stacked_unets.training import TrainingParams
+from service.errors import FieldError
 
 
 class EvaluationParams(StudyParams):
     """How the trained network is measured."""
 
-    ways: dict[str, PredictionParams] = Field(
+    ways: dict[Name, PredictionParams] = Field(
         {"single": PredictionParams()}, min_length=1, description="ways of testing, by name; the first one counts most"
     )
     output_strides: tuple[int, ...] = Field(
@@ -36,8 +38,15 @@ class Params(PublishingParams):
     @model_validator(mode="after")
     def _fits(self) -> Self:
         """Only what the network has is asked for. Whether network and data fit is seen at the start."""
-        if self.evaluation.output_strides and not self.network.name.startswith("sunet"):
+        strides, ways = self.evaluation.output_strides, self.evaluation.ways
+        if strides and not (self.network.built_in and self.network.name.startswith("sunet")):
             raise ValueError(f"evaluation.output_strides: {self.network.name!r} has no other output strides")
+        if wrong := [each for each in strides if each not in OUTPUT_STRIDES]:
+            raise FieldError("evaluation.output_strides", "be of 32, 16 and 8", wrong[0])
+        for name in ways:
+            if name.startswith("stride_"):
+                requirement = "be names that do not begin with stride_, as the metrics of output strides do"
+                raise FieldError("evaluation.ways", requirement, name)
         return self
 
     @property

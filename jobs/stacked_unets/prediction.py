@@ -5,6 +5,7 @@ of tiles and of scales are averaged. Tiles are blended there with equal weights.
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from pydantic import Field
@@ -19,7 +20,7 @@ from jobs.stacked_unets.tiles import Score, Tiling, strips
 class PredictionParams(StudyParams):
     """How an image is segmented."""
 
-    scales: tuple[float, ...] = Field(
+    scales: tuple[Annotated[float, Field(gt=0, le=16)], ...] = Field(
         (1.0,), min_length=1, max_length=16, description="sizes that an image is brought to, probabilities averaged"
     )
     base: int | None = Field(

@@ -83,7 +83,7 @@ def test_tied_weights_are_kept(local: Folder) -> None:
 
 @pytest.mark.parametrize("name", ["", "UPPER", "../x", "a/b", "-a", "x" * 64, "ü"])
 def test_names(local: Folder, name: str) -> None:
-    with pytest.raises(SpecError, match="use up to 63 lower-case letters"):
+    with pytest.raises(SpecError, match="must be up to 63 lower-case letters"):
         put(local, name)
     with pytest.raises(ModelNotFoundError, match="no model"):
         models.find(local, name)

@@ -8,8 +8,9 @@ import pytest
 import soundfile
 import torch
 
-from service.errors import InputError
+from service.errors import FieldError, InputError
 from service.execution import devices
+from service.models import CardDraft
 from service.run import Run
 from service.store import open_store
 
@@ -81,3 +82,20 @@ def test_a_gpu_that_a_spec_does_not_ask_for_is_named_once(monkeypatch: pytest.Mo
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: "H200")
     assert devices.unused_gpus(0) == "the spec asks for no GPU, and this machine has H200: resources.gpus=1 uses one"
     assert devices.unused_gpus(0.5) is None
+
+
+def test_a_model_is_not_saved_under_a_name_that_the_store_refuses(handle: Run) -> None:
+    draft = CardDraft(
+        architecture="tests.service.walk:linear",
+        arguments={"size": 1},
+        study="walk",
+        task="walking",
+        inputs=(),
+        outputs=(),
+        settings={},
+        metrics={},
+        description="",
+    )
+    with pytest.raises(FieldError, match="the name of a model must be up to 63 .*; it is 'My Model'"):
+        handle.save_model("My Model", torch.nn.Linear(1, 1), draft)
+    assert not handle.written.artefacts

@@ -229,6 +229,13 @@ class Attack(StudyParams):
         self.attack(search, torch.Generator(images.device).manual_seed(seed))
         return search.result()
 
+    def check(self, ball: Ball, images: Tensor, classes: int) -> None:
+        """InputError if untargeted attacks of images, of which some are given, on a model of so many classes cannot be
+        made. For jobs that train the model first.
+        """
+        checks.check_ball(self.kind, self.norms, ball, images)
+        checks.check_classes(self.kind, classes, self.fewest_classes(targeted=False))
+
     def fewest_classes(self, targeted: bool) -> int:
         """How many classes a model must have at least."""
         return 2

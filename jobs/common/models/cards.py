@@ -11,13 +11,15 @@ from jobs.common.data.images.base import ImageSet
 from jobs.common.models.classifier_params import ClassifierParams
 from jobs.common.params import StudyParams
 from service.errors import FieldError
-from service.models import NAME, CardDraft, TensorSpec
+from service.models import CardDraft, TensorSpec, check_name
 
 
 class PublishingParams(StudyParams):
     """Base of the parameters of a study that saves a network."""
 
-    publish_as: str = Field("", description="name of the network in the model store; default: made of its parts")
+    publish_as: str = Field(
+        "", description="name of the network in the model store; default: made of the names of data and network"
+    )
 
     @property
     @abstractmethod
@@ -32,8 +34,10 @@ class PublishingParams(StudyParams):
 
     @model_validator(mode="after")
     def _can_be_published(self) -> Self:
-        if (self.publish_as or self.name_parts) and not NAME.fullmatch(self.model_name):
-            raise FieldError("publish_as", "be up to 63 lower-case letters, digits, dots and dashes", self.model_name)
+        if self.name_parts:
+            check_name(self.model_name, "publish_as")
+        elif self.publish_as:
+            raise FieldError("publish_as", "be left out where no network is trained, as none is saved", self.publish_as)
         return self
 
 

@@ -2,12 +2,22 @@
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from jobs.common.data.classes import class_index
 from jobs.common.data.images.base import ImageSet
 from jobs.poison_frogs.params import Params
 from jobs.poison_frogs.targets.selection import Candidates, Target, nearest, select
 from service.run import Run
+
+
+def check_pairs(params: Params, test: ImageSet) -> None:
+    """InputError if no network could make targets of these pairs: select of images of which all fit."""
+    count = len(test)
+    logits = functional.one_hot(test.labels, len(test.classes)).float()
+    split = Candidates(test.classes, test.labels, torch.ones(count, 1), logits, torch.ones(count))
+    for pair in params.pairs:
+        select(split, pair, params.targets, params.bases, params.poisons[-1], 0)
 
 
 def select_pairs(

@@ -100,6 +100,10 @@ def test_a_problem_and_a_network_of_ones_own(make_run, own_package):
         ({"training__data": {"kind": "fresh", "epochs": 3}}, "epochs: unknown field"),
         ({"training__optimizer": {"learnin_rate": 0.1}}, "learnin_rate: unknown field.*did you mean 'learning_rate'"),
         ({"evaluation__sizes": []}, "params.evaluation.sizes"),
+        (
+            {"evaluation__sizes": [{"size": 6}, {"size": 6, "iterations": 9}]},
+            "evaluation.sizes must name each size once",
+        ),
     ],
     ids=lambda value: json.dumps(value) if isinstance(value, dict) else "",
 )

@@ -22,6 +22,8 @@ import torch
 from torch import nn
 from jobs.common.data.images.base import Pixels
 
+from jobs.common.data.images.base import Pixels
+
 def build(classes, channels, hidden):
     return nn.Sequential(nn.Flatten(), nn.Linear(64 * channels, hidden), nn.ReLU(), nn.Linear(hidden, classes))
 
@@ -33,6 +35,9 @@ def fruit(split, source):
 
 def wrong(classes, channels):
     return nn.Sequential(nn.Flatten(), nn.Linear(64 * channels, 3))
+
+def two_classes(split, source):
+    return Pixels("two", ["a", "b"], torch.zeros(100, 1, 8, 8, dtype=torch.uint8), torch.arange(100) % 2)
 """
 
 
@@ -169,6 +174,17 @@ def test_parameters_that_cannot_work_are_refused_in_a_sentence(changes: dict[str
             {"threat": {"norm": "L2", "epsilon": 9}},
             "epsilon must be at most 8, the largest distance of two images of 64 pixels",
         ),
+        (
+            {"threat": {"norm": "L2", "epsilon": 1}, "evaluation__epsilons": [9]},
+            "epsilon must be at most 8, the largest distance of two images of 64 pixels",
+        ),
+        (
+            {
+                "evaluation__attacks": {"dlr": {"kind": "apgd", "loss": "dlr"}},
+                "data__name": "mypackage.module:two_classes",
+            },
+            "the model must have at least 3 classes for apgd with these options; it has 2",
+        ),
         ({"network": {"name": "resnet18"}}, "mean and std: 3 and 3 values for 1 channels"),
         ({"network": {"name": "fast_mnist"}}, r"'fast_mnist' does not fit digits \(1 channel of 8x8\): "),
         ({"network": {"name": "digits_net", "options": {"depth": 3}}}, "refuses its arguments"),
@@ -177,8 +193,9 @@ def test_parameters_that_cannot_work_are_refused_in_a_sentence(changes: dict[str
     ids=lambda value: json.dumps(value) if isinstance(value, dict) else "",
 )
 def test_what_only_the_data_tell_is_refused_at_the_start(
-    make_run: Any, own_package: None, changes: dict[str, Any], sentence: str
+    make_run: Any, own_package: None, changes: dict[str, Any], sentence: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("jobs.common.training.loop.train", lambda *given: pytest.fail("it has been trained"))
     with pytest.raises(InputError, match=sentence) as refused:
         run(params(**changes), make_run())
     assert "\n" not in str(refused.value)

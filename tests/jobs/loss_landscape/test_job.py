@@ -15,7 +15,7 @@ from jobs.loss_landscape.files.weights_file import load_weights
 from jobs.loss_landscape.job import run, summarize
 from jobs.loss_landscape.params import Params
 from service import models
-from service.errors import InputError, RunFailedError, SpecError
+from service.errors import AssayError, InputError, RunFailedError, SpecError
 from service.execution.checkpoints import decode
 from service.planning.validation import validate
 from service.run import Run, Trial
@@ -208,9 +208,7 @@ def test_parameters_that_cannot_work_are_refused_in_a_sentence(changes, sentence
         params(**changes)
 
 
-def test_networks_and_images_that_do_not_fit_are_refused(make_run):
-    with pytest.raises(InputError, match="images must be at most 200, the number of images of digits; it is 201"):
-        run(params(images=201), make_run("a"))
+def test_networks_that_do_not_fit_the_images_are_refused(make_run):
     wide = {**TRAINED, "classifier": {"name": "digits_net", "options": {"classes": 3}}}
     with pytest.raises(InputError, match=r"logits of shape \(1, 10\); they are \(1, 3\)"):
         run(params(network=wide), make_run("b"))
@@ -281,6 +279,26 @@ def test_a_centre_that_cannot_be_computed_is_a_sentence_before_the_surface(make_
     run(params(network={"kind": "model", "name": f"{OUTSIDE}:Infinite"}, images=20), handle)
     (warning,) = handle.written.warnings
     assert "the loss at the centre is nan: the network answers some images with NaN" in warning
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"images": 201}, "images must be at most 200, the number of images of digits; it is 201"),
+        ({"data": {**DATA, "test_limit": 10_000}}, "data.test_limit must be at most"),
+        ({"plane": {"kind": "models", "x": {"kind": "model", "name": "nowhere"}}}, "no model 'nowhere'"),
+        (
+            {"plane": {"kind": "models", "x": {**TRAINED, "classifier": {"name": "cifar_resnet"}}}},
+            "is of another architecture: it lacks",
+        ),
+    ],
+    ids=["images", "test", "stored", "architecture"],
+)
+def test_what_can_be_refused_is_refused_before_training(make_run, monkeypatch, changes, sentence):
+    monkeypatch.setattr("jobs.loss_landscape.networks.train", lambda *given: pytest.fail("a network was trained"))
+    grid = {"x": {"low": 0.0, "steps": 3}}
+    with pytest.raises(AssayError, match=sentence):
+        run(params(grid=grid, **changes), make_run())
 
 
 def read_array(handle: Run, name: str) -> np.ndarray:

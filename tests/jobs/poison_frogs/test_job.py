@@ -305,11 +305,30 @@ def test_parameters_that_cannot_work_are_refused_in_a_sentence(changes, sentence
     [
         ({"task": [], "pairs": [{"target": "3", "base": "eight"}]}, "unknown class 'eight'"),
         ({"targets": {"count": 100}}, "targets.count must be 1 to .*; it is 100"),
-        (
-            {"poisons": [100]},
-            "poisons must be at most .*, the test images of '8' that .*; it is 100",
-        ),
+        ({"poisons": [100]}, "poisons must be at most .*, the test images of '8' that .*; it is 100"),
         ({"targets": {"indices": [500]}}, "targets.indices must be 0 to 149, .*; it is 500"),
+        ({"layers": ["no.layer"], "victims": {"a": TUNED}}, "layers: the network has no 'no.layer'"),
+        (
+            {
+                "victims": {
+                    "fresh": {"kind": "scratch", "classifier": {"name": "digits_net", "options": {"classes": 3}}}
+                }
+            },
+            r"network 'digits_net' must answer .* logits of shape \(1, 10\)",
+        ),
+        ({"network": {**TRAINED, "classifier": {"name": "fast_mnist"}}}, "network 'fast_mnist' does not fit digits"),
+    ],
+    ids=["class", "count", "poisons", "indices", "layer", "victim", "network"],
+)
+def test_what_can_be_refused_is_refused_before_training(make_run, monkeypatch, changes, sentence):
+    monkeypatch.setattr("jobs.poison_frogs.networks.train", lambda *given: pytest.fail("a network was trained"))
+    with pytest.raises(InputError, match=sentence):
+        run(params(**changes), make_run())
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
         (
             {"defences": {"knn": {"kind": "deep_knn", "k": 5000}}},
             "k must be 1 to .*, the number of other points; it is 5000",

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from jobs.common.data.masks import DataParams
+from jobs.common.data.masks.base import Pairs
 from jobs.common.metrics.segmentation import IGNORE, confusion
 from jobs.common.models.classifiers import classifier
 from jobs.common.models.reference import ModelReference, ReferredModel
@@ -15,10 +16,12 @@ from jobs.stacked_unets.network_params import NetworkParams, check_fit, load_bac
 from jobs.stacked_unets.params import EvaluationParams, Params
 from jobs.stacked_unets.prediction import PredictionParams
 from service import models
-from service.errors import InputError
+from service.errors import InputError, SpecError
+from service.planning.validation import validate
 from service.run import Trial
 from tests.jobs.stacked_unets import tiny
 
+PIXELS = torch.zeros(2, 3, 16, 16, dtype=torch.uint8), torch.zeros(2, 16, 16, dtype=torch.uint8)
 PARAMS = Params(
     data=DataParams(name="tests.jobs.stacked_unets.tiny:halves"),
     network=NetworkParams(name="sunet_tiny"),
@@ -176,3 +179,29 @@ def test_estimates_count_multiplications() -> None:
     assert cost.details["parameters"] == 172_896 + 129 * 3
     forward = cost.details["multiply-adds of an image of 64x64"]
     assert cost.multiply_adds == pytest.approx(3 * forward * 500 * 8) and cost.core_seconds > 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"evaluation": {"output_strides": [7]}}, "evaluation.output_strides must be of 32, 16 and 8; it is 7"),
+        ({"evaluation": {"ways": {"two scales": {}}}}, "params.evaluation.ways.two scales"),
+        ({"evaluation": {"ways": {"stride_8": {}}}}, "evaluation.ways must be names that do not begin with stride_"),
+        ({"evaluation": {"ways": {"single": {"scales": [0.0]}}}}, "ways.single.scales.0 must be above 0; it is 0"),
+        ({"publish_as": "My Model"}, "params.publish_as must be up to 63 lower-case letters"),
+    ],
+)
+def test_what_would_fail_after_training_is_refused_in_a_sentence(changes: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(SpecError, match=sentence):
+        validate(Params, changes, "params")
+
+
+def test_a_set_of_ones_own_has_a_colour_for_each_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = tiny.halves("train")
+    monkeypatch.setattr(tiny, "halves", lambda split, source: Pairs("halves", whole.classes, [(0, 0, 0)], *PIXELS))
+    with pytest.raises(InputError, match="the palette of .* must have 3, one for each class; it has 1 colours"):
+        DataParams(name="tests.jobs.stacked_unets.tiny:halves").load("train")
+    bad = [(0, 0, 0), (256, 0, 0), (1, 1, 1)]
+    monkeypatch.setattr(tiny, "halves", lambda split, source: Pairs("halves", whole.classes, bad, *PIXELS))
+    with pytest.raises(InputError, match="colours of the palette .* must be three whole numbers from 0 to 255 each"):
+        DataParams(name="tests.jobs.stacked_unets.tiny:halves").load("train")

@@ -35,7 +35,7 @@ class DataParams(Source, LimitParams):
         build: Callable[[Split, Source], SegmentationSet] = resolve(self.name, DATASETS, "data set")
         images = build(split, self)
         if ":" in self.name:
-            check_parts(self.name, images, ("name", "classes", "palette", "in_memory", "digest", "pair", "__len__"))
+            _check(self.name, images)
         return self.limited(images, split, Part)
 
     def load_splits(self) -> tuple[SegmentationSet, SegmentationSet]:
@@ -45,3 +45,13 @@ class DataParams(Source, LimitParams):
             ours, others = listed(train.classes), listed(test.classes)
             raise InputError(f"classes of {train.name} to test must be those to train, {ours}; they are {others}")
         return train, test
+
+
+def _check(name: str, images: SegmentationSet) -> None:
+    """InputError if a set of the user's own is not as a SegmentationSet is."""
+    check_parts(name, images, ("name", "classes", "palette", "in_memory", "digest", "pair", "__len__"))
+    if len(images.palette) != len(images.classes):
+        count = f"{len(images.classes)}, one for each class"
+        raise InputError(f"the palette of {name!r} must have {count}; it has {len(images.palette)} colours")
+    if not all(len(colour) == 3 and all(part in range(256) for part in colour) for colour in images.palette):
+        raise InputError(f"colours of the palette of {name!r} must be three whole numbers from 0 to 255 each")

@@ -23,9 +23,11 @@ def test_the_default_name_is_made_of_parts() -> None:
     assert validate(Params, {}, "params").model_name == "digits-wide-net-trades-beta-6"
     assert validate(Params, {"publish_as": "mine.2"}, "params").model_name == "mine.2"
     assert validate(Params, {"parts": []}, "params").publish_as == "", "nothing is saved"
+    with pytest.raises(SpecError, match="^params.publish_as must be left out where no network is trained"):
+        validate(Params, {"parts": [], "publish_as": "mine"}, "params")
 
 
-@pytest.mark.parametrize("fields", [{"publish_as": "Mine"}, {"publish_as": "a/b"}, {"parts": ["a" * 40, "b" * 40]}])
+@pytest.mark.parametrize("fields", [{"publish_as": "My Model"}, {"publish_as": "a/b"}, {"parts": ["a" * 40, "b" * 40]}])
 def test_a_name_that_the_store_refuses_is_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(SpecError, match="^params.publish_as must be up to 63 lower-case letters, digits, dots and"):
         validate(Params, fields, "params")
