@@ -20,6 +20,7 @@ from pyarrow import fs
 
 from service import json_text
 from service.errors import StoreError
+from service.formatting import encodable
 
 _PART = re.compile(r"[^/\\\x00]+")
 _ASIDE = ".aside-"  # how the name of a file begins while it is being written
@@ -30,13 +31,20 @@ def open_store(uri: str) -> "Folder":
 
     The folder need not exist yet: the first write makes it. Raises StoreError if the URI is not understood.
     """
+    if encodable(uri) != uri or "\0" in uri:
+        raise StoreError(f"store: {encodable(uri)!r} has characters that are not text")
     if re.match(r"[a-z][a-z0-9+]*:/(?!/)", uri):
         raise StoreError(f"store: {uri!r} is neither a folder nor a URI", hint="a URI has two slashes after the colon")
     if "://" not in uri:
-        return Folder(fs.LocalFileSystem(), str(Path(uri).expanduser().absolute()), "")
+        try:
+            return Folder(fs.LocalFileSystem(), str(Path(uri).expanduser().absolute()), "")
+        except RuntimeError as error:
+            raise StoreError(f"store: {uri!r} begins with the home of nobody who is known here") from error
+    if "#" in uri or (uri.startswith("file:") and "?" in uri):  # pyarrow would leave out what follows
+        raise StoreError(f"store: {uri!r} must have no # and, for files, no ?", hint="write %23, %3F or a plain path")
     try:
         filesystem, path = fs.FileSystem.from_uri(uri)
-        return Folder(filesystem, path.rstrip("/"), uri)
+        return Folder(filesystem, path.rstrip("/"), "" if isinstance(filesystem, fs.LocalFileSystem) else uri)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError, OSError):
         pass  # not one of pyarrow's own: fsspec may know it
     import fsspec
@@ -51,7 +59,8 @@ def open_store(uri: str) -> "Folder":
 class Folder:
     """A folder of a store and all that is below it. Nothing above it can be reached through it.
 
-    uri: opens the same folder in another process. fs, path: the pyarrow file system and the place on it.
+    uri: opens the same folder in another process; of a local one it is the path. fs, path: the pyarrow file system and
+    the place on it.
     """
 
     def __init__(self, filesystem: fs.FileSystem, path: str, uri: str) -> None:
@@ -76,6 +85,8 @@ class Folder:
 
     def uri_of(self, name: str) -> str:
         """Where a file below is, as a user or another program names it."""
+        if self._local:  # where a question mark is part of a name
+            return self._at(name)
         base, question, query = self.uri.partition("?")
         return f"{base.rstrip('/')}/{_safe(name)}{question}{query}"
 
@@ -87,7 +98,7 @@ class Folder:
         """Turn whatever a file system raises into one sentence."""
         try:
             yield
-        except (OSError, pa.ArrowException) as error:
+        except (OSError, ValueError, pa.ArrowException) as error:
             place = self.uri_of(name) if name else self.uri
             raise StoreError(f"cannot {what} {place}: {_reason(error)}") from error
 
@@ -111,19 +122,20 @@ class Folder:
     def create(self, name: str, data: bytes) -> bool:
         """Write the file only if it is absent; False if it is there.
 
-        Exclusive on a local disk. An object store has no such operation here: two that create the same file within the
-        same moment may both go on, so what is created is read back.
+        Exclusive on a local disk; one without hard links may show the file empty for a moment. An object store has no
+        such operation here: two that create the same file within the same moment may both go on, so what is created is
+        read back.
         """
         path = self._at(name)
         with self._said("write", name):
             if self._local:
                 aside = self._write_aside(path, data)
                 try:
-                    os.link(aside, path)
+                    _name_once(aside, path)
                 except FileExistsError:
                     return False
                 finally:
-                    os.unlink(aside)
+                    _discard(aside)
                 return True
         if self.exists(name):
             return False
@@ -140,8 +152,7 @@ class Folder:
                 file.flush()
                 os.fsync(file.fileno())
         except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(aside)
+            _discard(aside)
             raise
         return aside
 
@@ -216,6 +227,29 @@ class Folder:
                 raise StoreError(f"{self.uri} does not give back what was written to it")
         finally:
             self.delete(name)
+
+
+def _name_once(aside: str, path: str) -> None:
+    """Give a file its name. FileExistsError if the name is taken."""
+    try:
+        os.link(aside, path)
+    except FileExistsError:
+        raise
+    except OSError:  # exFAT, SMB and many file systems in user space know no hard links
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))  # whoever makes it owns the name
+        try:
+            os.replace(aside, path)
+        except OSError:
+            os.unlink(path)
+            raise
+
+
+def _discard(aside: str) -> None:
+    """Remove what was written aside, and a folder that was made for it alone."""
+    with contextlib.suppress(OSError):
+        os.unlink(aside)
+    with contextlib.suppress(OSError):
+        os.rmdir(os.path.dirname(aside))  # which fails if there is anything in it
 
 
 def _safe(name: str) -> str:

@@ -1,6 +1,7 @@
 """How the commands print data."""
 
 import os
+import shlex
 import sys
 from typing import Any
 
@@ -62,7 +63,7 @@ def _is_figure(artefact: Artefact) -> bool:
 
 def next_steps(state: RunRecord, store: str) -> list[str]:
     """The commands that suit a run as it is now."""
-    where = "" if store == os.environ.get("ASSAY_STORE", DEFAULT_STORE) else f" --store {store}"
+    where = "" if store == os.environ.get("ASSAY_STORE", DEFAULT_STORE) else f" --store {shlex.quote(store)}"
     steps = [f"assay show {state.id}{where}"]
     if state.status in ("lost", "cancelled", "partial", "failed"):
         steps.append(f"assay resume {state.id}{where}")

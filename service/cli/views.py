@@ -42,7 +42,7 @@ def jobs(job_name: str | None, as_json: bool) -> None:
 @address_option()
 @json_option
 def runs(store: str, address: str | None, as_json: bool) -> None:
-    """The runs of a store, oldest first."""
+    """The runs of a store, in the order of their starts."""
     if address is not None:
         remote.print_runs(address, as_json)
         return

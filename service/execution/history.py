@@ -22,12 +22,13 @@ class Difference:
 
 def run_folder(store: Folder, name: str) -> Folder:
     """The folder of a run, by its id, an unambiguous beginning or end of it, `last`, or `last~1` for the one before."""
-    known = layout.runs(store).names()
     if counted := re.fullmatch(r"last(?:~(\d{1,6}))?", name):
         back = int(counted[1] or 0)
-        if back < len(known):
-            return layout.run(store, known[-1 - back])
-        raise RunNotFoundError(f"no run {name!r} in {store.uri}: it has {len(known)}")
+        started, _ = _by_start(store)
+        if back < len(started):
+            return started[-1 - back][0]
+        raise RunNotFoundError(f"no run {name!r} in {store.uri}: it has {len(started)}")
+    known = layout.runs(store).names()
     matching = [id for id in known if id == name] or [id for id in known if id.startswith(name) or id.endswith(name)]
     if len(matching) == 1:
         return layout.run(store, matching[0])
@@ -70,7 +71,13 @@ def begun(folder: Folder, job_spec: JobSpec) -> bool:
 
 
 def all_runs(store: Folder) -> tuple[list[RunRecord], list[str]]:
-    """Every run of the store, oldest first, and a sentence about each one that cannot be read."""
+    """Every run of the store, in the order of their starts, and a sentence about each one that cannot be read."""
+    started, damaged = _by_start(store)
+    return _judged(started), damaged
+
+
+def _by_start(store: Folder) -> tuple[list[tuple[Folder, RunRecord]], list[str]]:
+    """The runs that can be read, the first to start first, and a sentence about each of the others."""
     readable, damaged = [], []
     for name in layout.runs(store).names():
         folder = layout.run(store, name)
@@ -78,26 +85,23 @@ def all_runs(store: Folder) -> tuple[list[RunRecord], list[str]]:
             readable.append((folder, _read(folder)))
         except AssayError as error:
             damaged.append(f"{name}: {error}")
-    return _judged(readable), damaged
+    return sorted(readable, key=lambda run: run[1].created), damaged
 
 
 def trials(folder: Folder) -> list[TrialRecord]:
-    """The trials of a run that have ended, in order."""
-    ended = [records.read_trial(layout.trial(folder, name)) for name in layout.trials(folder).names()]
+    """The trials of a run that have ended, in the order of their numbers, with which their names begin."""
+    names = sorted(layout.trials(folder).names(), key=lambda name: (len(name.partition("-")[0]), name))
+    ended = [records.read_trial(layout.trial(folder, name)) for name in names]
     return [each for each in ended if each is not None]
 
 
 def seconds_of_same(store: Folder, job_spec: JobSpec) -> float | None:
     """How long the newest finished run of exactly this spec took; None if there is none."""
     text = yaml_text.dump(job_spec.tree()).encode()
-    for name in reversed(layout.runs(store).names()):
-        folder = layout.run(store, name)
-        try:
-            state = _read(folder)
-            if state.status == "finished" and folder.read(layout.SPEC) == text:
-                return state.seconds
-        except AssayError:
-            continue  # `assay runs` tells of it
+    started, _ = _by_start(store)
+    for folder, state in reversed(started):
+        if state.status == "finished" and folder.exists(layout.SPEC) and folder.read(layout.SPEC) == text:
+            return state.seconds
     return None
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from service import catalog, spec
 from service.cluster import address
-from service.errors import RunNotFoundError, SpecError
+from service.errors import AssayError, RunLockedError, RunNotFoundError, SpecError
 from service.execution import layout, logs, records, results, serial
 from service.execution.cancellation import Cancellation
 from service.execution.lock import RunLock
@@ -62,7 +62,14 @@ def start(job_spec: JobSpec, how: Execution, run_id: str | None = None) -> RunRe
     with _ray(plans, how):
         if not folder.create(layout.SPEC, yaml_text.dump(job_spec.tree()).encode()):
             raise SpecError(f"run id {run_id!r} is in use", hint=f"`assay resume {run_id}` goes on with it")
-        return _drive(job_spec, plans, store, folder, how)
+        try:
+            return _drive(job_spec, plans, store, folder, how)
+        except RunLockedError:
+            raise  # another driver has resumed it already
+        except AssayError:
+            if not folder.exists(layout.RUN):  # it could not begin
+                folder.delete()
+            raise
 
 
 def resume(store: Folder, run_id: str, how: Execution) -> RunRecord:
@@ -211,4 +218,4 @@ def _finish(
 
 
 def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

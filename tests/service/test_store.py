@@ -1,5 +1,6 @@
 """The store: the same promises on a local disk and on an object store, kept also when things go wrong."""
 
+import errno
 import multiprocessing
 import os
 import pickle
@@ -9,6 +10,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from urllib.parse import quote
 
 import pyarrow as pa
 import pytest
@@ -53,6 +55,53 @@ def test_a_file_is_created_once(store: Folder) -> None:
     assert store.create("lock", b"first")
     assert not store.create("lock", b"second")
     assert store.read("lock") == b"first"
+
+
+def test_a_file_is_created_once_where_there_are_no_hard_links(store_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on exFAT, SMB and many file systems in user space. Of eight that create at once exactly one does."""
+
+    def link(source: str, target: str) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", link)
+    store = open_store(store_uri)
+    created: list[str] = []
+
+    def create(content: str) -> None:
+        if store.create("lock", content.encode()):
+            created.append(content)
+
+    threads = [threading.Thread(target=create, args=(f"content {number}",)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    (content,) = created
+    assert store.read("lock") == content.encode() and os.listdir(store.path) == ["lock"]
+
+
+@pytest.mark.parametrize("failing", ["fsync", "link"])
+def test_a_write_that_fails_leaves_no_folder(store_uri: str, monkeypatch: pytest.MonkeyPatch, failing: str) -> None:
+    def refuse(*words: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, failing, refuse)
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(StoreError, match="the disk is full"):
+        (open_store(store_uri) / "runs" / "one").create("spec.yaml", b"job: x")
+    assert os.listdir(Path(store_uri) / "runs") == []
+
+
+@pytest.mark.parametrize("name", ["q?x", "a#b", "50%3F", "a b", "*[a]", "s3:x"])
+def test_any_local_folder_is_the_same_for_another_process(tmp_path: Path, name: str) -> None:
+    uris = [str(tmp_path / name), f"file://{quote(str(tmp_path / name))}"]
+    for number, uri in enumerate(uris):
+        folder = open_store(uri) / "runs" / "one"
+        folder.write(f"{number}", b"1")
+        twin = open_store(folder.uri)
+        assert twin.path == folder.path and twin.names() == [str(each) for each in range(number + 1)]
+        assert folder.uri_of("a") == str(tmp_path / name / "runs" / "one" / "a")
+    assert os.listdir(tmp_path) == [name]
 
 
 def test_deleting(store: Folder) -> None:
@@ -114,7 +163,11 @@ def test_check(store: Folder) -> None:
     assert store.files() == []
 
 
-@pytest.mark.parametrize("uri", ["s3:/x", "gopher://x/y", "://x", "s4://bucket"])
+@pytest.mark.parametrize(
+    "uri",
+    ["s3:/x", "gopher://x/y", "://x", "s4://bucket", "file:///tmp/q?x", "s3://bucket/a#b", "~nobody-here/x"]
+    + ["a\0b", "/tmp/\udcff"],
+)
 def test_what_cannot_be_opened(uri: str) -> None:
     with pytest.raises(StoreError):
         open_store(uri).check()

@@ -17,7 +17,7 @@ from service.errors import AssayError, RunLockedError, RunNotFoundError, SpecErr
 from service.execution import checkpoints, history, records, runner
 from service.execution.layout import LOCK
 from service.execution.lock import RunLock, identity
-from service.execution.records import RunRecord
+from service.execution.records import RunRecord, TrialRecord
 from service.execution.runner import Execution
 from service.store import Folder, open_store
 
@@ -261,6 +261,35 @@ def test_nothing_is_written_when_the_run_cannot_begin(tmp_path: Path, ray_sessio
         runner.start(walk(str(blocked / "store")), Execution(serial=True))
     with pytest.raises(RunNotFoundError):
         runner.resume(open_store(str(store)), "absent", Execution(serial=True))
+
+
+def test_no_folder_is_left_by_a_run_that_could_not_begin(store_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(folder: Folder, name: str, record: object) -> None:
+        raise StoreError("the disk is full")
+
+    monkeypatch.setattr(records, "write", full)
+    with pytest.raises(StoreError, match="the disk is full"):
+        runner.start(walk(store_uri), Execution(serial=True), "one")
+    assert (open_store(store_uri) / "runs").names() == []
+
+
+def test_runs_are_in_the_order_of_their_starts(store_uri: str) -> None:
+    for name in ("b", "a", "c"):
+        runner.start(walk(store_uri, params={"pace": {"steps": 1}}), Execution(serial=True), name)
+    store = open_store(store_uri)
+    runner.resume(store, "b", Execution(serial=True))
+    (store / "runs" / "z").write("spec.yaml", b"")
+    readable, damaged = history.all_runs(store)
+    assert [each.id for each in readable] == ["b", "a", "c"] and len(damaged) == 1
+    assert [history.run_folder(store, name).name for name in ("last", "last~1", "last~2")] == ["c", "a", "b"]
+
+
+def test_trials_are_in_the_order_of_their_numbers(store_uri: str) -> None:
+    folder = open_store(store_uri) / "runs" / "many"
+    for name in ("1000-a", "101-a", "999-a"):
+        ended = TrialRecord(id=name, label="", status="finished", seconds=0, metrics={})
+        records.write(folder / "trials" / name, "trial.json", ended)
+    assert [each.id for each in history.trials(folder)] == ["101-a", "999-a", "1000-a"]
 
 
 def test_a_run_id_is_used_once(store_uri: str) -> None:
