@@ -1,5 +1,6 @@
 """What a spec of the study says."""
 
+import math
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
@@ -9,6 +10,7 @@ from jobs.common.data.sets import Split
 from jobs.common.imports import resolve
 from jobs.common.models.cards import PublishingParams
 from jobs.common.models.network_params import TrainedNetwork
+from jobs.common.training.supervised import SupervisedParams
 from jobs.loss_landscape.curvature.map import CurvatureParams
 from jobs.loss_landscape.network_params import CENTRE, NetworkParams
 from jobs.loss_landscape.planes.plane_params import ModelPlane, PlaneParams, RandomPlane, TrajectoryPlane
@@ -55,11 +57,18 @@ class Params(PublishingParams):
         if isinstance(plane, TrajectoryPlane):
             if not isinstance(self.network, TrainedNetwork):
                 raise FieldError("network.kind", "be train for a plane of kind trajectory", self.network.kind)
-            if self.network.training.keep_every is None:
-                raise FieldError("network.training.keep_every", "be given for a plane of kind trajectory", None)
+            self._check_path(self.network.training)
         if "vtp" in self.export and grid.y is None:
             raise FieldError("export", "be without vtp, which is for surfaces, where there is no grid.y", self.export)
         return self
+
+    def _check_path(self, training: SupervisedParams) -> None:
+        """Enough states are kept along training for the axes."""
+        if training.keep_every is None:
+            raise FieldError("network.training.keep_every", "be given for a plane of kind trajectory", None)
+        if self.grid.axes > math.ceil(training.epochs / training.keep_every):
+            requirement = f"be below {training.epochs}, the number of epochs, so that the path spans a plane"
+            raise FieldError("network.training.keep_every", requirement, training.keep_every)
 
     @property
     def networks(self) -> dict[str, NetworkParams]:

@@ -49,6 +49,9 @@ def run(params: Params, run: Run) -> None:
     classes = len(images.classes)
     if not 2 <= classes <= MOST_CLASSES:
         raise InputError(f"{images.name} must have 2 to {MOST_CLASSES} classes; it has {classes}")
+    keys = list(map(_key, images.classes))
+    if alike := [name for name, key in zip(images.classes, keys, strict=True) if keys.count(key) > 1]:
+        raise InputError(f"classes of {images.name} must differ in letters or digits; {listed(alike)} do not")
     network = params.network.build(classes, run.seed_for("weights")).to(run.device)
     params.network.start(network, run)
     check_fit(network, classes, params.network.name)

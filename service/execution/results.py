@@ -3,13 +3,13 @@
 import math
 
 from service import models
-from service.errors import ModelError
+from service.errors import ModelError, nearest
 from service.execution import checkpoints, layout
 from service.execution.records import Artefact, TrialRecord
 from service.models import CardDraft
 from service.planning.plan import TrialPlan
 from service.run import Run, Trial, read_rows, table_of
-from service.spec import JobSpec
+from service.spec import JobSpec, Threshold
 from service.store import Folder
 
 
@@ -36,6 +36,21 @@ def _better(job_spec: JobSpec, one: TrialRecord, other: TrialRecord) -> bool:
     if not (math.isfinite(mine) and math.isfinite(theirs)):
         return math.isfinite(mine) and not math.isfinite(theirs)
     return mine > theirs if job_spec.sweep.mode == "max" else mine < theirs
+
+
+def unknown_metrics(job_spec: JobSpec, ends: dict[str, TrialRecord]) -> list[str]:
+    """A sentence about each metric that the sweep goes by and that no trial has logged."""
+    if (sweep := job_spec.sweep) is None:
+        return []
+    effects = [("sweep.metric", sweep.metric, "the first trial of each variant counts as its best")]
+    if isinstance(sweep.scheduler, Threshold):
+        effects.append(("sweep.scheduler.metric", sweep.scheduler.metric, "it stopped none"))
+    logged = {name for ended in ends.values() for name in ended.metrics}
+    return [
+        f"{field}: no trial logged {metric!r}, so {effect}; {nearest(metric, logged)}"
+        for field, metric, effect in effects
+        if metric is not None and metric not in logged
+    ]
 
 
 def view(each: TrialPlan, ended: TrialRecord, folder: Folder, best: dict[str, str]) -> Trial:

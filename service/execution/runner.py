@@ -188,6 +188,8 @@ def _finish(
         return state.model_copy(update={"status": "failed", "failure": failed[0].failure})
 
     summary = Run(folder, job_spec.seed)
+    for sentence in results.unknown_metrics(job_spec, ends):
+        summary.warn(sentence)
     summarize = catalog.load(job_spec.job).summarize
     if summarize is not None:
         trials = [results.view(each, ends[each.id], folder, best) for each in done if ends[each.id].status != "failed"]

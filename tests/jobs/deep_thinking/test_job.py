@@ -26,6 +26,10 @@ def build(channels, hidden):
 class ones(PrefixSums):
     name = "ones"
 
+class unverified:
+    name, channels, dimensions, sizes = "unverified", 1, 1, "bits"
+    check_size = sample = counted = check_inputs = warnings = picture = lambda *given: None
+
 def lazy(channels):
     return torch.nn.Identity()
 """
@@ -95,6 +99,7 @@ def test_a_problem_and_a_network_of_ones_own(make_run, own_package):
             "params.problem.options.scale must be 1 or 2; it is 3",
         ),
         ({"problem__name": "nowhere.at:all"}, "cannot import 'nowhere.at'"),
+        ({"problem__name": "mypackage.module:unverified"}, "problem 'mypackage.module:unverified' lacks verify"),
         ({"network": {"width": 6, "group_norm": True}}, "width must be at least 2"),
         ({"training__alpha": 1.5}, "params.training.alpha"),
         ({"training__data": {"kind": "fresh", "epochs": 3}}, "epochs: unknown field"),
@@ -107,7 +112,7 @@ def test_a_problem_and_a_network_of_ones_own(make_run, own_package):
     ],
     ids=lambda value: json.dumps(value) if isinstance(value, dict) else "",
 )
-def test_parameters_that_cannot_work_are_refused_in_a_sentence(changes, sentence):
+def test_parameters_that_cannot_work_are_refused_in_a_sentence(own_package, changes, sentence):
     with pytest.raises(SpecError, match=sentence) as refused:
         params(**changes)
     assert "\n" not in str(refused.value)

@@ -193,6 +193,13 @@ def test_surfaces_are_shown_side_by_side(make_run):
             {"plane": {"kind": "trajectory"}},
             "keep_every must be given for a plane of kind trajectory; it is empty",
         ),
+        (
+            {
+                "network": {**TRAINED, "training": {**TRAINED["training"], "keep_every": 2}},
+                "plane": {"kind": "trajectory"},
+            },
+            "keep_every must be below 2, the number of epochs, so that the path spans a plane; it is 2",
+        ),
         ({"plane": {"kind": "models", "x": TRAINED}}, "a plane through three networks needs both"),
         ({"plane": {"kind": "random", "normalisation": "filters"}}, "params.plane.*normalisation"),
         (

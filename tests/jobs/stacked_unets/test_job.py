@@ -205,3 +205,10 @@ def test_a_set_of_ones_own_has_a_colour_for_each_class(monkeypatch: pytest.Monke
     monkeypatch.setattr(tiny, "halves", lambda split, source: Pairs("halves", whole.classes, bad, *PIXELS))
     with pytest.raises(InputError, match="colours of the palette .* must be three whole numbers from 0 to 255 each"):
         DataParams(name="tests.jobs.stacked_unets.tiny:halves").load("train")
+
+
+def test_classes_whose_metrics_would_have_one_name_are_refused(make_run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    names, colours = ["a b", "a_b", "c"], tiny.halves("train").palette
+    monkeypatch.setattr(tiny, "halves", lambda split, source: Pairs("halves", names, colours, *PIXELS))
+    with pytest.raises(InputError, match="classes of halves must differ in letters or digits; a b, a_b do not"):
+        run(PARAMS, make_run())

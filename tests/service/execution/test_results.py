@@ -49,6 +49,17 @@ def test_a_metric_that_is_not_finite_is_kept(
     assert [each["metrics"]["score"] for each in ended] == ["NaN", 0.5, "-Infinity"]
 
 
+def test_a_metric_that_no_trial_logs_is_told(store_uri: str) -> None:
+    rule = {"kind": "threshold", "metric": "scores", "at_step": 1, "at_least": 0.0}
+    sweep = {"grid": {"params.score": ["0.5", "0.7"]}, "metric": "scor", "scheduler": rule}
+    state = runner.start(numbers(store_uri, sweep=sweep), Execution(serial=True))
+    assert state.warnings == (
+        "sweep.metric: no trial logged 'scor', so the first trial of each variant counts as its best; "
+        "did you mean 'score'?",
+        "sweep.scheduler.metric: no trial logged 'scores', so it stopped none; did you mean 'score'?",
+    )
+
+
 def test_the_card_of_a_model_without_a_finite_metric_is_kept(store_uri: str) -> None:
     runner.start(numbers(store_uri, params={"score": "nan"}), Execution(serial=True))
     card = models.find(open_store(store_uri), "number")
