@@ -6,6 +6,7 @@ from jobs.common.data.masks import DataParams
 from jobs.common.data.masks.augmentation import JointAugmentationParams
 from jobs.common.estimation import TRAINING, multiply_adds, training_seconds
 from jobs.stacked_unets.network_params import NetworkParams
+from jobs.stacked_unets.padding import any_size
 from jobs.stacked_unets.training import TrainingParams
 from service.run import Estimate
 
@@ -18,7 +19,7 @@ def estimate(network: NetworkParams, data: DataParams, training: TrainingParams)
     """Training alone: tests are a small part of it. The data need not be there."""
     classes = CLASSES.get(data.name, max(len(data.classes), 2))
     with torch.device("meta"):  # shapes alone
-        net = network.build(classes, 0)
+        net = any_size(network.build(classes, 0), classes)
     images = training.updates * training.batch * training.accumulate
     details: dict[str, float | str] = {
         "parameters": sum(parameter.numel() for parameter in net.parameters()),
@@ -30,7 +31,8 @@ def estimate(network: NetworkParams, data: DataParams, training: TrainingParams)
         return Estimate(details=details)
     forward, small = (multiply_adds(net, torch.empty(1, 3, each, each, device="meta")) for each in (side, TRIED))
     details[f"multiply-adds of an image of {side}x{side}"] = forward
-    seconds = training_seconds(network.build(classes, 0), torch.empty(1, 3, TRIED, TRIED), 2) * forward / small
+    real = any_size(network.build(classes, 0), classes)
+    seconds = training_seconds(real, torch.empty(1, 3, TRIED, TRIED), 2) * forward / small
     return Estimate(core_seconds=images * seconds, multiply_adds=TRAINING * float(forward) * images, details=details)
 
 

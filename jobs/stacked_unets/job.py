@@ -32,6 +32,7 @@ from jobs.common.metrics.segmentation import IGNORE, scores
 from jobs.stacked_unets import estimation, figures
 from jobs.stacked_unets.evaluation import evaluate, gains, unets, without
 from jobs.stacked_unets.network_params import check_fit
+from jobs.stacked_unets.padding import any_size
 from jobs.stacked_unets.params import Params
 from jobs.stacked_unets.prediction import PredictionParams, predict
 from jobs.stacked_unets.training import train
@@ -54,18 +55,19 @@ def run(params: Params, run: Run) -> None:
         raise InputError(f"classes of {images.name} must differ in letters or digits; {listed(alike)} do not")
     network = params.network.build(classes, run.seed_for("weights")).to(run.device)
     params.network.start(network, run)
-    check_fit(network, classes, params.network.name)
+    segmenter = any_size(network, classes)
+    check_fit(segmenter, classes, params.network.name)
     plan = params.training
     home = plan.engine.home(run.device)
     data = TrainingMasks(images, plan.held_out, plan.batch, plan.augmentation, run.seed_for, home)
     for part, use in ((data.trained, "train"), (test, "test")):
         if sentence := absent_classes(part, use):
             run.warn(sentence)
-    train(network, data, plan, run)
+    train(segmenter, data, plan, run)
 
-    measure(network, test, params, run)
+    measure(segmenter, test, params, run)
     if params.evaluation.shown:
-        show(network, test, params, run)
+        show(segmenter, test, params, run)
     run.save_model(params.model_name, network, _card(params, images, run.metrics))
 
 

@@ -1,6 +1,7 @@
 """Segmentation networks as endpoints: images of any size in; a class for every pixel, its confidence and its area out.
 
-Images are (rows, 3, height, width) in [0, 1]; those larger than a tile are cut as in jobs.stacked_unets.tiles. Outputs:
+Images are (rows, 3, height, width) in [0, 1]; those larger than a tile are cut as in jobs.stacked_unets.tiles, and all
+are padded to the sizes that the network takes as in jobs.stacked_unets.padding. Outputs:
 
     labels            UINT8 (rows, height, width)
     confidence        FP32 (rows, height, width): the probability of that class
@@ -19,6 +20,7 @@ image, uploaded or a tensor, may also be a PNG, where that is accepted or the pa
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from math import ceil
 from typing import Annotated, ClassVar, Self
 
 import numpy as np
@@ -27,6 +29,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from jobs.common.metrics.segmentation import IGNORE
+from jobs.stacked_unets.padding import any_size, multiple_of
 from jobs.stacked_unets.tiles import Score, Tiling, strips
 from service.errors import BusyError, InputError, ModelError, nearest
 from service.models import ModelCard, TensorSpec
@@ -83,6 +86,7 @@ class Segmentation(ImageNetwork):
         self.upload = ImageUpload(
             IMAGES, channels=CHANNELS, height=-1, width=-1, resize=None, most_pixels=settings.limits.pixels
         )
+        self.network = any_size(self.network, len(self.classes))
         logits, macs = self._try_out(TRIAL, TRIAL)
         if not isinstance(logits, Tensor) or logits.shape != (1, len(self.classes), TRIAL, TRIAL):
             raise ModelError(
@@ -109,8 +113,9 @@ class Segmentation(ImageNetwork):
     def gmacs(self, shape: Sequence[int]) -> float:
         """10^9 multiplications of a pass over images of a shape (rows, channels, height, width), with its tiles."""
         rows, _, *sides = shape
+        multiple = multiple_of(self.network)
         for side in sides:
-            rows *= sum(end - start for start, end in TILING.spans(side))
+            rows *= sum(multiple * ceil((end - start) / multiple) for start, end in TILING.spans(side))
         return rows * self._macs_of_pixel / 1e9
 
     def prepare(self, inputs: Mapping[str, Array], parameters: Mapping[str, Scalar], form: Form = TENSORS) -> Work:

@@ -1,7 +1,8 @@
 """A set of few small images, quickly learnt: the left is dark and the right is bright, with a border between."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
 
 from jobs.common.data.masks.augmentation import JointAugmentationParams
 from jobs.common.data.masks.base import Pairs, Source
@@ -43,3 +44,31 @@ def halves(split: Split, source: Source | None = None) -> Pairs:
 def network(seed: int = 0, name: str = "sunet_tiny") -> nn.Module:
     torch.manual_seed(seed)
     return segmenter(name, classes=3)
+
+
+class Ladder(nn.Module):
+    """An encoder and decoder of three halvings, joined at every size: for multiples of 8 alone, as most U-Nets are."""
+
+    def __init__(self, classes: int, channels: int, width: int = 8) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels, width, 3, padding=1)
+        self.down = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in range(3))
+        self.up = nn.ModuleList(nn.Conv2d(2 * width, width, 3, padding=1) for _ in range(3))
+        self.last = nn.Conv2d(width, classes, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        sizes = [self.first(images)]
+        for layer in self.down:
+            sizes.append(functional.max_pool2d(layer(sizes[-1]).relu(), 2))
+        features = sizes.pop()
+        for layer in self.up:
+            larger = functional.interpolate(features, scale_factor=2.0, mode="nearest")
+            features = layer(torch.cat([larger, sizes.pop()], dim=1)).relu()
+        logits: Tensor = self.last(features)
+        return logits
+
+
+def fields(split: Split, source: Source) -> Pairs:
+    """As halves, but of 27x30 pixels, which are multiples of no power of 2 that matters."""
+    whole = halves(split)
+    return Pairs(whole.name, whole.classes, whole.palette, whole._images[:, :, :27, :30], whole._labels[:, :27, :30])

@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from jobs.common.multiplications import CountMacs
+from jobs.stacked_unets.padding import any_size
 from jobs.stacked_unets.prediction import PredictionParams, predict
 from service.errors import InputError, ModelError
 from service.models import ModelCard, TensorSpec
@@ -27,6 +28,7 @@ from serving.http.uploads import to_png
 from serving.kinds import kind_of
 from serving.kinds.segmentation import Segmentation
 from serving.kinds.work import Abandoned
+from tests.jobs.stacked_unets import tiny
 from tests.serving.conftest import Served
 from tests.serving.deployments.test_server import outputs, refused, stats
 from tests.serving.models import pixels, put_segmenter, segmenter_draft, segmenter_network
@@ -99,6 +101,20 @@ def test_logits_are_those_of_the_network_and_come_when_they_are_asked_for() -> N
     assert set(answer) == {"logits", "labels"}
 
 
+def test_a_network_that_needs_multiples_is_asked_for_images_of_any_size() -> None:
+    """Also for more than it can take: what is computed for a small image is what its padded one takes."""
+    torch.manual_seed(0)
+    net = tiny.Ladder(3, 3).eval()
+    model, image = endpoint(net), picture(21, 42)
+    answer = ask(model, image[None])
+    segmented = predict(any_size(net, 3), image, PredictionParams())
+    assert alike(answer["labels"][0], segmented.labels.numpy())
+    assert model.gmacs((5, 3, 1, 1)) == model.gmacs((5, 3, 8, 8)) == 5 * model.gmacs((1, 3, 8, 8))
+    with CountMacs() as counter, torch.no_grad():
+        model.network(torch.zeros(2, 3, 9, 30))
+    assert model.gmacs((2, 3, 9, 30)) == pytest.approx(counter.total / 1e9)
+
+
 def test_the_answer_has_the_types_and_shapes_that_the_metadata_promises() -> None:
     answer = ask(MODEL, pixels(2, 3, 20), Form(tuple(spec.name for spec in MODEL.outputs)))
     assert tuple(sorted(answer)) == tuple(sorted(spec.name for spec in MODEL.outputs))
@@ -138,8 +154,9 @@ def test_no_more_pixels_than_those_of_a_tile_are_in_the_network_at_once() -> Non
             return torch.cat([images[:, :2], images[:, 2:] + 0.1], dim=1)
 
     model = endpoint(Seen())
+    pixels_at_once.clear()  # those of loading
     ask(model, torch.zeros(8, 3, 300, 260))
-    assert pixels_at_once == [128**2, *[3 * 300 * 260] * 2, 2 * 300 * 260]
+    assert pixels_at_once == [*[3 * 300 * 260] * 2, 2 * 300 * 260]
 
 
 def test_work_is_counted_in_tiles() -> None:
