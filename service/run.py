@@ -291,6 +291,7 @@ class Run:
     def figure(self, name: str, figure: "Figure", title: str = "") -> None:
         """A matplotlib figure, kept as PNG and shown in the report."""
         data = io.BytesIO()
+        _check_formulas(figure)
         figure.savefig(data, format="png", dpi=144, bbox_inches="tight")
         self._keep("figure", layout.FIGURE.format(name), data.getvalue(), title)
 
@@ -387,6 +388,25 @@ class Run:
     @property
     def seconds(self) -> float:
         return time.monotonic() - self._started
+
+
+def _check_formulas(figure: "Figure") -> None:
+    """Show texts between dollar signs that are no formulas, such as names of users, as they are.
+
+    Matplotlib would raise an error about them when all is computed.
+    """
+    from matplotlib.mathtext import MathTextParser  # a worker does without
+    from matplotlib.text import Text
+
+    for axes in figure.axes:
+        axes.get_xticklabels()  # made now, if they are names
+        axes.get_yticklabels()
+    for text in figure.findobj(Text):
+        if text.get_text().count("$") > 1:
+            try:
+                MathTextParser("path").parse(text.get_text())
+            except ValueError:
+                text.set_parse_math(False)
 
 
 def _checked_phase(phase: str) -> str:

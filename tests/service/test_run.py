@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from matplotlib.figure import Figure
 
 from service.errors import FieldError, InputError
 from service.execution import devices
@@ -99,3 +100,15 @@ def test_a_model_is_not_saved_under_a_name_that_the_store_refuses(handle: Run) -
     with pytest.raises(FieldError, match="the name of a model must be up to 63 .*; it is 'My Model'"):
         handle.save_model("My Model", torch.nn.Linear(1, 1), draft)
     assert not handle.written.artefacts
+
+
+def test_dollar_signs_in_names_need_not_be_formulas(handle: Run) -> None:
+    figure = Figure()
+    axes = figure.subplots()
+    axes.bar(["US$", "a$x_{$", "$"], [1, 10, 1000], label="$_{$")
+    axes.set(yscale="log", title=r"$\epsilon$", xlabel="$^$ and $")
+    axes.legend()
+    handle.figure("bars", figure)
+    assert handle.folder.exists("figures/bars.png")
+    assert axes.title.get_parse_math() and not axes.xaxis.label.get_parse_math()
+    assert r"$\mathdefault{10^{2}}$" in [label.get_text() for label in axes.get_yticklabels() if label.get_parse_math()]
