@@ -55,16 +55,14 @@ class ImageUpload:
     def read(self, body: bytes) -> Array:
         """An image as FP32 (1, channels, height, width) in [0, 1]. InputError says what is wrong with it.
 
-        An image that has the size already stays as it is; any other is resized, and its centre is cut out.
+        It is resized, and its centre is cut out, as those were that the model was evaluated on.
         """
         image = decode(io.BytesIO(body), "the uploaded image", FORMATS, self.most_pixels)
         if self.channels not in MODES:
             raise InputError(f"the model takes {self.channels} channels, which no image has; send a tensor")
         height = image.height if self.height == -1 else self.height
         width = image.width if self.width == -1 else self.width
-        if (image.height, image.width) != (height, width):
-            margin = 1.0 if self.resize is None else self.resize / min(height, width)
-            image = centre(image, height, width, margin)
+        image = centre(image, height, width, self.resize)
         pixels = np.atleast_3d(np.asarray(image.convert(MODES[self.channels])))  # (height, width, channels)
         return np.ascontiguousarray(pixels.transpose(2, 0, 1)[None], np.float32) / np.float32(255)
 

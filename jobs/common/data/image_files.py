@@ -46,12 +46,14 @@ def hidden(name: str) -> bool:
     return name.startswith(".") or name.lower() in HIDDEN
 
 
-def centre(image: Image.Image, height: int, width: int, margin: float = 1.0) -> Image.Image:
-    """The centre of an image: resized so that it covers `margin` times the size that is wanted, then cut out.
+def centre(image: Image.Image, height: int, width: int, resize: int | None = None) -> Image.Image:
+    """The centre of an image: resized so that it covers height and width, then cut out.
 
-    Sides are rounded as torchvision's Resize and CenterCrop do.
+    resize: pixels that the shorter side is brought to before a square is cut out, and any other in proportion; None: as
+    few as cover it. Sides are rounded as torchvision's Resize and CenterCrop do.
     """
     shorter = min(image.size)
+    margin = 1.0 if resize is None else resize / min(height, width)
     side = round(max(margin * height / image.height, margin * width / image.width) * shorter)
     down, across = (side if length == shorter else int(side * length / shorter) for length in image.size[::-1])
     down, across = max(down, height), max(across, width)

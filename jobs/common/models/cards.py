@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from jobs.common.data.images.base import ImageSet
+from jobs.common.data.images.base import ImageSet, resize_of
 from jobs.common.models.classifier_params import ClassifierParams
 from jobs.common.params import StudyParams
 from service.errors import FieldError
@@ -52,8 +52,9 @@ def classifier_card(
 ) -> CardDraft:
     """What serving needs to know of a classifier.
 
-    images: of the kind that it was trained on, which say the input and the classes. description: what is special about
-    it, after the names of data and network. settings: what the study says besides the classes, as JSON.
+    images: of the kind that it was trained on, which say the input, the classes, and how a file becomes an input.
+    description: what is special about it, after the names of data and network. settings: what the study says besides,
+    as JSON.
     """
     return CardDraft(
         architecture=network.architecture,
@@ -62,7 +63,7 @@ def classifier_card(
         task="classification",
         inputs=(TensorSpec(name="images", datatype="FP32", shape=(-1, *images.shape)),),
         outputs=(TensorSpec(name="logits", datatype="FP32", shape=(-1, len(images.classes))),),
-        settings={"classes": list(images.classes), **settings},
+        settings={"classes": list(images.classes), "resize": resize_of(images), **settings},
         metrics=metrics,
         description=f"{images.name} by {network.name.rpartition(':')[2]}{description}",
     )

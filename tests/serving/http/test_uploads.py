@@ -79,7 +79,7 @@ def test_grey_models_see_the_luminance() -> None:
 
 
 def test_an_image_of_the_size_stays_and_another_gives_its_centre() -> None:
-    into = ImageUpload("images", 3, 40, 60, 100, 10_000)
+    into = ImageUpload("images", 3, 40, 60, None, 10_000)
     values = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
     np.testing.assert_array_equal(read(encoded(Image.fromarray(values)), into)[0, :, 3, 5] * 255, values[3, 5])
     wide = Image.new("RGB", (300, 30), BLUE)

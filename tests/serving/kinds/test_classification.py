@@ -1,12 +1,18 @@
 """Classifiers as endpoints, in this process: what they answer, and what they refuse."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
+from jobs.common.data.batches import permutation
+from jobs.common.data.images import DataParams
+from jobs.common.models.cards import classifier_card
+from jobs.common.models.classifier_params import ClassifierParams
 from jobs.common.multiplications import CountMacs
 from service.errors import InputError, ModelError
 from service.models import ModelCard, TensorSpec
@@ -63,6 +69,30 @@ def test_the_answer_has_the_types_and_shapes_that_the_metadata_promises() -> Non
     for spec in model.outputs:
         assert {"INT64": np.int64, "FP32": np.float32}[spec.datatype] == answer[spec.name].dtype
         assert answer[spec.name].shape == (3, *spec.shape[1:])
+
+
+def test_an_upload_is_prepared_as_the_images_of_the_evaluation_were(tmp_path: Path) -> None:
+    """The card that a study writes says how: of all sizes and shapes, and of files that have the size already."""
+    stream = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for name, size in (("cat", (45, 77)), ("cat", (32, 32)), ("dog", (300, 200)), ("dog", (20, 21))):
+            (tmp_path / split / name).mkdir(parents=True, exist_ok=True)
+            image = Image.fromarray(stream.integers(0, 256, (*size, 3), np.uint8))
+            image.save(tmp_path / split / name / f"{size[0]}.{'png' if size[0] > 40 else 'jpg'}")
+    data = DataParams(name="image_folder", root=str(tmp_path), image_size=32, test_limit=4)
+    images, params = data.load_splits()[1], ClassifierParams(name="colour_net", options={"width": 4})
+    draft = classifier_card("free_training", params, images, metrics={}, description="", settings={})
+    card = ModelCard(
+        **draft.model_dump(),
+        name="m", version=1, created="", parameters=1, bytes=1, sha256="", run=None,
+    )  # fmt: skip
+    model = Classification(card, params.build(images, 0).eval(), ServeSettings(), torch.device("cpu"))
+    assert model.upload is not None
+    files = sorted((tmp_path / "val").glob("*/*"))
+    order = permutation(4, data.limit_seed).tolist()
+    for place, row in enumerate(order):
+        prepared = model.upload.read(files[row].read_bytes())
+        np.testing.assert_array_equal(prepared, images.images(torch.tensor([place])).numpy())
 
 
 def test_requests_computed_together_are_answered_as_alone() -> None:

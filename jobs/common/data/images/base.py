@@ -22,6 +22,9 @@ class ImageSet(DataSet, Protocol):
     """channels, height and width of an image"""
     labels: Tensor
     """int64 (n,), in 0..len(classes)-1"""
+    resize: int | None
+    """pixels that the shorter side of a file is brought to before its centre is cut out, for evaluation; None: files
+    have the shape already. A set of the user's own may leave it out."""
 
     def images(self, indices: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """The images at int64 (k,) indices: float32 (k, channels, height, width) in [0, 1].
@@ -38,8 +41,15 @@ class Source(FolderParams):
     image_size: int = Field(224, ge=8, le=1024, description="side that the images of a folder are cut to, in pixels")
 
 
+def resize_of(images: ImageSet) -> int | None:
+    """As `ImageSet.resize`, also of a set that does not say."""
+    return getattr(images, "resize", None)
+
+
 class Pixels:
     """A set that fits into memory."""
+
+    resize = None
 
     def __init__(self, name: str, classes: Sequence[str], pixels: Tensor, labels: Tensor, white: int = 255) -> None:
         """pixels: uint8 (n, channels, height, width), 0..white. labels: int64 (n,)."""
@@ -84,7 +94,7 @@ class Part(Subset):
         """indices: int64 (k,)."""
         super().__init__(whole, indices)
         self.shape: tuple[int, int, int] = whole.shape
-        self.labels = whole.labels[indices]
+        self.labels, self.resize = whole.labels[indices], resize_of(whole)
 
     def images(self, indices: Tensor, generator: torch.Generator | None = None) -> Tensor:
         images: Tensor = self.whole.images(self.indices[indices], generator)

@@ -73,6 +73,7 @@ class Folder:
             raise InputError(f"{name}: {str(folder)!r} does not hold folders of images: {reason}") from error
         self.name, self.classes = name, tuple(listing.classes)
         self.shape: tuple[int, int, int] = (3, size, size)
+        self.resize: int | None = round(MARGIN * size)
         self.labels = torch.tensor(listing.targets, dtype=torch.int64)
         self._folder, self._files, self._size = folder, [Path(file) for file, _ in listing.samples], size
 
@@ -100,7 +101,7 @@ class Folder:
         image = decode(file, f"image {str(file)!r}")
         size = self._size
         if draws is None:
-            cut = centre(image, size, size, MARGIN)
+            cut = centre(image, size, size, self.resize)
         else:
             cut = image.resize((size, size), Image.Resampling.BILINEAR, part(image.size, draws.tolist()))
         return torch.from_numpy(np.array(cut)).permute(2, 0, 1).float() / 255

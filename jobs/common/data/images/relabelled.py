@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from jobs.common.data.images.base import ImageSet
+from jobs.common.data.images.base import ImageSet, resize_of
 from jobs.common.data.sets import listed
 from service.errors import InputError
 
@@ -17,7 +17,7 @@ class Relabelled:
 
     def __init__(self, whole: ImageSet, classes: Sequence[str]) -> None:
         self.whole, self.name, self.shape = whole, whole.name, whole.shape
-        self.classes = tuple(classes)
+        self.classes, self.resize = tuple(classes), resize_of(whole)
         labels = [self.classes.index(name) if name in self.classes else -1 for name in whole.classes]
         self.labels = torch.tensor(labels, device=whole.labels.device)[whole.labels]
 

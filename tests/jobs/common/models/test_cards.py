@@ -41,5 +41,5 @@ def test_the_card_of_a_classifier_says_what_serving_needs() -> None:
     assert card.architecture == "jobs.common.models.classifiers:digits_net"
     assert card.arguments == {"classes": 10, "channels": 1, "width": 4}
     assert card.inputs[0].shape == (-1, 1, 8, 8) and card.outputs[0].shape == (-1, 10)
-    assert card.settings == {"classes": list("0123456789"), "norm": "L2"}
+    assert card.settings == {"classes": list("0123456789"), "resize": None, "norm": "L2"}
     assert card.description == "digits by digits_net, 3 epochs"
