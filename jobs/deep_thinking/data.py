@@ -40,7 +40,7 @@ class FreshBatches(StudyParams):
     """Every batch is made anew: nothing can be learnt by heart."""
 
     kind: Literal["fresh"] = Field("fresh", description="every batch is made anew")
-    updates: int = Field(1000, ge=1, le=10_000_000, description="weight updates")
+    updates: int = Field(1000, ge=0, le=10_000_000, description="weight updates; 0: the network is only tested")
     validation: int = Field(500, ge=1, le=1_000_000, description="instances of the training size for validation")
 
     def open(self, problem: Problem, size: int, batch: int, run: Run, home: torch.device) -> Data:

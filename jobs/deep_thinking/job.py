@@ -17,9 +17,11 @@ with Recurrent Networks: Logical Extrapolation Without Overthinking".
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from jobs.common.models.architectures import weights_from
+from jobs.common.models.weights_file import load_weights
 from jobs.deep_thinking import estimation, figures
 from jobs.deep_thinking.evaluation import (
     LOOK_AHEAD,
@@ -43,6 +45,8 @@ def run(params: Params, run: Run) -> None:
     solved = params.problem.build()
     with weights_from(run.seed_for("weights")):
         net = params.build_network(solved).to(run.device)
+    if params.network.weights is not None:
+        load_weights(net, Path(params.network.weights).expanduser())
     check_fit(net, solved, params.training.size, params.network.name)
     data = train(net, solved, params.training, run)
 

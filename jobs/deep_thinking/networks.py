@@ -14,7 +14,7 @@ Every network has the same interface, which a network of the user's own must off
 """
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 import torch
@@ -67,6 +67,10 @@ class Thinker(nn.Module):
             _convolution(dimensions, hidden[1], 2),
         )
 
+    def released_layers(self) -> Iterator[str]:
+        """The names of the layers in the code released with Bansal et al. 2022, in the order of this network's."""
+        yield from ("projection.0", "head.0", "head.2", "head.4")
+
     def start(self, inputs: Tensor) -> Tensor:
         """The features before the first iteration: (batch, width, height, width of the image)."""
         return functional.relu(self.projection(self.image(inputs)))
@@ -110,6 +114,14 @@ class DeepThinkingNet(Thinker):
             self.recurrent["recall"] = _convolution(dimensions, width + channels, width)
         self.recall = recall
 
+    def released_layers(self) -> Iterator[str]:
+        yield from super().released_layers()
+        before = self.recall * (1 + self.relu_after_recall)  # layers in the released block, which has these first
+        for block, _ in self.recurrent["blocks"].named_children():
+            yield from (f"recur_block.{before}.{block}.{name}" for name in ("conv1", "conv2"))
+        if self.recall:
+            yield "recur_block.0"
+
     def step(self, features: Tensor, inputs: Tensor, iteration: int) -> Tensor:
         if self.recall:
             features = self.recurrent["recall"](torch.cat([features, self.image(inputs)], dim=1))
@@ -135,6 +147,14 @@ class FeedForwardNet(Thinker):
             for _ in range(max_iterations)
         )
         self.recall_layer = _convolution(dimensions, width + channels, width) if recall else None
+
+    def released_layers(self) -> Iterator[str]:
+        yield from super().released_layers()
+        for iteration, blocks in enumerate(self.groups):
+            for block, _ in blocks.named_children():
+                yield from (f"feedforward_layers.{iteration}.0.{block}.{name}" for name in ("conv1", "conv2"))
+        if self.recall_layer is not None:
+            yield "recall_layer"
 
     def step(self, features: Tensor, inputs: Tensor, iteration: int) -> Tensor:
         if self.recall_layer is not None:

@@ -45,6 +45,12 @@ class NetworkParams(ArchitectureParams):
     recall: bool = Field(True, description="show the inputs again at every iteration; built-in networks only")
     group_norm: bool = Field(False, description="normalise after each convolution; built-in networks only")
     options: dict[str, JsonValue] = Field({}, description="keyword arguments of a network of your own")
+    weights: str | None = Field(
+        None,
+        min_length=1,
+        description="path of a safetensors file that the network begins with, by its own names or those of the code "
+        "released with Bansal et al. 2022; with training.data.updates 0 it is tested as it is; none: fresh weights",
+    )
 
     def arguments(self, channels: int, iterations: int) -> dict[str, Any]:
         """What the architecture is called with. iterations: how deep a feed-forward network is."""

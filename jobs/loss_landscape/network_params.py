@@ -17,7 +17,9 @@ class NetworkFile(StudyParams):
 
     kind: Literal["file"] = Field("file", description="an architecture, and its weights in a file")
     classifier: ClassifierParams = Field(ClassifierParams(), description="the network")
-    weights: str = Field(min_length=1, description="path of a safetensors file with the names of the network's state")
+    weights: str = Field(
+        min_length=1, description="path of a safetensors file, by the network's names or those of the released code"
+    )
 
 
 NetworkParams = Annotated[TrainedNetwork | StoredNetwork | PublishedNetwork | NetworkFile, Field(discriminator="kind")]

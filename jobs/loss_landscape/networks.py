@@ -14,8 +14,8 @@ from jobs.common.models.cards import classifier_card
 from jobs.common.models.fit import check_fit, check_sendable
 from jobs.common.models.network_params import PublishedNetwork, StoredNetwork, TrainedNetwork
 from jobs.common.models.weights import check_alike, check_finite, tensors
+from jobs.common.models.weights_file import load_weights
 from jobs.common.training.supervised import Training, train
-from jobs.loss_landscape.files.weights_file import load_weights
 from jobs.loss_landscape.network_params import CENTRE, NetworkFile, NetworkParams
 from jobs.loss_landscape.params import Params
 from jobs.loss_landscape.surface.plain import score_of

@@ -5,11 +5,12 @@ All take `classes`, `channels`, and one of two normalisations, as classifiers do
 
     output_stride   32, 16 or 8: pixels between two features of the last stage. It changes no weight
     head            linear or degridding
+    pooling         up or down: how odd sides are halved; the released code rounds down
 
 Weights are drawn from torch's global generator, so fork and seed that to get the same network twice.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -47,10 +48,19 @@ class Segmenter(nn.Module):
 class SUNet(nn.Module):
     """A stacked u-net with a head."""
 
-    def __init__(self, plan: Plan, classes: int, channels: int, output_stride: int, head_name: Any) -> None:
+    def __init__(
+        self, plan: Plan, classes: int, channels: int, output_stride: int, head_name: Any, pooling: Any
+    ) -> None:
         super().__init__()
-        self.backbone = StackedUNets(plan, channels, output_stride)
+        self.backbone = StackedUNets(plan, channels, output_stride, pooling)
         self.head = head(head_name, self.backbone.channels, classes)
+
+    def released_layers(self) -> Iterator[str]:
+        """The names of the layers in the released code, in the order of this network's."""
+        yield from (f"features.{name}" for name in self.backbone.released_layers())
+        yield from (
+            f"final.{name}" for name, layer in self.head.named_children() if any(True for _ in layer.parameters())
+        )
 
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.head(self.backbone(images))
@@ -74,12 +84,14 @@ class OutOf(nn.Module):
         return logits
 
 
-def _sunet(plan: Plan, classes: int, channels: int, output_stride: int = 16, head: str = "linear") -> nn.Module:
+def _sunet(
+    plan: Plan, classes: int, channels: int, output_stride: int = 16, head: str = "linear", pooling: str = "up"
+) -> nn.Module:
     if output_stride not in OUTPUT_STRIDES:
         raise FieldError("output_stride", "be 32, 16 or 8", output_stride)
     if head not in HEADS:
         raise FieldError("head", f"be {' or '.join(HEADS)}", head)
-    return SUNet(plan, classes, channels, output_stride, head)
+    return SUNet(plan, classes, channels, output_stride, head, pooling)
 
 
 def _torchvision(name: str, classes: int, channels: int) -> nn.Module:

@@ -49,9 +49,9 @@ def check_finite(weights: Mapping[str, Tensor], what: str) -> None:
 def check_alike(weights: Mapping[str, Tensor], others: Mapping[str, Tensor], what: str) -> None:
     """InputError, naming the first tensor that differs, if `others` are not of the same architecture."""
     if lacking := [name for name in weights if name not in others]:
-        raise InputError(f"{what} is of another architecture: it lacks {lacking[0]!r}", hint=_prefixed(others))
+        raise InputError(f"{what} is of another architecture: it lacks {lacking[0]!r}")
     if extra := [name for name in others if name not in weights]:
-        raise InputError(f"{what} is of another architecture: it has {extra[0]!r} besides", hint=_prefixed(others))
+        raise InputError(f"{what} is of another architecture: it has {extra[0]!r} besides")
     for name, tensor in weights.items():
         if tensor.shape != others[name].shape:
             shapes = f"{tuple(others[name].shape)}, not {tuple(tensor.shape)}"
@@ -76,8 +76,3 @@ def _tensors(network: nn.Module, space: Space) -> Iterator[tuple[str, Tensor, Pl
         for name, tensor in held.items():
             if tensor is not None:
                 yield f"{prefix}.{name}" if prefix else name, tensor, (module, name)
-
-
-def _prefixed(weights: Mapping[str, Tensor]) -> str | None:
-    wrapped = bool(weights) and all(name.startswith("module.") for name in weights)
-    return "its names begin with 'module.', as DataParallel saves them" if wrapped else None

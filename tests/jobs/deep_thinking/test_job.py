@@ -4,9 +4,11 @@ import json
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 
 from jobs.deep_thinking.job import run
+from jobs.deep_thinking.networks import network
 from jobs.deep_thinking.params import Params
 from service import models
 from service.errors import SpecError
@@ -121,3 +123,16 @@ def test_parameters_that_cannot_work_are_refused_in_a_sentence(own_package, chan
 def test_a_network_without_the_interface_is_refused(make_run, own_package):
     with pytest.raises(SpecError, match="'mypackage.module:lazy' lacks start, step, answer"):
         params(network={"name": "mypackage.module:lazy"})
+
+
+def test_a_network_with_weights_of_a_file_is_tested_without_training(make_run, tmp_path):
+    torch.manual_seed(0)
+    weights = network("dt_net_1d", channels=1, width=8).state_dict()
+    saved = {f"module.{name}": each.contiguous() for name, each in weights.items()}
+    safetensors.torch.save_file(saved, tmp_path / "w.safetensors")
+    handle = make_run()
+    tested = {"network__weights": str(tmp_path / "w.safetensors"), "training__data__updates": 0}
+    run(params(**tested, training__keep="best"), handle)
+    assert handle.metrics.keys() >= {"val_stability", "peak_9", "last_9"} and "train_loss" not in handle.metrics
+    staged = decode(handle.folder.read("models/prefix-sums-recall-progressive.safetensors"))
+    assert all(torch.equal(each, weights[name]) for name, each in staged["weights"].items())

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from jobs.common.models.weights import check_alike, check_finite, digest, tensors
+from jobs.common.models.weights import check_finite, digest, tensors
 from jobs.loss_landscape.files import direction_file
 from jobs.loss_landscape.planes.directions import (
     between,
@@ -94,12 +94,6 @@ def test_between_two_models_a_step_of_one_leads_from_the_one_to_the_other(make_n
     wide = tensors(make_network("digits_net", width=16))
     with pytest.raises(InputError, match=r"'network.0.weight' is \(16, 1, 3, 3\), not \(8, 1, 3, 3\)"):
         between(start, wide, "the other")
-
-
-def test_models_of_data_parallel_are_told_by_their_prefix():
-    weights = {"layer.weight": torch.ones(1)}
-    with pytest.raises(InputError, match=r"begin with 'module\.'"):
-        check_alike(weights, {f"module.{name}": tensor for name, tensor in weights.items()}, "the file")
 
 
 def test_axes_that_span_nothing_are_refused():

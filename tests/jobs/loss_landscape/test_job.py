@@ -6,12 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import safetensors.torch
 import torch
 
 from jobs.common.models.classifiers import classifier
 from jobs.loss_landscape.files.surface_files import read_surface
-from jobs.loss_landscape.files.weights_file import load_weights
 from jobs.loss_landscape.job import run, summarize
 from jobs.loss_landscape.params import Params
 from service import models
@@ -76,44 +74,6 @@ def test_one_spec_trains_a_network_and_draws_its_surface(make_run, tmp_path):
     run(stored.model_copy(update={"recorded_loss": 0.001}), warned)
     (warning,) = warned.written.warnings
     assert "but 0.001 is recorded" in warning
-
-
-def test_a_network_in_torchs_own_format_is_loaded_and_gives_the_same(make_run, tmp_path):
-    network = classifier("digits_net", classes=10, channels=1)
-    file = tmp_path / "weights.safetensors"
-    state = network.state_dict()
-    wrapped = {f"module.{name}": tensor for name, tensor in state.items()}
-    for saved in (state, wrapped):
-        safetensors.torch.save_file(saved, file)
-        other = classifier("digits_net", classes=10, channels=1)
-        load_weights(other, file)
-        assert all(torch.equal(tensor, state[name]) for name, tensor in other.state_dict().items())
-
-
-@pytest.mark.parametrize(
-    ("change", "sentence"),
-    [
-        (lambda state: state | {"network.0.weight": torch.full((8, 1, 3, 3), torch.nan)}, "not finite"),
-        (lambda state: state | {"network.0.weight": torch.zeros(9, 1, 3, 3)}, r"\(9, 1, 3, 3\), not \(8, 1, 3, 3\)"),
-        (lambda state: state | {"more": torch.zeros(1)}, "it has 'more' besides"),
-        (lambda state: {name: state[name] for name in list(state)[1:]}, "it lacks 'network.0.weight'"),
-    ],
-)
-def test_weights_of_something_else_are_refused(tmp_path, change, sentence):
-    network = classifier("digits_net", classes=10, channels=1)
-    file = tmp_path / "weights.safetensors"
-    safetensors.torch.save_file(change(network.state_dict()), file)
-    with pytest.raises(InputError, match=sentence):
-        load_weights(network, file)
-
-
-def test_pickled_weights_are_refused_with_what_to_do(tmp_path):
-    network = classifier("digits_net", classes=10, channels=1)
-    torch.save(network.state_dict(), tmp_path / "weights.pt")
-    with pytest.raises(InputError, match="is a pickle.*safetensors.torch.save_file"):
-        load_weights(network, tmp_path / "weights.pt")
-    with pytest.raises(InputError, match="cannot be read: No such file"):
-        load_weights(network, tmp_path / "nothing")
 
 
 def test_a_line_between_two_networks_begins_and_ends_with_them(make_run):

@@ -7,6 +7,7 @@ drawn from torch's global generator, so fork and seed that to get the same netwo
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ from jobs.common.models.classifiers.resnet import LAYERS, cifar_resnet, stem_res
 from jobs.common.models.classifiers.sunet import SUNETS
 from jobs.common.models.classifiers.vgg import vgg9
 from jobs.common.models.classifiers.wide_resnet import wide_resnet
+from jobs.common.models.weights_file import load_weights
 
 
 class Classifier(nn.Module):
@@ -85,6 +87,16 @@ def published_inception_v3(weights: str) -> Classifier:
     """Inception-v3 with weights of torchvision, which are fetched if they are not there. weights: their name there."""
     normalise = normalisation(3, imagenet.INCEPTION_MEAN, imagenet.INCEPTION_STD, per_image=False)
     return Classifier(normalise, imagenet.published_inception_v3(weights))
+
+
+def from_file(weights: str, name: str, **arguments: Any) -> nn.Module:
+    """A classifier with weights of a safetensors file, for specs that take a network by import path.
+
+    weights: its path. name, arguments: as of `classifier`. InputError as of `load_weights`.
+    """
+    network = classifier(name, **arguments)
+    load_weights(network, Path(weights).expanduser())
+    return network
 
 
 def classifier(name: str, **arguments: Any) -> nn.Module:

@@ -1,5 +1,7 @@
 """DenseNet-121 in its form for CIFAR. Source: Huang et al. 2017, with the layers of the code of Li et al. 2018."""
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
@@ -24,6 +26,20 @@ class DenseLayer(nn.Module):
         return torch.cat([self.branch(features), features], dim=1)
 
 
+class DenseNet(nn.Sequential):
+    """A stem, the layers of BLOCKS with transitions between, and a head."""
+
+    def released_layers(self) -> Iterator[str]:
+        """The names of the layers in the code released with Li et al. 2018, in the order of this network's."""
+        yield "conv1"
+        for block, layers in enumerate(BLOCKS, 1):
+            if block > 1:
+                yield from (f"trans{block - 1}.bn", f"trans{block - 1}.conv")
+            for layer in range(layers):
+                yield from (f"dense{block}.{layer}.{name}" for name in ("bn1", "conv1", "bn2", "conv2"))
+        yield from ("bn", "linear")
+
+
 def densenet121(classes: int, channels: int, width: int = 32) -> nn.Module:
     """DenseNet-121 with a 3x3 stem, transitions that halve channels and side, and the mean over all positions.
 
@@ -39,6 +55,6 @@ def densenet121(classes: int, channels: int, width: int = 32) -> nn.Module:
             parts.append(DenseLayer(now, width))
             now += width
     head = [nn.BatchNorm2d(now), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(now, classes)]
-    network = nn.Sequential(*parts, *head)
+    network = DenseNet(*parts, *head)
     initialise(network)
     return network

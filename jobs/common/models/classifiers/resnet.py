@@ -4,6 +4,9 @@ Source: He et al. 2016, section 4.2, with a 1x1 convolution as the shortcut wher
 in the code released with Li et al. 2018, which adds the twins without shortcuts and the wide ones.
 """
 
+from collections.abc import Iterator
+from typing import Any
+
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -71,6 +74,19 @@ class ResNet(nn.Module):
             stages.append(nn.Sequential(*stage_blocks))
         self.stages = nn.Sequential(*stages)
         self.head = nn.Linear(now, classes)
+
+    def released_layers(self) -> Iterator[str]:
+        """The names of the layers in the code released with Li et al. 2018, in the order of this network's."""
+        yield from ("conv1", "bn1")
+        block: Any
+        for stage, blocks in enumerate(self.stages, 1):
+            for index, block in blocks.named_children():
+                place = f"layer{stage}.{index}"
+                for number in range(1, sum(isinstance(each, nn.Conv2d) for each in block.branch) + 1):
+                    yield from (f"{place}.conv{number}", f"{place}.bn{number}")
+                if isinstance(block.shortcut, nn.Sequential):
+                    yield from (f"{place}.shortcut.0", f"{place}.shortcut.1")
+        yield "linear"
 
     def forward(self, images: Tensor) -> Tensor:
         features: Tensor = self.stages(self.stem(images))  # (batch, channels, height, width)

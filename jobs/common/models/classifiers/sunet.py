@@ -7,13 +7,17 @@ Dilation (Yu & Koltun 2016; "multigrid": Chen et al. 2017) takes the place of st
 of a higher resolution are wanted. It changes no weight: nets of all output strides have one state.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from service.errors import FieldError
 
 OUTPUT_STRIDES = (32, 16, 8)
 """pixels of the image between two features of the last stage"""
@@ -142,15 +146,24 @@ PLANS = {
 
 
 class StackedUNets(nn.Module):
-    """The features of a stacked u-net, activated: (batch, `channels`, height / stride, width / stride), rounded up."""
+    """The features of a stacked u-net, activated: (batch, `channels`, height / stride, width / stride)."""
 
-    def __init__(self, plan: Plan, channels: int = 3, output_stride: int = 32) -> None:
-        """channels: of the images. output_stride: one of OUTPUT_STRIDES."""
+    def __init__(
+        self, plan: Plan, channels: int = 3, output_stride: int = 32, pooling: Literal["up", "down"] = "up"
+    ) -> None:
+        """channels: of the images. output_stride: one of OUTPUT_STRIDES. pooling: how odd sides are halved.
+
+        The released code rounds down, which leaves out the last row or column; where all sides are even, there is no
+        difference. FieldError if pooling is neither.
+        """
         super().__init__()
         width, kernel, stride = plan.stem
         self.stem = nn.Conv2d(channels, width, kernel, stride, kernel // 2)
         self.block = DownBlock(width, plan.width)
         self.stages = nn.ModuleList()
+        if pooling not in ("up", "down"):
+            raise FieldError("pooling", "be up or down", pooling)
+        self._rounds_up = pooling == "up"
         strided = len(plan.modules) - 1 - OUTPUT_STRIDES.index(output_stride)  # the last stage that is
         self._pooled = range(strided)
         before = plan.width
@@ -166,22 +179,47 @@ class StackedUNets(nn.Module):
         for layer in self.modules():
             initialise(layer)
 
+    def released_layers(self) -> Iterator[str]:
+        """The names of the layers in the released code, in the order of this network's."""
+        yield "conv1"
+        yield from (f"residual1.{name}" for name in ("bn.0", "shortcut.0", "conv.0", "conv.2", "conv.4"))
+        module: Any
+        for stage, modules in enumerate(self.stages, 1):
+            for index, module in modules.named_children():
+                place = f"unet{stage}_{index}"
+                if module.shortcut is None:
+                    yield f"{place}.down.0.bn0"
+                else:
+                    yield from (f"{place}.bn.bn0", f"{place}.upsample.conv0")
+                yield f"{place}.down.0.conv0"
+                for level in range(len(module.unet.down)):
+                    yield from (f"{place}.down.{level}.{name}" for name in ("bn1", "conv1", "bn2", "conv2"))
+                for level in range(len(module.unet.up)):
+                    yield from (f"{place}.up.{level}.{name}" for name in ("bn0", "deconv0", "bn1", "deconv1"))
+                yield from (f"{place}.up.0.bn2", f"{place}.up.0.conv2")
+        yield "bn2"
+
     def forward(self, images: Tensor) -> Tensor:
         features = self.block(self.stem(images))
         for index, stage in enumerate(self.stages):
             features = stage(features)
             if index in self._pooled:
-                features = functional.avg_pool2d(features, 2, ceil_mode=True)
+                features = functional.avg_pool2d(features, 2, ceil_mode=self._rounds_up)
         return functional.relu(self.norm(features), inplace=True)
 
 
 class SUNetClassifier(nn.Module):
     """The mean of the features over the image, and a linear layer."""
 
-    def __init__(self, plan: Plan, classes: int, channels: int) -> None:
+    def __init__(self, plan: Plan, classes: int, channels: int, pooling: Literal["up", "down"]) -> None:
         super().__init__()
-        self.backbone = StackedUNets(plan, channels)
+        self.backbone = StackedUNets(plan, channels, pooling=pooling)
         self.linear = nn.Linear(self.backbone.channels, classes)
+
+    def released_layers(self) -> Iterator[str]:
+        """The names of the layers in the released code, in the order of this network's."""
+        yield from (f"features.{name}" for name in self.backbone.released_layers())
+        yield "linear"
 
     def forward(self, images: Tensor) -> Tensor:
         """images (batch, channels, height, width). Returns logits (batch, classes)."""
@@ -197,8 +235,8 @@ def initialise(layer: nn.Module) -> None:
             nn.init.zeros_(layer.bias)
 
 
-def _classifier(plan: Plan, classes: int, channels: int) -> nn.Module:
-    return SUNetClassifier(plan, classes, channels).to(memory_format=torch.channels_last)
+def _classifier(plan: Plan, classes: int, channels: int, pooling: Literal["up", "down"] = "up") -> nn.Module:
+    return SUNetClassifier(plan, classes, channels, pooling).to(memory_format=torch.channels_last)
 
 
 SUNETS = {name: partial(_classifier, plan) for name, plan in PLANS.items()}
