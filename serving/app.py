@@ -15,6 +15,7 @@ import ray
 from ray import serve as ray_serve
 
 from service import models
+from service.cluster import embedded
 from service.cluster.connection import connect
 from service.errors import ClusterError, InputError
 from service.models import ModelCard
@@ -170,14 +171,14 @@ def serve(
         )
     folder = open_store(store)
     cards = models.list_models(folder)
-    embedded = "RAY_ADDRESS" not in os.environ
-    if embedded:
+    own_ray = "RAY_ADDRESS" not in os.environ
+    if own_ray:
         check_free(settings.http.host, settings.http.port)
     logging.getLogger("ray.serve").setLevel(settings.logging.level)
     with tempfile.TemporaryDirectory(prefix="assay-") as sockets, connect():
         cluster = ray.cluster_resources()  # type: ignore[no-untyped-call]
         if missing := shortage(settings, cluster):
-            if embedded:
+            if own_ray:
                 raise ClusterError(
                     missing, "lower the cpus and gpus of replicas and attacks.replicas, or set attacks.enabled: false"
                 )
@@ -186,14 +187,14 @@ def serve(
         stopped = threading.Event()
         for signum in (signal.SIGINT, signal.SIGTERM):
             signal.signal(signum, lambda signum, frame: stopped.set())  # only now: Ray has set handlers of its own
-        if embedded:
+        if own_ray:
             (node,) = ray.nodes()  # type: ignore[no-untyped-call]
             print(f"metrics for Prometheus at http://127.0.0.1:{node['MetricsExportPort']}/metrics", flush=True)
         print(greeting(settings, cards), flush=True)
-        stopped.wait()
+        embedded.while_up(stopped.wait)
         print("stopping", flush=True)
         ray_serve.delete(NAME)  # lets the requests under way finish
-        if not embedded and not ray_serve.status().applications:  # a cluster may have other applications
+        if not own_ray and not ray_serve.status().applications:  # a cluster may have other applications
             ray_serve.shutdown()  # type: ignore[no-untyped-call]
 
 

@@ -47,8 +47,8 @@ def test_imports_run_one_way(file: Path) -> None:
             assert within(module, "jobs.common", study), "one study does not import another"
         if within(place, "serving") and within(module, "service"):
             allowed = [
-                *("models", "store", "errors", "params", "json_text", "cluster.connection", "execution.devices"),
-                *("planning.validation", "planning.yaml_text"),
+                *("models", "store", "errors", "params", "json_text", "execution.devices"),
+                *("cluster.connection", "cluster.embedded", "planning.validation", "planning.yaml_text"),
             ]
             assert within(module, *[f"service.{name}" for name in allowed]), "endpoints know nothing of runs"
 

@@ -15,6 +15,7 @@ import click
 
 from service.cli import checking, remote, running, views
 from service.cli.options import store_option
+from service.cluster import embedded
 from service.errors import AssayError, RunCancelledError, nearest
 
 if TYPE_CHECKING:
@@ -36,6 +37,12 @@ def main(words: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code. An error of Assay's is a sentence or two on standard error."""
     sys.path.insert(0, os.getcwd())  # import paths in a spec start where the command is given
     words = list(sys.argv[1:] if words is None else words)
+    exit_code = _run(words)
+    embedded.leave_if_lost(exit_code)
+    return exit_code
+
+
+def _run(words: list[str]) -> int:
     try:
         assay.main(words, prog_name="assay", standalone_mode=False)
     except AssayError as error:

@@ -14,6 +14,7 @@ from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from service.cluster import address as address_of
+from service.cluster import embedded
 from service.cluster.node_types import NodeType, known_to_driver
 from service.errors import ClusterError, StoreError, first_line
 from service.spec import Resources
@@ -27,6 +28,7 @@ _ENVIRONMENT = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths in a spec mean the same in a trial as on the command line
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "SPT_NOENV": "1",  # agents that set their title keep their environment, by which an embedded Ray's are known
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the run's own tables hold the metrics
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # the runner saves and stops by itself
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
@@ -47,27 +49,39 @@ def connect(address: str | None = None, cpus: int | None = None) -> Iterator[Non
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     address = address or os.environ.get("RAY_ADDRESS") or "local"
+    if address == "local":
+        with embedded.started(lambda: _init_local(cpus), ray.shutdown):
+            yield
+        return
+    probe(address)
     try:
-        if address == "local":
-            _import_path_for_workers()
-            ray.init(
-                address="local",
-                num_cpus=cpus,
-                include_dashboard=False,
-                log_to_driver=True,
-                logging_level=logging.WARNING,
-            )
-            _protect_token()
-        else:
-            probe(address)
+        with _told(f"cannot connect to Ray at {address!r}", address_of.about_tokens()):
             ray.init(address=address, log_to_driver=True, logging_level=logging.WARNING)
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        sentence = f"cannot connect to Ray at {address!r}: {first_line(error)}"
-        raise ClusterError(sentence, None if address == "local" else address_of.about_tokens()) from error
-    try:
         yield
     finally:
         ray.shutdown()
+
+
+def _init_local(cpus: int | None) -> None:
+    _import_path_for_workers()
+    with _told("the embedded Ray does not start"):
+        ray.init(
+            address="local",
+            num_cpus=cpus,
+            include_dashboard=False,
+            log_to_driver=True,
+            logging_level=logging.WARNING,
+        )
+        _protect_token()
+
+
+@contextmanager
+def _told(what: str, hint: str | None = None) -> Iterator[None]:
+    """What goes wrong when Ray starts, as one sentence. It raises errors of all kinds, also plain Exceptions."""
+    try:
+        yield
+    except Exception as error:
+        raise ClusterError(f"{what}: {first_line(error)}", hint) from error
 
 
 def probe(address: str) -> None:

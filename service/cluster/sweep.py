@@ -14,7 +14,7 @@ from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
 
 from service import catalog
-from service.cluster import connection, data_parallel
+from service.cluster import connection, data_parallel, embedded
 from service.cluster.relay import open_relay
 from service.cluster.reserved import Reservations
 from service.cluster.schedulers import TuneScheduler
@@ -79,7 +79,7 @@ def run_trials(
             verbose=0,
         ),
     )
-    tuner.fit()
+    embedded.while_up(tuner.fit)
     layout.tune(folder).delete()
     if watch.given_up:
         raise watch.given_up

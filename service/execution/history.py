@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from service.errors import AssayError, RunNotFoundError, SpecError, nearest
+from service.errors import AssayError, RunNotFoundError, SpecError, StoreError, nearest
 from service.execution import layout, lock, records
 from service.execution.records import RunRecord, TrialRecord
 from service.planning import yaml_text
@@ -53,12 +53,17 @@ def _read(folder: Folder) -> RunRecord:
 
 
 def _judged(runs: list[tuple[Folder, RunRecord]]) -> list[RunRecord]:
-    """The records, those marked as lost that nobody works on. All of their drivers are watched at the same time."""
+    """The records, those marked as lost that nobody works on. All of their drivers are watched at the same time.
+
+    The record of a run that goes on, or is lost, is that of its start: its trials are counted here.
+    """
     running = [folder for folder, state in runs if state.status == "running"]
     alive = dict(zip([folder.uri for folder in running], lock.alive(*running), strict=True))
-    return [
-        state if alive.get(folder.uri, True) else state.model_copy(update={"status": "lost"}) for folder, state in runs
-    ]
+    now = {
+        folder.uri: {"status": "running" if alive[folder.uri] else "lost", "trials_done": trials_done(folder)}
+        for folder in running
+    }
+    return [state.model_copy(update=now.get(folder.uri, {})) for folder, state in runs]
 
 
 def begun(folder: Folder, job_spec: JobSpec) -> bool:
@@ -93,6 +98,18 @@ def trials(folder: Folder) -> list[TrialRecord]:
     names = sorted(layout.trials(folder).names(), key=lambda name: (len(name.partition("-")[0]), name))
     ended = [records.read_trial(layout.trial(folder, name)) for name in names]
     return [each for each in ended if each is not None]
+
+
+def trials_done(folder: Folder) -> int:
+    """How many trials of a run have ended with a result that can be read."""
+    done = 0
+    for name in layout.trials(folder).names():
+        try:
+            ended = records.read_trial(layout.trial(folder, name))
+        except StoreError:
+            continue  # `assay show` tells of it
+        done += ended is not None and ended.status != "failed"
+    return done
 
 
 def seconds_of_same(store: Folder, job_spec: JobSpec) -> float | None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from service import catalog, spec
 from service.cluster import address
 from service.errors import AssayError, RunLockedError, RunNotFoundError, SpecError
-from service.execution import layout, logs, records, results, serial
+from service.execution import history, layout, logs, records, results, serial
 from service.execution.cancellation import Cancellation
 from service.execution.lock import RunLock
 from service.execution.progress import LoggedProgress, Progress, Silent
@@ -132,11 +132,20 @@ def _drive(job_spec: JobSpec, plans: list[TrialPlan], store: Folder, folder: Fol
         try:
             todo = _outstanding(plans, folder)
             progress.run_started(run_id, store.uri, len(todo))
-            if todo:
-                _run_trials(how)(job_spec, plans, todo, folder, progress, stop.event)
-            state = _finish(job_spec, plans, store, folder, state, stop)
+            failure = None
+            try:
+                if todo:
+                    _run_trials(how)(job_spec, plans, todo, folder, progress, stop.event)
+            except Exception as error:
+                failure = records.describe(error)  # the trials that had ended before count
+            state = _finish(job_spec, plans, store, folder, state, stop.reason or failure)
         except Exception as error:
-            state = state.model_copy(update={"status": "failed", "failure": records.describe(error)})
+            failed = {
+                "status": "failed",
+                "failure": records.describe(error),
+                "trials_done": history.trials_done(folder),
+            }
+            state = state.model_copy(update=failed)
         seconds = state.seconds + time.monotonic() - began
         state = state.model_copy(update={"seconds": seconds, "updated": _now()})
         records.write(folder, layout.RUN, state)
@@ -172,9 +181,12 @@ def _outstanding(plans: list[TrialPlan], folder: Folder) -> list[TrialPlan]:
 
 
 def _finish(
-    job_spec: JobSpec, plans: list[TrialPlan], store: Folder, folder: Folder, state: RunRecord, stop: Cancellation
+    job_spec: JobSpec, plans: list[TrialPlan], store: Folder, folder: Folder, state: RunRecord, ended_by: Failure | None
 ) -> RunRecord:
-    """Summarise over the trials that ended, publish the models, list every file, and give the verdict."""
+    """Summarise over the trials that ended, publish the models, list every file, and give the verdict.
+
+    ended_by: what ended the run before all trials had their turn.
+    """
     ends = {each.id: ended for each in plans if (ended := records.read_trial(layout.trial(folder, each.id)))}
     best = results.best_of_variants(job_spec, plans, ends)
     results.write_metrics(plans, folder)
@@ -182,8 +194,9 @@ def _finish(
     failed = [ended for ended in ends.values() if ended.status == "failed"]
     state = state.model_copy(update={"trials_done": len(done) - len(failed), "best": best})
     if len(done) < len(plans):
-        reason = stop.reason or Failure(cause="error", message=f"{len(plans) - len(done)} trials did not end")
-        return state.model_copy(update={"status": "cancelled" if stop.reason else "failed", "failure": reason})
+        reason = ended_by or Failure(cause="error", message=f"{len(plans) - len(done)} trials did not end")
+        cancelled = reason.cause in ("cancelled", "timeout")
+        return state.model_copy(update={"status": "cancelled" if cancelled else "failed", "failure": reason})
     if len(failed) == len(plans):
         return state.model_copy(update={"status": "failed", "failure": failed[0].failure})
 
