@@ -76,10 +76,10 @@ class ModelCard(CardDraft):
     run: str | None = Field(description="the run that made it")
 
 
-def check_name(name: str, field: str = "the name of a model") -> None:
+def check_name(name: str, field: str = "the name of a model", hint: str | None = None) -> None:
     """FieldError about a name that no model of the store may have. field: what a spec calls it."""
     if not NAME.fullmatch(name):
-        raise FieldError(field, "be up to 63 lower-case letters, digits, dots and dashes", name)
+        raise FieldError(field, "be up to 63 lower-case letters, digits, dots and dashes", name, hint)
 
 
 def publish(store: Folder, name: str, state: dict[str, Tensor], draft: CardDraft, run: str | None = None) -> ModelCard:

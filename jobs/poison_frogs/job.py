@@ -44,7 +44,7 @@ from jobs.poison_frogs.victims.heads import HeadParams
 from jobs.poison_frogs.victims.retraining import Group, Retraining, clean_heads, controls, groups_of, head_name
 from jobs.poison_frogs.victims.verdicts import verdicts_of
 from jobs.poison_frogs.warnings import warnings_of
-from service.errors import RunFailedError
+from service.errors import RunFailedError, within
 from service.run import Estimate, Run, Trial
 
 PLACEMENT = "fan_out"
@@ -58,6 +58,10 @@ def run(params: Params, run: Run) -> None:
     rows, test_rows = images_of(train, task), images_of(test, task)
     check_pairs(params, test)
     check_networks(params, train)
+    if not setups:  # whose training sets are smaller
+        for name, defence in params.defences.items():
+            with within(f"defences.{name}"):
+                defence.check(train.labels[rows])
     network, *surrogates = networks_of(params, train, run)
     on_train, on_test = Subject(network, train, params.layers), Subject(network, test, params.layers)
     features, _ = features_of(on_train, rows, run, "train_features")

@@ -35,7 +35,8 @@ class PublishingParams(StudyParams):
     @model_validator(mode="after")
     def _can_be_published(self) -> Self:
         if self.name_parts:
-            check_name(self.model_name, "publish_as")
+            made = None if self.publish_as else "it is made of the names of data and network; give another one"
+            check_name(self.model_name, "publish_as", made)
         elif self.publish_as:
             raise FieldError("publish_as", "be left out where no network is trained, as none is saved", self.publish_as)
         return self

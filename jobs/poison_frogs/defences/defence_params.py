@@ -1,5 +1,6 @@
 """Filters of the training set that a victim may have before it: the parameters of the defences."""
 
+from abc import abstractmethod
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -9,18 +10,31 @@ from jobs.common.params import StudyParams
 from jobs.poison_frogs.defences import filters
 
 
-class DeepKnn(StudyParams):
+class Filter(StudyParams):
+    """A filter of the training set. Its children say their `kind`."""
+
+    def check(self, labels: Tensor) -> None:
+        """FieldError if it cannot filter a set with these labels, int64 (n,), whatever the features."""
+
+    @abstractmethod
+    def keep(self, features: Tensor, labels: Tensor) -> Tensor:
+        """Which points stay, bool (n,). features: (n, D). labels: int64 (n,)."""
+
+
+class DeepKnn(Filter):
     """A filter of the training set, by the features of the attacked network: Peri et al. 2020."""
 
     kind: Literal["deep_knn"] = Field("deep_knn", description="drop what most of its neighbours say is another class")
     k: int = Field(50, ge=1, description="neighbours; twice the poisons at least")
 
+    def check(self, labels: Tensor) -> None:
+        filters.check_neighbours(self.k, len(labels))
+
     def keep(self, features: Tensor, labels: Tensor) -> Tensor:
-        """Which points stay, bool (n,). features: (n, D). labels: int64 (n,)."""
         return filters.deep_knn(features, labels, self.k)
 
 
-class L2Outliers(StudyParams):
+class L2Outliers(Filter):
     """A filter of the training set: Steinhardt et al. 2017."""
 
     kind: Literal["l2_outliers"] = Field("l2_outliers", description="drop what is farthest from the mean of its class")
@@ -30,18 +44,21 @@ class L2Outliers(StudyParams):
         return filters.l2_outliers(features, labels, self.share)
 
 
-class Spectral(StudyParams):
+class Spectral(Filter):
     """A filter of the training set: Tran et al. 2018."""
 
     kind: Literal["spectral"] = Field("spectral", description="drop what lies farthest along the main direction")
     poisons: int = Field(1, ge=1, description="in a class, as the defender guesses")
     factor: float = Field(1.5, ge=1, description="times as many are dropped")
 
+    def check(self, labels: Tensor) -> None:
+        filters.check_dropped(filters.dropped_of_class(self.poisons, self.factor), labels)
+
     def keep(self, features: Tensor, labels: Tensor) -> Tensor:
         return filters.spectral_signatures(features, labels, self.poisons, self.factor)
 
 
-class Clustering(StudyParams):
+class Clustering(Filter):
     """A filter of the training set: Chen et al. 2018."""
 
     kind: Literal["activation_clustering"] = Field(

@@ -29,8 +29,7 @@ def deep_knn(features: Tensor, labels: Tensor, k: int, chunk: int | None = None)
     """
     labels = _checked(features, labels)
     count = len(features)
-    if not 1 <= k < count:
-        raise FieldError("k", f"be 1 to {count - 1}, the number of other points", k)
+    check_neighbours(k, count)
     chunk = chunk or max(1, MOST_DISTANCES // count)
     classes, codes = torch.unique(labels, return_inverse=True)
     centred = features - features.mean(0)  # distances are differences of squares, which are small near the origin
@@ -43,6 +42,12 @@ def deep_knn(features: Tensor, labels: Tensor, k: int, chunk: int | None = None)
         votes = nearest.new_zeros(len(rows), len(classes)).scatter_add_(1, nearest, torch.ones_like(nearest))
         keep.append(votes.gather(1, codes[rows, None]).squeeze(1) >= votes.amax(1))
     return torch.cat(keep)
+
+
+def check_neighbours(k: int, count: int) -> None:
+    """FieldError unless each of so many points has k others."""
+    if not 1 <= k < count:
+        raise FieldError("k", f"be 1 to {count - 1}, the number of other points", k)
 
 
 def starved(labels: Tensor, k: int) -> tuple[int, ...]:
@@ -84,18 +89,29 @@ def spectral_signatures(features: Tensor, labels: Tensor, poisons: int, factor: 
         raise FieldError("poisons", "be at least 1", poisons)
     if not factor >= 1:
         raise FieldError("factor", "be at least 1", factor)
-    dropped = math.ceil(factor * poisons - 1e-9)
+    dropped = dropped_of_class(poisons, factor)
     keep = torch.ones_like(labels, dtype=torch.bool)
     for rows in _classes(labels):
         centred = features[rows].double() - features[rows].double().mean(0)
         if len(rows) < 2 or _alike(centred, features[rows]):
             continue
-        if dropped >= len(rows):
-            size = f"{len(rows)}, the number of points of class {int(labels[rows[0]])}"
-            raise FieldError("factor * poisons", f"be below {size}", dropped, hint="assume fewer poisons")
+        check_dropped(dropped, labels[rows])
         left, _, _ = torch.linalg.svd(centred, full_matrices=False)  # (x - mean) . v is a multiple of u
         keep[rows[left[:, 0].square().topk(dropped).indices]] = False
     return keep
+
+
+def dropped_of_class(poisons: int, factor: float) -> int:
+    """How many points of each class spectral signatures drop."""
+    return math.ceil(factor * poisons - 1e-9)
+
+
+def check_dropped(dropped: int, labels: Tensor) -> None:
+    """FieldError if so many would be all points of a class of two or more. labels: int64 (n,)."""
+    for label, size in zip(*torch.unique(labels, return_counts=True), strict=True):
+        if 2 <= size <= dropped:
+            requirement = f"be below {size}, the number of points of class {label}"
+            raise FieldError("factor * poisons", requirement, dropped, hint="assume fewer poisons")
 
 
 def activation_clustering(

@@ -33,6 +33,11 @@ def test_a_name_that_the_store_refuses_is_refused(fields: dict[str, Any]) -> Non
         validate(Params, fields, "params")
 
 
+def test_a_default_name_that_grows_too_long_says_what_it_is_made_of() -> None:
+    with pytest.raises(SpecError, match="it is made of the names of data and network; give another one"):
+        validate(Params, {"parts": ["a" * 40, "b" * 40]}, "params")
+
+
 def test_the_card_of_a_classifier_says_what_serving_needs() -> None:
     images, network = DataParams().load("test"), ClassifierParams(options={"width": 4})
     card = classifier_card(
