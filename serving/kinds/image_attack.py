@@ -129,7 +129,9 @@ class ImageAttack(AttackWork):
         check_wanted()
         model, perturbation = self.model, self.perturbation
         images = self.images.to(model.device)
-        network = prepared(model.network, images[:2])
+        attack = perturbation.attack
+        random = () if attack.for_random_models else model.randomised
+        network = model.network if random or attack.for_random_models else prepared(model.network, images[:2])
 
         def guarded(points: Tensor) -> Tensor:
             check_wanted()
@@ -139,7 +141,7 @@ class ImageAttack(AttackWork):
         before = model.logits(images)
         labels = self.truth(before)
         targets = None if self.targets is None else self.targets.to(model.device)
-        result = perturbation.attack.run(guarded, images, labels, perturbation.ball, perturbation.seed, targets)
+        result = attack.run(guarded, images, labels, perturbation.ball, perturbation.seed, targets)
         after = model.logits(result.adversarials)
         rounded = model.logits((result.adversarials * 255).round() / 255)
         minimum = result.minimum_distances.cpu()
@@ -152,7 +154,8 @@ class ImageAttack(AttackWork):
             "queries": result.queries.cpu().numpy(),
             "gradients": result.gradients.cpu().numpy(),
         }
-        return Attacked({name: outputs[name] for name in self.outputs}, result.warnings)
+        warnings = tuple(dict.fromkeys((*random, *result.warnings)))
+        return Attacked({name: outputs[name] for name in self.outputs}, warnings)
 
     def truth(self, before: Tensor) -> Tensor:
         """The labels that are attacked, on the device of the model. before: its logits of the images."""

@@ -2,11 +2,13 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from functools import cached_property
 
 import torch
 from pydantic import BaseModel, Field
 from torch import Tensor, nn
 
+from jobs.common.attacks import checks
 from service.errors import InputError, ModelError, first_line
 from service.models import ModelCard
 from serving.http.settings import ServeSettings
@@ -50,9 +52,16 @@ class ImageNetwork(Endpoint):
             raise InputError(f"input {IMAGES!r}: the model does not run on {list(images.shape)}: {reason}") from error
         return logits.float()
 
+    @cached_property
+    def randomised(self) -> tuple[str, ...]:
+        """A sentence if it answers the same image differently each time. It is tried when it is first asked for."""
+        image = torch.rand(self._tried, generator=torch.Generator().manual_seed(0)).to(self.device)
+        return tuple(checks.randomised(self.network, image, self.logits(image).argmax(1)))
+
     def _try_out(self, *sides: int) -> tuple[Tensor, int]:
         """The logits of one image of zeros, and the multiplications of the pass."""
         shape = (self.inputs[0].shape[1], *sides)
+        self._tried = (1, *shape)
         with self._trial(f"images {shape}") as counter:
             logits = self.network(torch.zeros(1, *shape, device=self.device))
         if isinstance(logits, Tensor) and logits.dtype not in (torch.float32, torch.float64):

@@ -31,6 +31,10 @@ class _AutoPGD(Attack):
         False, description="L1 only: spend 30 % of the steps in a ball of 3 epsilon and 30 % in one of 2 epsilon"
     )
 
+    @property
+    def for_random_models(self) -> bool:
+        return self.passes > 1
+
     def cost(self, norm: Norm, classes: int, targeted: bool) -> Cost:
         points = self.steps + 1
         if self.large_epsilon:  # three climbs, which begin at a point each

@@ -8,12 +8,11 @@ from typing import Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor
 
 from jobs.common.attacks import checks
 from jobs.common.attacks.apgd import APGD, APGDTargeted
 from jobs.common.attacks.ball import Norm
-from jobs.common.attacks.base import Attack, Cost, Model, Search
+from jobs.common.attacks.base import Attack, Cost, Search
 from jobs.common.attacks.fab import FAB
 from jobs.common.attacks.losses import LossName, fewest_classes
 from jobs.common.attacks.prepared import prepared
@@ -35,6 +34,10 @@ class AutoAttack(Attack):
     kind: Literal["autoattack"] = Field("autoattack", description="an ensemble of four to six attacks, in turn")
     version: Version = Field("standard", description="standard; plus: more restarts; rand: for models that are random")
     queries: int = Field(5000, ge=1, le=1_000_000, description="queries of Square")
+
+    @property
+    def for_random_models(self) -> bool:
+        return self.version == "rand"
 
     def components(self, norm: Norm, classes: int, targeted: bool = False) -> dict[str, Attack]:
         """The attacks in their order, by name. classes: of the model; targeted: the search has targets of its own."""
@@ -66,21 +69,19 @@ class AutoAttack(Attack):
 
     def cost(self, norm: Norm, classes: int, targeted: bool) -> Cost:
         parts = [part.cost(norm, classes, targeted) for part in self.components(norm, classes, targeted).values()]
-        doubts = 1 if self.version == "rand" else checks.PASSES + 1
+        doubts = 1 if self.for_random_models else checks.PASSES + checks.MORE_PASSES + 1
         return Cost(sum(part.forward for part in parts) + doubts, sum(part.backward for part in parts))
 
     def attack(self, search: Search, generator: torch.Generator) -> None:
         classes = search.clean_logits.shape[1]
-        search.warnings += self.doubts(search.model, search.images, search.goal.labels, classes)
-        search.model = prepared(search.model, search.images[:FEW])
+        model, images, labels = search.model, search.images, search.goal.labels
+        randomised = [] if self.for_random_models else checks.randomised(model, images, labels)
+        targets = 0 if self.for_random_models else APGDTargeted().targets
+        search.warnings += checks.few_classes(classes, targets) + randomised + checks.gradients_inside(model, images)
+        if not (self.for_random_models or randomised):  # a trace would hold fast to what is random
+            search.model = prepared(model, images[:FEW])
         for name, component in self.components(search.ball.norm, classes, search.goal.targets is not None).items():
             before = 1 - float(search.successful.double().mean())
             component.attack(search, torch.Generator(search.images.device).manual_seed(generator.initial_seed()))
             if name == "square":
                 search.warnings += checks.square_after_gradients(before, 1 - float(search.successful.double().mean()))
-
-    def doubts(self, model: Model, images: Tensor, labels: Tensor, classes: int) -> list[str]:
-        """What makes these attacks too weak for the model, one sentence each, from a few passes over a batch."""
-        randomised = [] if self.version == "rand" else checks.randomised(model, images, labels)
-        targets = 0 if self.version == "rand" else APGDTargeted().targets
-        return [*checks.few_classes(classes, targets), *randomised, *checks.gradients_inside(model, images)]

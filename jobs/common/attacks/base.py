@@ -236,6 +236,11 @@ class Attack(StudyParams):
         checks.check_ball(self.kind, self.norms, ball, images)
         checks.check_classes(self.kind, classes, self.fewest_classes(targeted=False))
 
+    @property
+    def for_random_models(self) -> bool:
+        """Whether it averages gradients over several passes, so that a model may answer differently each time."""
+        return False
+
     def fewest_classes(self, targeted: bool) -> int:
         """How many classes a model must have at least."""
         return 2

@@ -20,7 +20,9 @@ SAME_LOGITS = 1e-4
 PROBABILITY = 1e-5
 """how near to 1 the sum of probabilities is"""
 PASSES = 5
-"""in which a randomised model is told from one that is not"""
+"""over all images, in which a randomised model is told from one that is not"""
+FEW, MORE_PASSES = 2, 60
+"""images, and passes over these: one that picks one of its members at random may pick the same a few times"""
 SAMPLES = re.compile(r"(\d+) of (\d+) samples")
 SQUARE_GAIN = 0.002
 """robust accuracy that Square may take after gradient attacks"""
@@ -173,19 +175,31 @@ def not_finite(logits: Tensor, gradients: Tensor) -> list[str]:
     return sentences
 
 
-def randomised(model: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor, passes: int = PASSES) -> list[str]:
-    """A model that answers the same images differently in some of so many passes."""
-    with torch.no_grad():
-        logits = [model(images) for _ in range(passes)]
-    correct = {int((each.argmax(1) == labels).sum()) for each in logits}
-    units = torch.stack([nn.functional.normalize(each, dim=1) for each in logits])  # (passes, batch, classes)
-    apart = torch.cdist(units.transpose(0, 1), units.transpose(0, 1), compute_mode="donot_use_mm_for_euclid_dist")
-    if len(correct) == 1 and float(apart.amax()) <= SAME_LOGITS:
+def randomised(model: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor) -> list[str]:
+    """A model that answers the same images differently, in some of PASSES passes or of MORE_PASSES over FEW images."""
+    if not (_varies(model, images, labels, PASSES) or _varies(model, images[:FEW], labels[:FEW], MORE_PASSES)):
         return []
     return [
         "the model answers the same images differently each time, so single gradients mislead: "
         "run the rand version of AutoAttack, or average gradients over several passes"
     ]
+
+
+def _varies(model: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor, passes: int) -> bool:
+    """Whether a pass gives other logits than the first, or another number of correct answers."""
+    with torch.no_grad():
+        first = model(images)
+        for _ in range(passes - 1):
+            logits = model(images)
+            apart = torch.linalg.vector_norm(_unit(logits) - _unit(first), dim=1)
+            correct = [int((each.argmax(1) == labels).sum()) for each in (first, logits)]
+            if correct[0] != correct[1] or not float(apart.amax()) <= SAME_LOGITS:
+                return True
+    return False
+
+
+def _unit(logits: Tensor) -> Tensor:
+    return nn.functional.normalize(logits.nan_to_num(), dim=1)
 
 
 def gradients_inside(model: Callable[[Tensor], Tensor], images: Tensor) -> list[str]:

@@ -1,4 +1,9 @@
-"""A model made ready for thousands of passes: layers folded and fused, channels last, weights without gradients."""
+"""A model made ready for thousands of passes: layers folded and fused, channels last, weights without gradients.
+
+It is made from a trace, which holds fast to all that does not come from the images: to random numbers, to the state of
+the model, and it leaves out what is about gradients alone, such as torch.no_grad(). So a model that is random must not
+be prepared (`checks.randomised`), and gradients are compared, not only logits.
+"""
 
 import copy
 from typing import Any
@@ -10,13 +15,14 @@ from jobs.common.attacks.base import Model
 from jobs.common.models import graph
 
 TOLERANCE = 1e-4  # of the logits, by the largest
+GRADIENT_TOLERANCE = 1e-3  # of the gradient of an image; of a few, rounding may turn a ReLU over
 
 
 def prepared(model: Model, images: Tensor) -> Model:
-    """A model that gives the same logits within float rounding, and gives them faster; else the model itself.
+    """A model with the same logits and gradients within float rounding, which is faster; else the model itself.
 
-    model: in evaluation mode; a module is copied. images: (batch, channels, height, width), a few of those to come: a
-    pass over them shows whether the logits stay the same.
+    model: in evaluation mode, the same in each pass; a module is copied. images: (batch, channels, height, width), a
+    few of those to come: a pass forward and back shows whether logits and gradients stay the same.
     """
     if not isinstance(model, nn.Module):
         return model
@@ -25,19 +31,43 @@ def prepared(model: Model, images: Tensor) -> Model:
     except RuntimeError:  # weights that are computed from others, as by weight normalisation, cannot be copied
         return model
     with torch.no_grad():
-        before = model(images)
         traced = graph.trace(network)
         if traced is not None:
             network = traced
             graph.fold(traced)
             if images.device.type == "cpu" and images.dtype is torch.float32 and graph.can_fuse():
                 graph.fuse(traced, images, still=True)
-        ready = ChannelsLast(network) if images.shape[1] > 1 else network
-        return ready.eval() if _near(ready(images), before) else model
+    ready = (ChannelsLast(network) if images.shape[1] > 1 else network).eval()
+    try:
+        return ready if _same(ready, model, images) else model
+    except RuntimeError:  # without a way back through it
+        return model
 
 
-def _near(logits: Tensor, before: Tensor) -> bool:
-    return bool((logits - before).abs().amax() <= TOLERANCE * before.abs().amax())
+def _same(ready: nn.Module, model: nn.Module, images: Tensor) -> bool:
+    """Whether the logits are near, and of half of the images the gradients of a weighted sum of these."""
+    (logits, gradients), (expected, expected_gradients) = (_answers(each, images) for each in (ready, model))
+    if expected_gradients is None or gradients is None or not _near(logits, expected):
+        return False
+    apart = torch.linalg.vector_norm((gradients - expected_gradients).flatten(1), dim=1)
+    near = apart <= GRADIENT_TOLERANCE * torch.linalg.vector_norm(expected_gradients.flatten(1), dim=1)
+    return 2 * int(near.sum()) >= len(near)
+
+
+def _near(logits: Tensor, expected: Tensor) -> bool:
+    return bool((logits - expected).abs().amax() <= TOLERANCE * expected.abs().amax())
+
+
+def _answers(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Logits, and the gradients by the images; None where the model cuts them off."""
+    points = images.detach().requires_grad_()
+    with torch.enable_grad():
+        logits = model(points)
+        if not logits.requires_grad:
+            return logits, None
+        weights = torch.linspace(-1, 1, logits.shape[1], device=logits.device).view(1, -1, *[1] * (logits.dim() - 2))
+        (gradients,) = torch.autograd.grad((logits * weights).sum(), points)
+    return logits.detach(), gradients
 
 
 class ChannelsLast(nn.Module):

@@ -1,5 +1,6 @@
 """Attacks on a classifier, in this process: what is asked, what it may cost, when it stops, what is answered."""
 
+import random
 from typing import Any
 
 import numpy as np
@@ -141,6 +142,26 @@ def test_logits_that_are_not_finite_are_no_success_and_no_prediction() -> None:
     assert np.isfinite(attacked.answer["adversarials"]).all()
     (warning,) = attacked.warnings
     assert "the logits of 2 of 2 samples were NaN or infinite" in warning
+
+
+@pytest.mark.parametrize("passes", [1, 3])
+def test_a_model_that_is_random_is_attacked_as_it_is(passes: int) -> None:
+    """Not a trace of one of its members. It is told, unless the attack is meant for such models."""
+    members, draws, answered = [classifier_network(), classifier_network(seed=1)], random.Random(0), 0
+
+    class Mixed(nn.Module):
+        def forward(self, points: Tensor) -> Tensor:
+            nonlocal answered
+            answered += len(points)
+            return members[draws.random() < 0.5](points)  # type: ignore[no-any-return]
+
+    model = endpoint(Mixed())
+    assert len(model.randomised) == 1
+    answered = 0
+    attacked = run(work_of({"attack": "apgd", "steps": 5, "passes": passes}, model))
+    asked = int(attacked.answer["queries"].sum())
+    assert asked >= 2 and answered == asked + 3 * 2, "and the images, the adversarials and these in 8 bits"
+    assert ("differently each time" in " ".join(attacked.warnings)) == (passes == 1)
 
 
 def test_masked_gradients_are_told() -> None:

@@ -1,12 +1,16 @@
 """AutoAttack: the released code sample by sample, few classes, targets, what makes it doubtful."""
 
+import random
+
+import numpy as np
 import pytest
 import torch
 from pyautoattack import AutoAttack as Released
 from torch import Tensor, nn
 
+from jobs.common.attacks.apgd import APGD
 from jobs.common.attacks.autoattack import AutoAttack
-from jobs.common.attacks.base import Ball
+from jobs.common.attacks.base import Ball, Search
 from tests.jobs.common.attacks.networks import in_ball, predictions, random_images, small_net
 from tests.jobs.common.attacks.trained import Trained, digits_net, fast_mnist
 
@@ -91,6 +95,34 @@ def test_components() -> None:
     assert l1["apgd_ce"].large_epsilon and l1["apgd_t"].large_epsilon  # type: ignore[attr-defined]
     rand = AutoAttack(version="rand").components("Linf", 10)
     assert [each.passes for each in rand.values()] == [20, 20]  # type: ignore[attr-defined]
+
+
+class Ensemble(nn.Module):
+    """Two networks, and which of them answers is drawn anew each time."""
+
+    def __init__(self, seed: int, draw: str) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(small_net(seed=member) for member in range(2))
+        self.draw = {"python": random.Random(seed).random, "numpy": np.random.default_rng(seed).random}[draw]
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.members[int(self.draw() < 0.5)](images)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("draw", ["python", "numpy"])
+@pytest.mark.parametrize("version", ["standard", "rand"])
+def test_a_mixed_ensemble_stays_mixed(version: str, draw: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """20 of 20 times what is attacked is the model itself, and not a trace of one of its members."""
+    attacked: list[Search] = []
+    monkeypatch.setattr(APGD, "attack", lambda self, search, generator: attacked.append(search))
+    monkeypatch.setattr(AutoAttack, "components", lambda self, *arguments: {"apgd_ce": APGD()})
+    images = random_images(3, 1, 12, 12)
+    for seed in range(20):
+        model = Ensemble(seed, draw).eval()
+        attack = AutoAttack(version=version)  # type: ignore[arg-type]
+        result = attack.run(model, images, torch.tensor([0, 1, 2]), Ball("Linf", 0.001))
+        assert attacked[-1].model is model
+        assert ("differently each time" in " ".join(result.warnings)) == (version == "standard")
 
 
 def test_doubts() -> None:

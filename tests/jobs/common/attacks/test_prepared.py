@@ -1,5 +1,7 @@
 """Prepared models: the same logits and gradients, fewer layers, and models that are better left alone."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -57,6 +59,58 @@ def test_a_convolution_that_is_used_twice_stays() -> None:
         model.eval()
         images = random_images(4, 1, 6, 6)
         torch.testing.assert_close(prepared(model, images)(images), model(images))
+
+
+class Cut(nn.Module):
+    """A part of the network passes no gradient on, or passes on more than it has. A trace would change that."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how, self.open, self.cut = how, nn.Conv2d(1, 4, 3), nn.Conv2d(1, 4, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.how == "no_grad":
+            with torch.no_grad():
+                features = self.cut(images)
+        elif self.how == "straight through":
+            features = self.cut(StraightThrough.apply(images))
+        else:
+            features = self.cut(images)
+        return (self.open(images) + features).flatten(2).mean(2)  # type: ignore[no-any-return]
+
+
+class StraightThrough(torch.autograd.Function):
+    """Four shades, with the gradient as if there were all."""
+
+    @staticmethod
+    def forward(ctx: Any, images: Tensor) -> Tensor:
+        return (images * 3).round() / 3
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient
+
+
+@pytest.mark.parametrize("how", ["no_grad", "straight through"])
+def test_gradients_stay_as_well(how: str) -> None:
+    model, images = Cut(how).eval(), random_images(4, 1, 8, 8)
+    whole = Cut("").eval()
+    assert prepared(whole, images) is not whole
+    gradients: list[Tensor] = []
+    for each in (prepared(model, images), model):
+        points = images.clone().requires_grad_()
+        gradients += torch.autograd.grad(each(points)[:, 0].sum(), points)
+    torch.testing.assert_close(*gradients)
+
+
+def test_a_network_without_gradients_is_used_as_it_is() -> None:
+    class CutOff(nn.Module):
+        @torch.no_grad()
+        def forward(self, images: Tensor) -> Tensor:
+            return images.flatten(1)
+
+    model = CutOff().eval()
+    assert prepared(model, random_images(2, 1, 4, 4)) is model
 
 
 def test_what_is_no_module_or_cannot_be_copied_is_used_as_it_is() -> None:
