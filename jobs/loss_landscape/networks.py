@@ -50,22 +50,20 @@ def load_networks(
     Those that are to be trained are trained one after another, when all else is known to fit. InputError if the
     networks have other classes.
     """
-    networks = {
-        role: _stored(each, run) for role, each in params.items() if isinstance(each, StoredNetwork | PublishedNetwork)
-    }
-    labelled = _labelled(images, networks)
-    networks |= {role: _read(each, labelled) for role, each in params.items() if isinstance(each, NetworkFile)}
+    stored = {role: each for role, each in params.items() if isinstance(each, StoredNetwork | PublishedNetwork)}
+    networks = {role: _stored(each, images, run) for role, each in stored.items()}
     to_train = {role: each for role, each in params.items() if isinstance(each, TrainedNetwork)}
-    fresh = {
-        role: LandscapeNetwork(each.classifier.name, each.classifier.build(labelled, 0))
-        for role, each in to_train.items()
-    }
+    fresh: dict[str, LandscapeNetwork] = {}
+    if to_train:
+        train, _ = data.load_splits()  # the networks are scored on both
+        for role, each in to_train.items():
+            network = each.classifier.build(train, 0)
+            fresh[role] = LandscapeNetwork(each.classifier.name, network, classes=tuple(train.classes))
+    labelled = _labelled(images, networks | fresh)
+    networks |= {role: _read(each, labelled) for role, each in params.items() if isinstance(each, NetworkFile)}
     _check(networks | fresh, labelled)  # before hours of training
     if to_train:
-        data.load_splits()  # the networks are scored on both
-        trained: dict[str, LandscapeNetwork] = run.reserved(train_networks, to_train, data)
-        networks = trained | networks
-        labelled = _labelled(images, networks)
+        networks = run.reserved(train_networks, to_train, data) | networks
         _check(networks, labelled)
     return {role: networks[role] for role in params}, labelled
 
@@ -108,9 +106,10 @@ def train_networks(run: Run, params: Mapping[str, TrainedNetwork], data: DataPar
     }
 
 
-def _stored(params: StoredNetwork | PublishedNetwork, run: Run) -> LandscapeNetwork:
+def _stored(params: StoredNetwork | PublishedNetwork, images: ImageSet, run: Run) -> LandscapeNetwork:
     model = params.load(run)
     model.check_task("classification")
+    model.compare_shape(images, run)
     losses = model.card.settings.get("losses", {}) if model.card else {}
     recorded: dict[Split, float] = {
         split: float(losses[split])

@@ -44,6 +44,7 @@ def networks_of(params: Params, images: ImageSet, run: Run) -> list[nn.Module]:
     if not isinstance(params.network, TrainedNetwork):
         model = params.network.load(run)
         model.check_task("classification")
+        model.compare_shape(images, run)
         heads_alone = all(isinstance(each, HeadParams) for each in params.victims.values())
         by_class = isinstance(params.attack, Matching) or not heads_alone  # what the network says of classes is used
         check_sendable(model.network, model.name)

@@ -39,6 +39,7 @@ def run(params: Params, run: Run) -> None:
     model = params.network.load(run)
     model.check_task("classification")
     images = params.images()
+    model.compare_shape(images, run)
     if model.classes is not None:
         images = with_classes(images, model.classes, images.name, f"model {model.name!r}")
     subject = slices.Subject(model.name, model.network, images, params.norm)

@@ -7,6 +7,7 @@ from typing import Self
 from pydantic import Field, JsonValue, model_validator
 from torch import nn
 
+from jobs.common.data.images.base import ImageSet
 from jobs.common.imports import resolve
 from jobs.common.models.architectures import own_network, weights_from
 from jobs.common.params import StudyParams
@@ -30,6 +31,13 @@ class ReferredModel:
         """Their names by the network's outputs, as its card says; None if nothing does."""
         names = self.card.settings.get("classes") if self.card is not None else None
         return tuple(map(str, names)) if isinstance(names, list) else None
+
+    def compare_shape(self, images: ImageSet, run: Run) -> None:
+        """Warn if the images are of another shape than those that the model was evaluated on, as its card says."""
+        shape = self.card.inputs[0].shape[1:] if self.card is not None and self.card.inputs else ()
+        if len(shape) == 3 and -1 not in shape and shape != images.shape:
+            sizes = " and ".join("x".join(map(str, each)) for each in (images.shape, shape))
+            run.warn(f"images of {images.name} and those that model {self.name!r} was evaluated on differ: {sizes}")
 
     def check_task(self, task: str) -> None:
         """InputError if the card says that the model does something else."""

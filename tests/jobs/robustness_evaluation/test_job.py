@@ -13,7 +13,7 @@ from service import models, spec
 from service.errors import AssayError, InputError, ModelNotFoundError, SpecError
 from service.execution import runner
 from service.execution.runner import Execution
-from service.models import CardDraft
+from service.models import CardDraft, TensorSpec
 from service.run import Run
 from service.store import Folder, open_store
 from tests.jobs.robustness_evaluation.small import HERE, odd, params, tree
@@ -161,14 +161,16 @@ def test_logits_that_are_not_numbers_are_no_success_and_counted(make_run):
 # ---- models of the store ------------------------------------------------------------------------------------------
 
 
-def publish(store: Folder, name: str, task: str = "classification", **settings: Any) -> None:
+def publish(
+    store: Folder, name: str, task: str = "classification", inputs: tuple[TensorSpec, ...] = (), **settings: Any
+) -> None:
     arguments = {"classes": 10, "channels": 1}
     draft = CardDraft(
         architecture="jobs.common.models.classifiers:digits_net",
         arguments=arguments,
         study="free_training",
         task=task,
-        inputs=(),
+        inputs=inputs,
         outputs=(),
         settings=settings,
         metrics={},
@@ -220,6 +222,16 @@ def test_labels_follow_the_classes_of_a_stored_model(make_run, store_uri):
     assert [row["label"] for row in rows(handle.folder, "images")] == (9 - DIGITS.labels[:60]).tolist()
     with pytest.raises(InputError, match="of halves must be among those of model 'net/1', 9, 8, .*; it also has l, h"):
         run(params(network={"name": "net"}, data={"name": f"{HERE}:halves"}), make_run("other"))
+
+
+def test_images_of_another_size_than_those_of_the_card_are_warned_of(make_run, store_uri):
+    images = TensorSpec(name="images", datatype="FP32", shape=(-1, 1, 8, 9))
+    publish(open_store(store_uri), "net", inputs=(images,))
+    handle = make_run()
+    run(params(network={"name": "net"}), handle)
+    assert "images of test_digits and those that model 'net/1' was evaluated on differ: 1x8x8 and 1x8x9" in [
+        *handle.written.warnings
+    ]
 
 
 def test_a_model_that_is_not_a_classifier(make_run, store_uri):

@@ -3,9 +3,11 @@
 from collections.abc import Callable
 from typing import Annotated
 
+import torch
 from pydantic import Field
 
 from jobs.common.data.masks.base import Part, SegmentationSet, Source
+from jobs.common.data.masks.mask_files import as_labels
 from jobs.common.data.sets import LimitParams, Split, check_parts, listed
 from jobs.common.imports import name_of, resolve
 from service.errors import InputError
@@ -55,3 +57,12 @@ def _check(name: str, images: SegmentationSet) -> None:
         raise InputError(f"the palette of {name!r} must have {count}; it has {len(images.palette)} colours")
     if not all(len(colour) == 3 and all(part in range(256) for part in colour) for colour in images.palette):
         raise InputError(f"colours of the palette of {name!r} must be three whole numbers from 0 to 255 each")
+    image, labels = images.pair(0)
+    height_width = tuple(image.shape[1:])
+    if (image.dtype, image.ndim, image.shape[0]) != (torch.uint8, 3, 3):
+        form = f"{image.dtype} {tuple(image.shape)}"
+        raise InputError(f"images of {name!r} must be torch.uint8 (3, height, width); the first is {form}")
+    if (labels.dtype, tuple(labels.shape)) != (torch.uint8, height_width):
+        form = f"{labels.dtype} {tuple(labels.shape)}"
+        raise InputError(f"labels of {name!r} must be torch.uint8 {height_width}; those of the first image are {form}")
+    as_labels(labels.numpy(), len(images.classes), f"the first mask of {name!r}")

@@ -25,11 +25,18 @@ def read_mask(file: Path, classes: int, colours: Sequence[str] = ()) -> Tensor:
     """
     pixels, opaque = _pixels(file, as_seen=len(colours) > 0)
     labels = _of_colours(pixels, colours, opaque, file) if colours else _indices(pixels, file)
-    labels = np.where(opaque, labels, IGNORE)
-    if (wrong := labels[(labels >= classes) & (labels != IGNORE)]).size:
+    return as_labels(np.where(opaque, labels, IGNORE), classes, f"mask {str(file)!r}")
+
+
+def as_labels(labels: np.ndarray, classes: int, name: str) -> Tensor:
+    """Whole numbers of any type as labels: uint8, in 0..classes-1 or IGNORE. InputError if there are others.
+
+    name: of the mask, in errors.
+    """
+    if (wrong := labels[((labels < 0) | (labels >= classes)) & (labels != IGNORE)]).size:
         examples = ", ".join(map(str, np.unique(wrong)[:SHOWN]))
         raise InputError(
-            f"mask {str(file)!r} has {wrong.size} pixels of labels {examples}; they must be from 0 to "
+            f"{name} has {wrong.size} pixels of labels {examples}; they must be from 0 to "
             f"{classes - 1}, or {IGNORE} where a pixel does not count"
         )
     return torch.from_numpy(labels.astype(np.uint8))

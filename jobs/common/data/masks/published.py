@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 from torchvision import datasets
 
+from jobs.common.data.image_files import hidden
 from jobs.common.data.masks.base import Files, Source
-from jobs.common.data.masks.mask_files import read_mask
+from jobs.common.data.masks.mask_files import as_labels, read_mask
 from jobs.common.data.sets import Split
 from jobs.common.metrics.segmentation import IGNORE
 from service.errors import InputError
@@ -92,9 +93,8 @@ def cityscapes(split: Split, source: Source) -> Files:
     table = np.full(256, IGNORE, np.uint8)
     for each in counted:
         table[each.id] = each.train_id
-    files = [
-        (Path(image), Path(targets[0])) for image, targets in zip(published.images, published.targets, strict=True)
-    ]
+    pairs = zip(map(Path, published.images), (Path(targets[0]) for targets in published.targets), strict=True)
+    files = sorted(pair for pair in pairs if not hidden(pair[0].name))  # torchvision has the order of the disk
     names, colours = [each.name for each in counted], [each.color for each in counted]
     return Files("cityscapes", names, colours, files, partial(_read_cityscapes, torch.from_numpy(table)))
 
@@ -115,7 +115,7 @@ def _read_voc(file: Path) -> Tensor:
         labels = scipy.io.loadmat(str(file))["GTcls"][0]["Segmentation"][0]
     except Exception as error:  # damaged files make the reader raise almost anything
         raise InputError(f"mask {str(file)!r} cannot be read: {error}") from error
-    return torch.from_numpy(np.asarray(labels, np.uint8))
+    return as_labels(np.asarray(labels), len(VOC_CLASSES), f"mask {str(file)!r}")
 
 
 def _read_cityscapes(table: Tensor, file: Path) -> Tensor:

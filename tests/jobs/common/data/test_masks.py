@@ -106,6 +106,8 @@ def test_bad_masks_are_said(tmp_path: Path) -> None:
         read_mask(saved(tmp_path, Image.fromarray(LABELS.astype(np.float32)), "float.tif"), 3)
     with pytest.raises(InputError, match="it must be grey, RGB or of a palette; it is CMYK"):
         read_mask(saved(tmp_path, Image.fromarray(LABELS).convert("CMYK"), "cmyk.tif"), 3)
+    with pytest.raises(InputError, match="12 pixels of labels -1; they must be from 0 to 2"):
+        read_mask(saved(tmp_path, Image.fromarray(np.full((3, 4), -1, np.int32)), "signed.tif"), 3)
     (tmp_path / "deep_rgb.png").write_bytes(deep_rgb())
     with pytest.raises(InputError, match="its colours must have 8 bits a channel; they have more"):
         read_mask(tmp_path / "deep_rgb.png", 3)
@@ -230,6 +232,9 @@ def test_voc_alone_and_with_sbd(tmp_path: Path) -> None:
     train = data.load("train")
     assert len(train) == 2, "what is in VOC's val is not trained on"
     assert train.pair(1)[1].tolist() == (LABELS % 21).tolist()
+    scipy.io.savemat(sbd / "cls/other.mat", {"GTcls": {"Segmentation": LABELS.astype(np.int32) + 256}})
+    with pytest.raises(InputError, match="other.mat' has 12 pixels of labels 256, 257, 258, 511"):
+        train.pair(1)
 
 
 def test_the_colours_of_voc() -> None:
@@ -240,12 +245,14 @@ def test_the_colours_of_voc() -> None:
 
 def test_cityscapes(tmp_path: Path) -> None:
     """Ids of labels become those that are trained on; the others do not count."""
-    for split in ("train", "val"):
-        name = f"{split}/town/town_0"
+    for name in ("train/town/town_0", "val/b/town_0", "val/a/town_0", "val/c/town_0"):
         saved((tmp_path / "leftImg8bit" / name).parent, Image.new("RGB", (4, 3)), "town_0_leftImg8bit.png")
         ids = Image.fromarray(np.array([[7, 8, 33, 0]] * 3, np.uint8))
         saved((tmp_path / "gtFine" / name).parent, ids, "town_0_gtFine_labelIds.png")
     images = DataParams(name="cityscapes", root=str(tmp_path)).load("test")
+    assert [image.parent.name for image, _ in images._files] == ["a", "b", "c"], "in the same order on all disks"
+    (tmp_path / "leftImg8bit/val/a/._town_0_leftImg8bit.png").write_bytes(b"")
+    assert len(DataParams(name="cityscapes", root=str(tmp_path)).load("test")) == 3, "without what is hidden"
     assert len(images.classes) == 19 and images.classes[:2] == ("road", "sidewalk")
     assert images.pair(0)[1].tolist() == [[0, 1, 18, 255]] * 3 and images.palette[0] == (128, 64, 128)
     with pytest.raises(InputError, match="does not hold the data set"):
@@ -299,6 +306,38 @@ def test_names_and_palettes() -> None:
     with pytest.raises(ValidationError):
         DataParams(side=3)
     assert len(set(palette(60))) == 60
+
+
+def fields(split: str, source: Source, images: Any = None, labels: Any = None) -> Pairs:
+    """Sets of the user's own, with something wrong."""
+    pixels = torch.zeros(1, 3, 4, 4, dtype=torch.uint8) if images is None else images
+    return Pairs("fields", ("a", "b"), palette(2), pixels, pixels[:, 0] if labels is None else labels)
+
+
+def floats(split: str, source: Source) -> Pairs:
+    return fields(split, source, images=torch.zeros(1, 3, 4, 4))
+
+
+def long_labels(split: str, source: Source) -> Pairs:
+    return fields(split, source, labels=torch.zeros(1, 4, 4, dtype=torch.int64))
+
+
+def third_label(split: str, source: Source) -> Pairs:
+    return fields(split, source, labels=torch.full((1, 4, 4), 2, dtype=torch.uint8))
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("floats", r"must be torch.uint8 \(3, height, width\); the first is torch.float32 \(3, 4, 4\)"),
+        ("long_labels", r"must be torch.uint8 \(4, 4\); those of the first image are torch.int64 \(4, 4\)"),
+        ("third_label", "the first mask of '.*' has 16 pixels of labels 2; they must be from 0 to 1, or 255"),
+    ],
+)
+def test_a_set_of_ones_own_is_checked(name: str, sentence: str) -> None:
+    assert len(DataParams(name="tests.jobs.common.data.test_masks:fields").load("train")) == 1
+    with pytest.raises(InputError, match=sentence):
+        DataParams(name=f"tests.jobs.common.data.test_masks:{name}").load("train")
 
 
 def unfit(split: str, source: Source) -> list[int]:
