@@ -61,6 +61,7 @@ class TuneScheduler(FIFOScheduler):
     def __init__(self, stopping: EarlyStopping, plans: list[TrialPlan]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.stopping, self.plans = stopping, plans
+        self.stopped: set[str] = set()  # ids of the trials that it ended
 
     def _plan(self, trial: TuneTrial) -> TrialPlan:
         return self.plans[int(trial.config["plan"])]
@@ -69,8 +70,11 @@ class TuneScheduler(FIFOScheduler):
         self.stopping.begin(self._plan(trial))
 
     def on_trial_result(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
-        stops = self.stopping.stops(self._plan(trial), result)
-        return TrialScheduler.STOP if stops else TrialScheduler.CONTINUE
+        plan = self._plan(trial)
+        if not self.stopping.stops(plan, result):
+            return TrialScheduler.CONTINUE
+        self.stopped.add(plan.id)
+        return TrialScheduler.STOP
 
     def on_trial_complete(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> None:
         self.stopping.end(self._plan(trial), result)

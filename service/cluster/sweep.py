@@ -54,17 +54,18 @@ def run_trials(
     watched, most = _watched(spec), spec.limits.max_concurrent
     if relay is not None:  # of trials that occupy nothing themselves any number would begin
         most = most or most_at_once(todo)
+    scheduler = TuneScheduler(stopping, plans)
     if shared and relay is not None:
         trainable = data_parallel.trainable(plans, folder.uri, watched, relay)
-        watch = _Watch(plans, folder, progress, stop, release=relay.close.remote)
+        watch = _Watch(plans, folder, progress, stop, scheduler.stopped, release=relay.close.remote)
     else:
         trainable = _trainable(plans, folder.uri, watched, relay)
-        watch = _Watch(plans, folder, progress, stop)
+        watch = _Watch(plans, folder, progress, stop, scheduler.stopped)
     tuner = tune.Tuner(
         trainable,
         param_space={"plan": tune.grid_search([plans.index(plan) for plan in todo])},
         tune_config=tune.TuneConfig(
-            scheduler=TuneScheduler(stopping, plans),
+            scheduler=scheduler,
             max_concurrent_trials=most,
             reuse_actors=not shared,  # seconds a trial: a job rebuilds all it needs and reseeds from its key
         ),
@@ -162,9 +163,11 @@ class _Watch(tune.Callback):
         folder: Folder,
         progress: Progress,
         stop: threading.Event,
+        stopped: set[str],
         release: Callable[[str], object] = lambda trial: None,
     ) -> None:
-        self.plans, self.folder, self.progress, self.stop = plans, folder, progress, stop
+        """stopped: ids of the trials that the scheduler ended."""
+        self.plans, self.folder, self.progress, self.stop, self.stopped = plans, folder, progress, stop, stopped
         self.release = release  # frees what a trial whose process may be gone has reserved elsewhere
         self.rows: dict[str, list[Row]] = {}
         self.started_at: dict[str, float] = {}
@@ -216,8 +219,11 @@ class _Watch(tune.Callback):
         self.mapping.discard(plan.id)
         folder = layout.trial(self.folder, plan.id)
         ended = records.read_trial(folder)
-        if ended is None and not self.stop.is_set():
+        if ended is None and plan.id in self.stopped:
             ended = self._record(plan, "stopped", None)
+        elif ended is None and not self.stop.is_set():
+            sentence = f"it ended without a record: its worker sees another folder than {folder.uri}"
+            ended = self._record(plan, "failed", Failure(cause="error", message=sentence))
         self.release(plan.id)
         self.progress.ended(plan, ended.status if ended else "interrupted")
 
