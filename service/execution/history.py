@@ -59,11 +59,15 @@ def _judged(runs: list[tuple[Folder, RunRecord]]) -> list[RunRecord]:
     """
     running = [folder for folder, state in runs if state.status == "running"]
     alive = dict(zip([folder.uri for folder in running], lock.alive(*running), strict=True))
-    now = {
-        folder.uri: {"status": "running" if alive[folder.uri] else "lost", "trials_done": trials_done(folder)}
-        for folder in running
-    }
-    return [state.model_copy(update=now.get(folder.uri, {})) for folder, state in runs]
+    judged = []
+    for folder, state in runs:
+        if not alive.get(folder.uri, True):
+            state = _read(folder)  # it may have ended while its driver was watched
+        if state.status == "running":
+            status = "running" if alive[folder.uri] else "lost"
+            state = state.model_copy(update={"status": status, "trials_done": trials_done(folder)})
+        judged.append(state)
+    return judged
 
 
 def begun(folder: Folder, job_spec: JobSpec) -> bool:

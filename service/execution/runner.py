@@ -18,7 +18,7 @@ from service.cluster import address
 from service.errors import AssayError, RunLockedError, RunNotFoundError, SpecError
 from service.execution import history, layout, logs, records, results, serial
 from service.execution.cancellation import Cancellation
-from service.execution.lock import RunLock
+from service.execution.lock import CANCELLED, RunLock
 from service.execution.progress import LoggedProgress, Progress, Silent
 from service.execution.records import Failure, RunRecord
 from service.planning import plan, yaml_text
@@ -121,10 +121,9 @@ def _drive(job_spec: JobSpec, plans: list[TrialPlan], store: Folder, folder: Fol
         provenance=provenance(),
     )
     progress = LoggedProgress(how.progress, run_id, job_spec.job, None if how.serial else _metrics(job_spec.job))
-    cancelled = "cancelled on request; `assay resume` goes on from here"
     with (
-        RunLock(folder, on_cancel=lambda: stop.ask("cancelled", cancelled)),
-        stop.on_signals(cancelled),
+        RunLock(folder, on_stop=lambda reason: stop.ask("cancelled", reason)) as lock,
+        stop.on_signals(CANCELLED),
         stop.after(job_spec.limits.max_seconds),
         logs.shipped(how.log_file, folder),
     ):
@@ -146,6 +145,7 @@ def _drive(job_spec: JobSpec, plans: list[TrialPlan], store: Folder, folder: Fol
                 "trials_done": history.trials_done(folder),
             }
             state = state.model_copy(update=failed)
+        lock.check()
         seconds = state.seconds + time.monotonic() - began
         state = state.model_copy(update={"seconds": seconds, "updated": _now()})
         records.write(folder, layout.RUN, state)

@@ -140,7 +140,7 @@ class CellStore:
         with ExitStack() as held:
             while True:
                 try:
-                    held.enter_context(RunLock(self.folder, on_cancel=lambda: None))
+                    held.enter_context(RunLock(self.folder, on_stop=lambda reason: None))
                     break
                 except RunLockedError:
                     waiting()

@@ -334,7 +334,7 @@ def test_runs_of_other_machines_are_watched_together(tmp_path: Path, monkeypatch
             provenance={},
         )
         write(folder, "run.json", record)
-        folder.write_json(LOCK, {**identity(), "host": "elsewhere", "token": name, "beat": 0})
+        folder.write_json(LOCK, {**identity(), "place": "elsewhere", "token": name, "beat": 0})
     done = threading.Event()
 
     def beat() -> None:
@@ -342,7 +342,7 @@ def test_runs_of_other_machines_are_watched_together(tmp_path: Path, monkeypatch
         while not done.wait(0.05):
             number += 1
             (store / "runs" / "beats").write_json(
-                LOCK, {**identity(), "host": "elsewhere", "token": "beats", "beat": number}
+                LOCK, {**identity(), "place": "elsewhere", "token": "beats", "beat": number}
             )
 
     heart = threading.Thread(target=beat)

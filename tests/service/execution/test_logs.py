@@ -92,7 +92,7 @@ def test_a_line_that_is_being_written_is_told_once(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(logs, "SHIP_SECONDS", 0.02)
     folder = open_store(str(tmp_path)) / "runs" / "r4"
     with (
-        RunLock(folder, on_cancel=lambda: None),
+        RunLock(folder, on_stop=lambda reason: None),
         logs.captured() as (log_file, _),
         logs.shipped(log_file, folder),
     ):

@@ -15,8 +15,6 @@ from service import models, spec
 from service.cli.commands import main
 from service.errors import AssayError, RunLockedError, RunNotFoundError, SpecError, StoreError
 from service.execution import checkpoints, history, records, runner
-from service.execution.layout import LOCK
-from service.execution.lock import RunLock, identity
 from service.execution.records import RunRecord, TrialRecord
 from service.execution.runner import Execution
 from service.store import Folder, open_store
@@ -221,33 +219,6 @@ def test_time_limit(store_uri: str) -> None:
     assert len(folder_of(job_spec, state).read_table("metrics.parquet")) > 2
 
 
-def test_a_lock_whose_owner_is_gone_is_taken_over(store_uri: str) -> None:
-    job_spec = walk(store_uri)
-    state = runner.start(job_spec, Execution(serial=True))
-    folder = folder_of(job_spec, state)
-    gone = subprocess.Popen([sys.executable, "-c", ""])
-    gone.wait()
-    folder.write_json(LOCK, {**identity(), "pid": gone.pid, "token": "x", "beat": 3})
-    with RunLock(folder, on_cancel=lambda: None):
-        pass
-    folder.write(LOCK, b"not json")
-    with RunLock(folder, on_cancel=lambda: None):
-        pass
-
-
-def test_a_lock_of_another_machine_is_watched(store_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.execution.lock.BEAT_SECONDS", 0.1)
-    folder = open_store(store_uri) / "runs" / "elsewhere"
-    with RunLock(folder, on_cancel=lambda: None) as lock:
-        lock.owner["host"] = "elsewhere"
-        wait_for(lambda: folder.read_json(LOCK)["host"] == "elsewhere")
-        with pytest.raises(RunLockedError, match="elsewhere"):
-            RunLock(folder, on_cancel=lambda: None).__enter__()
-    folder.write_json(LOCK, {**identity(), "host": "elsewhere", "token": "x", "beat": 3})
-    with RunLock(folder, on_cancel=lambda: None):
-        pass  # its heart does not beat
-
-
 def test_nothing_is_written_when_the_run_cannot_begin(tmp_path: Path, ray_session: None) -> None:
     store = tmp_path / "store"
     with pytest.raises(AssayError, match="resources.gpus: a trial asks for 64; the largest node has 0"):
@@ -282,6 +253,22 @@ def test_runs_are_in_the_order_of_their_starts(store_uri: str) -> None:
     readable, damaged = history.all_runs(store)
     assert [each.id for each in readable] == ["b", "a", "c"] and len(damaged) == 1
     assert [history.run_folder(store, name).name for name in ("last", "last~1", "last~2")] == ["c", "a", "b"]
+
+
+def test_a_run_that_ends_while_its_driver_is_watched_is_not_lost(
+    store_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = runner.start(walk(store_uri), Execution(serial=True), "one")
+    folder = open_store(store_uri) / "runs" / "one"
+    records.write(folder, "run.json", ended.model_copy(update={"status": "running"}))
+    assert history.load(folder).status == "lost"
+
+    def alive(*folders: Folder) -> list[bool]:
+        records.write(folder, "run.json", ended)
+        return [False]
+
+    monkeypatch.setattr("service.execution.lock.alive", alive)
+    assert history.load(folder) == ended
 
 
 def test_trials_are_in_the_order_of_their_numbers(store_uri: str) -> None:
