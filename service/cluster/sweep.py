@@ -221,7 +221,7 @@ class _Watch(tune.Callback):
         ended = records.read_trial(folder)
         if ended is None and plan.id in self.stopped:
             ended = self._record(plan, "stopped", None)
-        elif ended is None and not self.stop.is_set():
+        elif ended is None and not self.stop.is_set() and self.given_up is None:
             sentence = f"it ended without a record: its worker sees another folder than {folder.uri}"
             ended = self._record(plan, "failed", Failure(cause="error", message=sentence))
         self.release(plan.id)
