@@ -15,6 +15,13 @@ def warnings_of(params: Params, results: Results) -> list[str]:
         sentences.append(f"{len(wrong)} targets are misclassified without poison, which flatters success: {wrong[:10]}")
     if copies := [target.index for target in targets if target.neighbour == 0]:
         sentences.append(f"{len(copies)} targets are copies of training images, which resist poisons: {copies[:10]}")
+    if params.setups is not None and (
+        repeated := [params.setups.first + each.group for each in targets if len(set(each.bases)) < len(each.bases)]
+    ):
+        sentences.append(
+            f"{len(repeated)} setups hold a base more than once: each time a poison is made of it, and takes the place "
+            f"of one more image of its class: {repeated[:10]}"
+        )
     if lacking := sum(crafts.keys(at, count) is None for at in range(len(targets)) for count in params.poisons):
         sentences.append(f"{lacking} targets lack poisons, because cells failed: they are left out of the rates")
     if odd := sum(one.stopped == "not finite" for one in made):

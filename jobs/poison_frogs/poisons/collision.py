@@ -3,9 +3,13 @@
     forward    x' = x - λ ∇L(x),    L(x) = ‖f(x) - f(t)‖², or without the square
     backward   x = (x' + λ β b) / (1 + λ β)
 
-f: features, t: target, b: base. Many (target, base) pairs of one network are made in one batch. They do not touch each
-other: each has its own step size λ, accepts or rejects its own steps and stops for its own reason, and those that are
-done leave the batch. The value at a new point and the gradient of the step after it come from the same pass.
+f: features, t: target, b: base. The two together go down the objective L(x) + β/2 ‖x - b‖², so steps are judged by
+it: the paper's equation 1 has β, but its algorithm 1 has half of that. Only the window of the released code is over the
+objective of that code, ‖f(x) - f(t)‖ + β ‖x - b‖.
+
+Many (target, base) pairs of one network are made in one batch. They do not touch each other: each has its own step size
+λ, accepts or rejects its own steps and stops for its own reason, and those that are done leave the batch. The value at
+a new point and the gradient of the step after it come from the same pass.
 
 Pixels are in [0, 1] here. λ and β belong to the pixels that `pixel_range` names, as in the source of a profile.
 
@@ -195,7 +199,10 @@ class _Problem:
         (gradient,) = torch.autograd.grad(loss.sum(), x)
         loss, collision = loss.detach(), squared.detach().sqrt()
         away = self.recipe.pixel_range * _norm(state.x - state.base)
-        objective = loss + self.beta * (away.square() if self.recipe.squared else away)
+        if self.recipe.control == "window" and not self.recipe.squared:
+            objective = loss + self.beta * away
+        else:
+            objective = loss + self.beta / 2 * away.square()
         return replace(state, gradient=gradient, loss=loss, collision=collision, objective=objective)
 
     def reached(self, state: _State) -> dict[str, Tensor]:

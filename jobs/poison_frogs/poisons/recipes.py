@@ -65,8 +65,9 @@ class FeatureCollision(StudyParams):
     beta: float | None = Field(None, ge=0, le=1e9, description="β itself, instead of beta0")
     control: Literal["objective", "window", "loss"] = Field(
         "objective",
-        description="a step is rejected and λ cut if the objective rises; if, on 2 of 40 steps, it is not below the "
-        "mean of the last 40 objectives; or if the loss without β does not fall",
+        description="a step is rejected and λ cut if the objective L + β/2 ‖x - b‖² rises; window: if, on 2 of 40 "
+        "steps, it is not below the mean of the last 40 (without the square that of the released code, L + β ‖x - b‖); "
+        "loss: if L does not fall",
     )
     decay: float = Field(0.5, gt=0, lt=1, description="what λ is multiplied with when a step is rejected")
     iterations: int = Field(100, ge=0, le=1_000_000, description="steps at most")

@@ -123,7 +123,8 @@ def fine_tuning_set(labels: np.ndarray, bases: Sequence[int], base_class: int, s
 
     Of each class the first size // classes images of the training split that are no bases; of the poisoned class as
     many fewer as there are poisons, so that with them the set has its size. labels: int64 (n,), in 0..classes-1, of the
-    training split. bases: places in it, of the base class. Returns int64, by class; the poisons come after them.
+    training split. bases: places in it, of the base class, one for each poison: some may be named twice. Returns int64,
+    by class; the poisons come after them.
     InputError if a class has too few images.
     """
     free = np.ones(len(labels), dtype=bool)

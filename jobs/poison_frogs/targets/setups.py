@@ -15,7 +15,7 @@ import resource
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, NoReturn, Self
+from typing import Annotated, Any, NoReturn, Self
 
 import numpy as np
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
@@ -39,14 +39,14 @@ class Setup(StudyParams):
     target_class: int = Field(ge=0, description="its label")
     target_index: int = Field(ge=0, description="its place in the test split")
     base_class: int = Field(ge=0, description="label of the bases, which the target shall be taken for")
-    base_indices: tuple[int, ...] = Field(min_length=1, description="their places in the training split")
+    base_indices: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        min_length=1, description="their places in the training split; of one that is named twice two poisons are made"
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.target_class == self.base_class:
             raise ValueError(f"target and bases are of the same class, {self.base_class}")
-        if min(self.base_indices) < 0 or len(set(self.base_indices)) < len(self.base_indices):
-            raise ValueError("base indices must be 0 or more, each but once")
         return self
 
 

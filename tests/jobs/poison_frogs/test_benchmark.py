@@ -18,6 +18,12 @@ def test_poisons_replace_their_bases() -> None:
     assert len(found) + 2 == 8
 
 
+def test_a_base_that_is_named_twice_makes_way_for_two_poisons() -> None:
+    labels = np.array([0, 1, 0, 1, 1, 0, 1, 0, 0, 1, 1, 0, 1])
+    clean = fine_tuning_set(labels, (9, 9), 1, size=8, classes=2)
+    assert clean.tolist() == [0, 2, 5, 7, 1, 3] and len(clean) + 2 == 8
+
+
 def test_fine_tuning_set_of_a_track() -> None:
     """2,500 of CIFAR-10's training split with 25 poisons: 250 of each class, against a loop over all images."""
     labels = np.random.default_rng(0).integers(0, 10, 50_000)

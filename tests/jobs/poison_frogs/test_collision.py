@@ -37,8 +37,7 @@ def test_a_step_on_a_linear_feature_map_is_the_closed_form():
 
 def test_steps_end_where_the_printed_step_has_its_fixed_point():
     """The prox of β/2 ‖x - b‖² leads to the minimiser of ‖Ax - t‖² + β/2 ‖x - b‖²."""
-    # the objective, with its β ‖x - b‖², may rise on the way: a control that hardly cuts lets it
-    recipe = free(iterations=3000, step=0.1, beta=0.5, control="window", decay=0.9999)
+    recipe = free(iterations=3000, step=0.1, beta=0.5)
     found = craft(linear, BASES, TARGETS, linear(TARGETS), recipe).images.flatten(1)
     normal = 2 * MAP.T @ MAP + 0.5 * torch.eye(16, dtype=torch.float64)
     right = 2 * linear(TARGETS) @ MAP + 0.5 * BASES.flatten(1)
@@ -168,6 +167,30 @@ def test_a_step_that_raises_the_objective_is_taken_back():
     assert bool((found.collision < 0.9 * start).all()), "after enough cuts the steps are short enough"
     one = craft(linear, BASES, TARGETS, linear(TARGETS), free(iterations=1, step=50.0, beta=0.1))
     assert torch.equal(one.images, BASES)
+
+
+@pytest.mark.parametrize("squared", [True, False])
+@pytest.mark.parametrize("beta", [0.5, 4.0])
+def test_judged_steps_reach_the_least_of_what_they_go_down(squared: bool, beta: float) -> None:
+    """Judged by another objective, with the whole of β, they stall above it."""
+    recipe = free(iterations=3000, step=0.1, beta=beta, squared=squared)
+    points = craft(linear, BASES, TARGETS, linear(TARGETS), recipe).images
+
+    def objective(points: Tensor) -> Tensor:
+        loss = (linear(points) - linear(TARGETS)).square().sum(1)
+        return (loss if squared else loss.sqrt()) + beta / 2 * (points - BASES).flatten(1).square().sum(1)
+
+    least = BASES.clone().requires_grad_()
+    solver = torch.optim.LBFGS([least], max_iter=500, tolerance_change=0, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        solver.zero_grad()
+        total = objective(least).sum()
+        total.backward()
+        return total
+
+    solver.step(closure)
+    torch.testing.assert_close(objective(points), objective(least.detach()), rtol=1e-3, atol=0)
 
 
 def test_each_pair_stops_for_its_own_reason():

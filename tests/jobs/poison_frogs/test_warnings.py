@@ -46,6 +46,16 @@ def said(target: dict[str, Any], craft: dict[str, Any], shared: dict[str, Any], 
     return warnings_of(params, Results([replace(TARGET, **target)], crafts, (), replace(SHARED, **shared)))
 
 
+def test_a_base_that_is_named_twice_is_told() -> None:
+    attack = {"kind": "feature_collision", "epsilon": 0.03}
+    setups = {"pairs": [], "setups": {"file": "setups.json", "first": 10, "size": 8}, "attack": attack}
+    assert not any("more than once" in each for each in said({}, {}, {}, **setups))
+    assert any(
+        each.startswith("1 setups hold a base more than once") and each.endswith("[12]")
+        for each in said({"bases": (7, 7), "group": 2}, {}, {}, **setups)
+    )
+
+
 def test_a_sound_run_has_nothing_to_say():
     assert said({}, {}, {}) == []
 
