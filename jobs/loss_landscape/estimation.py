@@ -4,8 +4,10 @@ The time here is measured on one small batch. That of a GPU is calculated, layer
 its multiply-adds and the time for moving its inputs and outputs, which is what bounds layers of few channels.
 """
 
+import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -13,11 +15,16 @@ from jobs.common.estimation import TRAINING, layer_work, least_seconds, size_of,
 from jobs.common.models.network_params import PublishedNetwork, StoredNetwork, TrainedNetwork
 from jobs.common.models.weights import tensors
 from jobs.common.multiplications import LayerWork
+from jobs.loss_landscape.curvature.hessian import Hessian
 from jobs.loss_landscape.params import Params
 from jobs.loss_landscape.planes.directions import random_direction
+from jobs.loss_landscape.planes.plane_params import EigenvectorPlane, TrajectoryPlane
 from jobs.loss_landscape.surface.evaluator import Evaluator, EvaluatorParams
 from service.errors import InputError
 from service.run import Estimate
+
+EXTREMES, TOP = 43, 21  # products for both ends of the spectrum, and for one or two eigenvectors
+PRODUCT = 9  # passes: a gradient takes three multiplications a weight, and each is differentiated by both factors
 
 
 @dataclass(frozen=True)
@@ -39,14 +46,14 @@ def gpu_seconds(work: list[LayerWork], images: int, gpu: Gpu) -> float:
 
 
 def estimate(params: Params) -> Estimate:
-    """The surface, the scores of whole splits, and training. The Hessian's eigenvalues are not counted.
+    """The surface, the scores of whole splits, the path and the Hessian's eigenvalues, and training.
 
     A network of the store is not opened: then only points and images are known.
     """
+    if params.surface_file is not None:
+        return Estimate(pieces=0, details={"surface": "of a file: nothing is computed"})
     points = params.grid.shape[0] * params.grid.shape[1]
     details: dict[str, float | str] = {"points": points}
-    if params.curvature is not None:
-        details["curvature"] = "not counted: each of its points costs hundreds of the surface's"
     try:
         size = size_of(params.data)
     except InputError as error:
@@ -55,6 +62,9 @@ def estimate(params: Params) -> Estimate:
     population = train if params.split == "train" else test
     shown = points * (params.images or population)
     details["images"] = shown
+    bent = hessian_images(params, params.images or population)
+    if bent:
+        details["images in products of the Hessian"] = bent
     if isinstance(params.network, StoredNetwork):
         return Estimate(pieces=points, details=details)
 
@@ -66,8 +76,12 @@ def estimate(params: Params) -> Estimate:
     work = layer_work(network, image)
     forward = sum(layer.macs for layer in work)
     details[f"seconds on one {H100.name}, at least"] = gpu_seconds(work, shown, H100)
+    shown += path_states(params) * (params.images or population)
     shown += population + (train + test if isinstance(params.network, TrainedNetwork) else 0)
     seconds, macs = shown / images_per_second(network, shape, params.evaluation), float(forward * shown)
+    if bent:
+        seconds += bent * product_seconds(network, shape)
+        macs += PRODUCT * forward * bent
     for each in params.networks.values():
         if isinstance(each, TrainedNetwork):
             trained = each.classifier.build_for(classes, shape[0], 0)
@@ -75,6 +89,36 @@ def estimate(params: Params) -> Estimate:
             macs += TRAINING * sum(layer.macs for layer in layer_work(trained, image)) * images
             seconds += training_seconds(trained, image) * images
     return Estimate(core_seconds=seconds, multiply_adds=macs, pieces=points, details=details)
+
+
+def hessian_images(params: Params, images: int) -> int:
+    """Images that products of the Hessian with a vector are of, counted once for each product.
+
+    images: of the surface. Products are those of Lanczos iterations that settle at once, as they do at most points.
+    """
+    count = 0
+    if params.curvature is not None:
+        count += params.curvature.steps**params.grid.axes * EXTREMES * min(params.curvature.images, images)
+    if isinstance(params.plane, EigenvectorPlane):
+        count += TOP * min(params.plane.images, images)
+    return count
+
+
+def path_states(params: Params) -> int:
+    """States that the loss is computed of along the path of training, and where it is projected to."""
+    if not isinstance(params.plane, TrajectoryPlane) or params.grid.y is None:
+        return 0
+    assert isinstance(params.network, TrainedNetwork) and params.network.training.keep_every is not None
+    return 2 * (1 + math.ceil(params.network.training.epochs / params.network.training.keep_every))
+
+
+def product_seconds(network: nn.Module, shape: tuple[int, int, int]) -> float:
+    """Of a product of the Hessian with a vector, for each image: measured on one core with made-up images."""
+    count = 2
+    pixels = torch.rand(count, *shape, generator=torch.Generator().manual_seed(0))
+    hessian = Hessian(network, pixels, torch.zeros(count, dtype=torch.int64))
+    vector = np.ones(hessian.size)
+    return least_seconds(lambda: hessian(vector), 2) / count
 
 
 def images_per_second(network: nn.Module, shape: tuple[int, int, int], evaluation: EvaluatorParams) -> float:

@@ -38,6 +38,9 @@ PLACEMENT = "fan_out"
 
 def run(params: Params, run: Run) -> None:
     """Train or load the networks, choose the directions, compute the surface, and draw it."""
+    if params.surface_file is not None:
+        results.keep_surface_file(params, params.surface_file, run)
+        return
     images, loss = params.data.load(params.split), params.evaluation.loss
     chosen = drawn(images, params.images, run.seed_for("images"))
     networks, images = load_networks(params.networks, params.data, images, run)
@@ -48,7 +51,7 @@ def run(params: Params, run: Run) -> None:
 
     network, samples = normalised(centre.network, images, chosen)
     axes = axes_of(params.plane, params.grid.axes, networks, samples, loss, run)
-    results.keep_directions(axes, centre, run)
+    results.keep_directions(params, axes, centre, run)
     grid = grid_around(params.grid, params.plane, axes, centre) if axes.explained else params.grid
     subject = Subject(network, axes.directions, samples, len(images), params.evaluation)
     surface = compute_surface(subject, grid, params.refinement, run)
@@ -56,7 +59,8 @@ def run(params: Params, run: Run) -> None:
     if axes.explained and grid.y is not None:
         results.keep_path(path_on(axes, centre, subject, run), surface, axes, centre, run)
     if params.curvature is not None:
-        results.keep_curvature(compute_curvature(params.curvature, grid, subject, run), centre, run)
+        curvature = compute_curvature(params.curvature, grid, subject, run)
+        results.keep_curvature(params, curvature, centre, run)
 
 
 def summarize(trials: Sequence[Trial], run: Run) -> None:
@@ -67,9 +71,9 @@ def summarize(trials: Sequence[Trial], run: Run) -> None:
     names = sorted({name for trial in trials for name in trial.metrics})
     rows = [{"trial": trial.label, **{name: trial.metrics.get(name) for name in names}} for trial in trials]
     run.table("results", rows, title="Every trial")
-    if lines := [results.curve_of(trial) for trial in trials if trial.params.grid.y is None]:
+    if lines := [results.curve_of(trial) for trial in trials if results.is_line(trial)]:
         run.figure("curves", figures.curves(lines), title="Loss and accuracy along the line")
-    if planes := [results.landscape_of(trial) for trial in trials if trial.params.grid.y is not None]:
+    if planes := [results.landscape_of(trial) for trial in trials if not results.is_line(trial)]:
         run.figure("contours", figures.contours(planes), title="Contours of the loss, the same for all")
         run.figure("surfaces", figures.surfaces(planes), title="The surfaces on one scale")
         run.figure("heat", figures.heat_maps(planes), title="Every point in the colour of its loss")

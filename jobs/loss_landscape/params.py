@@ -12,6 +12,7 @@ from jobs.common.models.cards import PublishingParams
 from jobs.common.models.network_params import TrainedNetwork
 from jobs.common.training.supervised import SupervisedParams
 from jobs.loss_landscape.curvature.map import CurvatureParams
+from jobs.loss_landscape.files.paraview import VtpParams
 from jobs.loss_landscape.network_params import CENTRE, NetworkParams
 from jobs.loss_landscape.planes.plane_params import ModelPlane, PlaneParams, RandomPlane, TrajectoryPlane
 from jobs.loss_landscape.surface.evaluator import EvaluatorParams
@@ -41,7 +42,16 @@ class Params(PublishingParams):
         None, description="mean loss that the network is known to have on the split; a run warns if it has another"
     )
     export: tuple[Literal["h5", "vtp"], ...] = Field(
-        (), description="also as files: h5 of the released code of Li et al. 2018, vtp for ParaView"
+        (),
+        description="also as files: h5 of the released code of Li et al. 2018 (surface, directions, curvature), vtp "
+        "for ParaView",
+    )
+    vtp: VtpParams = Field(VtpParams(), description="of the export vtp")
+    surface_file: str | None = Field(
+        None,
+        min_length=1,
+        description="path of a surface in the h5 of the released code: it is drawn and exported, and nothing is "
+        "computed; none: the surface is computed",
     )
 
     @model_validator(mode="after")
@@ -58,8 +68,12 @@ class Params(PublishingParams):
             if not isinstance(self.network, TrainedNetwork):
                 raise FieldError("network.kind", "be train for a plane of kind trajectory", self.network.kind)
             self._check_path(self.network.training)
+        if self.surface_file is not None:
+            return self
         if "vtp" in self.export and grid.y is None:
             raise FieldError("export", "be without vtp, which is for surfaces, where there is no grid.y", self.export)
+        if "vtp" in self.export and self.vtp.steps is not None and min(grid.shape) < 4:
+            raise FieldError("vtp.steps", "be empty for a grid of fewer than 4x4 points", self.vtp.steps)
         return self
 
     def _check_path(self, training: SupervisedParams) -> None:
@@ -82,6 +96,6 @@ class Params(PublishingParams):
 
     @property
     def name_parts(self) -> tuple[str, ...]:
-        if not isinstance(self.network, TrainedNetwork):
+        if not isinstance(self.network, TrainedNetwork) or self.surface_file is not None:
             return ()
         return self.data.name, self.network.classifier.name, "landscape"

@@ -3,7 +3,7 @@
 Surface file (HDF5): `xcoordinates`, `ycoordinates` (absent for a curve), `dir_file`, and a data set for each quantity.
 Direction file (HDF5): a group `xdirection`, perhaps a group `ydirection`, with a data set "0", "1", … for each tensor.
 Both are those of the code of Li et al. 2018 (tomgoldstein/loss-landscape), which reads what is written here and whose
-files are read here. ParaView gets a surface as VTK PolyData in XML.
+files are read here.
 
 A surface is float64 (steps_y, steps_x), a curve (steps_x,). The released code walks through a grid with x fastest, but
 gives its array the shape (steps_x, steps_y): no matter for a square grid, but any other is scrambled, and its plots
@@ -21,7 +21,6 @@ from typing import Any
 import h5py
 import numpy as np
 import torch
-from scipy.interpolate import RectBivariateSpline
 from torch import Tensor
 
 from service.errors import InputError, TooLargeError
@@ -29,6 +28,7 @@ from service.errors import InputError, TooLargeError
 QUANTITIES = ("train_loss", "train_acc", "test_loss", "test_acc", "min_eig", "max_eig")
 NOT_COMPUTED = -1.0  # what the released code fills an array with before it begins; NaN here
 
+BEGINNING = b"\x89HDF\r\n"  # of every HDF5 file
 LARGEST_FILE = 1 << 30  # bytes
 LARGEST_GRID = 1 << 24  # points
 
@@ -108,11 +108,11 @@ def write_directions(x: Mapping[str, Tensor], y: Mapping[str, Tensor] | None = N
     return content.getvalue()
 
 
-def read_directions(content: bytes, like: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
+def read_directions(content: bytes, *likes: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
     """One or two directions, of a direction file of whichever program.
 
-    like: the parameters or the state_dict that they belong to, in order: tensors get its names and types. InputError
-    unless number and shapes agree.
+    likes: what they may belong to, in order: the parameters, the state_dict. Tensors get the names and types of the one
+    that has as many. InputError unless number and shapes agree.
     """
     directions = []
     with _opened(content, "direction file") as file:
@@ -120,8 +120,10 @@ def read_directions(content: bytes, like: Mapping[str, Tensor]) -> list[dict[str
             if not _has(file, name):
                 continue
             group = _member(file, name, h5py.Group)
-            if len(group) != len(like):
-                raise InputError(f"direction file: {name} has {len(group)} tensors, and the network {len(like)}")
+            like = next((each for each in likes if len(each) == len(group)), None)
+            if like is None:
+                counts = " or ".join(str(len(each)) for each in likes)
+                raise InputError(f"direction file: {name} has {len(group)} tensors, and the network {counts}")
             direction = {}
             for number, (key, tensor) in enumerate(like.items()):
                 values = _numbers(content, group, str(number), tensor.numel())
@@ -135,76 +137,6 @@ def read_directions(content: bytes, like: Mapping[str, Tensor]) -> list[dict[str
     if not directions:
         raise InputError("direction file: it has no group xdirection")
     return directions
-
-
-def vtk_polydata(
-    surface: np.ndarray, x: np.ndarray, y: np.ndarray, *, highest: float | None = None, log: bool = False
-) -> str:
-    """A surface for ParaView: a .vtp file, as text.
-
-    One quadrilateral for each cell of the grid. `zvalue` at the points is the height, `averaged zvalue` of a cell the
-    mean of its corners. highest: what is above (infinity too) is cut down to it. log: ln(z + 0.1) in place of z, as in
-    the released code. Points that are not finite are left out with the cells around them: holes in the surface.
-    """
-    if surface.shape != (len(y), len(x)) or min(surface.shape) < 2:
-        raise InputError(f"a surface of shape {surface.shape} does not fit a grid of {len(y)} by {len(x)} points")
-    heights = np.asarray(surface, dtype=np.float64)
-    heights = heights if highest is None else np.minimum(heights, highest)
-    if log:
-        with np.errstate(invalid="ignore", divide="ignore"):
-            heights = np.log(heights + 0.1)
-    finite = np.isfinite(heights)
-    numbers = np.where(finite, finite.cumsum().reshape(finite.shape) - 1, -1)  # of the points that are kept
-    corners = np.stack([numbers[:-1, :-1], numbers[:-1, 1:], numbers[1:, 1:], numbers[1:, :-1]], -1).reshape(-1, 4)
-    corners = corners[(corners >= 0).all(1)]  # (cells, 4), anticlockwise
-    across, along = np.meshgrid(x, y)
-    points = np.stack([across, along, heights], -1)[finite]  # (points, 3), x fastest
-    averages = points[corners, 2].mean(1)
-    lines = [
-        '<?xml version="1.0"?>',
-        '<VTKFile type="PolyData" version="1.0" byte_order="LittleEndian" header_type="UInt64">',
-        "<PolyData>",
-        f'<Piece NumberOfPoints="{len(points)}" NumberOfVerts="0" NumberOfLines="0" NumberOfStrips="0" '
-        f'NumberOfPolys="{len(corners)}">',
-        '<PointData Scalars="zvalue">',
-        *_array("Float64", points[:, 2], "zvalue"),
-        "</PointData>",
-        '<CellData Scalars="averaged zvalue">',
-        *_array("Float64", averages, "averaged zvalue"),
-        "</CellData>",
-        "<Points>",
-        *_array("Float64", points, "Points", components=3),
-        "</Points>",
-        "<Polys>",
-        *_array("Int64", corners, "connectivity"),
-        *_array("Int64", 4 * np.arange(1, len(corners) + 1), "offsets"),
-        "</Polys>",
-        "</Piece>",
-        "</PolyData>",
-        "</VTKFile>",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def resample(
-    surface: np.ndarray, x: np.ndarray, y: np.ndarray, steps: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A surface on a finer, square grid, by bicubic splines: smooth to look at, and no more known than before.
-
-    Returns the surface (steps, steps), x and y (steps,). InputError if it is not finite or has fewer than 4x4 points.
-    """
-    if min(surface.shape) < 4 or not np.isfinite(surface).all():
-        raise InputError("splines need at least 4x4 points, all of them finite")
-    fine_x, fine_y = np.linspace(x[0], x[-1], steps), np.linspace(y[0], y[-1], steps)
-    return RectBivariateSpline(y, x, surface)(fine_y, fine_x), fine_x, fine_y
-
-
-def _array(kind: str, values: np.ndarray, name: str, components: int = 1) -> Iterator[str]:
-    """A DataArray, one row a line. Floats have as many digits as they need to be read back unchanged."""
-    yield f'<DataArray type="{kind}" Name="{name}" NumberOfComponents="{components}" format="ascii">'
-    for row in (values if values.ndim > 1 else values[:, None]).tolist():
-        yield " ".join(map(repr, row))
-    yield "</DataArray>"
 
 
 @contextmanager

@@ -6,13 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from jobs.common.imports import resolve
 from jobs.common.models.weights import Direction, tensors
 from jobs.loss_landscape.curvature.eigenvalues import eigenvector_axes
 from jobs.loss_landscape.curvature.hessian import Hessian
 from jobs.loss_landscape.files import direction_file
+from jobs.loss_landscape.files.exchange import import_directions
+from jobs.loss_landscape.files.surface_files import BEGINNING
 from jobs.loss_landscape.network_params import CENTRE
 from jobs.loss_landscape.networks import LandscapeNetwork
 from jobs.loss_landscape.planes.directions import between, check_axes, random_direction, rescale
@@ -77,7 +79,7 @@ def axes_of(
             eigenvalues = " and ".join(f"{value:.3g}" for value in values)
             axes = Axes(directions, f"eigenvectors of the Hessian to {eigenvalues}")
         case FilePlane():
-            axes = Axes(_read(plane.path, tensors(centre)), f"from {plane.path}")
+            axes = Axes(_read(plane.path, centre), f"from {plane.path}")
     if len(axes.directions) < count:
         raise InputError(f"a surface over x and y needs two directions, {plane.kind} gives {len(axes.directions)}")
     axes = Axes(axes.directions[:count], axes.made, axes.explained[:count])
@@ -103,9 +105,11 @@ def _eigenvectors(
     ]
 
 
-def _read(path: str, weights: Mapping[str, Tensor]) -> list[Direction]:
+def _read(path: str, network: nn.Module) -> list[Direction]:
     try:
         data = Path(path).expanduser().read_bytes()
     except OSError as error:
         raise InputError(f"directions {path!r} cannot be read: {error.strerror}") from error
-    return direction_file.decode(data, weights, f"directions {path!r}")
+    if data.startswith(BEGINNING):
+        return import_directions(data, network)
+    return direction_file.decode(data, tensors(network), f"directions {path!r}")

@@ -52,10 +52,14 @@ class EigenvectorPlane(StudyParams):
 
 
 class FilePlane(StudyParams):
-    """The directions of an earlier run."""
+    """The directions of an earlier run, or of the released code."""
 
     kind: Literal["file"] = Field("file", description="directions that a run around the same model has saved")
-    path: str = Field(min_length=1, description="path of a directions.safetensors of that run")
+    path: str = Field(
+        min_length=1,
+        description="path of a directions.safetensors of that run, or of a direction file (h5) of the released code, "
+        "which does not say around which model it was made",
+    )
 
 
 PlaneParams = Annotated[

@@ -69,7 +69,10 @@ def policy_of(precision: str, subject: Subject) -> str:
 class Surface:
     """A surface over a grid. Each array (steps_y, steps_x), or (1, steps) for a line."""
 
-    grid: GridParams
+    x: np.ndarray
+    """float64 (steps_x,)"""
+    y: np.ndarray | None
+    """float64 (steps_y,); none for a line"""
     loss: np.ndarray
     """the mean over the images; infinite or NaN where it is, NaN also where the cell failed"""
     accuracy: np.ndarray
@@ -92,14 +95,6 @@ class Surface:
     """images in the set that these were drawn from"""
     policy: str | None
     """how points were computed on the workers, in words; none: the cell failed"""
-
-    @property
-    def x(self) -> np.ndarray:
-        return self.grid.x.coordinates
-
-    @property
-    def y(self) -> np.ndarray | None:
-        return None if self.grid.y is None else self.grid.y.coordinates
 
 
 def compute_surface(subject: Subject, grid: GridParams, refinement: RefinementParams | None, run: Run) -> Surface:
@@ -128,7 +123,8 @@ def compute_surface(subject: Subject, grid: GridParams, refinement: RefinementPa
     (policy,) = run.map(policy_of, [subject.params.precision], shared=subject, name="policy")
     deviations = [each["deviation"] for each in scores_at.values() if each["deviation"] is not None]
     return Surface(
-        grid=grid,
+        x=grid.x.coordinates,
+        y=None if grid.y is None else grid.y.coordinates,
         loss=loss,
         accuracy=interpolate(gathered("accuracy", np.nan), measured),
         error=interpolate(gathered("error", np.nan), measured),

@@ -7,7 +7,9 @@ import torch
 
 from jobs.common.estimation import layer_work
 from jobs.common.models.classifiers import classifier
-from jobs.loss_landscape.estimation import H100, estimate, gpu_seconds
+from jobs.loss_landscape.curvature.eigenvalues import extreme_eigenvalues, top_eigenvectors
+from jobs.loss_landscape.curvature.hessian import Hessian
+from jobs.loss_landscape.estimation import EXTREMES, H100, PRODUCT, TOP, estimate, gpu_seconds
 from jobs.loss_landscape.params import Params
 from service.cli import main
 from service.planning.validation import validate
@@ -56,7 +58,32 @@ def test_data_that_are_not_here_are_counted_where_they_are_known():
 def test_a_network_of_the_store_is_not_opened():
     cost = estimate(paper(network={"kind": "model", "name": "net"}, images=100, curvature={}))
     assert cost.multiply_adds is None and cost.details["images"] == 2601 * 100
-    assert cost.details["curvature"].startswith("not counted")
+    assert cost.details["images in products of the Hessian"] == 13**2 * EXTREMES * 100
+    drawn = estimate(paper(surface_file="theirs.h5"))
+    assert drawn.pieces == 0 and drawn.core_seconds is None
+
+
+def test_curvature_eigenvectors_and_the_path_are_counted():
+    network = {"kind": "train", "classifier": {"name": "fast_mnist"}, "training": {"epochs": 2, "keep_every": 1}}
+    small = {"data": {"name": "mnist", "root": "/nowhere"}, "network": network, "images": 100}
+    forward = sum(layer.macs for layer in layer_work(classifier("fast_mnist"), torch.rand(1, 1, 28, 28)))
+    plain = estimate(paper(**small)).multiply_adds
+    for changes, passes in (
+        ({"curvature": {"steps": 5, "images": 30}}, PRODUCT * 5**2 * EXTREMES * 30),
+        ({"plane": {"kind": "eigenvectors", "images": 50}}, PRODUCT * TOP * 50),
+        ({"plane": {"kind": "trajectory"}}, 2 * 3 * 100),
+    ):
+        assert estimate(paper(**small, **changes)).multiply_adds - plain == pytest.approx(forward * passes, rel=1e-6)
+
+
+def test_products_of_the_hessian_are_about_as_many_as_are_counted_on():
+    torch.manual_seed(0)
+    network = classifier("digits_net", classes=10, channels=1)
+    hessian = Hessian(network, torch.rand(20, 1, 8, 8), torch.arange(20) % 10)
+    assert EXTREMES <= extreme_eigenvalues(hessian, hessian.size, seed=0).products < 1.5 * EXTREMES
+    calls = []
+    top_eigenvectors(lambda vector: calls.append(1) or hessian(vector), hessian.size, 2, seed=0)
+    assert TOP <= len(calls) < 1.5 * TOP
 
 
 def test_check_gives_the_cost_of_each_trial(capsys):

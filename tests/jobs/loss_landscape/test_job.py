@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from jobs.common.models.classifiers import classifier
-from jobs.loss_landscape.files.surface_files import read_surface
+from jobs.loss_landscape.files.exchange import export_vtp
+from jobs.loss_landscape.files.paraview import VtpParams
+from jobs.loss_landscape.files.surface_files import SurfaceFile, read_surface, write_surface
 from jobs.loss_landscape.job import run, summarize
 from jobs.loss_landscape.params import Params
 from service import models
@@ -42,7 +44,7 @@ def test_one_spec_trains_a_network_and_draws_its_surface(make_run, tmp_path):
     assert handle.metrics["centre_loss"] == pytest.approx(handle.metrics["clean_train_loss"], rel=1e-5)
     assert not handle.written.warnings
     folder = handle.folder
-    for path in ("figures/contour.png", "figures/surface.png", "pages/surface.html", "files/surface.vtp"):
+    for path in ("figures/contour.png", "figures/surface.png", "pages/surface.html", "files/surface_loss.vtp"):
         assert folder.exists(path)
     loss = read_array(handle, "loss")
     assert loss.shape == (3, 4)
@@ -92,7 +94,10 @@ def test_a_line_between_two_networks_begins_and_ends_with_them(make_run):
 def test_the_path_of_training_is_drawn_over_its_plane(make_run):
     handle = make_run()
     network = {**TRAINED, "training": {**TRAINED["training"], "epochs": 4, "keep_every": 1}}
-    run(params(network=network, plane={"kind": "trajectory"}, curvature={"steps": 2, "images": 20}), handle)
+    plane, curvature = {"kind": "trajectory"}, {"steps": 2, "images": 20}
+    run(params(network=network, plane=plane, curvature=curvature, export=["h5"]), handle)
+    extremes = read_surface(handle.folder.read("files/curvature.h5")).values
+    assert np.array_equal(extremes["max_eig"], read_array(handle, "largest_eigenvalue"))
     rows = handle.folder.read_table("tables/path.parquet").to_pylist()
     assert [row["epoch"] for row in rows] == [0, 1, 2, 3, 4]
     assert rows[-1]["x"] == pytest.approx(0, abs=1e-6) and rows[-1]["y"] == pytest.approx(0, abs=1e-6)
@@ -211,6 +216,48 @@ def test_labels_follow_the_classes_of_stored_networks(make_run, tmp_path):
     other = {"kind": "models", "x": {"kind": "model", "name": "other"}}
     with pytest.raises(InputError, match="classes of network 'other/1' must be those of 'net/1', 0, .*; they are 9, 8"):
         run(params(network=stored, plane=other, grid=line), make_run("c"))
+
+
+@pytest.mark.parametrize("space", ["weights", "states"])
+def test_directions_go_to_the_released_code_and_come_back(space, make_run, tmp_path):
+    network = {"kind": "model", "name": f"{OUTSIDE}:normalised"}
+    plane, line = {"kind": "random", "space": space, "ignore": "none"}, {"x": {"steps": 3}}
+    first, again = make_run("first"), make_run("again")
+    run(params(network=network, plane=plane, grid=line, images=20, export=["h5"]), first)
+    file = tmp_path / "theirs.h5"
+    file.write_bytes(first.folder.read("files/directions.h5"))
+    plane = {"kind": "file", "path": str(file)}
+    run(params(network=network, plane=plane, grid=line, images=20), again)
+    assert np.array_equal(read_array(again, "loss"), read_array(first, "loss"), equal_nan=True)
+    count = {"weights": 4, "states": 7}[space]
+    with pytest.raises(InputError, match=f"xdirection has {count} tensors, and the network 2"):
+        run(params(network={"kind": "model", "name": f"{OUTSIDE}:plain"}, plane=plane, grid=line), make_run("other"))
+
+
+def test_a_surface_of_the_released_code_is_drawn_and_nothing_is_computed(make_run, tmp_path):
+    x, y = np.linspace(-1, 1, 5), np.linspace(0, 1, 4)
+    loss = np.exp(y[:, None] + x)
+    file = tmp_path / "theirs.h5"
+    file.write_bytes(write_surface(SurfaceFile(x, y, {"train_loss": loss})))
+    handle = make_run("drawn")
+    vtp = {"height": "log_loss", "highest": 5.0, "steps": 9}
+    run(params(surface_file=str(file), export=["vtp", "h5"], vtp=vtp), handle)
+    assert np.array_equal(read_array(handle, "loss"), loss) and not handle.folder.exists("cells")
+    assert handle.metrics["highest"] == loss.max() and handle.metrics["points"] == 20
+    assert b'Name="log_loss"' in handle.folder.read("files/surface_log_loss.vtp")
+    assert b'NumberOfPoints="81"' in handle.folder.read("files/surface_log_loss.vtp")
+    assert handle.folder.exists("figures/surface.png") and not handle.written.warnings
+    with pytest.raises(InputError, match="must hold test_loss; it holds train_loss"):
+        run(params(surface_file=str(file), split="test"), make_run("split"))
+
+
+def test_a_surface_with_holes_is_not_resampled(make_run):
+    handle = make_run("holes")
+    loss = np.where(np.eye(4) > 0, np.nan, 1.0)
+    export_vtp(loss, np.arange(4.0), np.arange(4.0), VtpParams(steps=9), handle)
+    (warning,) = handle.written.warnings
+    assert warning.startswith("the file for ParaView has the computed points alone: splines need at least 4x4 points")
+    assert b'NumberOfPoints="12"' in handle.folder.read("files/surface_loss.vtp")
 
 
 OUTSIDE = "tests.jobs.common.models.outside"

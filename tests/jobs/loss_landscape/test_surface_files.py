@@ -12,12 +12,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jobs.loss_landscape.files.paraview import resample, vtk_polydata
 from jobs.loss_landscape.files.surface_files import (
     SurfaceFile,
     read_directions,
     read_surface,
-    resample,
-    vtk_polydata,
     write_directions,
     write_surface,
 )
@@ -240,8 +239,16 @@ def parsed(text: str) -> dict[str, np.ndarray]:
         components = int(array.get("NumberOfComponents", "1"))
         numbers = np.array((array.text or "").split(), int if array.get("type") == "Int64" else float)
         arrays[array.get("Name", "")] = numbers.reshape(-1, components) if components > 1 else numbers
-    assert int(piece.get("NumberOfPoints", "")) == len(arrays["Points"]) == len(arrays["zvalue"])
-    assert int(piece.get("NumberOfPolys", "")) == len(arrays["offsets"]) == len(arrays["averaged zvalue"])
+    assert (
+        int(piece.get("NumberOfPoints", ""))
+        == len(arrays["Points"])
+        == len(arrays[piece.find("PointData").get("Scalars")])
+    )
+    assert (
+        int(piece.get("NumberOfPolys", ""))
+        == len(arrays["offsets"])
+        == len(arrays[piece.find("CellData").get("Scalars")])
+    )
     return arrays
 
 
@@ -252,9 +259,9 @@ def test_a_surface_for_paraview() -> None:
     points = arrays["Points"]
     np.testing.assert_array_equal(points[:, 2], 10 * points[:, 1] + points[:, 0])  # every point is on the surface
     assert points[:, :2].tolist() == [[a, b] for b in y for a in x]  # x is fastest
-    np.testing.assert_array_equal(arrays["zvalue"], points[:, 2])
+    np.testing.assert_array_equal(arrays["loss"], points[:, 2])
     cells = np.split(arrays["connectivity"], arrays["offsets"][:-1])
-    for corners, mean, left in zip(cells, arrays["averaged zvalue"], (0, 1), strict=True):
+    for corners, mean, left in zip(cells, arrays["averaged loss"], (0, 1), strict=True):
         area = points[corners, :2]
         assert {tuple(corner) for corner in area} == {(a, b) for a in x[left : left + 2] for b in y}
         rolled = np.roll(area, -1, 0)
@@ -265,8 +272,8 @@ def test_a_surface_for_paraview() -> None:
 def test_heights_for_paraview_may_be_cut_and_logarithmic() -> None:
     surface = np.array([[0.0, 1.0], [100.0, np.inf]])
     x = np.arange(2.0)
-    np.testing.assert_array_equal(parsed(vtk_polydata(surface, x, x, highest=10))["zvalue"], [0, 1, 10, 10])
-    logs = parsed(vtk_polydata(surface, x, x, highest=10, log=True))["zvalue"]
+    np.testing.assert_array_equal(parsed(vtk_polydata(surface, x, x, highest=10))["loss"], [0, 1, 10, 10])
+    logs = parsed(vtk_polydata(surface, x, x, highest=10, height="log_loss"))["log_loss"]
     np.testing.assert_allclose(logs, np.log([0.1, 1.1, 10.1, 10.1]))
 
 

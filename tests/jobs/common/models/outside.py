@@ -23,6 +23,11 @@ def plain() -> nn.Module:
     return Plain()
 
 
+def normalised() -> nn.Module:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.BatchNorm1d(10))
+    return network.eval()
+
+
 def parallel() -> nn.Module:
     return nn.DataParallel(Plain())
 
