@@ -5,10 +5,11 @@ themselves are streamed (see `thinking`). Sources: Bansal et al. 2022, section 4
 """
 
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
 from jobs.common.params import StudyParams
@@ -16,7 +17,7 @@ from jobs.common.training.optimizers import device_of
 from jobs.deep_thinking.data import Instances, batches
 from jobs.deep_thinking.networks import Thinker
 from jobs.deep_thinking.problems.base import Problem
-from jobs.deep_thinking.thinking import MostConfident, Unchanged, think
+from jobs.deep_thinking.thinking import ConfidenceRule, MostConfident, Unchanged, think
 from service.errors import FieldError
 
 LOOK_AHEAD = 4  # stability is measured from m to this many times m iterations
@@ -35,6 +36,12 @@ class EvaluationParams(StudyParams):
 
     sizes: tuple[Difficulty, ...] = Field(min_length=1, description="difficulties, usually beyond the training size")
     batch: int = Field(100, ge=1, le=100_000, description="instances thought about at once: bounds the memory")
+    confidence: ConfidenceRule = Field(
+        "exact",
+        description="how the exit rule by confidence compares answers: exact, in logarithms, where none are equal, and "
+        "by_confidence is of the surest; released, as the released code in float32, where all that are nearly sure are "
+        "equal, and by_confidence is of the last of these",
+    )
     patience: int = Field(5, ge=1, le=1000, description="the exit rule `unchanged` waits for so many same answers")
     settle: int | None = Field(
         None,
@@ -47,6 +54,12 @@ class EvaluationParams(StudyParams):
         description="draw an instance of this size being solved: of so many the first that the network solves; none: "
         "draw none",
     )
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.settle is not None and self.confidence == "released":
+            raise FieldError("settle", "be empty with confidence: released, whose answer goes on changing", self.settle)
+        return self
 
     @field_validator("sizes")
     @classmethod
@@ -69,6 +82,8 @@ class Evaluation:
     """(iterations,): of the most confident answers among those after 1, …, T iterations"""
     confident_iteration: float
     """mean iteration of the most confident answer"""
+    confidence: ConfidenceRule
+    """how answers were compared for these two"""
     settled_accuracy: float
     """of the answers at which the rule `unchanged` stops; the last ones where it never does"""
     settled_iteration: float
@@ -110,7 +125,7 @@ class Evaluation:
     def _goes_on(self) -> bool:
         return len(self.accuracy) >= self.trained_iterations
 
-    def summary(self) -> dict[str, float]:
+    def summary(self) -> dict[str, float | str]:
         """The numbers that a table has of it."""
         return {
             "size": self.size,
@@ -122,6 +137,7 @@ class Evaluation:
             "overthinking": self.overthinking,
             "by_confidence": float(self.accuracy_by_confidence[-1]),
             "confident_iteration": self.confident_iteration,
+            "confidence": self.confidence,
             "when_unchanged": self.settled_accuracy,
             "unchanged_iteration": self.settled_iteration,
             "verifier_agreement": self.verifier_agreement,
@@ -149,7 +165,8 @@ def evaluate(
     right_by_confidence = torch.zeros(iterations, dtype=torch.int64)
     totals = dict.fromkeys(("confident", "settled_right", "settled", "agreed", "finite"), 0)
     for inputs, targets in batches(instances, params.batch, device_of(network)):
-        confident, unchanged, steady = MostConfident(), Unchanged(params.patience), Unchanged(params.settle or 1)
+        confident, unchanged = MostConfident(params.confidence), Unchanged(params.patience)
+        steady = Unchanged(params.settle or 1)
         recent: list[int] = []
         confident_right = torch.zeros(len(inputs), dtype=torch.bool, device=inputs.device)
         for thought in think(network, problem, inputs, iterations):
@@ -183,6 +200,7 @@ def evaluate(
         accuracy=right.numpy() / count,
         accuracy_by_confidence=right_by_confidence.numpy() / count,
         confident_iteration=totals["confident"] / count,
+        confidence=params.confidence,
         settled_accuracy=totals["settled_right"] / count,
         settled_iteration=totals["settled"] / count,
         verifier_agreement=totals["agreed"] / (3 * count),

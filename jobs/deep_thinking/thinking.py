@@ -5,12 +5,16 @@ Memory does not grow with the number of iterations: what is kept is one set of f
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from jobs.deep_thinking.networks import Thinker
 from jobs.deep_thinking.problems.base import Problem
+
+ConfidenceRule = Literal["exact", "released"]
 
 
 @dataclass(frozen=True)
@@ -22,7 +26,9 @@ class Thought:
     prediction: Tensor
     """int64 (batch, *space); 0 at positions that do not count"""
     confidence: Tensor
-    """(batch,): the larger of the two class probabilities, its mean over the counted positions, in [0.5, 1]"""
+    """float32 (batch,): the larger of the two class probabilities, its mean over the counted positions, in [0.5, 1]"""
+    doubt: Tensor
+    """float64 (batch,): the logarithm of 1 - confidence, in which confidences that float32 rounds to 1 differ"""
     finite: Tensor
     """bool (batch,): False once an instance's features have overflowed; its answer is then the last one before that"""
 
@@ -38,6 +44,7 @@ def think(network: Thinker, problem: Problem, inputs: Tensor, iterations: int, *
     finite = torch.ones(len(inputs), dtype=torch.bool, device=inputs.device)
     prediction = torch.zeros_like(counted, dtype=torch.int64)
     confidence = torch.zeros(len(inputs), device=inputs.device)
+    doubt = torch.zeros(len(inputs), dtype=torch.float64, device=inputs.device)
     # entered anew for each iteration: a generator must not leave the mode switched on for its caller
     with torch.inference_mode():
         features = network.start(inputs)
@@ -49,33 +56,45 @@ def think(network: Thinker, problem: Problem, inputs: Tensor, iterations: int, *
             logits = network.answer(features)
             now_finite = logits.isfinite().flatten(1).all(1)
             finite = finite & now_finite
-            probability = (logits[:, 0] - logits[:, 1]).abs().sigmoid()
-            sure = (probability * counted).flatten(1).sum(1) / positions
+            margin = (logits[:, 0] - logits[:, 1]).abs()
+            sure = (margin.sigmoid() * counted).flatten(1).sum(1) / positions
+            lacking = functional.logsigmoid(-margin.double()).masked_fill(~counted, -torch.inf).flatten(1)
+            unsure = lacking.logsumexp(1) - positions.log()
             answer = (logits[:, 1] > logits[:, 0]) & counted
             kept = finite.view(-1, *[1] * (answer.dim() - 1))
             prediction = torch.where(kept, answer.long(), prediction)
             confidence = torch.where(finite, sure, confidence)
-        yield Thought(iteration, prediction, confidence, finite)
+            doubt = torch.where(finite, unsure, doubt)
+        yield Thought(iteration, prediction, confidence, doubt, finite)
 
 
 class MostConfident:
-    """Exit rule: the answer with the highest confidence so far (Schwarzschild et al. 2021); of equals the first."""
+    """Exit rule: the answer with the highest confidence so far (Schwarzschild et al. 2021).
 
-    def __init__(self) -> None:
+    exact: by the doubt, in which answers are never equally confident unless their logits are; then the first is held.
+    released: as the released code, by the confidence in float32, which is 1 for all that are nearly sure; of equals the
+    last is held, so that a network that goes on being sure is judged by its newest answer.
+    """
+
+    def __init__(self, rule: ConfidenceRule = "exact") -> None:
+        self.rule = rule
         self.iteration: Tensor | None = None  # int64 (batch,): where the answer that is held comes from
         self.prediction: Tensor | None = None
         self.confidence: Tensor | None = None
+        self._doubt: Tensor | None = None
 
     def see(self, thought: Thought) -> Tensor:
         """Take in an iteration. Returns bool (batch,): whose answer is now this iteration's."""
-        if self.prediction is None or self.confidence is None or self.iteration is None:
-            self.prediction, self.confidence = thought.prediction, thought.confidence
+        if self.prediction is None or self.confidence is None or self._doubt is None or self.iteration is None:
+            self.prediction, self.confidence, self._doubt = thought.prediction, thought.confidence, thought.doubt
             self.iteration = torch.full_like(thought.finite, thought.iteration, dtype=torch.int64)
             return torch.ones_like(thought.finite)
-        better = (thought.confidence > self.confidence) & thought.finite
+        surer = thought.doubt < self._doubt if self.rule == "exact" else thought.confidence >= self.confidence
+        better = surer & thought.finite
         wide = better.view(-1, *[1] * (thought.prediction.dim() - 1))
         self.prediction = torch.where(wide, thought.prediction, self.prediction)
         self.confidence = torch.where(better, thought.confidence, self.confidence)
+        self._doubt = torch.where(better, thought.doubt, self._doubt)
         self.iteration = torch.where(better, thought.iteration, self.iteration)
         return better
 
@@ -112,7 +131,7 @@ class Unchanged:
         going = ~self.settled
         # of the last two answers the more confident one: they are the same unless it is a cycle
         last = self._history[-1]
-        hold_last = (self._streak >= self.patience) & (last.confidence > thought.confidence)
+        hold_last = (self._streak >= self.patience) & (last.doubt < thought.doubt)
         wide = [-1, *[1] * (thought.prediction.dim() - 1)]
         answer = torch.where(hold_last.view(wide), last.prediction, thought.prediction)
         sure = torch.where(hold_last, last.confidence, thought.confidence)

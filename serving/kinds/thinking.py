@@ -3,8 +3,8 @@
 Parameters of a request (all optional):
 
     iterations  how many, at most if there is an exit rule. Default: as in training, or ten times that with a rule
-    exit        "confidence": the most confident answer of all. "unchanged": the first that stays for `patience`
-                iterations, or goes to and fro between two
+    exit        "confidence": the most confident answer of all, by the rule `exact` of the study. "unchanged": the first
+                that stays for `patience` iterations, or goes to and fro between two
     patience    default 5
 
 Outputs: the prediction, its confidence, the iteration that it comes from, and whether the exact verifier of the problem

@@ -69,6 +69,14 @@ def test_the_most_confident_answer_with_any_budget():
     assert measured.confident_iteration == 3
 
 
+def test_the_rule_of_the_released_code_takes_the_last_of_equals():
+    measured = measure([0.1, 0.4, 0.9, 0.3], confidence="released")
+    assert measured.accuracy_by_confidence.tolist() == [0.1, 0.4, 0.9, 0.3] and measured.confident_iteration == 4
+    assert measured.summary()["confidence"] == "released"
+    with pytest.raises(ValueError, match="settle must be empty with confidence: released"):
+        params(confidence="released", settle=3)
+
+
 def test_answers_that_stay_settle():
     measured = measure([0.5, 1.0, 1.0, 1.0, 1.0, 0.0], patience=2)
     # those right from the start are unchanged at iterations 2 and 3, the others are first right at 2

@@ -1,5 +1,6 @@
 """The stream of answers and the exit rules, on scripted networks whose every answer is known."""
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -87,6 +88,27 @@ def test_the_most_confident_answer_is_held() -> None:
     assert rule.prediction[:, 0].tolist() == [0, 1]
 
 
+def test_answers_that_float32_is_equally_sure_of_differ_in_their_doubt() -> None:
+    """Overthinking must not hide behind confidences of 1: a plain network that forgets is sure all the time."""
+    script = [30.0, 800.0, -60.0, -40.0], [20.0, 20.0, -20.0, -20.0]
+    exact, released = MostConfident("exact"), MostConfident("released")
+    for thought in thoughts(*script):
+        assert (thought.confidence == 1).all()
+        assert thought.doubt.tolist() == pytest.approx([-abs(each[thought.iteration - 1]) for each in script], rel=1e-8)
+        exact.see(thought)
+        released.see(thought)
+    assert exact.iteration is not None and exact.iteration.tolist() == [2, 1], "the surest; of equals the first"
+    assert released.iteration is not None and released.iteration.tolist() == [4, 4], "of equals the last"
+
+
+def test_the_doubt_is_what_the_mean_over_all_positions_that_count_lacks() -> None:
+    mazes, net = problem("mazes", scale=1), network("dt_net_2d", channels=3, width=4, recall=True, group_norm=False)
+    inputs, _ = mazes.sample(9, 3, 0)
+    for thought in think(net.eval(), mazes, inputs, 2):
+        lacking = 1 - thought.confidence.double()
+        torch.testing.assert_close(thought.doubt.exp(), lacking, rtol=1e-5, atol=1e-6)
+
+
 def settle(patience: int, *script: list[float]) -> Unchanged:
     rule = Unchanged(patience)
     for thought in thoughts(*script):
@@ -115,6 +137,6 @@ def test_what_never_repeats_never_settles() -> None:
     answers = torch.randint(0, 2, (20, 1, 9, 9))
     rule = Unchanged(2)
     for index, answer in enumerate(answers):
-        rule.see(Thought(index + 1, answer, torch.full((1,), 0.7), torch.tensor([True])))
+        rule.see(Thought(index + 1, answer, torch.full((1,), 0.7), torch.zeros(1).double(), torch.tensor([True])))
     assert mazes.dimensions == 2 and rule.settled is not None and not rule.settled.any()
     assert rule.iteration is not None and rule.iteration.tolist() == [20]
