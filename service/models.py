@@ -159,14 +159,7 @@ def load(store: Folder, card: ModelCard, trusted: tuple[str, ...] = ()) -> nn.Mo
     anything about the files or the architecture is not as the card says.
     """
     weights = _weights(store, card)
-    build = _architecture(card, trusted)
-    try:
-        network = build(**card.arguments)
-    except Exception as error:  # whatever a stranger's arguments make an architecture raise
-        raise ModelError(f"{_named(card)}: {card.architecture} refuses its arguments: {error}") from error
-    if not isinstance(network, nn.Module):
-        raise ModelError(f"{_named(card)}: {card.architecture} builds a {type(network).__name__}, not a torch module")
-    network = unwrapped(network)
+    network = _network(card, trusted)
     expected = network.state_dict()
     weights = plain_names(weights, expected)
     if missing := sorted(expected.keys() - weights.keys()):
@@ -179,6 +172,12 @@ def load(store: Folder, card: ModelCard, trusted: tuple[str, ...] = ()) -> nn.Mo
             raise ModelError(f"{_named(card)}: {key!r} is {stored}, but {card.architecture} needs {needed}")
     network.load_state_dict(weights)
     return network.eval()
+
+
+def check(store: Folder, card: ModelCard, trusted: tuple[str, ...] = ()) -> None:
+    """ModelError if a card and the size of its weights already say that the model cannot be loaded: it is not read."""
+    _check_size(store, card)
+    _network(card, trusted)
 
 
 def unwrapped(network: nn.Module) -> nn.Module:
@@ -237,11 +236,26 @@ def _plain(name: str) -> str:
     return ".".join(part for part in name.split(".") if part not in WRAPPERS)
 
 
-def _weights(store: Folder, card: ModelCard) -> dict[str, Tensor]:
-    folder = store / "models" / card.name / str(card.version)
-    if (size := folder.size(WEIGHTS)) != card.bytes:
+def _network(card: ModelCard, trusted: tuple[str, ...]) -> nn.Module:
+    """The network of a card with any weights."""
+    build = _architecture(card, trusted)
+    try:
+        network = build(**card.arguments)
+    except Exception as error:  # whatever a stranger's arguments make an architecture raise
+        raise ModelError(f"{_named(card)}: {card.architecture} refuses its arguments: {error}") from error
+    if not isinstance(network, nn.Module):
+        raise ModelError(f"{_named(card)}: {card.architecture} builds a {type(network).__name__}, not a torch module")
+    return unwrapped(network)
+
+
+def _check_size(store: Folder, card: ModelCard) -> None:
+    if (size := (store / "models" / card.name / str(card.version)).size(WEIGHTS)) != card.bytes:
         raise ModelError(f"{_named(card)}: the weights file has {size:,} bytes, the card says {card.bytes:,}")
-    data = folder.read(WEIGHTS)
+
+
+def _weights(store: Folder, card: ModelCard) -> dict[str, Tensor]:
+    _check_size(store, card)
+    data = (store / "models" / card.name / str(card.version)).read(WEIGHTS)
     header = int.from_bytes(data[:8], "little")
     if len(data) < 8 or header > min(MAX_HEADER, len(data) - 8) or data[8:9] != b"{":
         raise ModelError(f"{_named(card)}: {WEIGHTS} is {format_of(data)}, not safetensors")

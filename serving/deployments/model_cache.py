@@ -7,6 +7,7 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from torch import nn
 
@@ -14,11 +15,20 @@ from service import models
 from service.errors import ModelError, StoreError
 from service.models import ModelCard
 from service.store import Folder
+from serving import kinds
 from serving.http.settings import Models
 from serving.kinds.base import Endpoint
 
 Key = tuple[str, int, str]  # name, version, sha256: a store may have been emptied and filled again
-CARDS = 1024  # cards remembered
+CARDS = 1024  # cards remembered, and outcomes
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Of trying a model. loaded: it was to be loaded, not only checked. obstacle: why it cannot be; empty if it can."""
+
+    loaded: bool
+    obstacle: str = ""
 
 
 class ModelCache:
@@ -29,6 +39,7 @@ class ModelCache:
         self._cards: OrderedDict[tuple[str, int | None], tuple[float, ModelCard]] = OrderedDict()
         self._loaded: OrderedDict[Key, Endpoint] = OrderedDict()  # the latest used last
         self._loading: dict[Key, asyncio.Task[Endpoint]] = {}
+        self._outcomes: OrderedDict[Key, Outcome] = OrderedDict()
         self._one_at_a_time = asyncio.Lock()  # so that memory holds one model more than allowed at most
 
     @property
@@ -66,6 +77,27 @@ class ModelCache:
             self._cards.popitem(last=False)
         return card
 
+    async def obstacle(self, card: ModelCard, loading: bool) -> str:
+        """Why a model cannot be served, in a sentence; empty if it has been loaded before, or can be.
+
+        loading: it is loaded to see that, unless it has been; otherwise its card and the size of its weights say so.
+        """
+        key = card.name, card.version, card.sha256
+        outcome = self._outcomes.get(key)
+        if outcome is not None and (not loading or (outcome.loaded and not outcome.obstacle)):
+            return outcome.obstacle
+        try:
+            kinds.kind_of(card)
+            if loading:
+                await self.endpoint(card)
+            else:
+                self._check_size(card)
+                await asyncio.to_thread(models.check, self._store, card, self._settings.trusted)
+                self._note(key, Outcome(loaded=False))
+        except (ModelError, StoreError) as error:
+            return str(error)
+        return ""
+
     async def endpoint(self, card: ModelCard) -> Endpoint:
         """A model ready to compute, loaded once however many ask for it. ModelError says why it cannot be."""
         key = card.name, card.version, card.sha256
@@ -79,18 +111,36 @@ class ModelCache:
         return await asyncio.shield(task)  # if the first to ask leaves, the others still wait
 
     async def _load(self, key: Key, card: ModelCard) -> Endpoint:
-        allowed = self._settings.loaded_mb * 2**20
-        if card.bytes > allowed:
+        try:
+            self._check_size(card)
+            async with self._one_at_a_time:
+                endpoint = await asyncio.to_thread(self._read, card)
+                self._loaded[key] = endpoint
+                while len(self._loaded) > self._settings.loaded or self._bytes > self._settings.loaded_mb * 2**20:
+                    self._loaded.popitem(last=False)  # a request that computes with it keeps it alive until it is done
+        except ModelError as error:
+            self._note(key, Outcome(loaded=True, obstacle=str(error)))
+            raise
+        self._note(key, Outcome(loaded=True))
+        return endpoint
+
+    @property
+    def _bytes(self) -> int:
+        """Of the weights in memory."""
+        return sum(each.bytes for each in self.loaded)
+
+    def _check_size(self, card: ModelCard) -> None:
+        if card.bytes > self._settings.loaded_mb * 2**20:
             raise ModelError(
                 f"model {card.name!r} must have at most {self._settings.loaded_mb} MiB of weights (models.loaded_mb); "
                 f"it has {card.bytes / 2**20:.0f}"
             )
-        async with self._one_at_a_time:
-            endpoint = await asyncio.to_thread(self._read, card)
-            self._loaded[key] = endpoint
-            while len(self._loaded) > self._settings.loaded or sum(each.bytes for each in self.loaded) > allowed:
-                self._loaded.popitem(last=False)  # a request that computes with it keeps it alive until it is done
-        return endpoint
+
+    def _note(self, key: Key, outcome: Outcome) -> None:
+        self._outcomes[key] = outcome
+        self._outcomes.move_to_end(key)
+        while len(self._outcomes) > CARDS:
+            self._outcomes.popitem(last=False)
 
     def _read(self, card: ModelCard) -> Endpoint:
         return self._build(card, models.load(self._store, card, self._settings.trusted))

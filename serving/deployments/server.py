@@ -28,7 +28,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from service import json_text
-from service.errors import AssayError, BusyError, InputError, ModelNotFoundError, nearest
+from service.errors import AssayError, BusyError, InputError, ModelError, ModelNotFoundError, nearest
 from service.models import ModelCard
 from service.store import open_store
 from serving import kinds
@@ -120,7 +120,8 @@ class Server:
             case "GET", []:
                 return await self._metadata(name, version)
             case "GET", ["ready"]:
-                await self._served(name, version)
+                if obstacle := await self._models.obstacle(await self._models.card(name, version), loading=True):
+                    raise NotReady(obstacle)
                 return _json({"name": name, "ready": True})
             case "GET", ["stats"]:
                 card = await self._models.card(name, version)
@@ -142,11 +143,11 @@ class Server:
         loaded = {(card.name, card.version) for card in self._models.loaded}
         entries: list[dict[str, Any]] = []
         for card in await self._models.cards():
-            served = card.task in kinds.KINDS
-            if filters.get("ready") and not served:
+            reason = await self._models.obstacle(card, loading=False)
+            if filters.get("ready") and reason:
                 continue
-            entry = {"name": card.name, "version": str(card.version), "state": "READY" if served else "UNAVAILABLE"}
-            entry["reason"] = "" if served else f"nothing serves the task {card.task!r}"
+            entry = {"name": card.name, "version": str(card.version), "reason": reason}
+            entry["state"] = "UNAVAILABLE" if reason else "READY"
             entries.append({**entry, "loaded": (card.name, card.version) in loaded})
         return _json(entries)
 
@@ -304,6 +305,12 @@ class Call:
         self.counted = False
         self.key: str | None = None
         self.model: ModelKey | None = None
+
+
+class NotReady(ModelError):
+    """What the protocol asks for about a model that cannot be served."""
+
+    http_status = 404
 
 
 class NoSuchPath(InputError):

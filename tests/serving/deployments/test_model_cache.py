@@ -16,7 +16,7 @@ from serving.deployments.model_cache import ModelCache
 from serving.http.settings import Models, ServeSettings
 from serving.kinds.base import Endpoint
 from serving.kinds.thinking import DeepThinking
-from tests.serving.models import put
+from tests.serving.models import draft, network, put
 
 
 @pytest.fixture
@@ -157,5 +157,36 @@ def test_cards_of_too_many_names_are_forgotten(store: Folder, loads: Loads, monk
         for name in ("a", "b", "c", "a"):
             assert (await cache.card(name)).name == name
         assert len(cache._cards) == 2
+
+    asyncio.run(test())
+
+
+def test_ready_is_what_has_been_or_could_be_loaded(store: Folder, loads: Loads) -> None:
+    async def test() -> None:
+        cache = ModelCache(store, Models(loaded=1), loads)
+        models.publish(store, "wide", network().state_dict(), draft(arguments={"width": 3.5}))
+        put(store, "other", task="walking")
+        weights = store / "models" / "b" / "1"
+        weights.write(models.WEIGHTS, weights.read(models.WEIGHTS)[:-4])
+        torn = store / "models" / "c" / "1"
+        torn.write(models.WEIGHTS, torn.read(models.WEIGHTS)[:-4] + b"\0\0\0\1")
+
+        async def obstacle(name: str, loading: bool = False) -> str:
+            return await cache.obstacle(await cache.card(name), loading)
+
+        assert await obstacle("a") == "" and loads.names == []
+        assert "refuses its arguments" in await obstacle("wide")
+        assert "the task 'walking', which has no endpoint" in await obstacle("other")
+        assert "bytes, the card says" in await obstacle("b")
+        weights.delete(models.WEIGHTS)
+        assert "no such file" in await obstacle("b")
+        # what the card and the size do not say is known once the model was to be loaded
+        assert await obstacle("c") == ""
+        assert "sha256 differs" in await obstacle("c", loading=True) and "sha256 differs" in await obstacle("c")
+        # what has been loaded is ready, and is not loaded again to say so
+        assert await obstacle("a", loading=True) == "" and loads.names == ["a/1"]
+        put(store, "d")
+        await endpoint(cache, "d")
+        assert await obstacle("a", loading=True) == "" and loads.names == ["a/1", "d/1"]
 
     asyncio.run(test())

@@ -17,6 +17,7 @@ import tritonclient.http as triton
 from tritonclient.utils import InferenceServerException
 
 from jobs.deep_thinking.problems import problem
+from service.models import WEIGHTS
 from tests.serving.conftest import SETTINGS, Served
 from tests.serving.models import bits, network, put
 
@@ -67,6 +68,21 @@ def test_which_models_are_ready(served: Served) -> None:
     states = {(each["name"], each["version"]): each["state"] for each in client.get_model_repository_index()}
     ready = {("mazes", "1"): "READY", ("sums", "1"): "READY", ("sums", "2"): "READY"}
     assert ready.items() <= states.items() and states["walk", "1"] == "UNAVAILABLE"
+
+
+def test_a_model_that_cannot_be_loaded_is_not_ready(served: Served) -> None:
+    client, name = served.client(), "torn"
+    put(served.store, name)
+    folder = served.store / "models" / name
+    weights = (folder / "1").read(WEIGHTS)
+    (folder / "1").write(WEIGHTS, weights[:-4] + b"\0\0\0\1")
+    try:
+        assert not client.is_model_ready(name)
+        (entry,) = [each for each in client.get_model_repository_index() if each["name"] == name]
+        assert entry["state"] == "UNAVAILABLE" and "sha256 differs" in entry["reason"]
+        assert not client.is_model_ready(name, "1")
+    finally:
+        folder.delete()
 
 
 def test_unknown_models_versions_and_paths(served: Served) -> None:
