@@ -94,6 +94,9 @@ class Sweep(Section):
     def _consistent(self) -> Self:
         if any(len(values) == 0 for values in self.grid.values()):
             raise ValueError("a field of the grid has no values")
+        for field, values in self.grid.items():
+            if any(value in values[:place] for place, value in enumerate(values)):
+                raise FieldError(f"grid.{field}", "have no value twice: the same trial would be run again", values)
         if self.samples > 1 and not self.random:
             raise ValueError("samples above 1 would repeat the same trial: give `random` something to draw")
         if isinstance(self.scheduler, Asha) and self.metric is None:

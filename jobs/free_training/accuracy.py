@@ -45,7 +45,8 @@ def attacked(
     warnings: list[str] = []
     device = device_of(network)
     for index, rows in batches(len(images), batch):
-        result = attack.run(network, images.images(rows).to(device), images.labels[rows].to(device), ball, seed(index))
+        pixels, labels = images.images(rows).to(device), images.labels[rows].to(device)
+        result = attack.run(network, pixels, labels, ball, seed(index), first=int(rows[0]))
         counters[:, rows] = torch.stack([(~result.successful).long(), result.queries, result.gradients]).cpu()
         warnings += result.warnings
     robust, queries, gradients = parallel.total(counters)

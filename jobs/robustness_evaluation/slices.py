@@ -77,7 +77,8 @@ def attack(cell: dict[str, Any], subject: Subject) -> dict[str, Any]:
     images, labels = _batch(subject, *cell["span"])
     network = subject.network.to(reserved_device())
     chosen = TypeAdapter(AttackParams).validate_python(cell["attack"])
-    result = chosen.run(network, images, labels, Ball(subject.norm, cell["epsilon"]), cell["seed"])
+    ball, first = Ball(subject.norm, cell["epsilon"]), cell["span"][0]
+    result = chosen.run(network, images, labels, ball, cell["seed"], first=first)
     seconds = time.perf_counter() - began
     # those at distance 0 were misclassified without an attack
     shown = (result.successful & (result.distances > 0)).nonzero().flatten()[: cell["show"]]

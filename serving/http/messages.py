@@ -1,8 +1,7 @@
 """A request for inference or for an attack as HTTP brings it: tensors in the protocol's form, or an uploaded file."""
 
-import json
+import re
 from dataclasses import dataclass
-from typing import Any
 from urllib.parse import parse_qsl
 
 from starlette.requests import Request
@@ -13,6 +12,8 @@ from serving.http.protocol import InferRequest, RequestedOutput, Scalar
 from serving.http.uploads import PNG_MEDIA, Upload
 
 MAX_QUERY = 64  # parameters
+WHOLE = re.compile(r"-?[0-9]{1,19}")
+NUMBER = re.compile(r"-?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
 FILE_MEDIA = ("image", "audio", "video")  # a body of these media is a file, of all others tensors
 SIGNATURES = (b"\x89PNG", b"\xff\xd8\xff")  # the first bytes of PNG and JPEG
 HINT = "an image is sent by curl --data-binary @cat.png -H 'Content-Type: image/png'"
@@ -94,7 +95,9 @@ class Message:
 
 
 def parse_query(query: str) -> dict[str, Scalar]:
-    """Parameters from an address. What reads as a JSON number, true or false is one; anything else is a string."""
+    """Parameters from an address. What reads as a number (`3`, `.1`, `1.`, `1e-3`), true or false is one; anything else
+    is a string.
+    """
     try:
         pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=True, max_num_fields=MAX_QUERY) if query else []
     except ValueError as error:
@@ -108,8 +111,8 @@ def parse_query(query: str) -> dict[str, Scalar]:
 
 
 def _scalar(text: str) -> Scalar:
-    try:
-        value: Any = json.loads(text)
-    except (ValueError, RecursionError):
-        return text
-    return value if isinstance(value, bool | int | float) else text
+    if text in ("true", "false"):
+        return text == "true"
+    if WHOLE.fullmatch(text):
+        return int(text)
+    return float(text) if NUMBER.fullmatch(text) else text

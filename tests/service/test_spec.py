@@ -57,6 +57,8 @@ def test_overrides_are_typed_by_the_schema(tmp_path: Path) -> None:
             "the asha scheduler needs `metric`",
         ),
         (WALK + "sweep: {scheduler: {kind: ashha}}\n", "sweep.scheduler"),
+        (WALK + "sweep: {grid: {seed: [1, 2, 1]}}\n", "sweep.grid.seed must have no value twice: the same trial would"),
+        (WALK + "sweep: {grid: {params.drift: [1, 1.0]}}\n", "sweep.grid.params.drift must have no value twice"),
         (WALK + "sweep: {random: {seed: {randnt: [1, 2]}}}\n", "sweep.random.seed"),
         ("- a\n- b\n", "a spec is a mapping of fields, this is ['a', 'b']"),
         ("a: [1\n", "not valid YAML"),

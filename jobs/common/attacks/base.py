@@ -65,13 +65,13 @@ class Search:
     model gives anything but finite logits for the images, or labels or targets are not among the classes.
     """
 
-    def __init__(self, model: Model, images: Tensor, goal: Goal, ball: Ball) -> None:
+    def __init__(self, model: Model, images: Tensor, goal: Goal, ball: Ball, first: int = 0) -> None:
         self.model, self.images, self.goal, self.ball = model, images, goal, ball
         self.warnings: list[str] = []
         self.queries = torch.zeros(len(images), dtype=torch.int64, device=images.device)
         self.gradients = torch.zeros_like(self.queries)
         self.clean_logits = self._pass(torch.arange(len(images), device=images.device), images)
-        checks.check_logits(self.clean_logits, goal.labels, goal.targets)
+        checks.check_logits(self.clean_logits, goal.labels, goal.targets, first)
         self.adversarials = images.clone()
         self.successful = goal.reached(self.clean_logits)
         self.minimum_distances = torch.where(self.successful, 0.0, torch.inf).double()
@@ -212,19 +212,21 @@ class Attack(StudyParams):
         ball: Ball,
         seed: int = 0,
         targets: Tensor | None = None,
+        first: int = 0,
     ) -> Result:
         """Attack a batch. The same arguments give the same result.
 
         model: in evaluation mode. images: float (batch, channels, height, width) in [0, 1]; labels, targets: int64
         (batch,). targets: the class that each sample is to be taken for; None: any but its label. A model of pixels has
-        labels and targets (batch, height, width), in which a pixel below 0 does not count. Raises InputError, one
-        sentence, about the first thing that is wrong with them.
+        labels and targets (batch, height, width), in which a pixel below 0 does not count. first: the place of the
+        first image in the whole set, if this is a part of one. Raises InputError, one sentence, about the first thing
+        that is wrong with them; it names an image by its place in the whole set.
         """
-        checks.check_batch(images, labels, targets)
+        checks.check_batch(images, labels, targets, first)
         checks.check_ball(self.kind, self.norms, ball, images)
         checks.check_evaluation_mode(model)
         checks.check_takes(self.kind, self.takes_maps, labels)
-        search = Search(model, images, goal(labels, targets), ball)
+        search = Search(model, images, goal(labels, targets), ball, first)
         checks.check_classes(self.kind, search.clean_logits.shape[1], self.fewest_classes(targets is not None))
         self.attack(search, torch.Generator(images.device).manual_seed(seed))
         return search.result()

@@ -43,10 +43,11 @@ def check_ball(attack: str, norms: tuple[Norm, ...], ball: Ball, images: Tensor)
         )
 
 
-def check_batch(images: Tensor, labels: Tensor, targets: Tensor | None) -> None:
+def check_batch(images: Tensor, labels: Tensor, targets: Tensor | None, first: int = 0) -> None:
     """Images are a batch of finite floats in [0, 1], labels and targets one class number each, and differ.
 
-    Or they are maps of class numbers, in which something counts.
+    Or they are maps of class numbers, in which something counts. first: the place of the first of them in the whole
+    set, by which an image is named.
     """
     if images.dim() != 4:
         raise InputError(
@@ -66,14 +67,14 @@ def check_batch(images: Tensor, labels: Tensor, targets: Tensor | None) -> None:
         hint = "normalisation belongs inside the model" if least < 0 else "divide by 255"
         raise InputError(f"pixels must be in [0, 1]; they are in [{least:g}, {most:g}]", hint=hint)
     if labels.dim() == 3:
-        _check_maps(labels, targets, images)
+        _check_maps(labels, targets, images, first)
         return
-    _check_classes_of("labels", labels, len(images))
+    _check_classes_of("labels", labels, len(images), first)
     if targets is not None:
-        _check_classes_of("targets", targets, len(images))
+        _check_classes_of("targets", targets, len(images), first)
         if bool((targets == labels).any()):
             row = int((targets == labels).nonzero()[0])
-            raise FieldError(f"targets[{row}]", "be another class than the label", int(targets[row]))
+            raise FieldError(f"targets[{first + row}]", "be another class than the label", int(targets[row]))
 
 
 def check_evaluation_mode(model: Callable[[Tensor], Tensor]) -> None:
@@ -85,10 +86,10 @@ def check_evaluation_mode(model: Callable[[Tensor], Tensor]) -> None:
                 raise InputError(f"the model must be in evaluation mode; {where} is in training mode", "model.eval()")
 
 
-def check_logits(logits: Any, labels: Tensor, targets: Tensor | None) -> None:
+def check_logits(logits: Any, labels: Tensor, targets: Tensor | None, first: int = 0) -> None:
     """The model gave finite logits (batch, classes), not probabilities; labels and targets are among the classes.
 
-    For maps of labels (batch, height, width) the logits are (batch, classes, height, width).
+    For maps of labels (batch, height, width) the logits are (batch, classes, height, width). first: as `check_batch`.
     """
     if not isinstance(logits, Tensor):
         raise InputError(f"the model must return a tensor of logits; it returns a {type(logits).__name__}")
@@ -100,7 +101,7 @@ def check_logits(logits: Any, labels: Tensor, targets: Tensor | None) -> None:
         )
     if not bool(logits.isfinite().all()):
         row = int((~logits.isfinite()).flatten(1).any(1).nonzero()[0])
-        raise InputError(f"logits must be finite; those of images[{row}] are not")
+        raise InputError(f"logits must be finite; those of images[{first + row}] are not")
     sums = logits.sum(1)
     probable = (logits > -PROBABILITY) & (logits < 1 + PROBABILITY)
     if bool(((sums - 1).abs() < PROBABILITY).all() & probable.all()):
@@ -110,9 +111,9 @@ def check_logits(logits: Any, labels: Tensor, targets: Tensor | None) -> None:
         )
     for name, classes in (("labels", labels), ("targets", targets)):
         if classes is not None and bool((classes >= logits.shape[1]).any()):
-            place = (classes >= logits.shape[1]).nonzero()[0].tolist()
+            row, *pixel = (classes >= logits.shape[1]).nonzero()[0].tolist()
             last = f"be at most {logits.shape[1] - 1}, the last class of the model"
-            raise FieldError(f"{name}{place}", last, int(classes[tuple(place)]))
+            raise FieldError(f"{name}{[first + row, *pixel]}", last, int(classes[(row, *pixel)]))
 
 
 def check_takes(attack: str, takes_maps: bool, labels: Tensor) -> None:
@@ -245,7 +246,7 @@ class _AutogradCalls(TorchFunctionMode):
         return function(*args, **(kwargs or {}))
 
 
-def _check_classes_of(name: str, classes: Tensor, batch: int) -> None:
+def _check_classes_of(name: str, classes: Tensor, batch: int, first: int) -> None:
     """One int64 class number a sample, from 0."""
     if classes.shape != (batch,):
         one_hot = classes.dim() == 2 and len(classes) == batch
@@ -257,10 +258,10 @@ def _check_classes_of(name: str, classes: Tensor, batch: int) -> None:
         raise InputError(f"{name} must be int64; they are {_name(classes.dtype)}", hint=f"{name}.long()")
     if bool((classes < 0).any()):
         row = int((classes < 0).nonzero()[0])
-        raise FieldError(f"{name}[{row}]", "be at least 0", int(classes[row]))
+        raise FieldError(f"{name}[{first + row}]", "be at least 0", int(classes[row]))
 
 
-def _check_maps(labels: Tensor, targets: Tensor | None, images: Tensor) -> None:
+def _check_maps(labels: Tensor, targets: Tensor | None, images: Tensor, first: int) -> None:
     """One int64 class number a pixel, or a number below 0 where none counts; one counts in each sample."""
     expected = (len(images), *images.shape[2:])
     counted = torch.ones_like(labels, dtype=torch.bool)
@@ -274,7 +275,7 @@ def _check_maps(labels: Tensor, targets: Tensor | None, images: Tensor) -> None:
         counted &= classes >= 0
     if not bool(counted.flatten(1).any(1).all()):
         row = int((~counted.flatten(1).any(1)).nonzero()[0])
-        raise InputError(f"a pixel of images[{row}] must count; all labels are below 0")
+        raise InputError(f"a pixel of images[{first + row}] must count; all labels are below 0")
 
 
 def _name(dtype: torch.dtype) -> str:

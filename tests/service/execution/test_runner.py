@@ -15,6 +15,7 @@ from service import models, spec
 from service.cli.commands import main
 from service.errors import AssayError, RunLockedError, RunNotFoundError, SpecError, StoreError
 from service.execution import checkpoints, history, records, runner
+from service.execution.progress import Silent
 from service.execution.records import RunRecord, TrialRecord
 from service.execution.runner import Execution
 from service.store import Folder, open_store
@@ -269,6 +270,18 @@ def test_a_run_that_ends_while_its_driver_is_watched_is_not_lost(
 
     monkeypatch.setattr("service.execution.lock.alive", alive)
     assert history.load(folder) == ended
+
+
+def test_a_run_exists_when_it_is_told_of(store_uri: str) -> None:
+    class Asking(Silent):
+        status = ""
+
+        def run_started(self, run: str, store: str, trials: int) -> None:
+            self.status = history.load(history.run_folder(open_store(store), run)).status
+
+    asking = Asking()
+    runner.start(walk(store_uri), Execution(serial=True, progress=asking))
+    assert asking.status == "running"
 
 
 def test_trials_are_in_the_order_of_their_numbers(store_uri: str) -> None:

@@ -30,6 +30,10 @@ def test_values_in_an_address_are_what_they_read_as() -> None:
     assert parse_query("a=1&b=1.5&c=true&d=x%20y&e=&f=null&g=[1]&h=1e-3&i=%22q%22") == {
         "a": 1, "b": 1.5, "c": True, "d": "x y", "e": "", "f": "null", "g": "[1]", "h": 0.001, "i": '"q"',
     }  # fmt: skip
+    assert parse_query("a=.1&b=1.&c=-.5e3&d=NaN&e=Infinity&f=.&g=-&h=1.e2") == {
+        "a": 0.1, "b": 1.0, "c": -500.0, "d": "NaN", "e": "Infinity", "f": ".", "g": "-", "h": 100.0,
+    }  # fmt: skip
+    assert repr(parse_query("a=-3&b=3.0")) == "{'a': -3, 'b': 3.0}"
     assert parse_query("") == {}
     assert parse_query(f"a={'[' * 100_000}")["a"] == "[" * 100_000
 

@@ -179,3 +179,16 @@ def test_few_classes() -> None:
     assert checks.few_classes(10, 9) == []
     (sentence,) = checks.few_classes(4, 9)
     assert sentence == "the model has 4 classes: targeted attacks aim at 3 classes instead of 9"
+
+
+def test_an_image_is_named_by_its_place_in_the_whole_set() -> None:
+    """Where a set is attacked in parts, as `first` says."""
+
+    def model(images: Tensor) -> Tensor:
+        return small_net()(images).index_fill(0, torch.tensor([2]), torch.nan)
+
+    with pytest.raises(InputError, match=re.escape("those of images[42] are not")):
+        FGSM().run(model, IMAGES, LABELS, BALL, first=40)
+    for labels, sentence in ((LABELS.flip(0) - 3, "labels[42] must be at least 0"), (LABELS + 7, "labels[42] must be")):
+        with pytest.raises(InputError, match=re.escape(sentence)):
+            FGSM().run(small_net(), IMAGES, labels, BALL, first=40)
