@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from service.cluster.submission import Head
 
 
+NO_SUCH_COMMAND = 127  # the exit code of a shell that finds no such command
+
+
 def options(command: Command) -> Command:
     """What handing a run to a cluster may be told."""
     for option in (
@@ -65,6 +68,11 @@ def follow(head: "Head", run_id: str, store: str, detach: bool) -> None:
         print(f"\nrun {run_id} goes on; `assay logs --follow {run_id} {where}` shows it")
         return
     state = head.run(run_id)
+    if state.exit_code == NO_SUCH_COMMAND:
+        raise RunFailedError(
+            f"run {run_id} did not start: the head has no command `python`",
+            hint="give `ray start` on the head a PATH that begins with the bin folder of Assay's environment",
+        )
     if state.status == "lost":
         raise RunFailedError(
             f"run {run_id} lost its driver: {state.message}", hint=f"`assay resume {run_id} {where} --store {store}`"

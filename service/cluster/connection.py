@@ -2,7 +2,6 @@
 
 import logging
 import os
-import sys
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -14,7 +13,7 @@ from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from service.cluster import address as address_of
-from service.cluster import embedded
+from service.cluster import embedded, import_path
 from service.cluster.node_types import NodeType, known_to_driver
 from service.errors import ClusterError, StoreError, first_line
 from service.spec import Resources
@@ -48,6 +47,7 @@ def connect(address: str | None = None, cpus: int | None = None) -> Iterator[Non
         return
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    os.environ["PYTHONIOENCODING"] = "utf-8"  # of workers, which print into logs, whatever a terminal can show
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     if address == "local":
         with embedded.started(lambda: _init_local(cpus), ray.shutdown):
@@ -56,14 +56,19 @@ def connect(address: str | None = None, cpus: int | None = None) -> Iterator[Non
     probe(address)
     try:
         with _told(f"cannot connect to Ray at {address!r}", address_of.about_tokens()):
-            ray.init(address=address, log_to_driver=True, logging_level=logging.WARNING)
+            ray.init(
+                address=address,
+                log_to_driver=True,
+                logging_level=logging.WARNING,
+                runtime_env=import_path.runtime_env(),
+            )
         yield
     finally:
         ray.shutdown()
 
 
 def _init_local(cpus: int | None) -> None:
-    _import_path_for_workers()
+    import_path.extend()
     with _told("the embedded Ray does not start"):
         ray.init(
             address="local",
@@ -71,6 +76,7 @@ def _init_local(cpus: int | None) -> None:
             include_dashboard=False,
             log_to_driver=True,
             logging_level=logging.WARNING,
+            runtime_env=import_path.runtime_env(),
         )
         _protect_token()
 
@@ -201,14 +207,6 @@ def _answer(uri: str, name: str) -> str | None:
 
 def _living() -> list[NodeType]:
     return [NodeType(1, node["Resources"]) for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-
-
-def _import_path_for_workers() -> None:
-    """Workers of the embedded Ray import from where the command was given, as the driver does."""
-    paths = [os.getcwd(), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
 
 
 def _protect_token() -> None:

@@ -22,7 +22,7 @@ class RunMetrics:
     """The metrics of one run. Needs Ray. Costs microseconds at each call, and is never called for a single cell."""
 
     def __init__(self, job: str) -> None:
-        self._job = {"job": job}
+        self._job = {"job": job.encode("ascii", "backslashreplace").decode()}  # Ray takes nothing else in a tag
         by = ("job",)
         self._runs = Counter("assay_runs", "Runs that ended.", ("job", "status"))
         self._run_seconds = Counter("assay_run_seconds", "Time that runs took.", by)

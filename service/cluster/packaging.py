@@ -7,17 +7,19 @@ from pathlib import Path
 
 from pathspec import GitIgnoreSpec
 
+from service.cluster import launcher
 from service.errors import TooLargeError
 
 MOST_BYTES = 100 << 20  # Ray's head refuses a larger upload (ray._private.ray_constants.DASHBOARD_CLIENT_MAX_SIZE)
 IGNORE_FILES = (".gitignore", ".rayignore")
 NEVER = (".git/", "__pycache__/", ".venv*/", "/assay-store/")
 SPEC = "assay-spec.yaml"  # where the run's spec is in the zip
+LAUNCHER = "assay-launcher.py"  # where what starts the run is in the zip
 _DATE = (1980, 1, 1, 0, 0, 0)  # of all entries: the same files make the same zip, and Ray uploads it once
 
 
 def pack(folder: Path, target: Path, spec: bytes | None) -> None:
-    """Write the folder's files, and the spec beside them, into the zip `target`.
+    """Write the folder's files, and the spec and the launcher beside them, into the zip `target`.
 
     TooLargeError names the largest file if they are too many for Ray.
     """
@@ -32,6 +34,7 @@ def pack(folder: Path, target: Path, spec: bytes | None) -> None:
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
         for path in sizes:
             _put(archive, path, (folder / path).read_bytes())
+        _put(archive, LAUNCHER, Path(launcher.__file__).read_bytes())
         if spec is not None:
             _put(archive, SPEC, spec)
 
@@ -46,26 +49,47 @@ def _put(archive: zipfile.ZipFile, path: str, content: bytes) -> None:
 def files(folder: Path) -> Iterator[str]:
     """Paths of the files to be shipped, relative to the folder. Links to files count as files, links to folders do not.
 
-    An ignore file rules over its own folder and all below it, as for git.
+    An ignore file rules over its own folder and all below it, as for git: those above count up to the root of the
+    repository, unless they ignore the folder itself.
     """
     never = GitIgnoreSpec.from_lines(NEVER)
+    above = _repository_folders(folder)
+    inside = folder.relative_to(above[0]).as_posix() + "/" if above else ""  # where the folder is in the repository
     rules: list[tuple[str, GitIgnoreSpec]] = []
 
     def ignored(path: str) -> bool:
         if never.match_file(path):
             return True
         for base, spec in reversed(rules):  # the deepest that has something to say is right
-            if path.startswith(base) and (verdict := spec.check_file(path[len(base) :]).include) is not None:
+            place = f"{inside}{path}"
+            if place.startswith(base) and (verdict := spec.check_file(place[len(base) :]).include) is not None:
                 return verdict
         return False
 
+    def read_rules(place: Path, base: str) -> None:
+        for name in IGNORE_FILES:
+            if (place / name).is_file():
+                lines = (place / name).read_text(errors="replace").splitlines()
+                rules.append((base, GitIgnoreSpec.from_lines(lines)))
+
+    for each in above:
+        base = each.relative_to(above[0]).as_posix()
+        read_rules(each, "" if base == "." else f"{base}/")
+    if ignored(""):
+        rules.clear()
     for place, folders, names in os.walk(folder):
         base = "" if (relative := os.path.relpath(place, folder)) == "." else f"{relative}/"
-        for name in IGNORE_FILES:
-            if name in names:
-                lines = (Path(place) / name).read_text(errors="replace").splitlines()
-                rules.append((base, GitIgnoreSpec.from_lines(lines)))
+        read_rules(Path(place), f"{inside}{base}")
         folders[:] = [name for name in folders if not ignored(f"{base}{name}/")]
         for name in names:
             if not ignored(f"{base}{name}") and (Path(place) / name).is_file():
                 yield f"{base}{name}"
+
+
+def _repository_folders(folder: Path) -> list[Path]:
+    """The folders above this one that belong to the same git repository, its root first; none outside of one."""
+    if (folder / ".git").exists():
+        return []
+    above = list(folder.parents)
+    roots = [index for index, each in enumerate(above) if (each / ".git").exists()]
+    return above[roots[0] :: -1] if roots else []

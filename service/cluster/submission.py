@@ -1,7 +1,8 @@
 """Runs on a cluster, through Ray's Jobs API: submit, follow, cancel, list.
 
-The job is `python -m service run SPEC --id ID`, the same as by hand: its submission id is the id of the run, and what
-is true of the run is in its store. Ray's table of jobs dies with the head; here it only says what goes on meanwhile.
+The job is `assay run SPEC --id ID`, the same as by hand, started by a launcher. Its submission id is the id of the run,
+and what is true of the run is in its store. Ray's table of jobs dies with the head; here it only says what goes on
+meanwhile.
 """
 
 import asyncio
@@ -42,6 +43,7 @@ ENDS = {
 }  # by exit code
 for _name in ("dashboard_sdk", "job.sdk"):
     logging.getLogger(f"ray.dashboard.modules.{_name}").setLevel(logging.WARNING)
+_STARTS_A_RUN = re.compile(rf"-m service |\bassay |{re.escape(packaging.LAUNCHER)} ")  # by hand as well
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -170,7 +172,7 @@ class Head:
             packaging.pack(Path.cwd(), package, spec)
             with self._said(f"submit run {run_id}"):
                 self.client.submit_job(
-                    entrypoint=shlex.join(["python", "-m", "service", *words]),
+                    entrypoint=shlex.join(["python", packaging.LAUNCHER, *words]),
                     submission_id=run_id,
                     runtime_env={"working_dir": str(package), "env_vars": variables},
                     entrypoint_num_cpus=driver_cpus or None,
@@ -185,7 +187,7 @@ class Head:
         """The runs in Ray's table, oldest first."""
         with self._said("list jobs"):
             jobs = self.client.list_jobs()
-        runs = [_run_of(job) for job in jobs if job.submission_id and "-m service " in job.entrypoint]
+        runs = [_run_of(job) for job in jobs if job.submission_id and _STARTS_A_RUN.search(job.entrypoint)]
         return sorted(runs, key=lambda each: each.created)
 
     def run(self, name: str) -> RemoteRun:

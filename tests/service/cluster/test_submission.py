@@ -173,7 +173,7 @@ def test_what_is_submitted(head: FakeHead, walk: Path, project: Path, capfd: pyt
     words = ["submit", str(walk), "seed=3", "--id", "one", "--address", head.url, "--detach"]
     assert main(words) == 0, capfd.readouterr().err
     (job,) = head.submitted
-    assert job["entrypoint"] == "python -m service run assay-spec.yaml --id one"
+    assert job["entrypoint"] == "python assay-launcher.py run assay-spec.yaml --id one"
     assert job["submission_id"] == "one"
     assert not job.get("entrypoint_num_gpus") and not job.get("entrypoint_num_cpus")
     assert job["runtime_env"]["working_dir"].startswith("gcs://")
@@ -288,6 +288,26 @@ def test_what_git_ignores_stays_here(project: Path) -> None:
     )
     never = ("assay-store", ".venv", "pkg/__pycache__", "notes.txt")
     assert shipped == {path for path in listed.stdout.split() if not path.startswith(never)}
+
+
+def test_what_git_ignores_from_above_stays_here(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Up to the root of the repository; a folder that is ignored itself goes along as it is asked for."""
+    (project.parent / ".gitignore").write_text("*.py\n")
+    (project / ".gitignore").write_text("*.pt\n/studies/mine/data/\n/build/\n")
+    (project / "studies/.gitignore").parent.mkdir()
+    (project / "studies/.gitignore").write_text("/*/secret.txt\n!keep.pt\n")
+    for path in ("job.py", "big.pt", "keep.pt", "data/images.bin", "secret.txt", "deep/secret.txt"):
+        for folder in (project / "studies/mine", project / "build"):
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).write_text("")
+    assert "big.pt" in packaging.files(project / "studies/mine"), "there is no repository"
+    subprocess.run(["git", "init", "-q", "."], check=True)
+    shipped = set(packaging.files(project / "studies/mine"))
+    assert shipped == {"job.py", "keep.pt", "deep/secret.txt"}
+    monkeypatch.chdir(project / "studies/mine")
+    words = ["git", "ls-files", "--others", "--exclude-standard"]
+    assert shipped == set(subprocess.run(words, capture_output=True, text=True, check=True).stdout.split())
+    assert set(packaging.files(project / "build")) >= {"job.py", "big.pt", "data/images.bin"}
 
 
 def test_the_same_files_make_the_same_package(project: Path) -> None:
