@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 the run failed, 2 bad input or store, 3 some trials or cel
 """
 
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ import click
 
 from service.cli import checking, remote, running, views
 from service.cli.options import store_option
+from service.cli.printing import Outlasting
 from service.cluster import embedded
 from service.errors import AssayError, RunCancelledError, nearest
 
@@ -37,6 +39,9 @@ def main(words: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code. An error of Assay's is a sentence or two on standard error."""
     sys.path.insert(0, os.getcwd())  # import paths in a spec start where the command is given
     words = list(sys.argv[1:] if words is None else words)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that lacks a character shows another
     exit_code = _run(words)
     embedded.leave_if_lost(exit_code)
     return exit_code
@@ -45,12 +50,12 @@ def main(words: Sequence[str] | None = None) -> int:
 def _run(words: list[str]) -> int:
     try:
         assay.main(words, prog_name="assay", standalone_mode=False)
+        sys.stdout.flush()
     except AssayError as error:
         if "--debug" in words:
             raise
-        print(f"assay: {error.message}", file=sys.stderr)
-        if error.hint:
-            print(f"       {error.hint}", file=sys.stderr)
+        hint = f"\n       {error.hint}" if error.hint else ""
+        print(f"assay: {error.message}{hint}", file=Outlasting(sys.stderr), flush=True)
         return error.exit_code
     except click.ClickException as error:
         error.show()

@@ -5,6 +5,7 @@ Modules that need torch or Ray are imported by the commands that use them, so th
 
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,7 +14,7 @@ from rich.console import Console
 from service import spec
 from service.cli import remote
 from service.cli.options import Command, address_option, json_option, store_option
-from service.cli.printing import next_steps, print_json, print_verdict
+from service.cli.printing import Outlasting, next_steps, print_json, print_verdict
 from service.cluster import address as address_of
 from service.errors import RunCancelledError, RunFailedError, RunPartialError
 from service.execution import history, layout, logs
@@ -106,14 +107,16 @@ def _execute(
     from service.cli import live
     from service.execution.runner import Execution
 
-    with logs.captured(enabled=not raw) as (log_file, terminal):
-        console = Console(file=sys.stderr if as_json else terminal)
-        with live.progress_for(console) as shown:
-            state = act(Execution(serial, address, cpus, shown, log_file))
-    if as_json:
-        print_json(state.model_dump(mode="json"))
-    else:
-        print_verdict(state, layout.run(open_store(store), state.id), next_steps(state, store))
+    with redirect_stdout(Outlasting(sys.stdout)), redirect_stderr(Outlasting(sys.stderr)):
+        with logs.captured(enabled=not raw) as (log_file, terminal):
+            console = Console(file=sys.stderr if as_json else Outlasting(terminal))  # type: ignore[arg-type]
+            with live.progress_for(console) as shown:
+                state = act(Execution(serial, address, cpus, shown, log_file))
+        if as_json:
+            print_json(state.model_dump(mode="json"))
+        else:
+            print_verdict(state, layout.run(open_store(store), state.id), next_steps(state, store))
+        sys.stdout.flush()
     message = state.failure.message if state.failure else state.status
     match state.status:
         case "partial":

@@ -62,7 +62,8 @@ def captured(enabled: bool = True) -> Iterator[tuple[Path | None, TextIO]]:
     sys.stdout.flush()
     sys.stderr.flush()
     number, name = tempfile.mkstemp(prefix="assay-", suffix=".log")
-    terminal = os.fdopen(os.dup(1), "w", encoding="utf-8", errors="replace")
+    terminal = os.fdopen(os.dup(1), "w", encoding=sys.stdout.encoding, errors="replace")
+    encodings = [(stream, stream.encoding) for stream in (sys.stdout, sys.stderr) if hasattr(stream, "reconfigure")]
     saved_error = os.dup(2)
     handler = logging.StreamHandler(os.fdopen(os.dup(number), "w", encoding="utf-8"))
     handler.setFormatter(_Lines())
@@ -71,12 +72,16 @@ def captured(enabled: bool = True) -> Iterator[tuple[Path | None, TextIO]]:
     os.dup2(number, 1)
     os.dup2(number, 2)
     os.close(number)
+    for stream, _ in encodings:
+        stream.reconfigure(encoding="utf-8")  # the log holds all that a job prints, whatever the terminal can show
     try:
         yield Path(name), terminal
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
         terminal.flush()
+        for stream, encoding in encodings:
+            stream.reconfigure(encoding=encoding)
         os.dup2(terminal.fileno(), 1)
         os.dup2(saved_error, 2)
         os.close(saved_error)
