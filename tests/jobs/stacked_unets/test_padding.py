@@ -9,9 +9,10 @@ from torch.nn import functional
 
 from jobs.common.data.masks import DataParams
 from jobs.common.data.masks.augmentation import JointAugmentationParams
+from jobs.common.models.classifiers.sunet import PLANS
 from jobs.stacked_unets.job import run
 from jobs.stacked_unets.network_params import NetworkParams
-from jobs.stacked_unets.networks import ARCHITECTURES, segmenter
+from jobs.stacked_unets.networks import segmenter
 from jobs.stacked_unets.padding import Padded, any_size, multiple_of
 from jobs.stacked_unets.params import EvaluationParams, Params
 from jobs.stacked_unets.prediction import PredictionParams, predict
@@ -40,7 +41,7 @@ def test_sizes_that_a_network_takes_are_given_as_they_are_and_others_continued()
     assert padded(torch.rand(1, 3, 1, 1)).shape == (1, 3, 1, 1)
 
 
-@pytest.mark.parametrize("name", sorted(ARCHITECTURES.keys() - {"segmentation_models", "fcn_resnet101"}))
+@pytest.mark.parametrize("name", [*PLANS, "plain", "lraspp_mobilenet_v3_large"])
 def test_the_networks_of_the_catalogue_take_all_sizes(name: str) -> None:
     with torch.device("meta"):
         net = segmenter(name, classes=4)
