@@ -3,6 +3,7 @@
 ASHA is Ray Tune's own: a spec that asks for it loads Ray, also when it runs in this process.
 """
 
+import math
 from typing import Protocol
 
 from service.execution import layout
@@ -51,7 +52,7 @@ class BelowBound(Never):
             return False
         self.judged.add(plan.id)
         reached = value >= rule.at_least if rule.at_least is not None else value <= (rule.at_most or 0.0)
-        return not reached
+        return not (reached and math.isfinite(value))
 
 
 def early_stopping(spec: JobSpec, plans: list[TrialPlan]) -> EarlyStopping:

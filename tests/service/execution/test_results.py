@@ -11,11 +11,12 @@ from service import models, spec
 from service.cli.commands import main
 from service.cluster.schedulers import AshaByVariant
 from service.execution import history, runner
+from service.execution.early_stopping import BelowBound
 from service.execution.records import TrialRecord
 from service.execution.results import best_of_variants
 from service.execution.runner import Execution
 from service.planning import plan
-from service.spec import Asha
+from service.spec import Asha, Threshold
 from service.store import open_store
 
 
@@ -89,6 +90,15 @@ def test_the_best_is_finite_in_whichever_place_it_comes(mode: str) -> None:
         }
         (best,) = best_of_variants(job_spec, plans, ends).values()
         assert ends[best].metrics["score"] == (2.0 if mode == "max" else 0.5)
+
+
+@pytest.mark.parametrize("bound", [{"at_least": 0.0}, {"at_most": 0.0}])
+@pytest.mark.parametrize("odd", [math.nan, math.inf, -math.inf])
+def test_a_threshold_is_not_reached_by_a_metric_that_is_not_finite(bound: dict[str, float], odd: float) -> None:
+    (only,) = plan.trials(numbers("unused"))
+    rule = Threshold(kind="threshold", metric="score", at_step=1, **bound)
+    assert BelowBound(rule).stops(only, {"step": 1, "score": odd})
+    assert not BelowBound(rule).stops(only, {"step": 1, "score": 0.0})
 
 
 @pytest.mark.parametrize(("mode", "good", "bad"), [("max", 1.0, 0.0), ("min", 0.0, 1.0)])
