@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from jobs.common.models import network_params
 from jobs.common.models.classifiers import classifier
 from jobs.loss_landscape.files.exchange import export_vtp
 from jobs.loss_landscape.files.paraview import VtpParams
@@ -272,6 +273,15 @@ def test_networks_from_outside_are_refused_before_anything_is_trained(make_run):
     assert not handle.rows
     with pytest.raises(InputError, match="must have weights, along which its loss is drawn; it has none"):
         run(params(network={"kind": "model", "name": f"{OUTSIDE}:weightless"}), make_run("other"))
+
+
+def test_a_published_network_has_a_landscape(make_run, monkeypatch):
+    """torchvision's weights are not there: another network takes their place."""
+    published = classifier("digits_net", classes=10, channels=1)
+    monkeypatch.setattr(network_params, "published_inception_v3", lambda weights: published)
+    handle = make_run()
+    run(params(network={"kind": "published"}, grid={"x": {"steps": 3}}, images=20), handle)
+    assert handle.metrics["points"] == 3 and np.isfinite(handle.metrics["centre_loss"])
 
 
 def test_a_surface_around_a_wrapped_network(make_run):
