@@ -1,7 +1,7 @@
 """Where everything of a run lies in the store. Nobody else knows a path.
 
 <store>/runs/<run>/
-    spec.yaml  run.json  metrics.parquet  manifest.json  report.html  log.jsonl  lock.json  cancel
+    spec.yaml  run.json  metrics.parquet  manifest.json  report.html  log.jsonl  lock.json  lock.taken  cancel
     trials/<trial>/     a trial's own folder: trial.json, metrics.parquet, checkpoints/, cells/ and its artefacts
     cells/              cells that the trials of a sweep share
     tune/               what Ray keeps while it works
@@ -21,6 +21,7 @@ MANIFEST = "manifest.json"
 REPORT = "report.html"
 LOG = "log.jsonl"
 LOCK = "lock.json"
+TAKE_OVER = "lock.taken"
 CANCEL = "cancel"
 
 RUNS = "runs"

@@ -60,16 +60,31 @@ class RunLock:
 
     def _take_over(self) -> None:
         """Become the owner instead of one that is gone. RunLockedError if it is not, or if another one was faster."""
+        before = holder_of(self.folder)
         if all(alive(self.folder)) and (holder := holder_of(self.folder)):
             raise RunLockedError(
                 f"run {self.folder.name} is being worked on by process {holder['pid']} "
                 f"on {holder['host']} since {holder['since']}",
                 hint="wait for it, or `assay cancel` it first",
             )
-        self.folder.write(layout.LOCK, self._content(0))
-        time.sleep(BEAT_SECONDS / 4)  # whoever saw the same has written by then: the last one has it
-        if not self._is_mine():
-            raise RunLockedError(f"run {self.folder.name}: {TAKEN_OVER} at the same moment")
+        faster = RunLockedError(f"run {self.folder.name}: {TAKEN_OVER} at the same moment")
+        if not self.folder.create(layout.TAKE_OVER, b""):
+            self._wait_for_another()
+            raise faster
+        try:
+            if holder_of(self.folder) != before:
+                raise faster
+            self.folder.write(layout.LOCK, self._content(0))
+        finally:
+            self.folder.delete(layout.TAKE_OVER)
+
+    def _wait_for_another(self) -> None:
+        """Until another one has taken over, which takes a moment, or must have died at it."""
+        for _ in range(4 * WATCH_BEATS):
+            time.sleep(BEAT_SECONDS / 4)
+            if not self.folder.exists(layout.TAKE_OVER):
+                return
+        self.folder.delete(layout.TAKE_OVER)
 
     def _is_mine(self) -> bool:
         holder = holder_of(self.folder)

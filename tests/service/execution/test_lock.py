@@ -11,14 +11,14 @@ import pytest
 
 from service.errors import RunLockedError
 from service.execution import lock
-from service.execution.layout import LOCK
+from service.execution.layout import LOCK, TAKE_OVER
 from service.execution.lock import RunLock, alive, holder_of, identity
 from service.store import Folder, open_store
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Folder:
-    monkeypatch.setattr(lock, "BEAT_SECONDS", 0.1)
+    monkeypatch.setattr(lock, "BEAT_SECONDS", 0.2)
     return open_store(str(tmp_path)) / "runs" / "one"
 
 
@@ -121,6 +121,16 @@ def test_of_many_that_take_over_one_does(folder: Folder) -> None:
         thread.join()
     (owner,) = owners
     owner.__exit__(None, None, None)
+    assert folder.names() == []
+
+
+def test_one_that_died_while_it_took_over_is_not_waited_for_twice(folder: Folder) -> None:
+    leave(folder, began=1)
+    folder.write(TAKE_OVER, b"")
+    with pytest.raises(RunLockedError, match="at the same moment"), hold(folder):
+        pass
+    with hold(folder):
+        pass
 
 
 def test_a_driver_whose_run_was_taken_over_stops_and_leaves_the_lock_alone(folder: Folder) -> None:
