@@ -111,7 +111,7 @@ def _retraining(
         if isinstance(victim, HeadParams):
             features, outputs = Features(network, image).size, len(params.task) or size.classes
             adam = victim.solver == "adam"
-            rows, steps = (victim.batch, victim.steps) if adam else (counts.learnt, EVALUATIONS)
+            rows, steps = (victim.batch, victim.updates) if adam else (counts.learnt, EVALUATIONS)
             macs += counts.retrainings * TRAINING * features * outputs * rows * steps
             seconds += counts.retrainings * steps * seconds_of_step(features, outputs, rows)
             continue
@@ -151,8 +151,8 @@ def multiply_adds_per_second(network: nn.Module, image: Tensor) -> float:
 def seconds_of_step(size: int, classes: int, rows: int) -> float:
     """One step of a head on one core, which takes longer than its multiply-adds would."""
     features, labels = torch.rand(rows, size), torch.arange(rows) % classes
-    params = HeadParams(solver="adam", steps=10, batch=rows)
-    return least_seconds(lambda: fit_head(features, labels, classes, params, 0), 3) / params.steps
+    params = HeadParams(solver="adam", updates=10, batch=rows)
+    return least_seconds(lambda: fit_head(features, labels, classes, params, 0), 3) / params.updates
 
 
 def _built(params: Params, size: SetSize) -> nn.Module | None:

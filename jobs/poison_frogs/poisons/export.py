@@ -85,7 +85,9 @@ def to_8_bits(images: Tensor) -> Tensor:
     InputError if they are not finite or outside: images in 0..255, or normalised ones, are not taken for others.
     """
     if not images.is_floating_point() or not bool(((images >= 0) & (images <= 1)).all()):
-        raise InputError(f"images must be in [0, 1], not {images.dtype} from {images.min()} to {images.max()}")
+        raise InputError(
+            f"images must be floats in [0, 1]; they are {images.dtype} from {images.min()} to {images.max()}"
+        )
     return (255 * images).round().to(torch.uint8)
 
 
@@ -97,14 +99,14 @@ def encode(poisons: PoisonSet) -> dict[str, bytes]:
     images, target = poisons.images, poisons.target
     if images.ndim != 4 or images.dtype != torch.uint8 or target.dtype != torch.uint8 or len(images) < 1:
         raise InputError(
-            f"poisons must be uint8 (n, channels, height, width), not {images.dtype} {tuple(images.shape)}"
+            f"poisons must be uint8 (n, channels, height, width); they are {images.dtype} {tuple(images.shape)}"
         )
     if target.shape != images.shape[1:] or images.shape[1] not in MODES:
-        shapes = f"poisons are {tuple(images.shape)} and the target {tuple(target.shape)}"
-        raise InputError(f"{shapes}: grey or RGB images of one size are wanted")
+        shapes = f"they are {tuple(images.shape)} and {tuple(target.shape)}"
+        raise InputError(f"poisons and target must be grey or RGB images of one size; {shapes}")
     if not len(images) == len(poisons.labels) == len(poisons.bases):
-        counts = f"{len(images)} poisons, {len(poisons.labels)} labels and {len(poisons.bases)} bases"
-        raise InputError(f"{counts} are given: one each is wanted")
+        counts = f"they are {len(poisons.labels)} and {len(poisons.bases)}"
+        raise InputError(f"labels and bases must be {len(images)} each, one for each poison; {counts}")
     files: dict[str, bytes] = {}
 
     def kept(name: str, image: Tensor, label: int, base: int | None) -> Entry:
@@ -153,11 +155,11 @@ def decode(index: bytes, content_of: Callable[[str], bytes], where: str = INDEX)
     names = [entry.file for entry in entries]
     for name in names:
         if not NAME.fullmatch(name) or ".." in name:
-            raise InputError(f"{where} names {name[:200]!r}: the plain name of a .png beside it is wanted")
+            raise InputError(f"a file in {where} must be the plain name of a .png beside it; it is {name[:200]!r}")
     if len(set(names)) < len(names):
-        raise InputError(f"{where} names {max(names, key=names.count)!r} more than once")
+        raise InputError(f"{where} must name each file once; it names {max(names, key=names.count)!r} more often")
     if missing := [number for number, entry in enumerate(said.poisons) if entry.base is None]:
-        raise InputError(f"{where} does not say which base poison {missing[0]} was made of")
+        raise InputError(f"poisons.{missing[0]}.base in {where} must be the image that it was made of; it is empty")
     images = torch.empty(len(entries), said.channels, said.height, said.width, dtype=torch.uint8)
     for row, entry in enumerate(entries):
         content = content_of(entry.file)
@@ -199,7 +201,7 @@ def _content(file: Path, most: int = 4 * LARGEST_SIDE**2) -> bytes:
         descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise InputError(f"{str(file)!r} is not a plain file")
+                raise InputError(f"{str(file)!r} must be a plain file; it is something else")
             with open(descriptor, "rb", closefd=False) as opened:
                 content = opened.read(most + 1)
         finally:
@@ -225,14 +227,14 @@ def _pixels(content: bytes, name: str, index: Index) -> Tensor:
     Pillow would take 16 bits for 8, and a palette for colours: what a file holds must be what the index says.
     """
     if content[:8] != SIGNATURE or content[12:16] != b"IHDR" or content[-8:-4] != b"IEND":
-        raise InputError(f"{name} is not a PNG, or not all of one")
+        raise InputError(f"{name} must be a whole PNG; its signature or its end is missing")
     width, height = (int.from_bytes(content[at : at + 4], "big") for at in (16, 20))
     bits, colour = content[24], content[25]
     if (bits, colour) != (8, COLOURS[index.channels]):
         kind = {0: "grey", 2: "RGB", 3: "palette", 4: "grey with alpha", 6: "RGB with alpha"}.get(colour, "unknown")
-        raise InputError(f"{name} is {bits}-bit {kind}, 8-bit {'grey' if index.channels == 1 else 'RGB'} is wanted")
+        raise InputError(f"{name} must be 8-bit {'grey' if index.channels == 1 else 'RGB'}; it is {bits}-bit {kind}")
     if (height, width) != (index.height, index.width):
-        raise InputError(f"{name} is {width}x{height}, and by the index {index.width}x{index.height}")
+        raise InputError(f"{name} must be {index.width}x{index.height}, as the index says; it is {width}x{height}")
     try:
         with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
             if image.has_transparency_data or image.mode != MODES[index.channels]:

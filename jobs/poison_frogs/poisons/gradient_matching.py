@@ -117,7 +117,7 @@ def brew(
     ]
     best = min(tries, key=lambda one: (math.isnan(one.loss), one.loss))
     if math.isnan(best.loss):
-        raise InputError("no restart of gradient matching stays finite", hint="a lower learning_rate may")
+        raise InputError("a restart of gradient matching must stay finite; none does", hint="a lower learning_rate may")
     return Brewed(best.images, best.loss, tuple(one.loss for one in tries))
 
 
@@ -230,7 +230,9 @@ def target_gradient(network: nn.Module, targets: Tensor, wanted: Tensor, seed: i
         gradient = [part / len(targets) for part in training_gradient(network, targets, wanted)]
     norm = float(_dot(gradient, gradient)) ** 0.5
     if not 0 < norm < float("inf"):
-        raise InputError(f"the gradient of the target has norm {norm}: there is nothing to match")
+        raise InputError(
+            f"the norm of the gradient of the target must be finite and above 0, to be matched; it is {norm}"
+        )
     return gradient
 
 
@@ -283,11 +285,13 @@ def _dot(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
 
 def _check(bases: Tensor, labels: Tensor, networks: Sequence[nn.Module], aims: Sequence[Sequence[Tensor]]) -> None:
     if bases.ndim != 4 or not bases.numel() or labels.shape != bases.shape[:1]:
-        raise InputError(f"{tuple(labels.shape)} labels do not fit bases {tuple(bases.shape)}: one each is wanted")
+        raise InputError(f"labels must be ({len(bases)},), one for each base; their shape is {tuple(labels.shape)}")
     if not bool(((bases >= 0) & (bases <= 1)).all()):
-        raise InputError(f"bases have values outside [0, 1]: {float(bases.min())} to {float(bases.max())}")
+        raise InputError(f"bases must be in [0, 1]; they are in [{float(bases.min()):g}, {float(bases.max()):g}]")
     if not networks or len(networks) != len(aims):
-        raise InputError(f"{len(aims)} target gradients do not fit {len(networks)} networks")
+        raise InputError(
+            f"target gradients must be as many as networks, at least 1: {len(networks)}; they are {len(aims)}"
+        )
     for network in networks:
         _check_frozen(network)
 
@@ -296,5 +300,5 @@ def _check_frozen(network: nn.Module) -> None:
     for name, module in network.named_modules():
         if isinstance(module, _BatchNorm) and module.training:
             raise InputError(
-                f"batch norm {name!r} is in training mode: gradients are matched with it frozen, by eval()"
+                f"batch norm {name!r} must be in evaluation mode; it is in training mode", "network.eval()"
             )

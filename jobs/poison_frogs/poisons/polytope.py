@@ -201,22 +201,26 @@ def _aim(network: Features, targets: Tensor, draws: int, number: int) -> list[Te
         norms = layer.flatten(1).norm(dim=1)
         for index in (~(torch.isfinite(norms) & (norms > 0))).nonzero().flatten().tolist():
             raise InputError(
-                f"network {number}, layer {depth}: the features of target {index} have norm {float(norms[index])}, "
-                "which distances cannot be measured by"
+                f"the norm of the features of target {index} must be finite and above 0, to measure distances by; "
+                f"in layer {depth} of network {number} it is {float(norms[index])}"
             )
     return layers
 
 
 def _check(bases: Tensor, targets: Tensor, networks: Sequence[Features], starts: Tensor | None) -> None:
     if not networks:
-        raise InputError("poisons are crafted against one network at least, none is given")
-    shapes = f"bases are {tuple(bases.shape)} and targets {tuple(targets.shape)}"
+        raise InputError("networks must be at least 1, to craft against; they are 0")
+    shapes = f"they are {tuple(bases.shape)} and {tuple(targets.shape)}"
     if bases.ndim != 5 or targets.ndim != 5 or len(bases) != len(targets) or bases.shape[2:] != targets.shape[2:]:
-        raise InputError(f"{shapes}: (sets, k, channels, height, width) and (sets, views, ...) are wanted")
+        raise InputError(
+            f"bases and targets must be (sets, k, channels, height, width) and (sets, views, ...); {shapes}"
+        )
     if not (bases.numel() and targets.numel()):
-        raise InputError(f"{shapes}: one set, one base and one view at least are wanted")
+        raise InputError(f"bases and targets must have at least one set, one base and one view; {shapes}")
     if starts is not None and starts.shape != bases.shape:
-        raise InputError(f"starts are {tuple(starts.shape)}, and bases {tuple(bases.shape)}")
+        raise InputError(f"starts must be {tuple(bases.shape)}, as the bases; they are {tuple(starts.shape)}")
     for name, images in (("bases", bases), ("targets", targets), ("starts", bases if starts is None else starts)):
         if not bool(((images >= 0) & (images <= 1)).all()):
-            raise InputError(f"{name} have values outside [0, 1]: {float(images.min())} to {float(images.max())}")
+            raise InputError(
+                f"{name} must be in [0, 1]; they are in [{float(images.min()):g}, {float(images.max()):g}]"
+            )

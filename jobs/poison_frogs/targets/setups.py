@@ -46,7 +46,7 @@ class Setup(StudyParams):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.target_class == self.base_class:
-            raise ValueError(f"target and bases are of the same class, {self.base_class}")
+            raise ValueError(f"base_class must be another class than that of the target; it is {self.base_class}")
         return self
 
 
@@ -113,12 +113,12 @@ def _check_size(size: int, where: str) -> None:
 def _plain(content: Any) -> list[dict[str, Any]]:
     """The setups that a pickle of the benchmark holds. ValueError if it holds anything else."""
     if type(content) is not list or len(content) > MOST_SETUPS:
-        raise ValueError(f"it holds a {type(content).__name__}, a list of up to {MOST_SETUPS:,} setups is wanted")
+        raise ValueError(f"it must hold a list of up to {MOST_SETUPS:,} setups; it holds a {type(content).__name__}")
     names = ("target class", "target index", "base class", "base indices")
     setups = []
     for number, setup in enumerate(content):
         if type(setup) is not dict or sorted(map(str, setup)) != sorted(names):
-            raise ValueError(f"setup {number} is no dictionary of {', '.join(names)}")
+            raise ValueError(f"setup {number} must be a dictionary of {', '.join(names)}; it is something else")
         fields: dict[str, Any] = {name.replace(" ", "_"): _numbers(setup[name], f"setup {number}") for name in names}
         for name in ("target_class", "target_index", "base_class"):
             if len(fields[name]) != 1:
@@ -133,13 +133,13 @@ def _numbers(value: Any, where: str) -> list[int]:
         return [int(number) for number in value.reshape(-1)]
     listed = [value] if type(value) is int else value
     if type(listed) not in (list, tuple):
-        raise ValueError(f"{where} holds a {type(value).__name__} where whole numbers are wanted")
+        raise ValueError(f"{where} must hold whole numbers; it holds a {type(value).__name__}")
     return [_int(each.item() if isinstance(each, np.ndarray) and not each.shape else each, where) for each in listed]
 
 
 def _int(value: Any, where: str) -> int:
     if type(value) is not int:
-        raise ValueError(f"{where} holds a {type(value).__name__} where a whole number is wanted")
+        raise ValueError(f"{where} must hold a whole number; it holds a {type(value).__name__}")
     return value
 
 

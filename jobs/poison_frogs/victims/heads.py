@@ -1,7 +1,7 @@
 """A linear head on frozen features: the victim of transfer learning.
 
 A poison is judged by a victim that has converged: an unfinished head does not even learn the poison itself. So heads
-are trained for a number of steps, not of epochs, or to convergence by L-BFGS.
+are trained for a number of updates, not of epochs, or to convergence by L-BFGS.
 """
 
 from collections.abc import Iterator
@@ -29,10 +29,10 @@ class HeadParams(StudyParams):
     """A linear layer on the frozen features of the network: transfer learning."""
 
     kind: Literal["head"] = Field("head", description="a linear layer on frozen features")
-    solver: Literal["lbfgs", "adam"] = Field("lbfgs", description="to convergence, or a number of steps of Adam")
+    solver: Literal["lbfgs", "adam"] = Field("lbfgs", description="to convergence, or a number of updates by Adam")
     start: Literal["cold", "warm"] = Field("cold", description="from fresh weights, or from those of the clean head")
     l2: float = Field(1e-4, ge=0, le=10, description="penalty l2/2 ‖W‖² on the mean cross entropy")
-    steps: int = Field(5700, ge=1, le=1_000_000, description="of Adam; the paper has 100 epochs of 57")
+    updates: int = Field(5700, ge=1, le=1_000_000, description="weight updates of Adam; the paper has 100 epochs of 57")
     batch: int = Field(32, ge=1, le=100_000, description="images in a minibatch of Adam")
     learning_rate: float = Field(0.01, gt=0, le=10, description="of Adam")
 
@@ -127,7 +127,7 @@ def _adam(
     first, second = (moments[name].clone() if moments else torch.zeros_like(weight) for name in MOMENTS)
     begin = int(moments["step"]) if moments else 0
     batches: Iterator[tuple[Tensor, Tensor]] = iter(())
-    for step in range(begin + 1, begin + params.steps + 1):
+    for update in range(begin + 1, begin + params.updates + 1):
         if (batch := next(batches, None)) is None:
             order = torch.randperm(len(rows), generator=stream)
             batches = zip(*(torch.split(each[order], params.batch) for each in (rows, one_hot)), strict=True)
@@ -135,6 +135,6 @@ def _adam(
         _, slope = _slope(*batch, weight, params.l2)
         first.lerp_(slope, 0.1)
         second.mul_(0.999).addcmul_(slope, slope, value=0.001)
-        scale = (second / (1 - 0.999**step)).sqrt_().add_(1e-8)
-        weight.addcdiv_(first, scale, value=-params.learning_rate / (1 - 0.9**step))
-    return weight, {"step": torch.tensor(begin + params.steps), "first": first, "second": second}
+        scale = (second / (1 - 0.999**update)).sqrt_().add_(1e-8)
+        weight.addcdiv_(first, scale, value=-params.learning_rate / (1 - 0.9**update))
+    return weight, {"step": torch.tensor(begin + params.updates), "first": first, "second": second}

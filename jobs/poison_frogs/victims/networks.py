@@ -65,8 +65,8 @@ class PoisonedSet:
     """int64 (n,): which images of the set"""
     poisons: Tensor
     """float32 (k, channels, height, width)"""
-    aims: Tensor
-    """int64 (k,) their labels"""
+    labels: Tensor
+    """int64 (k,), of the poisons"""
 
     def __len__(self) -> int:
         return len(self.rows) + len(self.poisons)
@@ -75,7 +75,7 @@ class PoisonedSet:
         """Images and labels; those of the set come first."""
         clean, poisoned = indices[indices < len(self.rows)], indices[indices >= len(self.rows)] - len(self.rows)
         images = torch.cat([self.images.images(self.rows[clean], stream), self.poisons[poisoned]])
-        return images, torch.cat([self.images.labels[self.rows[clean]], self.aims[poisoned]])
+        return images, torch.cat([self.images.labels[self.rows[clean]], self.labels[poisoned]])
 
 
 class PoisonedBatches:

@@ -14,7 +14,7 @@ from service.store import open_store
 
 CONFIGS = Path(__file__).parents[3] / "configs" / "poison_frogs"
 PAIRS = ["params.targets.count=2", "params.targets.only_correct=false", "params.attack.iterations=3"]
-ADAM = ["params.victims.head.solver=adam", "params.victims.head.steps=50"]  # of a network that has not learnt much
+ADAM = ["params.victims.head.solver=adam", "params.victims.head.updates=50"]  # of a network that has not learnt much
 SETUPS = ["params.setups.count=2", "params.attack.steps=3", *ADAM]
 BRIEF = "params.victims.end_to_end.epochs=1"
 MINIATURE = {

@@ -78,7 +78,7 @@ def test_rounding_to_8_bits() -> None:
     shades = torch.arange(256, dtype=torch.uint8)
     assert torch.equal(to_8_bits(shades.float() / 255), shades)
     for wrong in (shades, shades.float(), torch.tensor([-0.1]), torch.tensor([float("nan")])):
-        with pytest.raises(InputError, match=r"images must be in \[0, 1\], not"):
+        with pytest.raises(InputError, match=r"images must be floats in \[0, 1\]; they are"):
             to_8_bits(wrong)
 
 
@@ -97,7 +97,7 @@ def test_sets_that_are_none() -> None:
         ({"images": good.images[:0], "labels": (), "bases": ()}, "poisons must be uint8"),
         ({"target": good.target[:1]}, "grey or RGB images of one size"),
         ({"images": good.images[:, :2], "target": good.target[:2]}, "grey or RGB images of one size"),
-        ({"labels": (1, 2)}, "4 poisons, 2 labels and 4 bases"),
+        ({"labels": (1, 2)}, "labels and bases must be 4 each, one for each poison; they are 2 and 4"),
         ({"labels": (-1, 2, 3, 4)}, r"label: Input should be greater than or equal to 0"),
         ({"target_index": -1}, "these poisons: target_index"),
     ):
@@ -129,20 +129,20 @@ RGB = np.zeros((5, 7, 3), np.uint8)
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (png(RGB, format="JPEG"), "is not a PNG"),
-        (b"", "is not a PNG"),
-        (png(RGB)[:20], "is not a PNG"),
-        (png(RGB, "RGBA"), "is 8-bit RGB with alpha, 8-bit RGB is wanted"),
-        (png(RGB, "L"), "is 8-bit grey, 8-bit RGB is wanted"),
-        (png(RGB, "LA"), "is 8-bit grey with alpha"),
-        (png(RGB, "P"), r"is \d-bit palette"),
-        (png(RGB, "1"), "is 1-bit grey"),
-        (png(np.zeros((5, 7), np.uint16)), "is 16-bit grey"),
-        (sixteen_bits(), "is 16-bit RGB"),
+        (png(RGB, format="JPEG"), "must be a whole PNG"),
+        (b"", "must be a whole PNG"),
+        (png(RGB)[:20], "must be a whole PNG"),
+        (png(RGB, "RGBA"), "must be 8-bit RGB; it is 8-bit RGB with alpha"),
+        (png(RGB, "L"), "must be 8-bit RGB; it is 8-bit grey"),
+        (png(RGB, "LA"), "must be 8-bit RGB; it is 8-bit grey with alpha"),
+        (png(RGB, "P"), r"must be 8-bit RGB; it is \d-bit palette"),
+        (png(RGB, "1"), "must be 8-bit RGB; it is 1-bit grey"),
+        (png(np.zeros((5, 7), np.uint16)), "must be 8-bit RGB; it is 16-bit grey"),
+        (sixteen_bits(), "must be 8-bit RGB; it is 16-bit RGB"),
         (png(RGB, transparency=(0, 0, 0)), "it has transparent pixels"),
-        (png(np.zeros((7, 5, 3), np.uint8)), "is 5x7, and by the index 7x5"),
-        (png(np.zeros((60_000, 1, 3), np.uint8)), "is 1x60000, and by the index 7x5"),
-        (png(RGB)[:-20], "is not a PNG, or not all of one"),
+        (png(np.zeros((7, 5, 3), np.uint8)), "must be 7x5, as the index says; it is 5x7"),
+        (png(np.zeros((60_000, 1, 3), np.uint8)), "must be 7x5, as the index says; it is 1x60000"),
+        (png(RGB)[:-20], "must be a whole PNG; its signature or its end"),
         (png(RGB)[:40] + png(RGB)[-24:], "cannot be read"),
     ],
 )
@@ -167,7 +167,7 @@ def changed(change: Callable[[dict[str, Any]], object]) -> bytes:
 )
 def test_paths_that_lead_elsewhere(name: str) -> None:
     """No file is so much as looked for."""
-    with pytest.raises(InputError, match="the plain name of a .png beside it is wanted"):
+    with pytest.raises(InputError, match="must be the plain name of a .png beside it; it is"):
         decode(changed(lambda index: index["poisons"][1].update(file=name)), lambda name: pytest.fail(name))
 
 
@@ -183,8 +183,14 @@ def test_paths_that_lead_elsewhere(name: str) -> None:
         (lambda index: index.update(poisons=[]), "poisons: Tuple should have at least 1 item"),
         (lambda index: index["poisons"][0].update(label="6"), "poisons.0.label: Input should be a valid integer"),
         (lambda index: index["poisons"][0].update(sha256="0"), "poisons.0.sha256: String should match pattern"),
-        (lambda index: index["poisons"][0].update(base=None), "does not say which base poison 0 was made of"),
-        (lambda index: index["poisons"][0].update(index["poisons"][1]), "names 'poison_00001.png' more than once"),
+        (
+            lambda index: index["poisons"][0].update(base=None),
+            "poisons.0.base in .* must be the image",
+        ),
+        (
+            lambda index: index["poisons"][0].update(index["poisons"][1]),
+            "it names 'poison_00001.png' more often",
+        ),
     ],
 )
 def test_indices_that_are_wrong(change: Callable[[dict[str, Any]], object], sentence: str) -> None:
@@ -220,11 +226,11 @@ def test_folders_that_have_changed(tmp_path: Path) -> None:
         read(folder)
     file.unlink()
     os.mkfifo(file)
-    with pytest.raises(InputError, match="poison_00003.png' is not a plain file"):
+    with pytest.raises(InputError, match="poison_00003.png' must be a plain file"):
         read(folder)
     file.unlink()
     file.mkdir()
-    with pytest.raises(InputError, match="poison_00003.png' is not a plain file"):
+    with pytest.raises(InputError, match="poison_00003.png' must be a plain file"):
         read(folder)
     with pytest.raises(InputError, match="cannot be read: No such file"):
         read(tmp_path / "nowhere")

@@ -233,7 +233,7 @@ def test_restarts_that_are_not_finite(monkeypatch: pytest.MonkeyPatch) -> None:
     found = brew(pixels(5), LABELS, pixels(1, seed=9), WANTED, [net().eval()], params, lambda restart: restart)
     assert math.isfinite(found.loss) and [math.isnan(loss) for loss in found.losses] == [True, False, True]
     good = set()
-    with pytest.raises(InputError, match="no restart of gradient matching stays finite"):
+    with pytest.raises(InputError, match="a restart of gradient matching must stay finite; none does"):
         brew(pixels(5), LABELS, pixels(1, seed=9), WANTED, [net().eval()], params, lambda restart: restart)
 
 
@@ -246,18 +246,18 @@ def test_a_gradient_that_is_not_finite_ends_a_start() -> None:
 
 def test_what_does_not_fit_is_said() -> None:
     network, images, aim, _ = parts()
-    with pytest.raises(InputError, match="batch norm '1' is in training mode"):
+    with pytest.raises(InputError, match="batch norm '1' must be in evaluation mode"):
         target_gradient(net(), images[:1], WANTED)
-    with pytest.raises(InputError, match="batch norm '1' is in training mode"):
+    with pytest.raises(InputError, match="batch norm '1' must be in evaluation mode"):
         brew_once(images, LABELS, [aim], [net()], MatchingParams(), 0)
-    with pytest.raises(InputError, match=r"\(2,\) labels do not fit bases \(5, 1, 6, 6\)"):
+    with pytest.raises(InputError, match=r"labels must be \(5,\), one for each base; their shape is \(2,\)"):
         brew_once(images, LABELS[:2], [aim], [network], MatchingParams(), 0)
-    with pytest.raises(InputError, match=r"bases have values outside \[0, 1\]"):
+    with pytest.raises(InputError, match=r"bases must be in \[0, 1\]; they are in"):
         brew_once(images * 255, LABELS, [aim], [network], MatchingParams(), 0)
-    with pytest.raises(InputError, match="1 target gradients do not fit 2 networks"):
+    with pytest.raises(InputError, match="target gradients must be as many as networks, at least 1: 2; they are 1"):
         brew_once(images, LABELS, [aim], [network, network], MatchingParams(), 0)
     with torch.no_grad():
         network[5].weight.zero_()
         network[5].bias.copy_(torch.tensor([1e4, 0.0, 0.0]))
-    with pytest.raises(InputError, match="gradient of the target has norm 0"):
+    with pytest.raises(InputError, match="finite and above 0, to be matched; it is 0"):
         target_gradient(network, images[:1], WANTED)

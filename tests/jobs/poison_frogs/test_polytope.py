@@ -189,15 +189,15 @@ def test_a_set_that_is_not_finite_stops_alone() -> None:
 
 def test_what_does_not_fit_is_said() -> None:
     bases, targets, nets = pixels(2, 3), pixels(2, 1), [Blocks(0)]
-    with pytest.raises(InputError, match="network 0, layer 0: the features of target 1 have norm 0"):
+    with pytest.raises(InputError, match="the features of target 1 must be .*; in layer 0 of network 0 it is 0"):
         craft(bases, torch.cat([targets[:1], targets[1:] * 0]), [lambda x: x.flatten(1)], params())
-    with pytest.raises(InputError, match="one network at least"):
+    with pytest.raises(InputError, match="networks must be at least 1"):
         craft(bases, targets, [], params())
-    with pytest.raises(InputError, match=r"bases are \(2, 3, 1, 6, 6\) and targets \(1, 1, 1, 6, 6\)"):
+    with pytest.raises(InputError, match=r"they are \(2, 3, 1, 6, 6\) and \(1, 1, 1, 6, 6\)"):
         craft(bases, targets[:1], nets, params())
-    with pytest.raises(InputError, match=r"bases have values outside \[0, 1\]: [\d.]+ to 2\d\d"):
+    with pytest.raises(InputError, match=r"bases must be in \[0, 1\]; they are in \[[\d.]+, 2\d\d"):
         craft(bases * 255, targets, nets, params())
     with pytest.raises(InputError, match="one set, one base and one view"):
         craft(bases[:, :0], targets, nets, params())
-    with pytest.raises(InputError, match="starts are"):
+    with pytest.raises(InputError, match="starts must be"):
         craft(bases, targets, nets, params(), starts=bases[:1])

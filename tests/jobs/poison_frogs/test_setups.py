@@ -40,7 +40,10 @@ def test_json_round_trip() -> None:
         (b'[{"target_class": 1}]', "setup 0 target_index: Field required"),
         (as_json(SETUP).replace(b": 17", b": -1"), "setup 0 target_index: .*greater than or equal to 0"),
         (as_json(SETUP).replace(b": 17", b': "17"'), "setup 0 target_index: .*valid integer"),
-        (as_json(SETUP).replace(b": 3", b": 1"), "setup 0: .*target and bases are of the same class, 1"),
+        (
+            as_json(SETUP).replace(b": 3", b": 1"),
+            "setup 0: .*base_class must be another class .*; it is 1",
+        ),
         (as_json(SETUP).replace(b"9", b"-9"), "setup 0 base_indices 1: .*greater than or equal to 0"),
     ],
 )
@@ -110,13 +113,13 @@ def test_hostile_pickles_do_nothing(tmp_path: Path) -> None:
         ([{**PUBLISHED, "base indices": np.array([0.5])}], "it holds an array of 'f8'"),
         ([{**PUBLISHED, "base indices": np.array(["a"], object)}], "it holds an array of 'O8'"),
         ([{**PUBLISHED, "base indices": [0.5]}], "the instruction BINFLOAT"),
-        ([{**PUBLISHED, "base indices": "abc"}], "setup 0 holds a str where whole numbers are wanted"),
-        ([{**PUBLISHED, "target class": True}], "setup 0 holds a bool"),
+        ([{**PUBLISHED, "base indices": "abc"}], "setup 0 must hold whole numbers; it holds a str"),
+        ([{**PUBLISHED, "target class": True}], "setup 0 must hold whole numbers; it holds a bool"),
         ([{**PUBLISHED, "target class": [1, 2]}], "setup 0 holds 2 numbers as its target class"),
-        ([{"target class": 1}], "setup 0 is no dictionary of target class, target index"),
-        ([PUBLISHED, 7], "setup 1 is no dictionary"),
-        ({"a": 1}, "it holds a dict, a list of up to"),
-        ([{**PUBLISHED, "base class": 3}], "target and bases are of the same class"),
+        ([{"target class": 1}], "setup 0 must be a dictionary of target class, target index"),
+        ([PUBLISHED, 7], "setup 1 must be a dictionary"),
+        ({"a": 1}, "it must hold a list of up to 100,000 setups; it holds a dict"),
+        ([{**PUBLISHED, "base class": 3}], "base_class must be another class"),
     ],
 )
 def test_pickles_of_something_else(content: Any, sentence: str) -> None:

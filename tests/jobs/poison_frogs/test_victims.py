@@ -33,20 +33,20 @@ def test_a_converged_head_is_that_of_scikit_learn(l2):
     torch.testing.assert_close(again.weight, head.weight, rtol=1e-2, atol=1e-3)  # wherever it began
 
 
-def test_adam_takes_the_steps_that_it_is_told():
-    short, long = (HeadParams(solver="adam", steps=steps, l2=0.0) for steps in (5, 400))
+def test_adam_makes_as_many_updates_as_are_given():
+    short, long = (HeadParams(solver="adam", updates=updates, l2=0.0) for updates in (5, 400))
     before, after = (fit_head(FEATURES, LABELS, 3, each, seed=0) for each in (short, long))
     losses = [float(torch.nn.functional.cross_entropy(head(FEATURES), LABELS)) for head in (before, after)]
     assert losses[1] < 0.2 * losses[0]
     assert int(after.moments["step"]) == 400
     # a warm start goes on from the weights and from Adam's moments
-    warm = HeadParams(solver="adam", start="warm", steps=1, l2=0.0)
+    warm = HeadParams(solver="adam", start="warm", updates=1, l2=0.0)
     further = fit_head(FEATURES, LABELS, 3, warm, seed=0, clean=after)
     assert int(further.moments["step"]) == 401 and int(after.moments["step"]) == 400
     assert float((further.weight - after.weight).abs().max()) < 0.02
     weight, bias = (torch.nn.Parameter(each.clone()) for each in (after.weight, after.bias))
     optimizer = torch.optim.Adam([weight, bias], 0.01)
-    for whole in (warm.model_copy(update={"steps": 7, "batch": 90, "l2": 0.1}),):
+    for whole in (warm.model_copy(update={"updates": 7, "batch": 90, "l2": 0.1}),):
         ours = fit_head(FEATURES, LABELS, 3, whole, seed=0, clean=replace(after, moments={}))
         for _ in range(7):
             optimizer.zero_grad()
@@ -55,7 +55,7 @@ def test_adam_takes_the_steps_that_it_is_told():
             optimizer.step()
         torch.testing.assert_close(ours.weight, weight.detach(), rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(ours.bias, bias.detach(), rtol=1e-4, atol=1e-5)
-    cold = fit_head(FEATURES, LABELS, 3, short.model_copy(update={"steps": 1}), seed=0, clean=after)
+    cold = fit_head(FEATURES, LABELS, 3, short.model_copy(update={"updates": 1}), seed=0, clean=after)
     assert float(cold.weight.abs().max()) < 0.02, "a cold one begins at nearly nothing"
 
 
