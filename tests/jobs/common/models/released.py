@@ -1,7 +1,7 @@
 """The forward passes of networks that were released with the papers, as functions of their weights by released names.
 
-Written anew for these tests, after reading the released code; nothing is shared with the networks of Assay. For images in
-[0, 1] without normalisation, in evaluation mode.
+Written anew for these tests after reading the released code; nothing is shared with the networks of Assay. Images are
+in [0, 1] without normalisation, and networks in evaluation mode.
 """
 
 from collections.abc import Mapping
