@@ -14,7 +14,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import psutil
 
@@ -64,10 +64,13 @@ def started(init: Callable[[], object], shutdown: Callable[[], object]) -> Itera
 def _look(mark: str, done: threading.Event) -> None:
     """End all processes of the embedded Ray as soon as it cannot go on."""
     global _lost
-    vital = [(each, each.name()) for each in psutil.Process().children() if each.name() in VITAL]
+    children: dict[str, psutil.Process] = {}
+    for child in psutil.Process().children():
+        with suppress(psutil.NoSuchProcess):
+            children[child.name()] = child
     while not done.wait(LOOK_SECONDS):
-        for process, name in vital:
-            if not _runs(process):
+        for name in VITAL:
+            if name not in children or not _runs(children[name]):
                 watchdog.end(mark)  # first: what computes there may still write to the store
                 _lost = name
                 return
