@@ -9,6 +9,10 @@ what to do, the exit code of the command line and the status of the HTTP endpoin
     │   │   └── FieldError                2    400   its value is not allowed: "X must be below N, the …; it is M"
     │   ├── UnknownNameError              2    404   a job, a problem, an architecture: suggests the nearest
     │   ├── TooLargeError                 2    413   a body, an image, a number of iterations over its limit
+    │   ├── TooSlowError                  2    408   a body that does not come in time
+    │   ├── UnsupportedMediaError         2    415   a body of a type that is not read
+    │   ├── MethodNotAllowedError         2    405   a path that answers to other methods
+    │   ├── ForbiddenError                2    403   a name or a page that the server does not answer to
     │   └── UnauthorisedError             2    401   no key, or one that is not known
     ├── StoreError                        2    503   the store cannot be read or written, or is full
     │   ├── RunNotFoundError              2    404
@@ -84,6 +88,29 @@ class UnknownNameError(InputError):
 
 class TooLargeError(InputError):
     http_status = 413
+
+
+class TooSlowError(InputError):
+    http_status = 408
+
+
+class UnsupportedMediaError(InputError):
+    http_status = 415
+
+
+class MethodNotAllowedError(InputError):
+    """allowed: the methods to which the path answers."""
+
+    http_status = 405
+
+    def __init__(self, method: str, path: str, allowed: Iterable[str]) -> None:
+        self.allowed = tuple(allowed)
+        super().__init__(f"{method} is not supported at {path}", f"it answers to {', '.join(self.allowed)}")
+        self.args = (method, path, self.allowed)
+
+
+class ForbiddenError(InputError):
+    http_status = 403
 
 
 class UnauthorisedError(InputError):

@@ -1,14 +1,8 @@
 """The deployment: one process that takes HTTP requests and answers them with models of the store.
 
-    GET  /v2                                      the server
-    GET  /v2/health/live  /v2/health/ready
-    GET  /v2/models/stats                         counts, times, batch sizes
-    POST /v2/repository/index                     every model of the store
-    GET  /v2/models/{name}[/versions/{version}]   [/ready | /stats]
-    POST /v2/models/{name}[/versions/{version}]   /infer | /infer_stream | /attack
-
-All of it is the Open Inference Protocol v2, but for infer_stream: server-sent events with an answer each; attack, which
-another deployment answers; and files that are uploaded, and pictures that come back, instead of tensors.
+Its requests are those of serving.http.operations: the Open Inference Protocol v2, but for infer_stream, server-sent
+events with an answer each; attack, which another deployment answers; and files that are uploaded, and pictures that
+come back, instead of tensors.
 """
 
 import asyncio
@@ -28,7 +22,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from service import json_text
-from service.errors import AssayError, BusyError, InputError, ModelError, ModelNotFoundError, nearest
+from service.errors import AssayError, BusyError, InputError, ModelError, ModelNotFoundError
 from service.models import ModelCard
 from service.store import open_store
 from serving import kinds
@@ -39,10 +33,11 @@ from serving.deployments.replica import prepare_process
 from serving.deployments.statistics import ModelKey, Statistics
 from serving.http import middleware, protocol
 from serving.http.auth import is_open
-from serving.http.body_limit import body_too_large
+from serving.http.bodies import body_too_large
 from serving.http.errors import INTERNAL, error_body, error_headers
 from serving.http.keys import HEADER, Keyring
 from serving.http.messages import Message
+from serving.http.operations import OF_MODEL, NoSuchPathError, Router
 from serving.http.protocol import InferRequest
 from serving.http.settings import ServeSettings
 from serving.http.uploads import PNG_MEDIA
@@ -72,6 +67,7 @@ class Server:
         self._models = ModelCache(open_store(store_uri), settings.models, build)
         self._statistics = Statistics()
         self._batcher = Batcher(settings.batching.max_rows, settings.batching.parallel, self._statistics.executed)
+        self._router = Router()
         self._streams = 0
         self._gather.set_max_batch_size(settings.batching.max_rows)  # type: ignore[attr-defined]
         self._gather.set_batch_wait_timeout_s(settings.batching.wait_seconds)  # type: ignore[attr-defined]
@@ -96,66 +92,55 @@ class Server:
         return response
 
     async def _route(self, call: "Call") -> Response:
-        path: str = call.request.scope["path"]
-        match call.request.method, path.strip("/").split("/"):
-            case "GET", ["v2"]:
-                return _json({"name": "assay", "version": version_of("assay"), "extensions": EXTENSIONS})
-            case "GET", ["v2", "health", "live"]:
-                return _json({"live": True})
-            case "GET", ["v2", "health", "ready"]:
-                await self._models.check()
-                return _json({"ready": True})
-            case "GET", ["v2", "models", "stats"]:
-                return _json(self._statistics.tree(self._batcher.running))
-            case "POST", ["v2", "repository", "index"]:
-                return await self._index(call)
-            case _, ["v2", "models", name, "versions", version, *action]:
-                return await self._model(call, name, _version(name, version), action)
-            case _, ["v2", "models", name, *action] if name:
-                return await self._model(call, name, None, action)
-        raise NoSuchPath(f"nothing is at {call.request.method} {path}", hint="the server describes itself at GET /v2")
+        operation, parts = self._router.find(call.request.scope)
+        if operation.paths[0].startswith(OF_MODEL):
+            name = parts["name"]
+            return await getattr(self, f"_{operation.handler}")(call, name, _version(name, parts.get("version")))
+        return await getattr(self, f"_{operation.handler}")(call)
 
-    async def _model(self, call: "Call", name: str, version: int | None, action: list[str]) -> Response:
-        match call.request.method, action:
-            case "GET", []:
-                return await self._metadata(name, version)
-            case "GET", ["ready"]:
-                if obstacle := await self._models.obstacle(await self._models.card(name, version), loading=True):
-                    raise NotReady(obstacle)
-                return _json({"name": name, "ready": True})
-            case "GET", ["stats"]:
-                card = await self._models.card(name, version)
-                self._statistics.of((card.name, card.version))
-                return _json(self._statistics.tree(self._batcher.running, name, version))
-            case "POST", ["infer"]:
-                return await self._infer(call, name, version)
-            case "POST", ["infer_stream"]:
-                return await self._infer_stream(call, name, version)
-            case "POST", ["attack"]:
-                return await self._attack(call, name, version)
-        known = [*kinds.actions(), "ready", "stats"]
-        if not action or action[0] in known:
-            raise NoSuchPath(f"{call.request.method} is not supported at {call.request.scope['path']}")
-        raise NoSuchPath(f"a model has no {'/'.join(action)!r}", nearest(action[0], known))
+    # ---- the server and its models ----------------------------------------------------------------------------------
+
+    async def _describe_server(self, call: "Call") -> Response:
+        return _json({"name": "assay", "version": version_of("assay"), "extensions": EXTENSIONS})
+
+    async def _live(self, call: "Call") -> Response:
+        return _json({"live": True})
+
+    async def _ready(self, call: "Call") -> Response:
+        await self._models.check()
+        return _json({"ready": True})
+
+    async def _all_statistics(self, call: "Call") -> Response:
+        return _json(self._statistics.tree(self._batcher.running))
 
     async def _index(self, call: "Call") -> Response:
-        filters = protocol.parse_object(await self._body(call.request))
+        ready_only = protocol.parse_index(await self._body(call.request))
         loaded = {(card.name, card.version) for card in self._models.loaded}
         entries: list[dict[str, Any]] = []
         for card in await self._models.cards():
             reason = await self._models.obstacle(card, loading=False)
-            if filters.get("ready") and reason:
+            if ready_only and reason:
                 continue
             entry = {"name": card.name, "version": str(card.version), "reason": reason}
             entry["state"] = "UNAVAILABLE" if reason else "READY"
             entries.append({**entry, "loaded": (card.name, card.version) in loaded})
         return _json(entries)
 
-    async def _metadata(self, name: str, version: int | None) -> Response:
+    async def _describe_model(self, call: "Call", name: str, version: int | None) -> Response:
         card = await self._served(name, version)
         versions = await self._models.versions(name)
         kind = kinds.kind_of(card)
         return _json(protocol.describe_model(card, versions, kind.outputs_of(card), kind.actions))
+
+    async def _model_ready(self, call: "Call", name: str, version: int | None) -> Response:
+        if obstacle := await self._models.obstacle(await self._models.card(name, version), loading=True):
+            raise NotReady(obstacle)
+        return _json({"name": name, "ready": True})
+
+    async def _model_statistics(self, call: "Call", name: str, version: int | None) -> Response:
+        card = await self._models.card(name, version)
+        self._statistics.of((card.name, card.version))
+        return _json(self._statistics.tree(self._batcher.running, name, version))
 
     # ---- inference ------------------------------------------------------------------------------------------------
 
@@ -246,7 +231,7 @@ class Server:
         """Passed on unread. When the client leaves, Serve cancels this coroutine, and with it the call that waits."""
         card = await self._offered(name, version, "attack")
         if self._attacks is None:
-            raise NoSuchPath("attacks are switched off here", "attacks.enabled in the settings of the server")
+            raise NoSuchPathError("attacks are switched off here", "attacks.enabled in the settings of the server")
         call.retry_after = self._settings.attacks.queue.retry_after_seconds
         message = Message.of(call.request, await self._body(call.request))
         model_statistics = self._statistics.of((card.name, card.version))
@@ -313,10 +298,6 @@ class NotReady(ModelError):
     http_status = 404
 
 
-class NoSuchPath(InputError):
-    http_status = 404
-
-
 def _json(value: Any) -> Response:
     return Response(json_text.dumps(value, marked=False), media_type="application/json")
 
@@ -329,7 +310,10 @@ def _retry(status: int, seconds: float) -> dict[str, str]:
     return {"Retry-After": f"{seconds:.0f}"} if status == 503 else {}
 
 
-def _version(name: str, text: str) -> int:
+def _version(name: str, text: str | None) -> int | None:
+    """The version that a path names; None: the newest."""
+    if text is None:
+        return None
     if not (text.isascii() and text.isdigit() and len(text) < 10):
         raise ModelNotFoundError(f"model {name!r} has no version {text!r}", hint="versions are whole numbers")
     return int(text)

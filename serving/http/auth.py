@@ -12,6 +12,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.errors import AssayError, OverLimitError
+from serving.http.bodies import OWNER
 from serving.http.errors import refuse
 from serving.http.keys import HEADER, Keyring
 from serving.http.quotas import Bucket, Quotas
@@ -95,4 +96,4 @@ class KeyAuth:
             logger.info("refused %s %s: %s, key %s", scope["method"], scope["path"], error.http_status, name)
             await refuse(error, receive, send)
             return
-        await self._app(scope, receive, send)
+        await self._app({**scope, OWNER: key.name}, receive, send)

@@ -3,36 +3,56 @@
 These servers are processes of Serve: its proxies, or the replicas behind HAProxy. Serve calls `middlewares` there.
 """
 
-import json
 import os
 from collections.abc import Mapping
 
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 
 from service.errors import ClusterError
+from serving.http import connections
 from serving.http.auth import KeyAuth
-from serving.http.body_limit import BodyLimit
-from serving.http.settings import Key, ServeSettings
+from serving.http.bodies import Bodies
+from serving.http.errors import JsonErrors
+from serving.http.health import Liveness
+from serving.http.origins import Origins
+from serving.http.protocol import HEADER_LENGTH
+from serving.http.settings import ServeSettings
 
-BODY_LIMIT = "ASSAY_BODY_LIMIT_BYTES"
-KEYS = "ASSAY_KEYS"  # as in the settings, in JSON: hashes and limits
+SETTINGS = "ASSAY_SERVE_SETTINGS"  # the sections that the middleware needs, in JSON; of keys the hashes
+SECTIONS = {"http", "connections", "keys", "limits"}
 CALLBACK = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"  # Serve's variable for the import path of such a function
 CALLBACK_PATH = "serving.http.middleware.middlewares"
 
 
 def environment(settings: ServeSettings) -> Mapping[str, str]:
     """The variables that `middlewares` reads."""
-    return {
-        CALLBACK: CALLBACK_PATH,
-        BODY_LIMIT: str(settings.limits.body_bytes),
-        KEYS: json.dumps([key.model_dump() for key in settings.keys]),
-    }
+    return {CALLBACK: CALLBACK_PATH, SETTINGS: settings.model_dump_json(include=SECTIONS)}
 
 
 def middlewares() -> list[Middleware]:
-    """The last one is outermost: of a request without a key nothing is read."""
-    limit, keys = int(os.environ.get(BODY_LIMIT, ServeSettings().limits.body_bytes)), _keys()
-    return [Middleware(BodyLimit, limit=limit), *([Middleware(KeyAuth, keys=keys)] if keys else [])]
+    """The last one is outermost: of a request without a key nothing is read.
+
+    Also bounds the connections of the server that calls it, which it does before it listens.
+    """
+    settings = _settings()
+    connections.install(settings.connections)
+    http, keys = settings.http, settings.keys
+    cors = Middleware(
+        CORSMiddleware,
+        allow_origins=http.origins,
+        allow_methods=("GET", "POST"),
+        allow_headers=("Authorization", "Content-Type", "Content-Encoding", HEADER_LENGTH),
+        expose_headers=("Retry-After", HEADER_LENGTH),
+    )
+    return [
+        Middleware(JsonErrors),
+        Middleware(Bodies, limit=settings.limits.body_bytes, connections=settings.connections),
+        *([Middleware(KeyAuth, keys=keys)] if keys else []),
+        Middleware(Origins, hosts=http.names, origins=http.origins),
+        *([cors] if http.origins else []),
+        Middleware(Liveness),
+    ]
 
 
 def check_keys_required(settings: ServeSettings) -> None:
@@ -40,12 +60,13 @@ def check_keys_required(settings: ServeSettings) -> None:
 
     Called in a replica, which has its environment from where the HTTP servers have theirs.
     """
-    if settings.keys and (os.environ.get(CALLBACK) != CALLBACK_PATH or _keys() != settings.keys):
+    if settings.keys and (os.environ.get(CALLBACK) != CALLBACK_PATH or _settings().keys != settings.keys):
         raise ClusterError(
             "Serve does not require the keys of the settings",
-            f"every node needs {CALLBACK}={CALLBACK_PATH} and {KEYS}=[{{...}}], the keys as JSON, in its environment",
+            f'every node needs {CALLBACK}={CALLBACK_PATH} and {SETTINGS}={{"keys": [...], ...}}, the settings as JSON, '
+            "in its environment",
         )
 
 
-def _keys() -> tuple[Key, ...]:
-    return ServeSettings.model_validate_json(f'{{"keys": {os.environ.get(KEYS, "[]")}}}').keys
+def _settings() -> ServeSettings:
+    return ServeSettings.model_validate_json(os.environ.get(SETTINGS, "{}"))

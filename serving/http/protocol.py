@@ -57,21 +57,31 @@ class InferRequest:
 
 
 def decompress(body: bytes, encoding: str, limit: int) -> bytes:
-    """The body as it was before Content-Encoding. TooLargeError before more than `limit` bytes are unpacked."""
+    """The body as it was before Content-Encoding. TooLargeError before more than `limit` bytes are unpacked.
+
+    A gzip body may have several members, one after another (RFC 1952, section 2.2).
+    """
+    encoding = encoding.strip().lower()
     if encoding in ("", "identity"):
         return body
-    if encoding not in ("gzip", "deflate"):
+    if encoding not in ("gzip", "x-gzip", "deflate"):
         raise InputError(f"Content-Encoding {encoding!r} is not supported; use gzip, deflate or none")
-    unpacker = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)  # | 32: detects whether it is gzip or zlib
-    try:
-        plain = unpacker.decompress(body, limit + 1)
-    except zlib.error as error:
-        raise InputError(f"the body is not valid {encoding}") from error
-    if len(plain) > limit:
-        raise TooLargeError(f"the body unpacks to more than {limit:,} bytes")
-    if not unpacker.eof:
-        raise InputError(f"the body is cut off: its {encoding} stream has no end")
-    return plain
+    plain = b""
+    while True:
+        unpacker = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)  # | 32: detects whether it is gzip or zlib
+        try:
+            plain += unpacker.decompress(body, limit + 1 - len(plain))
+        except zlib.error as error:
+            raise InputError(f"the body is not valid {encoding}") from error
+        if len(plain) > limit:
+            raise TooLargeError(f"the body unpacks to more than {limit:,} bytes")
+        if not unpacker.eof:
+            raise InputError(f"the body is cut off: its {encoding} stream has no end")
+        body = unpacker.unused_data
+        if not body:
+            return plain
+        if encoding == "deflate":
+            raise InputError("the body goes on after the end of its deflate stream")
 
 
 def parse_infer(body: bytes, header_length: str | None = None) -> InferRequest:
@@ -98,9 +108,11 @@ def parse_infer(body: bytes, header_length: str | None = None) -> InferRequest:
     return InferRequest(request_id, inputs, parameters, requested, all_binary)
 
 
-def parse_object(body: bytes) -> Json:
-    """A body that may be empty or hold one JSON object, as the repository index takes it."""
-    return _parse_json(body) if body.strip() else {}
+def parse_index(body: bytes) -> bool:
+    """Whether the body of a request for the index of the repository, which may be empty, asks for ready models only."""
+    message = _parse_json(body) if body.strip() else {}
+    check_parameters(message, ("ready",))
+    return _flag(message.get("ready", False), "ready")
 
 
 def check_parameters(given: Mapping[str, Scalar], known: Iterable[str]) -> None:

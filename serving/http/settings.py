@@ -16,6 +16,7 @@ from service.planning import yaml_text
 from service.planning.validation import validate
 
 KEY_NAME = "[a-z0-9][a-z0-9-]{0,62}"
+LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 LOAD_SECONDS = 30.0  # over which Serve averages the load that it scales by
 
 
@@ -31,6 +32,12 @@ class Http(Section):
 
     host: str = Field("127.0.0.1", min_length=1, description="address to listen at; 0.0.0.0: every one of the machine")
     port: int = Field(8000, ge=1, le=65535, description="TCP port")
+    hosts: tuple[str, ...] = Field(
+        (), max_length=64, description="names by which it may be asked; none: on a loopback address only such, else any"
+    )
+    origins: tuple[str, ...] = Field(
+        (), max_length=64, description='web pages of others that may use it, as "https://lab.example"; "*": all'
+    )
     request_seconds: float = Field(300, gt=0, description="a request that takes longer is dropped")
     keep_alive_seconds: int = Field(5, ge=1, description="how long an idle connection is kept")
     tls: Tls | None = Field(None, description="HTTPS; none: plain HTTP, for a proxy in front or this machine alone")
@@ -42,6 +49,38 @@ class Http(Section):
             return not ip_address(self.host).is_loopback
         except ValueError:  # a name
             return self.host != "localhost"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """By which clients may ask for it; none: by any."""
+        return self.hosts or (() if self.public else tuple(dict.fromkeys((*LOOPBACK_NAMES, self.host))))
+
+
+class Connections(Section):
+    """The clients of an HTTP server: how many, how slow, and how much is held of what they send."""
+
+    open: int = Field(1024, ge=8, le=100_000, description="connections at once; one more is closed")
+    header_kb: int = Field(32, ge=1, le=1024, description="headers and address of a request in KiB; beyond: 431")
+    header_fields: int = Field(100, ge=8, le=10_000, description="headers of a request; beyond: 431")
+    header_seconds: float = Field(10, gt=0, description="until they are there; then the connection is closed")
+    body_seconds: float = Field(10, gt=0, description="for a body, besides the time that its bytes have; beyond: 408")
+    body_kb_per_second: float = Field(64, gt=0, description="the least rate of a body in KiB/s")
+    unread_seconds: float = Field(30, gt=0, description="in which nothing of an answer is read; then it is closed")
+    bodies_mb: float = Field(
+        256, gt=0, description="all bodies that are held, in MiB; beyond: 503. Of one key or address half of it"
+    )
+
+    @property
+    def header_bytes(self) -> int:
+        return self.header_kb * 1024
+
+    @property
+    def bodies_bytes(self) -> int:
+        return int(self.bodies_mb * 2**20)
+
+    def seconds_for(self, size: int) -> float:
+        """How long a body may take of which so many bytes have come."""
+        return self.body_seconds + size / (self.body_kb_per_second * 1024)
 
 
 class Key(Section):
@@ -160,6 +199,7 @@ class ServeSettings(Section):
     """Everything that `assay serve` can be told."""
 
     http: Http = Field(Http(), description="where the endpoints listen")
+    connections: Connections = Field(Connections(), description="how many, how slow and how large its clients may be")
     keys: tuple[Key, ...] = Field((), max_length=256, description="who may use the endpoints; none: everybody")
     haproxy: HaProxy | None = Field(None, description="HAProxy in front; none: Serve's own proxy")
     replicas: Replicas = Field(Replicas(), description="processes that hold models")

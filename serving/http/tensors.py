@@ -37,6 +37,7 @@ _JSON_TYPES: Mapping[str, tuple[set[type], str]] = {  # by the kind of dtype: wh
     "f": ({int, float}, "numbers"),
 }
 MAX_DIMENSIONS = 8
+MAX_SIZE = 2**31 - 1  # along one dimension
 
 
 def dtype_of(name: str, datatype: Any) -> np.dtype[Any]:
@@ -57,6 +58,8 @@ def check_shape(name: str, shape: Any) -> tuple[int, ...]:
     """A shape as a client wrote it, checked. Nothing is allocated for it."""
     if not isinstance(shape, list) or not all(type(size) is int and size >= 0 for size in shape):
         raise InputError(f"input {name!r}: shape must be a list of whole numbers, not {_short(shape)}")
+    if any(size > MAX_SIZE for size in shape):
+        raise InputError(f"input {name!r}: shape must have sizes of at most {MAX_SIZE:,}; it has {_short(max(shape))}")
     if not 1 <= len(shape) <= MAX_DIMENSIONS:
         raise InputError(f"input {name!r}: shape must have 1 to {MAX_DIMENSIONS} dimensions; it has {len(shape)}")
     return tuple(shape)

@@ -8,6 +8,7 @@ What every such attack takes, beside the images and what a kind of model adds:
     seed      default 0
 """
 
+import math
 import time
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
@@ -216,7 +217,11 @@ def _ball(parameters: Mapping[str, Scalar]) -> Ball:
         raise InputError("parameter 'epsilon' is missing", "in the units of the pixels: 8 of 255 is 0.0314")
     if isinstance(epsilon, bool | str):
         raise FieldError("parameter 'epsilon'", "be a number", epsilon, "8/255 is 0.0314")
+    try:
+        radius = float(epsilon)
+    except OverflowError:
+        radius = math.inf
     for known in norms:
         if norm == known:
-            return Ball(known, float(epsilon))
+            return Ball(known, radius)
     raise InputError(f"parameter 'norm': unknown norm {norm!r}", nearest(str(norm), norms))

@@ -11,6 +11,7 @@ from jobs.common.attacks.projections import TINY, broadcast, project_l1, project
 from service.errors import FieldError
 
 Norm = Literal["Linf", "L2", "L1"]
+LEAST = torch.finfo(torch.float32).tiny
 
 ROUNDING = 3e-7
 """what float32 may add to the norm of a perturbation of length 1 or less: a few units in the last place of a pixel"""
@@ -29,8 +30,12 @@ class Ball:
     def __post_init__(self) -> None:
         if self.norm not in get_args(Norm):
             raise FieldError("norm", f"be one of {', '.join(get_args(Norm))}", self.norm)
-        if not (math.isfinite(self.epsilon) and self.epsilon > 0):
+        if not self.epsilon > 0:  # NaN is not either
             raise FieldError("epsilon", "be above 0", self.epsilon)
+        if math.isinf(self.epsilon):
+            raise FieldError("epsilon", "be finite", self.epsilon)
+        if self.epsilon < LEAST:
+            raise FieldError("epsilon", f"be at least {LEAST:g}, the least normal number of float32", self.epsilon)
         if self.norm == "Linf" and self.epsilon > 1:
             raise FieldError(
                 "epsilon",

@@ -7,17 +7,21 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+import uvicorn.config
 from starlette.types import Message, Scope
 
 from service.errors import ClusterError
 from serving.http import errors, middleware
 from serving.http.auth import PREFETCH_SECONDS, Allowance, KeyAuth
-from serving.http.body_limit import BodyLimit
+from serving.http.bodies import Bodies
+from serving.http.errors import JsonErrors
+from serving.http.health import Liveness
 from serving.http.keys import new_key
 from serving.http.middleware import middlewares
+from serving.http.origins import Origins
 from serving.http.quotas import Bucket, Buckets
-from serving.http.settings import Key, Limits, ServeSettings
-from tests.serving.http.test_body_limit import App, Client
+from serving.http.settings import Connections, Http, Key, Limits, ServeSettings
+from tests.serving.http.test_bodies import App, Client
 from tests.serving.http.test_quotas import Clock
 
 TOKEN, ALICE = new_key("alice")
@@ -188,17 +192,24 @@ def test_what_is_taken_ahead_and_not_used_is_forgotten() -> None:
     asyncio.run(run())
 
 
-def test_serve_learns_of_keys_and_limits_through_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (middleware.BODY_LIMIT, middleware.KEYS):
-        monkeypatch.delenv(name, raising=False)
-    (only,) = middlewares()
-    assert only.cls is BodyLimit and only.kwargs == {"limit": ServeSettings().limits.body_bytes}
-    settings = ServeSettings(limits=Limits(body_mb=1), keys=(ALICE,))
+def test_serve_learns_of_the_settings_through_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(middleware.SETTINGS, raising=False)
+    monkeypatch.setattr(uvicorn.config, "HTTP_PROTOCOLS", dict(uvicorn.config.HTTP_PROTOCOLS))
+    assert [each.cls for each in middlewares()] == [JsonErrors, Bodies, Origins, Liveness]
+    settings = ServeSettings(
+        http=Http(origins=("https://lab.example",)),
+        connections=Connections(header_kb=7),
+        limits=Limits(body_mb=1),
+        keys=(ALICE,),
+    )
     for name, value in middleware.environment(settings).items():
         monkeypatch.setenv(name, value)
-    inner, outer = middlewares()
-    assert (inner.cls, inner.kwargs) == (BodyLimit, {"limit": 2**20})
-    assert (outer.cls, outer.kwargs) == (KeyAuth, {"keys": (ALICE,)}), "the last one is outermost"
+    _, bodies, auth, origins, cors, _ = middlewares()
+    assert (bodies.cls, bodies.kwargs) == (Bodies, {"limit": 2**20, "connections": settings.connections})
+    assert (auth.cls, auth.kwargs) == (KeyAuth, {"keys": (ALICE,)})
+    assert (origins.cls, origins.kwargs["hosts"]) == (Origins, ("localhost", "127.0.0.1", "::1"))
+    assert cors.kwargs["allow_origins"] == settings.http.origins
+    assert uvicorn.config.HTTP_PROTOCOLS["auto"].limits == settings.connections  # type: ignore[attr-defined]
     assert TOKEN not in str(middleware.environment(settings))
 
 
@@ -208,7 +219,7 @@ def test_no_replica_starts_where_serve_does_not_ask_for_the_keys(monkeypatch: py
     for name, value in middleware.environment(settings).items():
         monkeypatch.setenv(name, value)
     middleware.check_keys_required(settings)
-    for name, value in ((middleware.KEYS, "[]"), (middleware.CALLBACK, "")):
+    for name, value in ((middleware.SETTINGS, "{}"), (middleware.CALLBACK, "")):
         with monkeypatch.context() as changed:
             changed.setenv(name, value)
             with pytest.raises(ClusterError, match="does not require the keys"):

@@ -207,5 +207,13 @@ def test_compressed_bodies() -> None:
         protocol.decompress(plain, "gzip", 1000)
     with pytest.raises(InputError, match="cut off"):
         protocol.decompress(gzip.compress(plain)[:-9], "gzip", 1000)
+    assert protocol.decompress(gzip.compress(plain[:300]) + gzip.compress(plain[300:]), "GZIP", 1000) == plain
+    assert protocol.decompress(gzip.compress(b"") * 3, "gzip", 1000) == b""
+    with pytest.raises(TooLargeError, match="more than 999"):
+        protocol.decompress(gzip.compress(plain[:300]) + gzip.compress(plain[300:]), "gzip", 999)
+    with pytest.raises(InputError, match="not valid gzip"):
+        protocol.decompress(gzip.compress(plain) + b"junk", "gzip", 1000)
+    with pytest.raises(InputError, match="goes on after the end"):
+        protocol.decompress(zlib.compress(plain) + b"junk", "deflate", 2000)
     with pytest.raises(InputError, match="'br' is not supported"):
         protocol.decompress(plain, "br", 1000)

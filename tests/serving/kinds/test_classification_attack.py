@@ -182,6 +182,8 @@ def test_masked_gradients_are_told() -> None:
         ({"epsilon": "8/255"}, {}, "must be a number; it is '8/255'"),
         ({"epsilon": -0.1}, {}, "must be above 0"),
         ({"epsilon": float("nan")}, {}, "epsilon must be above 0; it is nan"),
+        ({"epsilon": 10**309}, {}, "epsilon must be finite; it is inf"),
+        ({"epsilon": 1e-39, "norm": "L1"}, {}, "epsilon must be at least 1.17549e-38"),
         ({"epsilon": 9.0, "norm": "L2"}, {}, "the largest distance of two images of 64 pixels"),
         ({"norm": "linf"}, {}, "did you mean 'Linf'"),
         ({"norm": 2}, {}, "unknown norm 2"),

@@ -1,0 +1,152 @@
+"""The connections of every HTTP server of Serve: how many there are, how much and how slowly a client may send before
+its request is known, and how slowly it may read the answer.
+
+uvicorn, whose servers they are, bounds none of this but for idle connections that have sent a whole request.
+"""
+
+import asyncio
+from typing import Any
+
+import uvicorn.config
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from serving.http.errors import error_body
+from serving.http.settings import Connections
+
+BAD_REQUEST, TOO_LARGE = 400, 431  # 431: Request Header Fields Too Large (RFC 6585)
+
+
+def install(limits: Connections) -> None:
+    """Let all uvicorn servers that this process starts from now on bound their connections.
+
+    Serve starts them with uvicorn's automatic choice of a protocol and passes on no other: so that choice is made here.
+    """
+    uvicorn.config.HTTP_PROTOCOLS["auto"] = bounded(limits)  # type: ignore[assignment]  # a class is allowed as well
+
+
+def bounded(limits: Connections) -> type[HttpToolsProtocol]:
+    """The protocol of connections within these limits."""
+    return type("BoundedConnection", (Connection,), {"limits": limits})
+
+
+class Connection(HttpToolsProtocol):
+    """One connection.
+
+    A request with too many or too long headers is answered 431. A connection is closed without an answer if it is one
+    too many, if it sends nothing, if headers are not there in time, or if it leaves an answer unread.
+    """
+
+    limits: Connections
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._unparsed = 0  # bytes since the call in which a request began or a part of a body came
+        self._refused = False
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._unread_timer: asyncio.TimerHandle | None = None
+
+    # ---- the transport ----------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if len(self.connections) > self.limits.open:
+            transport.abort()
+        else:
+            self._await_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end_head()
+        self.resume_writing()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._refused:
+            return
+        if self.cycle is None or self.cycle.response_complete:
+            self._await_head()
+        self._unparsed += len(data)
+        super().data_received(data)
+        if self._unparsed > self.limits.header_bytes:
+            self._refuse(TOO_LARGE, f"the headers have more than {self.limits.header_bytes:,} bytes")
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._watch_reading(self.transport.get_write_buffer_size())
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._unread_timer is not None:
+            self._unread_timer.cancel()
+            self._unread_timer = None
+
+    # ---- the parser -------------------------------------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        self._unparsed = 0
+        super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if len(self.headers) == self.limits.header_fields:
+            self._refuse(TOO_LARGE, f"the request has more than {self.limits.header_fields:,} headers")
+        else:
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        self._end_head()
+        size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+        if size > self.limits.header_bytes:
+            self._refuse(TOO_LARGE, f"the headers have more than {self.limits.header_bytes:,} bytes")
+        if not self._refused:
+            super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._unparsed = 0
+        if not self._refused:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        if not self._refused:
+            super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        self._refuse(BAD_REQUEST, "this is not a request in HTTP/1.1")
+
+    def _should_upgrade_to_ws(self) -> bool:
+        return False  # nothing here speaks another protocol: a request to change to one is answered as any other
+
+    def _unsupported_upgrade_warning(self) -> None:
+        pass
+
+    # ---- the limits -------------------------------------------------------------------------------------------------
+
+    def _refuse(self, status: int, message: str) -> None:
+        """Answer once, unless the answer to an earlier request is under way, and close."""
+        if self._refused:
+            return
+        self._refused = True
+        if self.cycle is None or self.cycle.response_complete:
+            body = error_body(message)
+            lines = [b"content-type: application/json", b"content-length: %d" % len(body), b"connection: close"]
+            self.transport.write(STATUS_LINE[status] + b"\r\n".join([*lines, b"", body]))
+        self.transport.close()
+
+    def _await_head(self) -> None:
+        if self._head_timer is None:
+            self._head_timer = self.loop.call_later(self.limits.header_seconds, self.transport.abort)
+
+    def _end_head(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _watch_reading(self, unread: int) -> None:
+        """Close the connection of a client that has read none of `unread` bytes when the time is over."""
+
+        def check() -> None:
+            left = self.transport.get_write_buffer_size()
+            if left >= unread:
+                self.transport.abort()
+            else:
+                self._watch_reading(left)
+
+        self._unread_timer = self.loop.call_later(self.limits.unread_seconds, check)

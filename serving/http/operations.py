@@ -1,0 +1,92 @@
+"""Every request that the server answers: one table, by which requests are routed and described."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Match, Route
+from starlette.types import Scope
+
+from service.errors import InputError, MethodNotAllowedError, nearest
+
+OF_MODEL = "/v2/models/{name}"
+OF_VERSION = "/v2/models/{name}/versions/{version}"
+
+
+class NoSuchPathError(InputError):
+    http_status = 404
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One request. handler: the name of the method of the server that answers it. action: that models have or not."""
+
+    method: str
+    paths: tuple[str, ...]
+    handler: str
+    summary: str
+    action: str = ""
+
+
+def _of_server(method: str, path: str, handler: str, summary: str) -> Operation:
+    return Operation(method, (path,), handler, summary)
+
+
+def _of_model(method: str, end: str, handler: str, summary: str, action: str = "") -> Operation:
+    return Operation(method, (OF_MODEL + end, OF_VERSION + end), handler, summary, action)
+
+
+OPERATIONS = (
+    _of_server("GET", "/v2", "describe_server", "The server: its version and its extensions"),
+    _of_server("GET", "/v2/health/live", "live", "Whether it is up"),
+    _of_server("GET", "/v2/health/ready", "ready", "Whether it can load models"),
+    _of_server("GET", "/v2/models/stats", "all_statistics", "Counts, times and batch sizes of all models"),
+    _of_server("POST", "/v2/repository/index", "index", "Every model of the store"),
+    _of_model("GET", "", "describe_model", "A model: inputs, outputs, versions, what can be asked of it"),
+    _of_model("GET", "/ready", "model_ready", "Whether a model is served"),
+    _of_model("GET", "/stats", "model_statistics", "Counts, times and batch sizes of a model"),
+    _of_model("POST", "/infer", "infer", "The outputs for tensors, or for an uploaded file", "infer"),
+    _of_model("POST", "/infer_stream", "infer_stream", "An answer after each iteration, as events", "infer_stream"),
+    _of_model("POST", "/attack", "attack", "Adversarial inputs, and what they do to the predictions", "attack"),
+)
+
+
+def _endpoint(request: Request) -> Response:
+    raise NotImplementedError  # the routes are only matched: the server calls its own method
+
+
+class Router:
+    """Finds the operation of a request. HEAD is answered as GET is."""
+
+    def __init__(self, operations: Sequence[Operation] = OPERATIONS) -> None:
+        self._routes = [
+            (Route(path, _endpoint, methods=[operation.method]), operation)
+            for operation in operations
+            for path in operation.paths
+        ]
+
+    def find(self, scope: Scope) -> tuple[Operation, Mapping[str, str]]:
+        """The operation of a request, and the parts of its path by name.
+
+        NoSuchPathError; or MethodNotAllowedError, which says what is allowed there.
+        """
+        path: str = "/" + scope["path"].strip("/")
+        allowed: set[str] = set()
+        for route, operation in self._routes:
+            match, parts = route.matches({**scope, "path": path, "root_path": ""})
+            if match is Match.FULL:
+                return operation, parts["path_params"]
+            if match is Match.PARTIAL:
+                allowed |= route.methods or set()
+        if allowed:
+            raise MethodNotAllowedError(scope["method"], path, sorted(allowed))
+        raise NoSuchPathError(f"nothing is at {path}", self._hint(path))
+
+    def _hint(self, path: str) -> str:
+        """The nearest action of a model, or where to begin."""
+        match path.strip("/").split("/"):
+            case ["v2", "models", _, "versions", _, *rest] | ["v2", "models", _, *rest] if rest:
+                known = {route.path.rpartition("/")[2] for route, _ in self._routes if route.path.startswith(OF_MODEL)}
+                return nearest(rest[0], (end for end in known if not end.startswith("{")))
+        return "the server describes itself at GET /v2"

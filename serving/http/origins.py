@@ -1,0 +1,71 @@
+"""Web pages of others, which can make a browser send requests to a server that only this machine or network reaches.
+
+A browser says in `Host` which name it asked for and in `Origin` which page asks. It sends some bodies to any server
+without asking first: those of forms and plain text. So a name that is not the server's own is refused (a foreign name
+may point at a loopback address), a page of another origin unless it is allowed, and those three types of bodies.
+Source: Fetch Standard, "CORS-safelisted request-header".
+"""
+
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from service.errors import ForbiddenError, InputError, UnsupportedMediaError
+from serving.http.bodies import SERVE_PATHS
+from serving.http.errors import refuse
+
+ANY = "*"
+SENT_UNASKED = ("application/x-www-form-urlencoded", "multipart/form-data", "text/plain")
+
+
+class Origins:
+    """ASGI middleware. hosts: the names by which the server may be asked; none: any. origins: pages that may ask."""
+
+    def __init__(self, app: ASGIApp, hosts: Sequence[str], origins: Sequence[str]) -> None:
+        self._app, self._hosts, self._origins = app, hosts, origins
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and not scope["path"].startswith(SERVE_PATHS):
+            try:
+                self._check(scope["method"], Headers(scope=scope))
+            except InputError as error:
+                await refuse(error, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+    def _check(self, method: str, headers: Headers) -> None:
+        """ForbiddenError or UnsupportedMediaError."""
+        host = headers.get("host", "")
+        if self._hosts and _name(host) not in self._hosts:
+            raise ForbiddenError(
+                f"the Host header must be one of {', '.join(self._hosts)}; it is {host[:80]!r}",
+                "http.hosts in the settings of the server lists the names that it answers to",
+            )
+        origin = headers.get("origin")
+        if not (origin is None or ANY in self._origins or origin in self._origins or _is_own(origin, host)):
+            raise ForbiddenError(
+                f"a page of {origin[:80]!r} may not use this server",
+                "http.origins in the settings of the server lists those that may",
+            )
+        media = headers.get("content-type", "").partition(";")[0].strip().lower()
+        if method == "POST" and media in SENT_UNASKED:
+            raise UnsupportedMediaError(
+                f"Content-Type {media} is not supported: send application/json, application/octet-stream, or the type "
+                "of an image",
+                "curl: --json instead of -d",
+            )
+
+
+def _is_own(origin: str, host: str) -> bool:
+    """Whether a page comes from this server."""
+    return origin.partition("://")[2].lower() == host.lower() != ""
+
+
+def _name(host: str) -> str:
+    """The name in a Host header, without its port."""
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""

@@ -1,0 +1,196 @@
+"""Connections that send too much, too slowly or nothing, at a real uvicorn server over real sockets."""
+
+import asyncio
+import contextlib
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+import uvicorn
+from starlette.types import Receive, Scope, Send
+
+from serving.http.connections import bounded
+from serving.http.settings import Connections
+from tests.ports import free_port
+
+LIMITS = Connections(open=8, header_kb=4, header_fields=10, header_seconds=0.3, unread_seconds=0.3)
+ANSWER = b'{"bytes": %d}'
+
+
+async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answers with the length of the body, or with as many megabytes as the path asks for."""
+    size, more = 0, True
+    while more:
+        message = await receive()
+        size, more = size + len(message.get("body", b"")), message.get("more_body", False)
+    path = scope["path"].strip("/")
+    body = bytes(int(path) << 20) if path.isdigit() else ANSWER % size
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
+    await send({"type": "http.response.body", "body": body})
+
+
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    port = free_port()
+    config = uvicorn.Config(app, port=port, http=bounded(LIMITS), lifespan="off", log_level="critical")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=lambda: asyncio.run(server.serve()))
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    yield port
+    server.should_exit = True
+    thread.join()
+
+
+@contextlib.contextmanager
+def connection(port: int) -> Iterator[socket.socket]:
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+        yield connection
+
+
+def until_closed(connection: socket.socket) -> bytes:
+    """Everything that still comes. A connection that the server reset has ended as well."""
+    received = b""
+    with contextlib.suppress(ConnectionError):
+        while part := connection.recv(1 << 16):
+            received += part
+    return received
+
+
+def answer_of(connection: socket.socket, count: int = 1) -> bytes:
+    """What comes until so many bodies of `ANSWER` have ended."""
+    received = b""
+    while received.count(b"}") < count:
+        received += connection.recv(1 << 16)
+    return received
+
+
+def status(answer: bytes) -> int:
+    return int(answer.split(b" ")[1])
+
+
+def sentence(answer: bytes) -> str:
+    return str(json.loads(answer.partition(b"\r\n\r\n")[2])["error"])
+
+
+REQUEST = b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello"
+
+
+def test_requests_pass_one_after_another_and_pipelined(port: int) -> None:
+    with connection(port) as client:
+        client.sendall(REQUEST)
+        assert status(answer_of(client)) == 200
+        client.sendall(REQUEST * 3)
+        assert answer_of(client, 3).count(ANSWER % 5) == 3
+
+
+def test_a_body_far_larger_than_headers_may_be_passes(port: int) -> None:
+    with connection(port) as client:
+        client.sendall(b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 3000000\r\n\r\n" + bytes(3_000_000))
+        assert answer_of(client).endswith(ANSWER % 3_000_000)
+
+
+@pytest.mark.parametrize(
+    "endless",
+    [
+        b"GET /x HTTP/1.1\r\nHost: a\r\nX: " + b"x" * 100_000_000,
+        b"GET /" + b"x" * 100_000_000,
+        b"GET /x HTTP/1.1\r\nHost: a\r\n" + b"X: x\r\n" * 10_000_000,
+        b"POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5;" + b"x" * 100_000_000,
+        b"POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX: " + b"x" * 100_000_000,
+    ],
+    ids=["header", "address", "headers", "chunk extension", "trailer"],
+)
+def test_what_never_ends_is_cut_off_early(port: int, endless: bytes) -> None:
+    sent = 0
+    with connection(port) as client:
+        with contextlib.suppress(ConnectionError):
+            for start in range(0, len(endless), 1 << 16):
+                sent += client.send(endless[start : start + (1 << 16)])
+        until_closed(client)
+    assert sent < 20_000_000  # the rest of it lies in the buffers of the kernel at most
+
+
+@pytest.mark.parametrize(
+    ("headers", "message"),
+    [
+        (b"X: " + b"x" * 4096 + b"\r\n", "the headers have more than 4,096 bytes"),
+        (b"X: x\r\n" * 10, "the request has more than 10 headers"),
+    ],
+)
+def test_a_head_over_the_limit_is_431(port: int, headers: bytes, message: str) -> None:
+    with connection(port) as client:
+        client.sendall(b"GET /x HTTP/1.1\r\nHost: a\r\n" + headers + b"\r\n")
+        answer = until_closed(client)
+    assert (status(answer), sentence(answer)) == (431, message)
+
+
+def test_what_is_not_http_is_one_sentence(port: int) -> None:
+    with connection(port) as client:
+        client.sendall(b"\x16\x03\x01 hello\r\n\r\n")
+        answer = until_closed(client)
+    assert (status(answer), sentence(answer)) == (400, "this is not a request in HTTP/1.1")
+
+
+@pytest.mark.parametrize("part", [b"", b"\r\n", b"GET /x HT", b"GET /x HTTP/1.1\r\nHost: a\r\n"])
+def test_half_a_head_or_nothing_ends_in_time(port: int, part: bytes) -> None:
+    began = time.monotonic()
+    with connection(port) as client:
+        client.sendall(part)
+        assert until_closed(client) == b""
+    assert 0.2 < time.monotonic() - began < 3
+
+
+def test_a_head_a_byte_at_a_time_ends_in_time(port: int) -> None:
+    began = time.monotonic()
+    with connection(port) as client, pytest.raises(ConnectionError):
+        for byte in b"GET / HTTP/1.1\r\nX: " + b"x" * 1000:
+            client.sendall(bytes([byte]))
+            time.sleep(0.02)
+    assert time.monotonic() - began < 3
+
+
+def test_a_slow_body_is_not_for_the_connection_to_judge(port: int) -> None:
+    with connection(port) as client:
+        client.sendall(REQUEST[:-5])
+        time.sleep(0.5)
+        client.sendall(b"hello")
+        assert answer_of(client).endswith(ANSWER % 5)
+
+
+def test_one_connection_too_many_is_closed_and_there_is_room_again(port: int) -> None:
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(connection(port)) for _ in range(9)]
+        assert until_closed(clients[-1]) == b""
+    time.sleep(0.2)
+    with connection(port) as client:
+        client.sendall(REQUEST)
+        assert status(answer_of(client)) == 200
+
+
+def test_an_answer_that_nobody_reads_is_dropped(port: int) -> None:
+    with connection(port) as client:
+        client.sendall(b"GET /60 HTTP/1.1\r\nHost: a\r\n\r\n")
+        time.sleep(1)
+        assert len(until_closed(client)) < 60 << 20
+
+
+def test_an_answer_that_is_read_slowly_comes_whole(port: int) -> None:
+    received = 0
+    with connection(port) as client:
+        client.sendall(b"GET /20 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        for _ in range(15):
+            time.sleep(0.1)
+            received += len(client.recv(1 << 20))
+        received += len(until_closed(client))
+    assert received > 20 << 20
+
+
+def test_a_change_of_protocol_is_answered_as_any_request(port: int) -> None:
+    with connection(port) as client:
+        client.sendall(b"GET /x HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+        assert answer_of(client).endswith(ANSWER % 0)
