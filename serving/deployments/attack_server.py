@@ -9,21 +9,23 @@ import os
 import threading
 import time
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 
-from service.errors import AssayError, InputError, OverLimitError
+from service.errors import AssayError
 from service.models import ModelCard
 from service.store import open_store
 from serving import kinds
+from serving.deployments.computing import Computing
+from serving.deployments.memory import Holding, Memory
 from serving.deployments.model_cache import ModelCache
 from serving.deployments.replica import prepare_process
+from serving.deployments.turns import Pause
 from serving.http import protocol
 from serving.http.errors import INTERNAL, error_body, error_headers
 from serving.http.messages import Message
 from serving.http.protocol import InferRequest
-from serving.http.quotas import Bucket, Quotas
+from serving.http.quotas import Bucket, WorkQuotas
 from serving.http.settings import ServeSettings
 from serving.http.uploads import PNG_MEDIA
 from serving.kinds.base import Endpoint
@@ -67,9 +69,9 @@ class AttackServer:
         os.nice(NICE)
         self._limits = settings.attacks
         self._models = ModelCache(open_store(store_uri), settings.models, build)
-        self._threads = ThreadPoolExecutor(self._limits.parallel, thread_name_prefix="attack")
-        self._quotas = Quotas()
-        self._buckets = {key.name: Bucket.for_attacks(key) for key in settings.keys}
+        self._computing = Computing(self._limits.parallel)
+        self._memory = Memory(settings.queue.memory_mb)
+        self._quotas = WorkQuotas("attack", {key.name: Bucket.for_attacks(key) for key in settings.keys})
 
     async def attack(self, card: ModelCard, message: Message, key: str | None) -> Reply:
         """The answer to a request for an attack on a model, also when something is wrong with it.
@@ -77,15 +79,21 @@ class AttackServer:
         key: the name of the key whose quota it uses, None where no keys are required.
         Cancelled when the client leaves: the attack stops at its next pass through the model.
         """
+        holding = Holding(self._memory, key or "")
         try:
             endpoint = await self._models.endpoint(card)
-            request, work = await asyncio.to_thread(self._accept, endpoint, message)
+            holding.resize(message.memory_for(endpoint.upload))
+            request, work = await self._computing.long(
+                (key or "", card.name), lambda pause: self._accept(endpoint, message)
+            )
             return await self._reply(card, request, work, key)
         except AssayError as error:
             return Reply(error.http_status, error_body(str(error)), headers=error_headers(error))
         except Exception:
             logger.exception("attack on model %s failed", card.name)
             return Reply(500, error_body(INTERNAL))
+        finally:
+            holding.close()
 
     def _accept(self, endpoint: Endpoint, message: Message) -> tuple[InferRequest, AttackWork]:
         request = message.parse(endpoint.card.name, endpoint.upload)
@@ -94,7 +102,7 @@ class AttackServer:
         return request, work
 
     async def _reply(self, card: ModelCard, request: InferRequest, work: AttackWork, key: str | None) -> Reply:
-        attacked, spent = await self._compute(work, key)
+        attacked, spent = await self._compute(card, work, key)
         answer = attacked.answer
         if work.draw is not None:
             headers = _headers(answer, attacked.warnings)
@@ -108,55 +116,33 @@ class AttackServer:
         headers = {protocol.HEADER_LENGTH: str(json_length)}
         return Reply(200, body, "application/octet-stream", headers, spent)
 
-    async def _compute(self, work: AttackWork, key: str | None) -> tuple[Attacked, Spent]:
+    async def _compute(self, card: ModelCard, work: AttackWork, key: str | None) -> tuple[Attacked, Spent]:
         """Attack within the quota of the key: reserve the most that it may take, give back what it did not need."""
         stopped, passes, cost = threading.Event(), 0, work.cost
 
-        def is_stopped() -> bool:
-            nonlocal passes
-            passes += 1  # called before each pass forward
-            return stopped.is_set()
+        def compute(pause: Pause) -> tuple[Attacked, float]:
+            def is_stopped() -> bool:
+                nonlocal passes
+                passes += 1  # called before each pass forward
+                pause()
+                return stopped.is_set()
 
-        def compute() -> tuple[Attacked, float]:
             started = time.perf_counter()
             attacked = work.compute(is_stopped)
             return attacked, time.perf_counter() - started
 
-        await self._reserve(key, cost.gmacs)
+        await self._quotas.reserve(key, cost.gmacs)
         spent = None
         try:
-            attacked, seconds = await asyncio.get_running_loop().run_in_executor(self._threads, compute)
+            attacked, seconds = await self._computing.long((key or "", card.name), compute)
             queries, gradients = (int(attacked.answer[name].sum()) for name in ("queries", "gradients"))
             gmacs = (queries + gradients) * cost.gmacs_of_pass / work.rows
             spent = Spent(seconds, gmacs, queries, gradients)
         finally:
             stopped.set()
             # of an attack that did not finish, the passes back are not known: at most as many as forward
-            self._give_back(key, cost.gmacs - (spent.gmacs if spent else 2 * passes * cost.gmacs_of_pass))
+            self._quotas.give_back(key, cost.gmacs - (spent.gmacs if spent else 2 * passes * cost.gmacs_of_pass))
         return attacked, spent
-
-    async def _reserve(self, key: str | None, gmacs: float) -> None:
-        """Take the most that an attack may need. OverLimitError if its key has not as much left."""
-        if key is None:
-            return
-        bucket = self._buckets[key]
-        if gmacs > bucket.capacity:
-            raise InputError(
-                f"the attack must take at most {bucket.capacity:.3g} billion multiplications, those of the key in an "
-                f"hour; it takes up to {gmacs:.3g}",
-                "send fewer images, or ask for fewer steps, restarts or queries",
-            )
-        _, seconds = await self._quotas.take(bucket, gmacs)
-        if seconds:
-            raise OverLimitError(
-                f"the attack takes up to {gmacs:.3g} billion multiplications, more than the key has left of its "
-                f"{bucket.capacity:.3g} in an hour",
-                seconds,
-            )
-
-    def _give_back(self, key: str | None, gmacs: float) -> None:
-        if key is not None and gmacs > 0:
-            self._quotas.give_back(self._buckets[key], gmacs)
 
 
 def _headers(answer: Answer, warnings: tuple[str, ...]) -> dict[str, str]:

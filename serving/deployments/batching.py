@@ -3,35 +3,45 @@
 Serve's dynamic batching collects the requests that arrive within a moment. Requests that ask the same of the same model
 share a queue, and those of a queue form a batch. A batch waits while another of its queue is computed, and the requests
 that come meanwhile join it: under load batches grow by themselves. Batches of different queues are computed side by
-side, so a long request delays only its own queue. When a batch fails, its requests are computed one by one, so only the
-bad ones fail.
+side; long requests, in threads of their own, never delay short ones. When a batch fails, its requests are computed one
+by one, so only the bad ones fail.
 """
 
 import asyncio
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Hashable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 
 from service.errors import AssayError
+from serving.deployments.computing import LONG_AT_ONCE, Computing
+from serving.deployments.turns import Pause
 from serving.kinds.base import Endpoint
 from serving.kinds.work import Abandoned, Answer, Work
+
+LONG_GMACS = 1.0  # 10^9 multiplications: some hundredths of a second on one core
 
 
 @dataclass(eq=False)
 class Item:
-    """One request on its way through a batch. Cancelling `answer` takes it out."""
+    """One request on its way through a batch. Cancelling `answer` takes it out. key: the name of whose it is."""
 
     endpoint: Endpoint
     work: Work
     answer: asyncio.Future[Answer]
+    key: str = ""
     arrived: float = field(default_factory=time.perf_counter)
 
     @property
+    def is_long(self) -> bool:
+        return self.work.gmacs >= LONG_GMACS
+
+    @property
     def queue(self) -> Hashable:
-        """Requests of one queue may be computed together."""
-        return self.endpoint.card.name, self.endpoint.card.version, self.endpoint.card.sha256, self.work.key
+        """Requests of one queue may be computed together. Long ones only with those of the same key."""
+        card = self.endpoint.card
+        return card.name, card.version, card.sha256, self.work.key, self.is_long, self.key if self.is_long else ""
 
 
 @dataclass(frozen=True)
@@ -47,15 +57,15 @@ class Executed:
 class Batcher:
     """Lives on one event loop; computes in threads.
 
-    max_rows: inputs in a batch. parallel: batches computed at once. report: called after each batch.
+    max_rows: inputs in a batch. parallel: batches of short requests computed at once. report: called after each batch.
     """
 
-    def __init__(self, max_rows: int, parallel: int, report: Callable[[Executed], None]) -> None:
-        self._max_rows, self._parallel, self._report = max_rows, parallel, report
+    def __init__(self, max_rows: int, parallel: int, computing: Computing, report: Callable[[Executed], None]) -> None:
+        self._max_rows, self._computing, self._report = max_rows, computing, report
+        self._at_once = {False: parallel, True: LONG_AT_ONCE}  # batches, by whether they are long
         self._waiting: dict[Hashable, deque[Item]] = {}  # the queues in the order of their turns
         self._running: dict[Hashable, list[Item]] = {}
         self._tasks: set[asyncio.Task[None]] = set()  # a loop holds its tasks by weak references only
-        self._threads = ThreadPoolExecutor(parallel, thread_name_prefix="compute")
 
     @property
     def running(self) -> Counter[tuple[str, int]]:
@@ -71,10 +81,13 @@ class Batcher:
         self._start()
 
     def _start(self) -> None:
+        running = Counter(batch[0].is_long for batch in self._running.values())
         for queue in list(self._waiting):
-            if len(self._running) == self._parallel:
-                return
+            is_long = self._waiting[queue][0].is_long
+            if running[is_long] == self._at_once[is_long]:
+                continue
             if queue not in self._running and (batch := self._take(queue)):
+                running[is_long] += 1
                 self._running[queue] = batch
                 task = asyncio.get_running_loop().create_task(self._run(queue, batch))
                 self._tasks.add(task)
@@ -103,13 +116,23 @@ class Batcher:
     async def _compute(self, batch: list[Item]) -> None:
         started = time.perf_counter()
 
+        first, works = batch[0], [item.work for item in batch]
+
         def stopped() -> bool:
             return all(item.answer.done() for item in batch)
 
+        def in_slices(pause: Pause) -> list[Answer]:
+            def stopped_after_pause() -> bool:
+                pause()
+                return stopped()
+
+            return first.endpoint.compute(works, stopped_after_pause)
+
         try:
-            answers = await asyncio.get_running_loop().run_in_executor(
-                self._threads, batch[0].endpoint.compute, [item.work for item in batch], stopped
-            )
+            if first.is_long:
+                answers = await self._computing.long((first.key, first.endpoint.card.name), in_slices)
+            else:
+                answers = await self._computing.short(partial(first.endpoint.compute, works, stopped))
         except Abandoned:
             return
         except AssayError as error:

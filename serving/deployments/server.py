@@ -10,7 +10,6 @@ import contextlib
 import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib.metadata import version as version_of
 from typing import Any, TypeVar
@@ -27,10 +26,13 @@ from service.models import ModelCard
 from service.store import open_store
 from serving import kinds
 from serving.deployments.attack_server import Reply
-from serving.deployments.batching import Batcher, Item
+from serving.deployments.batching import LONG_GMACS, Batcher, Item
+from serving.deployments.computing import Computing
+from serving.deployments.memory import Holding, Memory
 from serving.deployments.model_cache import ModelCache
 from serving.deployments.replica import prepare_process
 from serving.deployments.statistics import ModelKey, Statistics
+from serving.deployments.turns import Owner
 from serving.http import middleware, protocol
 from serving.http.auth import is_open
 from serving.http.bodies import body_too_large
@@ -39,6 +41,7 @@ from serving.http.keys import HEADER, Keyring
 from serving.http.messages import Message
 from serving.http.operations import OF_MODEL, NoSuchPathError, Router
 from serving.http.protocol import InferRequest
+from serving.http.quotas import Bucket, WorkQuotas
 from serving.http.settings import ServeSettings
 from serving.http.uploads import PNG_MEDIA
 from serving.kinds.base import Endpoint
@@ -49,6 +52,7 @@ T = TypeVar("T")
 
 EXTENSIONS = ["binary_tensor_data", "model_repository", "statistics"]
 CLIENT_LEFT = 499
+INLINE_VALUES = 1 << 12  # an answer of more numbers is written in a thread
 INLINE_BYTES = 8 << 10  # a larger body is parsed in a thread, so that others are answered meanwhile
 
 
@@ -66,7 +70,11 @@ class Server:
         self._attacks = attacks
         self._models = ModelCache(open_store(store_uri), settings.models, build)
         self._statistics = Statistics()
-        self._batcher = Batcher(settings.batching.max_rows, settings.batching.parallel, self._statistics.executed)
+        self._memory = Memory(settings.queue.memory_mb)
+        self._quotas = WorkQuotas("inference", {key.name: Bucket.for_inference(key) for key in settings.keys})
+        parallel = settings.batching.parallel
+        self._computing = Computing(parallel)
+        self._batcher = Batcher(settings.batching.max_rows, parallel, self._computing, self._statistics.executed)
         self._router = Router()
         self._streams = 0
         self._gather.set_max_batch_size(settings.batching.max_rows)  # type: ignore[attr-defined]
@@ -80,6 +88,7 @@ class Server:
         try:
             if self._keyring and not is_open(request.scope):  # KeyAuth admitted it; here its name is needed
                 call.key = self._keyring.holder(request.headers.getlist(HEADER)).name
+            call.holding = Holding(self._memory, call.key or "")
             response = await self._route(call)
         except AssayError as error:
             response = _failure(str(error), error.http_status, call.retry_after)
@@ -87,6 +96,9 @@ class Server:
         except Exception:
             logger.exception("request failed: %s %s", request.method, request.scope["path"])
             response = _failure(INTERNAL, 500, call.retry_after)
+        finally:
+            if call.holding and not call.streams:
+                call.holding.close()
         if call.counted:
             self._statistics.answered(call.model, response.status_code, time.perf_counter() - started, call.key)
         return response
@@ -146,10 +158,11 @@ class Server:
 
     async def _infer(self, call: "Call", name: str, version: int | None) -> Response:
         endpoint, infer, work = await self._accept(call, name, version, "infer")
-        answer = await self._batched(endpoint, work)
+        answer = await self._batched(call, endpoint, work)
         if work.draw is not None:
             return Response(await asyncio.to_thread(work.draw, answer), media_type=PNG_MEDIA)
-        body, json_length = protocol.encode_infer(endpoint.card, infer, answer, work.parameters)
+        encode = partial(protocol.encode_infer, endpoint.card, infer, answer, work.parameters)
+        body, json_length = encode() if work.values <= INLINE_VALUES else await asyncio.to_thread(encode)
         if json_length is None:
             return Response(body, media_type="application/json")
         headers = {protocol.HEADER_LENGTH: str(json_length)}
@@ -161,7 +174,7 @@ class Server:
             raise InputError("a streamed answer is JSON; ask for binary outputs at infer")
         if self._streams >= self._settings.limits.streams:
             raise BusyError(f"{self._streams} streamed answers are under way; no more are accepted now")
-        call.counted = False  # it is when the stream ends
+        call.counted, call.streams = False, True  # it is counted, and its memory given back, when the stream ends
         events = self._events(call, endpoint, infer, work)
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return StreamingResponse(events, headers=headers, media_type="text/event-stream")
@@ -182,11 +195,19 @@ class Server:
             protocol.check_outputs(infer, (spec.name for spec in endpoint.outputs))
             return infer, endpoint.prepare(infer.inputs, infer.parameters, message.form(infer))
 
-        infer, work = parse() if len(message.body) <= INLINE_BYTES else await asyncio.to_thread(parse)
+        assert call.holding is not None
+        call.holding.resize(message.memory_for(endpoint.upload))
+        if len(message.body) <= INLINE_BYTES:
+            infer, work = parse()
+        else:
+            infer, work = await self._computing.long(call.owner, lambda pause: parse())
+        call.holding.resize(work.memory)
+        if work.gmacs >= LONG_GMACS:
+            await self._quotas.reserve(call.key, work.gmacs)
         return endpoint, infer, work
 
-    async def _batched(self, endpoint: Endpoint, work: Work) -> Answer:
-        item = Item(endpoint, work, asyncio.get_running_loop().create_future())
+    async def _batched(self, call: "Call", endpoint: Endpoint, work: Work) -> Answer:
+        item = Item(endpoint, work, asyncio.get_running_loop().create_future(), call.key or "")
         try:
             await self._gather(item)
             return await item.answer
@@ -207,7 +228,7 @@ class Server:
         self._streams += 1
         model_statistics.streams += 1
         try:
-            async with contextlib.aclosing(_in_thread(endpoint.stream(work))) as answers:
+            async with contextlib.aclosing(self._steps(call.owner, endpoint.stream(work))) as answers:
                 async for event, answer in answers:
                     body, _ = protocol.encode_infer(card, infer, answer, work.parameters)
                     model_statistics.streamed += 1
@@ -221,9 +242,21 @@ class Server:
             logger.exception("stream of model %s failed", card.name)
             yield b"event: error\ndata: %s\n\n" % error_body(INTERNAL)
         finally:
+            if call.holding:
+                call.holding.close()
             self._streams -= 1
             model_statistics.streams -= 1
             self._statistics.answered(call.model, status, time.perf_counter() - started, call.key)
+
+    async def _steps(self, owner: Owner, values: Iterator[T]) -> AsyncGenerator[T, None]:
+        """An iterator that computes, a step at a time in a turn of its owner; closed when nobody reads on."""
+        done = object()
+        try:
+            while (value := await self._computing.long(owner, lambda pause: next(values, done))) is not done:
+                yield value  # type: ignore[misc]
+        finally:
+            if close := getattr(values, "close", None):
+                await self._computing.long(owner, lambda pause: close())
 
     # ---- attacks --------------------------------------------------------------------------------------------------
 
@@ -280,16 +313,23 @@ class Server:
 
 
 class Call:
-    """A request, and what the statistics record of it. counted: it asks for inference.
+    """A request, and what is known of it meanwhile.
 
-    key: the name of its key. retry_after: seconds after which it may be sent again, if there is no room for it now.
+    retry_after: seconds after which it may be sent again, if there is no room for it now. key: the name of its key;
+    None: no keys are required. counted: it asks for inference. streams: its answer goes on when it has been handled.
     """
 
     def __init__(self, request: Request, retry_after: float) -> None:
         self.request, self.retry_after = request, retry_after
-        self.counted = False
         self.key: str | None = None
+        self.holding: Holding | None = None
+        self.counted = self.streams = False
         self.model: ModelKey | None = None
+
+    @property
+    def owner(self) -> Owner:
+        """Among whom the time of computation is shared."""
+        return self.key or "", self.model[0] if self.model else ""
 
 
 class NotReady(ModelError):
@@ -317,17 +357,3 @@ def _version(name: str, text: str | None) -> int | None:
     if not (text.isascii() and text.isdigit() and len(text) < 10):
         raise ModelNotFoundError(f"model {name!r} has no version {text!r}", hint="versions are whole numbers")
     return int(text)
-
-
-async def _in_thread(values: Iterator[T]) -> AsyncGenerator[T, None]:
-    """An iterator that computes, run in one thread of its own, a step at a time; closed when nobody reads on."""
-    loop = asyncio.get_running_loop()
-    thread = ThreadPoolExecutor(1, thread_name_prefix="stream")
-    done = object()
-    try:
-        while (value := await loop.run_in_executor(thread, next, values, done)) is not done:
-            yield value  # type: ignore[misc]
-    finally:
-        if close := getattr(values, "close", None):
-            thread.submit(close)
-        thread.shutdown(wait=False)

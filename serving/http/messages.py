@@ -14,6 +14,7 @@ from serving.http.uploads import PNG_MEDIA, Upload
 MAX_QUERY = 64  # parameters
 WHOLE = re.compile(r"-?[0-9]{1,19}")
 NUMBER = re.compile(r"-?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
+BYTES_OF_CHARACTER = 10  # of JSON: "0.5," is a number of 24 bytes, a reference of 8 and a float32
 FILE_MEDIA = ("image", "audio", "video")  # a body of these media is a file, of all others tensors
 SIGNATURES = (b"\x89PNG", b"\xff\xd8\xff")  # the first bytes of PNG and JPEG
 HINT = "an image is sent by curl --data-binary @cat.png -H 'Content-Type: image/png'"
@@ -68,6 +69,14 @@ class Message:
         """The form of its answer."""
         outputs = None if request.outputs is None else tuple(each.name for each in request.outputs)
         return Form(outputs, PNG_MEDIA in self.accept, self.medium in FILE_MEDIA)
+
+    def memory_for(self, upload: Upload | None) -> int:
+        """Bytes that it takes at most to read it. upload: how the model reads files."""
+        if self.medium in FILE_MEDIA:
+            return upload.memory(self.body) if upload and upload.medium == self.medium else len(self.body)
+        length = self.header_length or ""
+        text = int(length) if length.isascii() and length.isdigit() else len(self.body)
+        return BYTES_OF_CHARACTER * min(text, len(self.body)) + len(self.body)
 
     def parse(self, model: str, upload: Upload | None) -> InferRequest:
         """The request, well-formed. InputError if it is not, or if the model does not take such a file.

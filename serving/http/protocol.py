@@ -12,7 +12,7 @@ Source: github.com/kserve/open-inference-protocol (inference_rest.md) and the Tr
 
 import json
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,7 @@ from serving.http.tensors import Array, check_shape, datatype_of, from_json, fro
 HEADER_LENGTH = "Inference-Header-Content-Length"
 MAX_TENSORS = 64
 MAX_ID = 256
+PART = 1 << 14  # numbers of an answer that are written at once
 
 Json = dict[str, Any]
 Scalar = str | int | float | bool
@@ -154,15 +155,36 @@ def encode_infer(
 
     parameters: those of the answer.
     """
-    described, tail = _describe_outputs(request, outputs)
+    requested = request.outputs or tuple(RequestedOutput(name, request.all_binary) for name in outputs)
     message: Json = {"model_name": card.name, "model_version": str(card.version)}
     if request.id:
         message["id"] = request.id
     if parameters:
         message["parameters"] = dict(parameters)
-    message["outputs"] = described
-    head = json_text.dumps(message, marked=False, separators=(",", ":")).encode()
-    return b"".join([head, *tail]), len(head) if any("parameters" in each for each in described) else None
+    parts = [_json(message)[:-1], b',"outputs":[']
+    tail: list[bytes] = []
+    for place, each in enumerate(requested):
+        array = outputs[each.name]
+        described: Json = {"name": each.name, "datatype": datatype_of(array), "shape": list(array.shape)}
+        parts += [b","] if place else []
+        if each.binary:
+            tail.append(to_raw(array))
+            parts.append(_json({**described, "parameters": {"binary_data_size": len(tail[-1])}}))
+        else:
+            parts += [_json(described)[:-1], b',"data":[', *_numbers(array), b"]}"]
+    head = b"".join([*parts, b"]}"])
+    return b"".join([head, *tail]), len(head) if tail else None
+
+
+def _json(value: Any) -> bytes:
+    return json_text.dumps(value, marked=False, separators=(",", ":")).encode()
+
+
+def _numbers(array: Array) -> Iterator[bytes]:
+    """The numbers of an array in JSON, a part at a time, so that other threads run between two parts."""
+    flat = array.ravel()
+    for start in range(0, len(flat), PART):
+        yield (b"," if start else b"") + _json(flat[start : start + PART].tolist())[1:-1]
 
 
 def check_outputs(request: InferRequest, known: Iterable[str]) -> None:
@@ -195,21 +217,6 @@ def describe_model(
 
 def _describe(spec: TensorSpec) -> Json:
     return {"name": spec.name, "datatype": spec.datatype, "shape": list(spec.shape)}
-
-
-def _describe_outputs(request: InferRequest, outputs: Mapping[str, Array]) -> tuple[list[Json], list[bytes]]:
-    requested = request.outputs or tuple(RequestedOutput(name, request.all_binary) for name in outputs)
-    described, tail = [], []
-    for each in requested:
-        array = outputs[each.name]
-        entry: Json = {"name": each.name, "datatype": datatype_of(array), "shape": list(array.shape)}
-        if each.binary:
-            tail.append(to_raw(array))
-            entry["parameters"] = {"binary_data_size": len(tail[-1])}
-        else:
-            entry["data"] = array.ravel().tolist()
-        described.append(entry)
-    return described, tail
 
 
 def _parse_json(text: bytes) -> Json:

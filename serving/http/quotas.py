@@ -7,14 +7,14 @@ are full again.
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import ray
 from ray.exceptions import RayError
 
-from service.errors import BusyError
+from service.errors import BusyError, InputError, OverLimitError
 from serving.http.settings import Key
 
 NAME, NAMESPACE = "assay-quotas", "assay"
@@ -35,6 +35,11 @@ class Bucket:
     @classmethod
     def for_requests(cls, key: Key) -> "Bucket":
         return cls(f"requests of {key.name}", key.burst, key.requests_per_second)
+
+    @classmethod
+    def for_inference(cls, key: Key) -> "Bucket":
+        """In 10^9 multiplications."""
+        return cls(f"inference of {key.name}", key.inference_gmacs_per_hour, key.inference_gmacs_per_hour / 3600)
 
     @classmethod
     def for_attacks(cls, key: Key) -> "Bucket":
@@ -72,6 +77,37 @@ class Buckets:
 
     def _set(self, bucket: Bucket, level: float) -> None:
         self._levels[bucket.name] = level, self._clock()
+
+
+class WorkQuotas:
+    """What is left to each key of work of one sort. noun: what it is called, as "attack"."""
+
+    def __init__(self, noun: str, buckets: Mapping[str, Bucket]) -> None:
+        self._noun, self._buckets, self._quotas = noun, buckets, Quotas()
+
+    async def reserve(self, key: str | None, gmacs: float) -> None:
+        """Take the most that a request may need. OverLimitError if its key has not as much left. None: no keys."""
+        if key is None:
+            return
+        bucket = self._buckets[key]
+        if gmacs > bucket.capacity:
+            raise InputError(
+                f"the {self._noun} must take at most {bucket.capacity:.3g} billion multiplications, those of the key "
+                f"in an hour; it takes up to {gmacs:.3g}",
+                "send fewer or smaller inputs, or ask for fewer steps",
+            )
+        _, seconds = await self._quotas.take(bucket, gmacs)
+        if seconds:
+            raise OverLimitError(
+                f"the {self._noun} takes up to {gmacs:.3g} billion multiplications, more than the key has left of its "
+                f"{bucket.capacity:.3g} in an hour",
+                seconds,
+            )
+
+    def give_back(self, key: str | None, gmacs: float) -> None:
+        """What was reserved and not needed."""
+        if key is not None and gmacs > 0:
+            self._quotas.give_back(self._buckets[key], gmacs)
 
 
 class Quotas:

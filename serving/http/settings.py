@@ -90,6 +90,9 @@ class Key(Section):
     hash: str = Field(pattern="^sha256:[0-9a-f]{32}:[0-9a-f]{64}$", description="of the key, which is stored nowhere")
     requests_per_second: float = Field(50, gt=0, le=1_000_000, description="in the long run; beyond: 429")
     burst: int = Field(100, ge=1, le=1_000_000, description="requests that may come at once after a pause")
+    inference_gmacs_per_hour: float = Field(
+        1_000_000, gt=0, description="work of its long inference: 10^9 multiplications an hour; beyond: 429"
+    )
     attack_gmacs_per_hour: float = Field(100_000, gt=0, description="work of its attacks: 10^9 multiplications an hour")
 
 
@@ -133,6 +136,7 @@ class Queue(Section):
 
     ongoing: int = Field(128, ge=1, le=10_000, description="requests at a replica at once")
     waiting: int = Field(256, ge=0, le=100_000, description="requests that wait for a replica")
+    memory_mb: int = Field(1024, ge=16, description="held by the requests at a replica, in MiB; those of a key: half")
     retry_after_seconds: float = Field(1, ge=0, description="the Retry-After of a 503")
 
 

@@ -4,6 +4,7 @@ curl --data-binary @cat.png -H 'Content-Type: image/png' http://localhost:8000/v
 """
 
 import io
+import math
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
@@ -17,6 +18,7 @@ from serving.http.tensors import Array
 FORMATS = ("PNG", "JPEG")
 MODES = {1: "L", 3: "RGB"}  # of Pillow, by the number of channels
 PNG_MEDIA = "image/png"
+BYTES_OF_PIXEL = 20  # as decoded, as RGB, and as three float32
 
 
 class Upload(Protocol):
@@ -30,6 +32,9 @@ class Upload(Protocol):
 
     @property
     def input(self) -> str: ...
+
+    def memory(self, body: bytes) -> int:
+        """Bytes that it takes at most to read the file. Nothing is decoded, and nothing raised about what is wrong."""
 
     def read(self, body: bytes) -> Array:
         """The input, one row. InputError says what is wrong with the file."""
@@ -51,6 +56,14 @@ class ImageUpload:
     width: int
     resize: int | None
     most_pixels: int
+
+    def memory(self, body: bytes) -> int:
+        try:
+            with Image.open(io.BytesIO(body), formats=FORMATS) as image:
+                pixels = min(math.prod(image.size), self.most_pixels)
+        except Exception:  # `read` says what is wrong
+            pixels = 0
+        return len(body) + BYTES_OF_PIXEL * pixels
 
     def read(self, body: bytes) -> Array:
         """An image as FP32 (1, channels, height, width) in [0, 1]. InputError says what is wrong with it.

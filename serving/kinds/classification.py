@@ -78,7 +78,7 @@ class Classification(ImageNetwork):
         check_parameters(parameters, ())
         images = inputs[IMAGES]
         self._check_images(images)
-        return Work(images, images.shape[1:], None)
+        return Work(images, images.shape[1:], None, self.gmacs(images.shape))
 
     def compute(self, works: Sequence[Work], stopped: Stopped) -> list[Answer]:
         """Classify the images of all works, which have the same shape."""

@@ -18,7 +18,7 @@ image, uploaded or a tensor, may also be a PNG, where that is accepted or the pa
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from math import ceil
 from typing import Annotated, ClassVar, Self
@@ -122,29 +122,36 @@ class Segmentation(ImageNetwork):
         check_parameters(parameters, ("view",))
         images = inputs[IMAGES]
         self._check_images(images)
+        gmacs = self.gmacs(images.shape)
         view = _view(parameters, form)
         if view is None:
             outputs = frozenset(self._computed(images.shape, form))
-            return Work(images, (images.shape[1:], outputs), outputs)
+            return Work(images, (images.shape[1:], outputs), outputs, gmacs, self._values(images.shape, outputs))
         if len(images) != 1:
             raise InputError(f"a PNG is the answer for one image, not for {len(images)}; ask for application/json")
         outputs = frozenset(("labels",))
-        return Work(images, (images.shape[1:], outputs), outputs, draw=partial(self._draw, view, images[0]))
+        draw = partial(self._draw, view, images[0])
+        return Work(images, (images.shape[1:], outputs), outputs, gmacs, images[0, 0].size, draw=draw)
 
     def _computed(self, shape: Sequence[int], form: Form) -> Sequence[str]:
         """The outputs that are computed. InputError if they are too many numbers."""
         default = PER_IMAGE if form.uploaded else (*PER_PIXEL, *PER_IMAGE)
         outputs = default if form.outputs is None else form.outputs
-        numbers_of_pixel = {**dict.fromkeys(PER_PIXEL, 1), LOGITS: len(self.classes)}
         rows, _, height, width = shape
-        values = sum(rows * height * width * numbers_of_pixel.get(name, 0) for name in outputs)
-        if values > (most := self._limits.map_values):
+        if (values := self._values(shape, outputs)) > (most := self._limits.map_values):
+            maps = [name for name in outputs if name not in PER_IMAGE]
             raise InputError(
-                f"{' and '.join(name for name in outputs if name in numbers_of_pixel)} must have at most {most:,} "
+                f"{' and '.join(maps)} must have at most {most:,} "
                 f"numbers (limits.map_values); those of {rows} x {height} x {width} pixels are {values:,}",
                 "ask for areas and class_confidence, or for a PNG",
             )
         return outputs
+
+    def _values(self, shape: Sequence[int], outputs: Iterable[str]) -> int:
+        """How many numbers the maps among the outputs have."""
+        rows, _, height, width = shape
+        of_pixel = {**dict.fromkeys(PER_PIXEL, 1), LOGITS: len(self.classes)}
+        return rows * height * width * sum(of_pixel.get(name, 0) for name in outputs)
 
     def compute(self, works: Sequence[Work], stopped: Stopped) -> list[Answer]:
         """Segment the images of all works, which have the same shape and ask the same."""

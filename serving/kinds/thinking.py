@@ -159,13 +159,14 @@ class DeepThinking(Endpoint):
         (array,) = inputs.values()
         options = self._options(parameters)
         self._check_rows(self.inputs[0].name, array)
-        self._check_budget(array, options)
+        gmacs = self._check_budget(array, options)
         tensor = torch.from_numpy(array.copy())  # the array may be a read-only view of the body
         for row, complaint in enumerate(self._problem.check_inputs(tensor)):
             if complaint:
                 raise InputError(f"input {self.inputs[0].name!r}, row {row}: {complaint}")
         warnings = [f"row {row}: {text}" for row, text in enumerate(self._problem.warnings(tensor)) if text]
-        return Work(array, (array.shape[1:], options), options, "; ".join(warnings))
+        values = array[:, 0].size
+        return Work(array, (array.shape[1:], options), options, gmacs, values, "; ".join(warnings))
 
     def _options(self, parameters: Mapping[str, Scalar]) -> ThinkingOptions:
         check_parameters(parameters, ("iterations", "exit", "patience"))
@@ -178,7 +179,8 @@ class DeepThinking(Endpoint):
         patience = whole_number("patience", parameters.get("patience", PATIENCE), 1, self._limits.iterations)
         return ThinkingOptions(iterations, str(exit_) if exit_ else None, patience)
 
-    def _check_budget(self, array: Array, options: ThinkingOptions) -> None:
+    def _check_budget(self, array: Array, options: ThinkingOptions) -> float:
+        """10^9 multiplications that the request takes at most. InputError if they are too many."""
         positions = len(array) * prod(array.shape[2:])
         of_iteration = positions * (self._step_macs + (self._answer_macs if options.exit else 0)) / 1e9
         if (work := of_iteration * options.iterations) > self._limits.gmacs:
@@ -188,6 +190,7 @@ class DeepThinking(Endpoint):
                 f"{positions:,} positions x {options.iterations:,} iterations take {work:,.0f}",
                 f"at most {most} iterations of this input are allowed" if most else "send fewer or smaller inputs",
             )
+        return work
 
     # ---- in a thread ------------------------------------------------------------------------------------------------
 

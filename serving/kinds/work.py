@@ -12,6 +12,8 @@ Answer = Mapping[str, Array]  # outputs by name; the first axis is the batch
 Stopped = Callable[[], bool]
 Draw = Callable[[Answer], bytes]  # an answer as a PNG
 
+BYTES_OF_VALUE = 32  # a number of an answer: as float32 and in JSON
+
 
 class Abandoned(Exception):
     """Nobody waits for the answer any more. Never reaches a client."""
@@ -22,18 +24,26 @@ class Work:
     """A request for inference.
 
     inputs: (rows, ...). key: works of one model with equal keys may be computed as one. options: only its kind of model
-    reads them. warning: goes with the answer. draw: where a picture is wanted instead of tensors.
+    reads them. gmacs: 10^9 multiplications that it takes at most. values: numbers in the answer. warning: goes with the
+    answer. draw: where a picture is wanted instead of tensors.
     """
 
     inputs: Array
     key: Hashable
     options: Any
+    gmacs: float = 0.0
+    values: int = 0
     warning: str = ""
     draw: Draw | None = None
 
     @property
     def rows(self) -> int:
         return len(self.inputs)
+
+    @property
+    def memory(self) -> int:
+        """Bytes that it holds until it is answered: its inputs, their copy in a batch, and the answer as text."""
+        return int(2 * self.inputs.nbytes + BYTES_OF_VALUE * self.values)
 
     @property
     def parameters(self) -> Mapping[str, Scalar]:

@@ -11,7 +11,8 @@ import pytest
 
 from service.errors import BusyError
 from service.models import ModelCard
-from serving.deployments.batching import Batcher, Executed, Item
+from serving.deployments.batching import LONG_GMACS, Batcher, Executed, Item
+from serving.deployments.computing import Computing
 from serving.http.messages import TENSORS, Form
 from serving.kinds.work import Abandoned, Answer, Stopped, Work
 from tests.serving.models import draft
@@ -58,11 +59,11 @@ class Bench:
     def __init__(self, max_rows: int = 4, parallel: int = 1) -> None:
         self.echo = Echo()
         self.reports: list[Executed] = []
-        self.batcher = Batcher(max_rows, parallel, self.reports.append)
+        self.batcher = Batcher(max_rows, parallel, Computing(parallel), self.reports.append)
 
-    def item(self, *rows: int, key: str = "", options: str = "") -> Item:
+    def item(self, *rows: int, key: str = "", options: str = "", gmacs: float = 0.0, owner: str = "") -> Item:
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        return Item(self.echo, Work(np.array(rows), key, options), answer)
+        return Item(self.echo, Work(np.array(rows), key, options, gmacs), answer, owner)
 
     def held(self) -> "Bench":
         """Nothing is computed until the gate opens."""
@@ -187,5 +188,34 @@ def test_a_batch_is_abandoned_when_all_its_clients_left_and_not_before() -> None
         bench.echo.gate.set()
         assert await answers(after) == [[3]]
         assert bench.echo.batches == [[[3]]]
+
+    run(test)
+
+
+def test_short_requests_do_not_wait_for_long_ones() -> None:
+    async def test() -> None:
+        bench = Bench().held()
+        long = [bench.item(number, key=str(number), gmacs=LONG_GMACS) for number in range(5)]
+        bench.batcher.add(long)
+        await asyncio.sleep(0.05)
+        assert sum(bench.batcher.running.values()) == 5, "all have begun, one of them computes"
+        other = Bench()
+        bench.batcher.add([short := Item(other.echo, Work(np.array([7]), "", ""), asyncio.Future())])
+        assert await answers(short) == [[7]]
+        assert not any(item.answer.done() for item in long)
+        bench.echo.gate.set()
+        assert await answers(*long) == [[0], [1], [2], [3], [4]]
+
+    run(test)
+
+
+def test_long_requests_of_two_keys_are_not_one_batch() -> None:
+    async def test() -> None:
+        bench = Bench().held()
+        items = [bench.item(number, gmacs=LONG_GMACS, owner="ab"[number % 2]) for number in range(4)]
+        bench.batcher.add(items)
+        bench.echo.gate.set()
+        await answers(*items)
+        assert sorted(bench.echo.batches) == [[[0], [2]], [[1], [3]]]
 
     run(test)
