@@ -227,6 +227,6 @@ def _command(url: str, card: ModelCard) -> str:
     if example is None:
         return f"curl -s {path}"
     if example.message is not None:
-        return f"curl -s {path}/infer -d '{json.dumps(example.message)}'"
+        return f"curl -s {path}/infer --json '{json.dumps(example.message)}'"
     address = f"{path}/infer?{example.query}" if example.query else f"{path}/infer"
     return f"curl -s '{address}' --data-binary @{example.file} -H 'Content-Type: {example.media_type}'"

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from functools import partial
 from importlib.metadata import version as version_of
 from typing import Any, TypeVar
@@ -18,7 +18,7 @@ from ray import serve
 from ray.serve.exceptions import BackPressureError
 from ray.serve.handle import DeploymentHandle
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from service import json_text
 from service.errors import AssayError, BusyError, InputError, ModelError, ModelNotFoundError
@@ -43,6 +43,7 @@ from serving.http.operations import OF_MODEL, NoSuchPathError, Router
 from serving.http.protocol import InferRequest
 from serving.http.quotas import Bucket, WorkQuotas
 from serving.http.settings import ServeSettings
+from serving.http.streams import EventStream
 from serving.http.uploads import PNG_MEDIA
 from serving.kinds.base import Endpoint
 from serving.kinds.work import Answer, Work
@@ -177,7 +178,7 @@ class Server:
         call.counted, call.streams = False, True  # it is counted, and its memory given back, when the stream ends
         events = self._events(call, endpoint, infer, work)
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        return StreamingResponse(events, headers=headers, media_type="text/event-stream")
+        return EventStream(events, headers)
 
     async def _accept(
         self, call: "Call", name: str, version: int | None, action: str
@@ -220,7 +221,9 @@ class Server:
         self._batcher.add(items)
         return [None] * len(items)
 
-    async def _events(self, call: "Call", endpoint: Endpoint, infer: InferRequest, work: Work) -> AsyncIterator[bytes]:
+    async def _events(
+        self, call: "Call", endpoint: Endpoint, infer: InferRequest, work: Work
+    ) -> AsyncGenerator[bytes, None]:
         """Server-sent events. The next answer is computed when the client has read the last; never if it left."""
         card = endpoint.card
         model_statistics = self._statistics.of((card.name, card.version))

@@ -18,6 +18,7 @@ from serving.http.health import Liveness
 from serving.http.origins import Origins
 from serving.http.protocol import HEADER_LENGTH
 from serving.http.settings import ServeSettings
+from serving.http.streams import SentParts
 
 SETTINGS = "ASSAY_SERVE_SETTINGS"  # the sections that the middleware needs, in JSON; of keys the hashes
 SECTIONS = {"http", "connections", "keys", "limits"}
@@ -47,6 +48,7 @@ def middlewares() -> list[Middleware]:
     )
     return [
         Middleware(JsonErrors),
+        Middleware(SentParts),
         Middleware(Bodies, limit=settings.limits.body_bytes, connections=settings.connections),
         *([Middleware(KeyAuth, keys=keys)] if keys else []),
         Middleware(Origins, hosts=http.names, origins=http.origins),

@@ -84,7 +84,9 @@ def test_curl_uploads_an_image(served: Served, tmp_path: Path) -> None:
         "sum" not in curl("sums/infer", *png)
         and "takes no files of type image/png" in curl("sums/infer", *png)["error"]
     )
-    assert "its content type does not say so" in curl("photos/infer")["error"]
+    assert "application/x-www-form-urlencoded is not supported" in curl("photos/infer")["error"]
+    binary = ("-H", "Content-Type: application/octet-stream")
+    assert "its content type does not say so" in curl("photos/infer", *binary)["error"]
     (tmp_path / "cat.png").write_bytes(to_png(np.zeros((1, 400, 300))))
     assert "at most 100,000 pixels; it has 120,000" in curl("photos/infer", *png)["error"]
     (tmp_path / "cat.png").write_bytes(to_png(image[0].numpy()))
@@ -180,7 +182,7 @@ def test_what_cannot_be_attacked_has_no_such_path(served: Served) -> None:
     for model, sentence in (("sums", "has no 'attack'"), ("digts", "did you mean 'digits'"), ("walk", "no endpoint")):
         answer = attack(served, message(pixels(1).numpy(), epsilon=0.1), model)
         assert answer.status_code == 404 and sentence in answer.json()["error"]
-    assert httpx.get(f"{served.url}/v2/models/digits/attack").status_code == 404
+    assert httpx.get(f"{served.url}/v2/models/digits/attack").status_code == 405
     too_large = httpx.post(f"{served.url}/v2/models/digits/attack", content=b" " * (5 << 20), timeout=60)
     assert too_large.status_code == 413
 

@@ -1,0 +1,97 @@
+"""Streams that are computed no faster than they are read.
+
+Serve passes on whatever a replica sends, and keeps what the client has not read. So the server that holds the client's
+connection tells the replica of each part that it could send on: as an empty message on the way on which the request
+came. The replica waits for it before it computes further.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+
+from starlette.datastructures import Headers
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+EVENT_STREAM = "text/event-stream"
+TELLS_OF_PARTS = "assay.tells_of_parts"  # in the scope of a request, where the middleware is in front
+AHEAD = 4  # parts that may be on their way
+SENT_ON: Message = {"type": "http.request", "body": b"", "more_body": True}
+
+
+class SentParts:
+    """ASGI middleware: tells the application of each part of a stream that was sent on."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        exchange = _Exchange(receive, send)
+        try:
+            await self._app({**scope, TELLS_OF_PARTS: True}, exchange.receive, exchange.send)
+        finally:
+            exchange.close()
+
+
+class _Exchange:
+    """One request and its answer, which may be a stream."""
+
+    def __init__(self, receive: Receive, send: Send) -> None:
+        self._receive, self._send = receive, send
+        self._body_ended = self._is_stream = False
+        self._sent = asyncio.Semaphore(0)
+        self._waiting: dict[str, asyncio.Task[Message]] = {}  # for the client, and for a part that is sent on
+
+    async def send(self, message: Message) -> None:
+        await self._send(message)  # returns when there is room for more on the way to the client
+        if message["type"] == "http.response.start":
+            self._is_stream = Headers(raw=message["headers"]).get("content-type", "").startswith(EVENT_STREAM)
+        elif self._is_stream and message.get("more_body"):
+            self._sent.release()
+
+    async def receive(self) -> Message:
+        if not self._body_ended:
+            message = await self._receive()
+            self._body_ended = not message.get("more_body", False)
+            return message
+        for name, wait in (("client", self._receive), ("part", self._next_part)):
+            if name not in self._waiting:
+                self._waiting[name] = asyncio.ensure_future(wait())
+        await asyncio.wait(self._waiting.values(), return_when=asyncio.FIRST_COMPLETED)
+        name = "client" if self._waiting["client"].done() else "part"
+        return self._waiting.pop(name).result()
+
+    async def _next_part(self) -> Message:
+        await self._sent.acquire()
+        return SENT_ON
+
+    def close(self) -> None:
+        for task in self._waiting.values():
+            task.cancel()
+
+
+class EventStream(Response):
+    """Server-sent events. The next one is computed when all but a few of those before have been sent on."""
+
+    media_type = EVENT_STREAM
+
+    def __init__(self, events: AsyncGenerator[bytes, None], headers: Mapping[str, str]) -> None:
+        super().__init__(headers=headers)
+        del self.headers["content-length"]
+        self._events = events
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        on_the_way = 0
+        async with aclosing(self._events) as events:
+            async for event in events:
+                await send({"type": "http.response.body", "body": event, "more_body": True})
+                on_the_way += 1
+                while on_the_way >= AHEAD and TELLS_OF_PARTS in scope:
+                    if (await receive())["type"] == "http.disconnect":
+                        return
+                    on_the_way -= 1
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
