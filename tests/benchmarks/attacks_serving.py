@@ -33,8 +33,8 @@ def message(action: str, rows: int, **parameters: Any) -> bytes:
     outputs = [{"name": "prediction"}]
     body = json.dumps({"inputs": [tensor], "parameters": parameters, "outputs": outputs}).encode()
     path = f"/v2/models/{MODEL}/{action}"
-    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-    return head.encode() + body
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+    return f"{head}\r\n\r\n".encode() + body
 
 
 INFER = message("infer", 1)

@@ -43,8 +43,8 @@ def request(path: str) -> bytes:
     inputs = bits(ROWS, LENGTH)
     tensor = {"name": "input", "datatype": "FP32", "shape": list(inputs.shape), "data": inputs.flatten().tolist()}
     body = json.dumps({"inputs": [tensor], "parameters": {"iterations": ITERATIONS}}).encode()
-    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-    return head.encode() + body
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+    return f"{head}\r\n\r\n".encode() + body
 
 
 async def client(port: int, message: bytes, count: int) -> list[float]:

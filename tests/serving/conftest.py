@@ -10,7 +10,7 @@ from ray import serve
 
 from service.store import Folder, open_store
 from serving import app
-from serving.http.settings import Attacks, Batching, Http, Limits, Logging, Models, Queue, ServeSettings
+from serving.http.settings import Attacks, Batching, Connections, Http, Limits, Logging, Models, Queue, ServeSettings
 from tests.ports import free_port
 from tests.serving.models import put, put_classifier
 
@@ -20,6 +20,7 @@ SETTINGS = ServeSettings(
     models=Models(loaded=3, refresh_seconds=0),
     limits=Limits(body_mb=4, streams=2, pixels=100_000),
     attacks=Attacks(queue=Queue(ongoing=2, waiting=1, retry_after_seconds=3), passes=200_000, seconds=60, rows=40),
+    connections=Connections(body_seconds=1, header_seconds=1, open=256, bodies_mb=32),
     logging=Logging(level="ERROR"),
 )
 

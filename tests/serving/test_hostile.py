@@ -1,0 +1,164 @@
+"""What one client cannot take from the others: each hostile request for real, beside honest ones."""
+
+import concurrent.futures
+import contextlib
+import gzip
+import json
+import socket
+import time
+from collections.abc import Iterator
+
+import httpx
+import numpy as np
+import pytest
+
+from serving.http.uploads import to_png
+from tests.serving.conftest import Served
+from tests.serving.deployments.test_server import message
+from tests.serving.models import bits
+
+HONEST_SECONDS = 5.0  # far above what an honest request takes on a busy machine, far below what hostile ones took
+
+
+def honest(served: Served) -> float:
+    """Ask for health and for a prediction. Seconds that both took."""
+    began = time.monotonic()
+    assert httpx.get(f"{served.url}/v2/health/live", timeout=30).status_code == 200
+    answer = httpx.post(f"{served.url}/v2/models/sums/infer", json=message(bits(1, 8).numpy()), timeout=30)
+    assert answer.status_code == 200, answer.text
+    return time.monotonic() - began
+
+
+@contextlib.contextmanager
+def connections(served: Served, count: int, first: bytes) -> Iterator[list[socket.socket]]:
+    """So many connections, each with the beginning of a request."""
+    host, _, port = served.address.partition(":")
+    with contextlib.ExitStack() as stack:
+        opened = []
+        for _ in range(count):
+            opened.append(stack.enter_context(socket.create_connection((host, int(port)), timeout=20)))
+            opened[-1].sendall(first)
+        yield opened
+
+
+def answer(connection: socket.socket) -> bytes:
+    received = b""
+    with contextlib.suppress(ConnectionError):
+        while part := connection.recv(1 << 16):
+            received += part
+    return received
+
+
+HEAD = b"POST /v2/models/sums/infer HTTP/1.1\r\nHost: localhost\r\n"
+
+
+def test_bodies_that_never_end_take_no_place(served: Served) -> None:
+    """140 of them once stopped all models: a replica takes 128 requests at once."""
+    with connections(served, 140, HEAD + b"Content-Length: 1000\r\n\r\n{") as opened:
+        assert honest(served) < HONEST_SECONDS
+        assert opened[0].recv(20).startswith(b"HTTP/1.1 408 ")
+    assert honest(served) < HONEST_SECONDS
+
+
+def test_half_a_head_and_nothing_are_closed(served: Served) -> None:
+    with connections(served, 50, HEAD[:30]) as halves, connections(served, 50, b"") as silent:
+        assert honest(served) < HONEST_SECONDS
+        assert answer(halves[0]) == answer(silent[0]) == b""
+
+
+def test_a_header_without_end_is_cut_off(served: Served) -> None:
+    with connections(served, 1, HEAD + b"X: ") as (opened,):
+        sent = 0
+        with contextlib.suppress(ConnectionError):
+            while sent < 100 << 20:
+                sent += opened.send(b"x" * (1 << 16))
+        assert sent < 20 << 20
+    assert honest(served) < HONEST_SECONDS
+
+
+def test_long_work_of_one_does_not_delay_short_work_of_another(served: Served) -> None:
+    """Hundreds of iterations on long strings, several times at once, and requests that take milliseconds."""
+    long = gzip.compress(json.dumps(message(bits(8, 2000).numpy(), iterations=400)).encode())
+    headers = {"Content-Encoding": "gzip", "Content-Type": "application/json"}
+
+    def ask() -> httpx.Response:
+        return httpx.post(f"{served.url}/v2/models/sums/infer", content=long, headers=headers, timeout=200)
+
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        pending = [pool.submit(ask) for _ in range(3)]
+        time.sleep(0.5)
+        assert not any(each.done() for each in pending), "too short a work to show anything"
+        assert max(honest(served) for _ in range(3)) < HONEST_SECONDS
+        assert not all(each.done() for each in pending)
+        assert {each.result().status_code for each in pending} == {200}
+
+
+def test_many_large_images_are_bounded_in_memory(served: Served) -> None:
+    """Each is small as a file. What does not fit now is 503 with Retry-After, and the rest is answered."""
+    png = to_png(np.zeros((3, 300, 330), np.float32))
+    headers = {"Content-Type": "image/png"}
+
+    def ask(_: int) -> httpx.Response:
+        return httpx.post(f"{served.url}/v2/models/photos/infer", content=png, headers=headers, timeout=100)
+
+    with concurrent.futures.ThreadPoolExecutor(24) as pool:
+        answers = list(pool.map(ask, range(32)))
+    assert {each.status_code for each in answers} <= {200, 503}
+    assert all(each.headers["retry-after"] for each in answers if each.status_code == 503)
+    assert sum(each.status_code == 200 for each in answers) >= 8
+    assert honest(served) < HONEST_SECONDS
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Host": "evil.example"}, 403),
+        ({"Origin": "http://evil.example"}, 403),
+        ({"Content-Type": "text/plain"}, 415),
+        ({"Content-Type": "application/x-www-form-urlencoded"}, 415),
+    ],
+)
+def test_pages_of_others_cannot_send_work(served: Served, headers: dict[str, str], status: int) -> None:
+    body = json.dumps(message(bits(1, 8).numpy())).encode()
+    answer = httpx.post(f"{served.url}/v2/models/sums/infer", content=body, headers=headers)
+    assert answer.status_code == status and answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status"),
+    [
+        ("sums/infer", {"inputs": [{"name": "input", "datatype": "FP32", "shape": [10**4000], "data": [1]}]}, 400),
+        ("digits/attack", {"inputs": [], "parameters": {"epsilon": 10**309}}, 400),
+        ("digits/attack", {"inputs": [], "parameters": {"epsilon": 1e-39, "norm": "L1"}}, 400),
+        ("x" * 20_000 + "/infer", {}, 404),
+    ],
+)
+def test_numbers_and_names_beyond_reason_get_a_short_sentence(
+    served: Served, path: str, body: dict[str, object], status: int
+) -> None:
+    answer = httpx.post(f"{served.url}/v2/models/{path}", json=body, timeout=30)
+    assert answer.status_code == status and len(answer.json()["error"]) <= 1001
+
+
+def test_a_request_to_change_the_protocol_is_answered(served: Served) -> None:
+    headers = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Key": "x" * 22 + "==",
+               "Sec-WebSocket-Version": "13"}  # fmt: skip
+    assert httpx.get(f"{served.url}/v2", headers=headers, timeout=30).status_code == 200
+
+
+def test_a_stream_that_nobody_reads_is_not_computed(served: Served) -> None:
+    body = json.dumps(message(bits(4, 4000).numpy(), iterations=2000)).encode()
+    head = b"POST /v2/models/sums/infer_stream HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+
+    def streamed() -> int:
+        statistics = httpx.get(f"{served.url}/v2/models/sums/stats", timeout=30).json()["model_stats"]
+        return sum(int(version["streamed"]) for version in statistics)
+
+    before = streamed()
+    with connections(served, 1, head + b"Content-Length: %d\r\n\r\n" % len(body) + body):
+        time.sleep(3)
+        after = streamed()
+        time.sleep(1)
+        assert streamed() == after, "nothing more is computed"
+        assert 0 < after - before < 200
+    assert honest(served) < HONEST_SECONDS
