@@ -192,9 +192,10 @@ class Server:
 
         def parse() -> tuple[InferRequest, Work]:
             infer = message.parse(card.name, endpoint.upload)
-            protocol.check_fits(infer.inputs, endpoint.inputs)
+            inputs = protocol.as_declared(infer.inputs, endpoint.inputs)
+            protocol.check_fits(inputs, endpoint.inputs)
             protocol.check_outputs(infer, (spec.name for spec in endpoint.outputs))
-            return infer, endpoint.prepare(infer.inputs, infer.parameters, message.form(infer))
+            return infer, endpoint.prepare(inputs, infer.parameters, message.form(infer))
 
         assert call.holding is not None
         call.holding.resize(message.memory_for(endpoint.upload))

@@ -16,7 +16,7 @@ WHOLE = re.compile(r"-?[0-9]{1,19}")
 NUMBER = re.compile(r"-?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
 BYTES_OF_CHARACTER = 10  # of JSON: "0.5," is a number of 24 bytes, a reference of 8 and a float32
 FILE_MEDIA = ("image", "audio", "video")  # a body of these media is a file, of all others tensors
-SIGNATURES = (b"\x89PNG", b"\xff\xd8\xff")  # the first bytes of PNG and JPEG
+SIGNATURES = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF")  # the first bytes of PNG, JPEG and WebP
 HINT = "an image is sent by curl --data-binary @cat.png -H 'Content-Type: image/png'"
 
 

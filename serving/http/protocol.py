@@ -19,7 +19,7 @@ from typing import Any
 from service import json_text
 from service.errors import InputError, TooLargeError, nearest
 from service.models import ModelCard, TensorSpec
-from serving.http.tensors import Array, check_shape, datatype_of, from_json, from_raw, to_raw
+from serving.http.tensors import DATATYPES, Array, as_float, check_shape, datatype_of, from_json, from_raw, to_raw
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 MAX_TENSORS = 64
@@ -122,6 +122,17 @@ def check_parameters(given: Mapping[str, Scalar], known: Iterable[str]) -> None:
     for name in given:
         if name not in known:
             raise InputError(f"unknown parameter {name!r}", nearest(name, known))
+
+
+def as_declared(inputs: Mapping[str, Array], specs: Iterable[TensorSpec]) -> dict[str, Array]:
+    """The inputs, floats of another width as those that a model declares. InputError about one out of range."""
+    declared = {spec.name: DATATYPES[spec.datatype] for spec in specs if spec.datatype in DATATYPES}
+    return {
+        name: as_float(name, array, declared[name])
+        if array.dtype.kind == "f" and name in declared and declared[name].kind == "f"
+        else array
+        for name, array in inputs.items()
+    }
 
 
 def check_fits(inputs: Mapping[str, Array], specs: Iterable[TensorSpec]) -> None:

@@ -36,14 +36,17 @@ _JSON_TYPES: Mapping[str, tuple[set[type], str]] = {  # by the kind of dtype: wh
     "u": ({int}, "whole numbers"),
     "f": ({int, float}, "numbers"),
 }
+BF16 = "BF16"  # the upper half of a float32, and read as one: numpy has no such type
 MAX_DIMENSIONS = 8
 MAX_SIZE = 2**31 - 1  # along one dimension
 
 
 def dtype_of(name: str, datatype: Any) -> np.dtype[Any]:
     """The numpy dtype of a datatype of the protocol. InputError if it is not supported."""
-    if datatype in ("BYTES", "BF16"):
+    if datatype == "BYTES":
         raise InputError(f"input {name!r}: datatype {datatype} is not supported; send numbers, for example FP32")
+    if datatype == BF16:
+        return DATATYPES["FP32"]
     if not isinstance(datatype, str) or datatype not in DATATYPES:
         raise InputError(f"input {name!r}: unknown datatype {datatype!r}", nearest(str(datatype), DATATYPES))
     return DATATYPES[datatype]
@@ -104,19 +107,29 @@ def _flat(name: str, data: Any) -> list[Any]:
 def from_raw(name: str, raw: memoryview, datatype: Any, shape: tuple[int, ...]) -> Array:
     """Raw little-endian bytes in row-major order as an array of `shape`: a read-only view, nothing is copied."""
     dtype = dtype_of(name, datatype)
-    _check_count(name, shape, len(raw) / dtype.itemsize, f"{len(raw)} bytes were sent")
+    size = 2 if datatype == BF16 else dtype.itemsize
+    _check_count(name, shape, len(raw) / size, f"{len(raw)} bytes were sent")
     array = np.frombuffer(raw, np.uint8)
+    if datatype == BF16:
+        halves = array.view("<u2").astype("<u4")
+        return check_finite(name, (halves << 16).view(dtype).reshape(shape))
     if dtype.kind == "b" and array.size and array.max() > 1:
         raise InputError(f"input {name!r}: a BOOL is one byte, 0 or 1")
     return check_finite(name, array.view(dtype).reshape(shape))
 
 
-def check_finite(name: str, array: Array) -> Array:
+def check_finite(name: str, array: Array, what: str = "NaN or an infinite number") -> Array:
     """The array itself. InputError, with the place of the first, if it holds NaN or an infinity."""
     if array.dtype.kind == "f" and array.size and not np.isfinite(array).all():
         place = [int(index) for index in np.argwhere(~np.isfinite(array))[0]]
-        raise InputError(f"input {name!r}: holds NaN or an infinite number at {place}")
+        raise InputError(f"input {name!r}: holds {what} at {place}")
     return array
+
+
+def as_float(name: str, array: Array, dtype: np.dtype[Any]) -> Array:
+    """Floats as those of another width. InputError about one that is out of its range."""
+    with np.errstate(over="ignore"):
+        return check_finite(name, array.astype(dtype), f"a number that is out of range of {_NAMES[dtype]}")
 
 
 def to_raw(array: Array) -> bytes:

@@ -15,7 +15,7 @@ from jobs.common.data.image_files import centre, decode
 from service.errors import InputError
 from serving.http.tensors import Array
 
-FORMATS = ("PNG", "JPEG")
+FORMATS = ("PNG", "JPEG", "WEBP")
 MODES = {1: "L", 3: "RGB"}  # of Pillow, by the number of channels
 PNG_MEDIA = "image/png"
 BYTES_OF_PIXEL = 20  # as decoded, as RGB, and as three float32

@@ -75,7 +75,7 @@ def prepare(model: ImageNetwork, request: InferRequest, form: Form, limits: Atta
         for name, replaced in OF_UPLOAD.items():
             if name in parameters:
                 inputs[replaced] = np.array([whole_number(name, parameters.pop(name), 0, len(model.classes) - 1)])
-    check_tensors(model, inputs, CLASSES)
+    inputs = check_tensors(model, inputs, CLASSES)
     for name in (LABELS, TARGETS):
         if name in inputs:
             _check_classes(name, inputs[name], len(inputs[IMAGES]), len(model.classes))

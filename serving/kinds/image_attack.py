@@ -24,7 +24,7 @@ from service.errors import BusyError, FieldError, InputError, nearest
 from service.models import TensorSpec
 from service.planning.validation import validate
 from serving.http.messages import Form
-from serving.http.protocol import Scalar, check_fits, check_parameters
+from serving.http.protocol import Scalar, as_declared, check_fits, check_parameters
 from serving.http.settings import Attacks
 from serving.http.tensors import Array
 from serving.http.uploads import MODES, to_png
@@ -172,14 +172,17 @@ class ImageAttack(AttackWork):
         """
 
 
-def check_tensors(model: ImageNetwork, inputs: Mapping[str, Array], optional: Sequence[TensorSpec]) -> None:
-    """InputError unless the inputs are images as the model takes them, and nothing else but `optional` ones."""
+def check_tensors(model: ImageNetwork, inputs: Mapping[str, Array], optional: Sequence[TensorSpec]) -> dict[str, Array]:
+    """The inputs. InputError unless they are images as the model takes them, and nothing else but `optional` ones."""
     known = [IMAGES, *(spec.name for spec in optional)]
     for name in inputs:
         if name not in known:
             raise InputError(f"unknown input {name!r}", nearest(name, known))
-    check_fits(inputs, [*model.inputs, *(spec for spec in optional if spec.name in inputs)])
+    specs = [*model.inputs, *(spec for spec in optional if spec.name in inputs)]
+    inputs = as_declared(inputs, specs)
+    check_fits(inputs, specs)
     check_pixels(inputs[IMAGES])
+    return inputs
 
 
 def picture(form: Form, images: Array) -> Draw | None:

@@ -146,9 +146,9 @@ class SegmentationAttack(ImageAttack):
 
 def prepare(model: ImageNetwork, request: InferRequest, form: Form, limits: Attacks) -> SegmentationAttack:
     """Check everything that can be known before the model is called. InputError, one sentence."""
-    parameters, inputs = dict(request.parameters), request.inputs
+    parameters = dict(request.parameters)
     options = {name: parameters.pop(name) for name in OPTIONS if name in parameters}
-    check_tensors(model, inputs, MAPS)
+    inputs = check_tensors(model, request.inputs, MAPS)
     images, classes = inputs[IMAGES], len(model.classes)
     rows, _, height, width = images.shape
     _check_size(rows, height, width, limits)

@@ -165,7 +165,7 @@ def test_bad_ones_among_good_ones_fail_alone(served: Served) -> None:
     array = bits(1, 16).numpy()
     bad = {
         "it is [1, 16]": tensor(array[0]),
-        "it is FP64": [triton.InferInput("input", [1, 1, 16], "FP64").set_data_from_numpy(array.astype(float))],
+        "it is INT64": [triton.InferInput("input", [1, 1, 16], "INT64").set_data_from_numpy(array.astype(np.int64))],
         "holds NaN": tensor(array * np.nan),
         "unknown input 'inputs'": tensor(array, name="inputs"),
         "another value": tensor(array * 3),

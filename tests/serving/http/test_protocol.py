@@ -217,3 +217,9 @@ def test_compressed_bodies() -> None:
         protocol.decompress(zlib.compress(plain) + b"junk", "deflate", 2000)
     with pytest.raises(InputError, match="'br' is not supported"):
         protocol.decompress(plain, "br", 1000)
+
+
+def test_floats_become_those_that_the_model_declares_and_nothing_else_does() -> None:
+    made = protocol.as_declared({"input": BITS.astype(np.float64), "other": BITS.astype(np.int32)}, [SPEC])
+    assert made["input"].dtype == np.float32 and made["other"].dtype == np.int32
+    protocol.check_fits({"input": made["input"]}, [SPEC])

@@ -5,13 +5,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from tritonclient.utils import np_to_triton_dtype
 
 from service.errors import InputError
-from serving.http.tensors import DATATYPES, check_shape, datatype_of, dtype_of, from_json, from_raw, to_raw
+from serving.http.tensors import DATATYPES, as_float, check_shape, datatype_of, dtype_of, from_json, from_raw, to_raw
 
 SHAPES = arrays.array_shapes(min_dims=1, max_dims=5, min_side=0, max_side=5)
 
@@ -89,7 +90,6 @@ def test_what_is_not_a_shape_is_refused(shape: Any) -> None:
     ("datatype", "sentence"),
     [
         ("BYTES", "is not supported"),
-        ("BF16", "is not supported"),
         ("fp32", "unknown"),
         ("INT33", "did you mean 'INT32'?"),
         (None, "unknown"),
@@ -112,3 +112,24 @@ def test_raw_bytes_that_do_not_fill_the_shape_are_refused() -> None:
         from_raw("x", memoryview(b"1234567"), "FP32", (2,))
     with pytest.raises(InputError, match="a BOOL is one byte, 0 or 1"):
         from_raw("x", memoryview(b"\0\2"), "BOOL", (2,))
+
+
+def test_bf16_is_the_upper_half_of_a_float32() -> None:
+    """As torch has it."""
+    values = torch.tensor([[0.5, -3.14159, 1e30], [0.0, 65504.0, -1e-30]], dtype=torch.bfloat16)
+    raw = values.view(torch.int16).numpy().astype("<i2").tobytes()
+    array = from_raw("x", memoryview(raw), "BF16", (2, 3))
+    np.testing.assert_array_equal(array, values.float().numpy())
+    with pytest.raises(InputError, match="needs 6 elements"):
+        from_raw("x", memoryview(raw[:-2]), "BF16", (2, 3))
+    with pytest.raises(InputError, match="NaN or an infinite number at .0, 1."):
+        from_raw("x", memoryview(b"\0\0\x80\x7f"), "BF16", (1, 2))
+    assert from_json("x", [0.5], "BF16", (1,)).dtype == np.float32
+
+
+def test_floats_of_another_width_are_read_as_those_of_the_model() -> None:
+    for dtype in (np.float16, np.float32, np.float64):
+        array = as_float("x", np.array([0.5, -2.0], dtype), np.dtype("<f4"))
+        assert array.dtype == np.float32 and array.tolist() == [0.5, -2.0]
+    with pytest.raises(InputError, match="input 'x': holds a number that is out of range of FP32 at .1."):
+        as_float("x", np.array([0.0, 1e39]), np.dtype("<f4"))
