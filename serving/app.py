@@ -63,7 +63,7 @@ def _deployment(name: str, replica: type, settings: ServeSettings) -> ray_serve.
         health_check_period_s=10,
         health_check_timeout_s=30,
         max_constructor_retry_count=3,
-        logging_config={"log_level": settings.logging.level, "enable_access_log": settings.logging.access},
+        logging_config={"log_level": settings.logging.level, "enable_access_log": False},
         **scaling,
     )(replica)
     return deployment
@@ -128,7 +128,7 @@ def start(settings: ServeSettings, store_uri: str, variables: Mapping[str, str])
                 "ssl_keyfile": http.tls and http.tls.private_key,
             },
             controller_options={"runtime_env": {"env_vars": dict(variables)}},
-            logging_config={"log_level": settings.logging.level, "enable_access_log": settings.logging.access},
+            logging_config={"log_level": settings.logging.level, "enable_access_log": False},
         )
         ray_serve.run(build(settings, store_uri), name=NAME, route_prefix="/")
     except RuntimeError as error:

@@ -2,7 +2,6 @@
 left, before it reads the body."""
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -17,8 +16,6 @@ from serving.http.errors import refuse
 from serving.http.keys import HEADER, Keyring
 from serving.http.quotas import Bucket, Quotas
 from serving.http.settings import Key
-
-logger = logging.getLogger("ray.serve")
 
 OPEN_PATHS = ("v2/health/live", "v2/health/ready", "-/healthz")
 NO_KEY = "-"  # in metrics: all requests without a known key share one label
@@ -85,6 +82,7 @@ class KeyAuth:
         key = None
         try:
             key = self._keyring.holder(Headers(scope=scope).getlist(HEADER))
+            scope[OWNER] = key.name  # also for those around this one
             if seconds := await self._allowances[key.name].spend():
                 raise OverLimitError(
                     f"the key has used its {key.burst:,} requests at once and {key.requests_per_second:g} a second",
@@ -93,7 +91,6 @@ class KeyAuth:
         except AssayError as error:
             name = key.name if key else NO_KEY
             self._refusals.inc(tags={"status": str(error.http_status), "key": name})
-            logger.info("refused %s %s: %s, key %s", scope["method"], scope["path"], error.http_status, name)
             await refuse(error, receive, send)
             return
-        await self._app({**scope, OWNER: key.name}, receive, send)
+        await self._app(scope, receive, send)

@@ -11,6 +11,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from service.errors import ClusterError
 from serving.http import connections
+from serving.http.access_log import AccessLog
 from serving.http.auth import KeyAuth
 from serving.http.bodies import Bodies
 from serving.http.errors import JsonErrors
@@ -21,7 +22,7 @@ from serving.http.settings import ServeSettings
 from serving.http.streams import SentParts
 
 SETTINGS = "ASSAY_SERVE_SETTINGS"  # the sections that the middleware needs, in JSON; of keys the hashes
-SECTIONS = {"http", "connections", "keys", "limits"}
+SECTIONS = {"http", "connections", "keys", "limits", "logging"}
 CALLBACK = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"  # Serve's variable for the import path of such a function
 CALLBACK_PATH = "serving.http.middleware.middlewares"
 
@@ -54,6 +55,7 @@ def middlewares() -> list[Middleware]:
         Middleware(Origins, hosts=http.names, origins=http.origins),
         *([cors] if http.origins else []),
         Middleware(Liveness),
+        *([Middleware(AccessLog)] if settings.logging.access else []),
     ]
 
 

@@ -196,7 +196,7 @@ class Attacks(Section):
 
 class Logging(Section):
     level: str = Field("WARNING", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="of what is logged by Serve")
-    access: bool = Field(False, description="one line for each request")
+    access: bool = Field(False, description="one line for each request, at level INFO: path, key, status, time")
 
 
 class ServeSettings(Section):
