@@ -21,7 +21,7 @@ from service.cluster.node_types import NodeType
 from service.cluster.sweep import FAN_OUT_BYTES
 from service.errors import AssayError
 from service.spec import Resources
-from serving.http import settings
+from serving.http import middleware, settings
 
 PINS = " ".join(tomllib.loads(Path("pyproject.toml").read_text())["project"]["dependencies"])
 RAY = SpecifierSet(re.search(r"ray\[[^\]]*\]([^ ]+)", PINS)[1])  # type: ignore[index]
@@ -130,6 +130,11 @@ def test_the_service_builds_what_is_there() -> None:
     told = yaml.safe_load(tree(KUBERAY["rayservice"])["spec"]["serveConfigV2"])
     schema = ServeDeploySchema.model_validate(told)
     assert schema.http_options.port == 8000
+    cluster = tree(KUBERAY["rayservice"])["spec"]["rayClusterConfig"]
+    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+        (container,) = group["template"]["spec"]["containers"]
+        variables = {variable["name"]: variable["value"] for variable in container["env"]}
+        assert variables[middleware.CALLBACK] == middleware.CALLBACK_PATH
     (application,) = schema.applications
     assert application.import_path == "serving.application:build"
     config = settings.load_settings(application.args["config"].removeprefix("/home/ray/assay/"))  # type: ignore[union-attr]

@@ -73,4 +73,5 @@ def check_keys_required(settings: ServeSettings) -> None:
 
 
 def _settings() -> ServeSettings:
-    return ServeSettings.model_validate_json(os.environ.get(SETTINGS, "{}"))
+    """Where Serve was started without them, the address is not known, nor the names by which clients may ask."""
+    return ServeSettings.model_validate_json(os.environ.get(SETTINGS, '{"http": {"host": "0.0.0.0"}}'))
