@@ -7,6 +7,7 @@ come back, instead of tensors.
 
 import asyncio
 import contextlib
+import gzip
 import logging
 import time
 from collections.abc import AsyncGenerator, Iterator
@@ -53,6 +54,7 @@ T = TypeVar("T")
 
 EXTENSIONS = ["binary_tensor_data", "model_repository", "statistics"]
 CLIENT_LEFT = 499
+COMPRESSED_BYTES = 16 << 10  # a smaller answer is sent as it is
 INLINE_VALUES = 1 << 12  # an answer of more numbers is written in a thread
 INLINE_BYTES = 8 << 10  # a larger body is parsed in a thread, so that others are answered meanwhile
 
@@ -100,6 +102,7 @@ class Server:
         finally:
             if call.holding and not call.streams:
                 call.holding.close()
+        response = await _compressed(response, request)
         if call.counted:
             self._statistics.answered(call.model, response.status_code, time.perf_counter() - started, call.key)
         return response
@@ -344,6 +347,17 @@ class NotReady(ModelError):
 
 def _json(value: Any) -> Response:
     return Response(json_text.dumps(value, marked=False), media_type="application/json")
+
+
+async def _compressed(response: Response, request: Request) -> Response:
+    """The response in gzip, if it is large, its client reads that, and it is no picture, which is compressed already."""
+    accepted = request.headers.get("accept-encoding", "")
+    if len(response.body) < COMPRESSED_BYTES or response.media_type == PNG_MEDIA or not protocol.accepts_gzip(accepted):
+        return response
+    body = await asyncio.to_thread(gzip.compress, response.body, 1)
+    headers = {name: value for name, value in response.headers.items() if name != "content-length"}
+    headers |= {"content-encoding": "gzip", "vary": "Accept-Encoding"}
+    return Response(body, response.status_code, headers)
 
 
 def _failure(message: str, status: int, retry_after: float) -> Response:

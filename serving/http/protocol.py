@@ -85,6 +85,18 @@ def decompress(body: bytes, encoding: str, limit: int) -> bytes:
             raise InputError("the body goes on after the end of its deflate stream")
 
 
+def accepts_gzip(accept_encoding: str) -> bool:
+    """Whether a client reads gzip, by its Accept-Encoding (RFC 9110, section 12.5.3)."""
+    quality = {"": 1.0}
+    for each in accept_encoding.lower().split(","):
+        name, _, weight = each.partition(";")
+        try:
+            quality[name.strip()] = float(weight.strip().removeprefix("q=") or 1)
+        except ValueError:
+            quality[name.strip()] = 0.0
+    return quality.get("gzip", quality.get("*", 0.0)) > 0
+
+
 def parse_infer(body: bytes, header_length: str | None = None) -> InferRequest:
     """A request from its body. header_length: the header of that name, if the body carries binary tensors."""
     view = memoryview(body)

@@ -146,6 +146,15 @@ def test_parameters_exit_rules_and_compression(served: Served) -> None:
         )
 
 
+def test_a_large_answer_is_compressed_for_those_who_read_that(served: Served) -> None:
+    body, url = message(bits(8, 4000).numpy()), f"{served.url}/v2/models/sums/infer"
+    plain = httpx.post(url, json=body, headers={"Accept-Encoding": "identity"}, timeout=60)
+    compressed = httpx.post(url, json=body, headers={"Accept-Encoding": "gzip"}, timeout=60)
+    assert "content-encoding" not in plain.headers and compressed.headers["content-encoding"] == "gzip"
+    assert int(compressed.headers["content-length"]) < len(plain.content) / 4
+    assert compressed.json() == plain.json()
+
+
 def test_thirty_two_at_once_are_batched(served: Served) -> None:
     client = served.client(concurrency=32)
     client.infer("sums", tensor(bits(1, 16).numpy()))

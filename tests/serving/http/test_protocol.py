@@ -223,3 +223,14 @@ def test_floats_become_those_that_the_model_declares_and_nothing_else_does() -> 
     made = protocol.as_declared({"input": BITS.astype(np.float64), "other": BITS.astype(np.int32)}, [SPEC])
     assert made["input"].dtype == np.float32 and made["other"].dtype == np.int32
     protocol.check_fits({"input": made["input"]}, [SPEC])
+
+
+@pytest.mark.parametrize(
+    ("header", "accepted"),
+    [
+        ("", False), ("gzip", True), ("deflate, GZIP;q=0.5", True), ("gzip;q=0", False), ("*", True), ("br", False),
+        ("*;q=0", False), ("gzip;q=x", False), ("identity, *;q=0.1", True),
+    ],
+)  # fmt: skip
+def test_who_reads_gzip(header: str, accepted: bool) -> None:
+    assert protocol.accepts_gzip(header) == accepted
