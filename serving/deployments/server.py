@@ -10,7 +10,7 @@ import contextlib
 import gzip
 import logging
 import time
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from functools import partial
 from importlib.metadata import version as version_of
 from typing import Any, TypeVar
@@ -109,10 +109,11 @@ class Server:
 
     async def _route(self, call: "Call") -> Response:
         operation, parts = self._router.find(call.request.scope)
-        if operation.paths[0].startswith(OF_MODEL):
-            name = parts["name"]
-            return await getattr(self, f"_{operation.handler}")(call, name, _version(name, parts.get("version")))
-        return await getattr(self, f"_{operation.handler}")(call)
+        handler: Callable[..., Awaitable[Response]] = getattr(self, f"_{operation.handler}")
+        if not operation.paths[0].startswith(OF_MODEL):
+            return await handler(call)
+        name = parts["name"]
+        return await handler(call, name, _version(name, parts.get("version")))
 
     # ---- the server and its models ----------------------------------------------------------------------------------
 
@@ -350,7 +351,7 @@ def _json(value: Any) -> Response:
 
 
 async def _compressed(response: Response, request: Request) -> Response:
-    """The response in gzip, if it is large, its client reads that, and it is no picture, which is compressed already."""
+    """The response in gzip, if it is large, its client reads that, and it is no picture, which is compressed as it is."""
     accepted = request.headers.get("accept-encoding", "")
     if len(response.body) < COMPRESSED_BYTES or response.media_type == PNG_MEDIA or not protocol.accepts_gzip(accepted):
         return response
