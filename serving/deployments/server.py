@@ -351,7 +351,7 @@ def _json(value: Any) -> Response:
 
 
 async def _compressed(response: Response, request: Request) -> Response:
-    """The response in gzip, if it is large, its client reads that, and it is no picture, which is compressed as it is."""
+    """The response in gzip, if it is large, its client reads that, and it is no picture."""
     accepted = request.headers.get("accept-encoding", "")
     if len(response.body) < COMPRESSED_BYTES or response.media_type == PNG_MEDIA or not protocol.accepts_gzip(accepted):
         return response
