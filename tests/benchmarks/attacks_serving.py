@@ -20,7 +20,7 @@ import torch
 from jobs.common.models.classifiers import classifier
 from service.models import CardDraft, TensorSpec, publish
 from service.store import open_store
-from tests.benchmarks.serving import AT_ONCE, _serve, client, load, wait_for
+from tests.benchmarks.serving import _serve, client, load, wait_for
 from tests.ports import free_port
 
 MODEL, CLASSES = "bench", 10
@@ -45,7 +45,7 @@ async def attacked(port: int, clients: int) -> list[float]:
     """Latencies in ms of inference while others attack. They leave at the end, and with them their attacks."""
     attackers = [asyncio.create_task(client(port, ATTACK, 10**9)) for _ in range(ATTACKERS)]
     await asyncio.sleep(1)
-    latencies = await load(port, INFER, clients, REQUESTS)
+    latencies, _ = await load(port, INFER, clients, REQUESTS)
     for attacker in attackers:
         assert not attacker.done(), "an attack was refused"
         attacker.cancel()
@@ -61,7 +61,7 @@ def rounds(port: int, clients: int) -> tuple[list[float], list[float]]:
     idle: list[float] = []
     busy: list[float] = []
     for _ in range(ROUNDS):
-        idle += asyncio.run(load(port, INFER, clients, REQUESTS))
+        idle += asyncio.run(load(port, INFER, clients, REQUESTS))[0]
         busy += asyncio.run(attacked(port, clients))
     return idle, busy
 
@@ -84,7 +84,7 @@ def main() -> None:
             try:
                 wait_for(port, INFER, server)
                 wait_for(port, ATTACK, server)
-                for clients in (1, AT_ONCE):
+                for clients in (1, 16):
                     report(f"{name}: clients: {clients}", *rounds(port, clients))
                 spent = httpx.get(f"http://127.0.0.1:{port}/v2/models/{MODEL}/stats").json()["model_stats"][0]
                 print(f"{'':38} {spent['attack_stats']['gradients']:,} gradients went into attacks that were finished")

@@ -1,8 +1,8 @@
 """What a request costs: `assay serve`, by Serve's own proxy and by HAProxy, against FastAPI and the bare model.
 
 All answer the same request with the same model: 16 strings of 32 bits, 15 iterations of thought, in JSON. For each
-server in turn: latency with one client and with 16 at once (p50 and p99), requests per second, and the CPU time of all
-its processes per request. Ratios are against FastAPI and uvicorn.
+server in turn, with 1, 16, 128 and 256 clients at once: latency (p50 and p99), requests per second, the CPU time of all
+its processes per request, and how many were told to come back (503). Ratios are against FastAPI and uvicorn.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median, quantiles
@@ -25,18 +25,27 @@ from tests.ports import free_port
 from tests.serving.models import bits, put
 
 MODEL, ROWS, LENGTH, ITERATIONS = "bench", 16, 32, 15
-REQUESTS, AT_ONCE = 600, 16
+CLIENTS, REQUESTS = (1, 16, 128, 256), 600
+PAUSE = 0.1  # seconds after which a request is sent again that was told to come back
 TICK = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True)
 class Measured:
-    """alone, together: latencies in ms with one client and with 16. rate: requests/s with 16. cpu: ms per request."""
+    """latencies: ms of each request, from when it was first sent. rate: requests/s. cpu: ms of each. refused: 503s."""
 
-    alone: Sequence[float]
-    together: Sequence[float]
+    latencies: Sequence[float]
     rate: float
     cpu: float
+    refused: int
+
+    @property
+    def p50(self) -> float:
+        return median(self.latencies)
+
+    @property
+    def p99(self) -> float:
+        return quantiles(self.latencies, n=100)[98]
 
 
 def request(path: str) -> bytes:
@@ -47,15 +56,16 @@ def request(path: str) -> bytes:
     return f"{head}\r\n\r\n".encode() + body
 
 
-async def client(port: int, message: bytes, count: int) -> list[float]:
-    """Send a request again and again over one connection, opened anew where the server has closed it. Latencies in ms.
+async def client(port: int, message: bytes, count: int) -> tuple[list[float], int]:
+    """Send a request again and again over one connection, opened anew where the server has closed it.
 
-    HAProxy closes idle connections when it learns of a replica, as soon as it has started.
+    Latencies in ms, and how often a request was told to come back. HAProxy closes idle connections when it learns of a
+    replica, as soon as it has started.
     """
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    taken = []
+    taken: list[float] = []
+    refused, began = 0, time.perf_counter()
     while len(taken) < count:
-        began = time.perf_counter()
         writer.write(message)
         try:
             head = await reader.readuntil(b"\r\n\r\n")
@@ -63,17 +73,22 @@ async def client(port: int, message: bytes, count: int) -> list[float]:
             assert not getattr(error, "partial", b""), "the server closed a connection in the middle of an answer"
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             continue
-        assert head.startswith(b"HTTP/1.1 200"), head
         fields = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:-2])
         await reader.readexactly(int(fields[b"content-length"]))
+        if head.startswith(b"HTTP/1.1 503"):
+            refused += 1
+            await asyncio.sleep(PAUSE)
+            continue
+        assert head.startswith(b"HTTP/1.1 200"), head
         taken.append(1000 * (time.perf_counter() - began))
+        began = time.perf_counter()
     writer.close()
-    return taken
+    return taken, refused
 
 
-async def load(port: int, message: bytes, clients: int, count: int) -> list[float]:
-    done = await asyncio.gather(*[client(port, message, count // clients) for _ in range(clients)])
-    return [each for taken in done for each in taken]
+async def load(port: int, message: bytes, clients: int, count: int) -> tuple[list[float], int]:
+    done = await asyncio.gather(*[client(port, message, max(count // clients, 4)) for _ in range(clients)])
+    return [each for taken, _ in done for each in taken], sum(refused for _, refused in done)
 
 
 def cpu_seconds(root: int) -> float:
@@ -92,21 +107,24 @@ def cpu_seconds(root: int) -> float:
     return sum(parents[pid][1] for pid in family if pid in parents)
 
 
-def measure(command: Sequence[str], port: int) -> Measured:
-    """Start a server, wait until it answers, put load on it, end it."""
+def measure(command: Sequence[str], port: int) -> dict[int, Measured]:
+    """Start a server, wait until it answers, put load of more and more clients on it, end it."""
     message = request(f"/v2/models/{MODEL}/infer")
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    measured = {}
     try:
         wait_for(port, message, server)
-        asyncio.run(load(port, message, AT_ONCE, REQUESTS // 3))  # warm up
-        alone = asyncio.run(load(port, message, 1, REQUESTS // 3))
-        before, began = cpu_seconds(server.pid), time.perf_counter()
-        together = asyncio.run(load(port, message, AT_ONCE, REQUESTS))
-        took, spent = time.perf_counter() - began, cpu_seconds(server.pid) - before
+        asyncio.run(load(port, message, 16, REQUESTS // 3))  # warm up
+        for clients in CLIENTS:
+            before, began = cpu_seconds(server.pid), time.perf_counter()
+            latencies, refused = asyncio.run(load(port, message, clients, REQUESTS))
+            took, spent = time.perf_counter() - began, cpu_seconds(server.pid) - before
+            rate, cpu = len(latencies) / took, 1000 * spent / len(latencies)
+            measured[clients] = Measured(latencies, rate, cpu, refused)
     finally:
         server.terminate()
         server.wait(60)
-    return Measured(alone, together, len(together) / took, 1000 * spent / len(together))
+    return measured
 
 
 def wait_for(port: int, message: bytes, server: subprocess.Popen[bytes]) -> None:
@@ -145,7 +163,7 @@ def main() -> None:
             "assay serve": _serve(store, "serve.yaml", ports[1]),
             "assay serve, HAProxy": _serve(store, "serve.fast.yaml", ports[2]),
         }
-        baseline: Measured | None = None
+        baseline: dict[int, Measured] | None = None
         for (name, command), port in zip(commands.items(), ports, strict=True):
             measured = measure(command, port)
             baseline = baseline or measured
@@ -157,21 +175,15 @@ def _serve(store: str, config: str, port: int) -> list[str]:
     return [sys.executable, "-m", "service", "serve", *options]
 
 
-def _report(name: str, measured: Measured, baseline: Measured, bare_ms: float) -> None:
-    for label, latencies, of_baseline in (
-        (f"{name}: one client", measured.alone, baseline.alone),
-        (f"{name}: {AT_ONCE} clients", measured.together, baseline.together),
-    ):
-        p50, p99 = median(latencies), quantiles(latencies, n=100)[98]
-        against = p50 / median(of_baseline), p99 / quantiles(of_baseline, n=100)[98]
+def _report(name: str, measured: Mapping[int, Measured], baseline: Mapping[int, Measured], bare_ms: float) -> None:
+    for clients, here in measured.items():
+        there = baseline[clients]
         print(
-            f"{label:38} p50 {p50:6.1f} ms ({against[0]:.2f} of FastAPI's, {p50 / bare_ms:.1f} times the bare model)  "
-            f"p99 {p99:6.1f} ms ({against[1]:.2f})"
+            f"{name}: {clients} client(s)".ljust(38) + f" p50 {here.p50:6.1f} ms ({here.p50 / there.p50:.2f} of "
+            f"FastAPI's)  p99 {here.p99:6.1f} ms ({here.p99 / there.p99:.2f})  {here.rate:.0f} requests/s "
+            f"({here.rate / there.rate:.2f})  {here.cpu:.1f} CPU-ms ({here.cpu - bare_ms:+.1f} to the bare model's)  "
+            f"{here.refused} told to come back"
         )
-    print(
-        f"{'':38} {measured.rate:.0f} requests/s ({measured.rate / baseline.rate:.2f} of FastAPI's), "
-        f"{measured.cpu:.1f} CPU-ms per request ({measured.cpu / baseline.cpu:.2f})"
-    )
 
 
 if __name__ == "__main__":
