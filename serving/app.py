@@ -157,11 +157,12 @@ def serve(
     host: str | None = None,
     port: int | None = None,
     without_keys: bool = False,
+    insecure: bool = False,
 ) -> None:
     """`assay serve`: every model of the store over HTTP until SIGINT or SIGTERM.
 
     config: a settings file such as configs/serve.yaml. host, port: instead of those in it. without_keys: also where
-    other machines may reach it.
+    other machines may reach it. insecure: as `connect`.
     """
     settings = load_settings(config).listening(host, port)
     if settings.http.public and not settings.keys and not without_keys:
@@ -175,7 +176,7 @@ def serve(
     if own_ray:
         check_free(settings.http.host, settings.http.port)
     logging.getLogger("ray.serve").setLevel(settings.logging.level)
-    with tempfile.TemporaryDirectory(prefix="assay-") as sockets, connect():
+    with tempfile.TemporaryDirectory(prefix="assay-") as sockets, connect(insecure=insecure):
         cluster = ray.cluster_resources()  # type: ignore[no-untyped-call]
         if missing := shortage(settings, cluster):
             if own_ray:

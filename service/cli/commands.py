@@ -82,6 +82,7 @@ for _command in (*running.COMMANDS, checking.check, remote.submit, *views.COMMAN
 @click.option("--config", type=click.Path(), help="Limits and batching of the endpoints, as in configs/serve.yaml.")
 @click.option("--host", help="Address to listen on (default 127.0.0.1).")
 @click.option("--port", type=click.IntRange(1, 65535), help="Port to listen on (default 8000).")
+@click.option("--insecure", is_flag=True, help="Also with an embedded Ray that asks for no token.")
 @click.option("--without-keys", is_flag=True, help="Let everybody in, also on a public address.")
 @click.option("--new-key", metavar="NAME", help="Make a key for somebody, print it once, and serve nothing.")
 def serve(new_key: str | None, **how: Any) -> None:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 def _execution_options(command: Command) -> Command:
     for option in (
         click.option("--raw", is_flag=True, help="Leave the output of Ray and of the jobs on the terminal."),
+        click.option("--insecure", is_flag=True, help="Also with an embedded Ray that asks for no token."),
         click.option("--cpus", type=click.IntRange(1), help="Cores of the embedded Ray (default: all)."),
         click.option("--address", help="host:port of a Ray cluster (RAY_ADDRESS; default: an embedded Ray)."),
         click.option("--serial", is_flag=True, help="In this process, without Ray."),
@@ -101,6 +102,7 @@ def _execute(
     serial: bool,
     address: str | None,
     cpus: int | None,
+    insecure: bool,
     raw: bool,
 ) -> None:
     """Carry out a run with live progress and all other output in its log. The verdict becomes the exit code."""
@@ -111,7 +113,7 @@ def _execute(
         with logs.captured(enabled=not raw) as (log_file, terminal):
             console = Console(file=sys.stderr if as_json else Outlasting(terminal))  # type: ignore[arg-type]
             with live.progress_for(console) as shown:
-                state = act(Execution(serial, address, cpus, shown, log_file))
+                state = act(Execution(serial, address, cpus, insecure, shown, log_file))
         if as_json:
             print_json(state.model_dump(mode="json"))
         else:

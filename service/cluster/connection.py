@@ -2,9 +2,11 @@
 
 import logging
 import os
+import stat
+import tempfile
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from service.errors import ClusterError, StoreError, first_line
 from service.spec import Resources
 from service.store import Folder, open_store
 
+MOST_OF_SOCKET = 24  # characters of a temporary folder: below it Ray makes sockets, whose paths have 107 at most
 ANSWER_SECONDS = 60.0  # that a node has to look at the store, the start of a worker included
 
 # Said before Ray starts, and inherited by its processes.
@@ -35,12 +38,12 @@ _ENVIRONMENT = {
 
 
 @contextmanager
-def connect(address: str | None = None, cpus: int | None = None) -> Iterator[None]:
+def connect(address: str | None = None, cpus: int | None = None, insecure: bool = False) -> Iterator[None]:
     """Ray for the length of a `with` block.
 
     address: `host:port` of a cluster's GCS or `ray://host:port`; default RAY_ADDRESS; none: an embedded Ray that ends
     with the block. A Ray that this process is connected to already is used and left alone.
-    cpus: how many cores the embedded Ray has; default all.
+    cpus: how many cores the embedded Ray has; default all. insecure: it may also be one that asks for no token.
     """
     if ray.is_initialized():
         yield
@@ -50,6 +53,11 @@ def connect(address: str | None = None, cpus: int | None = None) -> Iterator[Non
     os.environ["PYTHONIOENCODING"] = "utf-8"  # of workers, which print into logs, whatever a terminal can show
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     if address == "local":
+        if os.environ.get("RAY_AUTH_MODE") == "disabled" and not insecure:
+            raise ClusterError(
+                "RAY_AUTH_MODE must not be disabled: every user of this machine could run code in the embedded Ray",
+                "unset it, or say --insecure",
+            )
         with embedded.started(lambda: _init_local(cpus), ray.shutdown):
             yield
         return
@@ -74,6 +82,7 @@ def _init_local(cpus: int | None) -> None:
             address="local",
             num_cpus=cpus,
             include_dashboard=False,
+            _temp_dir=_session_folder(),
             log_to_driver=True,
             logging_level=logging.WARNING,
             runtime_env=import_path.runtime_env(),
@@ -207,6 +216,21 @@ def _answer(uri: str, name: str) -> str | None:
 
 def _living() -> list[NodeType]:
     return [NodeType(1, node["Resources"]) for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+
+
+def _session_folder() -> str:
+    """Where an embedded Ray keeps sockets and logs: a folder that no other user can open, as Ray's own could be."""
+    temporary = tempfile.gettempdir()
+    if len(temporary) > MOST_OF_SOCKET:
+        temporary = "/tmp"
+    folder = Path(temporary) / f"assay-ray-{os.getuid()}"
+    with suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    status = folder.lstat()
+    if status.st_uid != os.getuid() or not stat.S_ISDIR(status.st_mode):
+        return tempfile.mkdtemp(prefix="assay-ray-", dir=temporary)  # somebody else made it
+    folder.chmod(0o700)
+    return str(folder)
 
 
 def _protect_token() -> None:

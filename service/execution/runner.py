@@ -40,6 +40,7 @@ class Execution:
     serial: bool = False
     address: str | None = None
     cpus: int | None = None
+    insecure: bool = False
     progress: Progress = Silent()
     log_file: Path | None = None  # where the output of Ray and of the jobs goes meanwhile
 
@@ -96,7 +97,7 @@ def _ray(plans: list[TrialPlan], how: Execution) -> Iterator[None]:
         return
     from service.cluster import connection  # not above: a serial run loads no Ray
 
-    with connection.connect(how.address, how.cpus):
+    with connection.connect(how.address, how.cpus, how.insecure):
         for resources in {each.spec.resources for each in plans}:
             connection.check_feasible(resources)
         connection.check_store(open_store(plans[0].spec.store))

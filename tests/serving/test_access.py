@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from service.cli.commands import main
+from service.cluster.connection import _session_folder
 from service.errors import InputError
 from service.store import open_store
 from serving import app
@@ -226,7 +227,7 @@ def test_metrics_are_scraped_and_neither_they_nor_logs_hold_a_key(guarded: Guard
     session = re.search(r'SessionName="([^"]+)"', text)
     assert session is not None
     logged = ""
-    for path in Path("/tmp/ray", session[1], "logs").rglob("*"):
+    for path in Path(_session_folder(), session[1], "logs").rglob("*"):
         if path.is_file():
             logged += path.read_text(errors="replace")
     assert "key bob" in logged, "who was refused is logged by name"
