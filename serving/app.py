@@ -91,6 +91,8 @@ def environment(settings: ServeSettings, folder: str) -> Mapping[str, str]:
     folder: for the sockets of HAProxy; by default all users of a machine would share one.
     """
     variables = dict(middleware.environment(settings))
+    # how long Serve's router waits before it looks for a place again: its default of 0.5 s leaves replicas idle
+    variables["RAY_SERVE_ROUTER_RETRY_MAX_BACKOFF_S"] = "0.05"
     if settings.haproxy:
         variables |= {
             "RAY_SERVE_ENABLE_HA_PROXY": "1",
