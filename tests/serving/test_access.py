@@ -235,17 +235,42 @@ def test_metrics_are_scraped_and_neither_they_nor_logs_hold_a_key(guarded: Guard
         assert token not in text + logged + guarded.output.read_text()
 
 
-def test_neither_dashboard_nor_job_api_is_started(guarded: Guarded) -> None:
-    """No port of its processes answers as they do; and the endpoints listen on this machine's own address alone."""
-    family = psutil.Process(guarded.process.pid).children(recursive=True)
-    listening = {
-        (connection.laddr.ip, connection.laddr.port)
+def listening(family: list[psutil.Process]) -> set[tuple[str, str, int]]:
+    """Process, address and port of all that listens."""
+    return {
+        (each.cmdline()[0].split()[0], connection.laddr.ip, connection.laddr.port)
         for each in family
         for connection in each.net_connections(kind="tcp")
         if connection.status == psutil.CONN_LISTEN
     }
-    assert {ip for ip, port in listening if port == guarded.port} == {"127.0.0.1"} and len(listening) > 3
-    for _, port in listening:
+
+
+def listed() -> dict[str, str]:
+    """Process -> address, as in SECURITY.md. What its names begin with is enough."""
+    text = (Path(__file__).parents[2] / "SECURITY.md").read_text().partition("## The ports of")[2]
+    rows = [row.split("|")[1:4] for row in text.partition("\n## ")[0].splitlines() if row.startswith("|")]
+    return {process.split()[0]: address.strip() for process, _, address in rows[2:]}
+
+
+def test_what_listens_is_what_the_documentation_lists(guarded: Guarded) -> None:
+    process = psutil.Process(guarded.process.pid)
+    open_ports = listening([process, *process.children(recursive=True)])
+    expected = listed()
+    assert len(open_ports) > 3
+    for command, ip, port in open_ports:
+        name = max((known for known in expected if Path(command).name.startswith(known)), key=len, default=None)
+        assert name is not None, f"{command} listens at {ip}:{port}"
+        allowed = {"all": {"::", "0.0.0.0"}, "`http.host`": {"127.0.0.1"}}.get(expected[name])
+        if name == "ray::ProxyActor" and port != guarded.port:
+            allowed = {"::", "0.0.0.0"}  # as any other worker
+        if allowed is not None:
+            assert ip in allowed, f"{command} listens at {ip}:{port}"
+    assert {ip for _, ip, port in open_ports if port == guarded.port} == {"127.0.0.1"}
+
+
+def test_neither_dashboard_nor_job_api_is_started(guarded: Guarded) -> None:
+    """No port of its processes answers as they do."""
+    for _, _, port in listening(psutil.Process(guarded.process.pid).children(recursive=True)):
         for path in ("/api/version", "/api/jobs/", "/api/job_agent/jobs/"):
             try:
                 answer = httpx.get(f"http://127.0.0.1:{port}{path}", timeout=5)
