@@ -12,6 +12,7 @@ what to do, the exit code of the command line and the status of the HTTP endpoin
     │   ├── TooSlowError                  2    408   a body that does not come in time
     │   ├── UnsupportedMediaError         2    415   a body of a type that is not read
     │   ├── MethodNotAllowedError         2    405   a path that answers to other methods
+    │   ├── UnsupportedError              2    501   a request that a protocol has and Assay does not carry out
     │   ├── ForbiddenError                2    403   a name or a page that the server does not answer to
     │   └── UnauthorisedError             2    401   no key, or one that is not known
     ├── StoreError                        2    503   the store cannot be read or written, or is full
@@ -107,6 +108,10 @@ class MethodNotAllowedError(InputError):
         self.allowed = tuple(allowed)
         super().__init__(f"{method} is not supported at {path}", f"it answers to {', '.join(self.allowed)}")
         self.args = (method, path, self.allowed)
+
+
+class UnsupportedError(InputError):
+    http_status = 501
 
 
 class ForbiddenError(InputError):

@@ -22,7 +22,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service import json_text
-from service.errors import AssayError, BusyError, InputError, ModelError, ModelNotFoundError
+from service.errors import AssayError, BusyError, InputError, ModelError, ModelNotFoundError, UnsupportedError
 from service.models import ModelCard
 from service.store import open_store
 from serving import kinds
@@ -34,7 +34,7 @@ from serving.deployments.model_cache import ModelCache
 from serving.deployments.replica import prepare_process
 from serving.deployments.statistics import ModelKey, Statistics
 from serving.deployments.turns import Owner
-from serving.http import middleware, protocol
+from serving.http import metadata, middleware, protocol
 from serving.http.auth import is_open
 from serving.http.bodies import body_too_large
 from serving.http.errors import INTERNAL, error_body, error_headers
@@ -52,7 +52,9 @@ from serving.kinds.work import Answer, Work
 logger = logging.getLogger("ray.serve")
 T = TypeVar("T")
 
-EXTENSIONS = ["binary_tensor_data", "model_repository", "statistics"]
+# of those of Triton's that a client may look for. Not "model_repository": of it only the index is there
+EXTENSIONS = ["binary_tensor_data", "model_configuration", "parameters", "statistics"]
+JSON_MEDIA, BINARY_MEDIA = "application/json", "application/octet-stream"
 CLIENT_LEFT = 499
 COMPRESSED_BYTES = 16 << 10  # a smaller answer is sent as it is
 INLINE_VALUES = 1 << 12  # an answer of more numbers is written in a thread
@@ -70,7 +72,7 @@ class Server:
         build = partial(kinds.endpoint, settings=settings, device=prepare_process(settings.replicas, "replicas"))
         self._settings = settings
         self._keyring = Keyring(settings.keys)
-        self._attacks = attacks
+        self._attacks, self._with_attacks = attacks, attacks is not None
         self._models = ModelCache(open_store(store_uri), settings.models, build)
         self._statistics = Statistics()
         self._memory = Memory(settings.queue.memory_mb)
@@ -130,6 +132,17 @@ class Server:
     async def _all_statistics(self, call: "Call") -> Response:
         return _json(self._statistics.tree(self._batcher.running))
 
+    async def _list_models(self, call: "Call") -> Response:
+        cards = await self._models.cards()
+        return _json(metadata.list_models(cards, kinds.actions_by_task(self._with_attacks)))
+
+    async def _load_model(self, call: "Call") -> Response:
+        raise UnsupportedError(
+            "models cannot be loaded or unloaded on request: each replica loads a model when it is first asked for, "
+            "and the longest unused leaves",
+            "models.loaded in the settings of the server is how many stay",
+        )
+
     async def _index(self, call: "Call") -> Response:
         ready_only = protocol.parse_index(await self._body(call.request))
         loaded = {(card.name, card.version) for card in self._models.loaded}
@@ -146,8 +159,12 @@ class Server:
     async def _describe_model(self, call: "Call", name: str, version: int | None) -> Response:
         card = await self._served(name, version)
         versions = await self._models.versions(name)
-        kind = kinds.kind_of(card)
-        return _json(protocol.describe_model(card, versions, kind.outputs_of(card), kind.actions))
+        return _json(metadata.describe_model(card, versions, kinds.offer(card, self._with_attacks)))
+
+    async def _model_config(self, call: "Call", name: str, version: int | None) -> Response:
+        card = await self._served(name, version)
+        offer = kinds.offer(card, self._with_attacks)
+        return _json(metadata.configuration(card, offer, self._settings.batching))
 
     async def _model_ready(self, call: "Call", name: str, version: int | None) -> Response:
         if obstacle := await self._models.obstacle(await self._models.card(name, version), loading=True):
@@ -164,14 +181,16 @@ class Server:
     async def _infer(self, call: "Call", name: str, version: int | None) -> Response:
         endpoint, infer, work = await self._accept(call, name, version, "infer")
         answer = await self._batched(call, endpoint, work)
+        started = time.perf_counter()
         if work.draw is not None:
-            return Response(await asyncio.to_thread(work.draw, answer), media_type=PNG_MEDIA)
-        encode = partial(protocol.encode_infer, endpoint.card, infer, answer, work.parameters)
-        body, json_length = encode() if work.values <= INLINE_VALUES else await asyncio.to_thread(encode)
-        if json_length is None:
-            return Response(body, media_type="application/json")
-        headers = {protocol.HEADER_LENGTH: str(json_length)}
-        return Response(body, headers=headers, media_type="application/octet-stream")
+            body, json_length, media = await asyncio.to_thread(work.draw, answer), None, PNG_MEDIA
+        else:
+            encode = partial(protocol.encode_infer, endpoint.card, infer, answer, work.parameters)
+            body, json_length = encode() if work.values <= INLINE_VALUES else await asyncio.to_thread(encode)
+            media = JSON_MEDIA if json_length is None else BINARY_MEDIA
+        self._statistics.of(_key(endpoint.card)).compute_output.add(time.perf_counter() - started)
+        headers = {} if json_length is None else {protocol.HEADER_LENGTH: str(json_length)}
+        return Response(body, headers=headers, media_type=media)
 
     async def _infer_stream(self, call: "Call", name: str, version: int | None) -> Response:
         endpoint, infer, work = await self._accept(call, name, version, "infer_stream")
@@ -190,7 +209,7 @@ class Server:
         """From HTTP to work that only has to be computed, or the error that the client is to see."""
         call.counted = True
         card = await self._offered(name, version, action)
-        call.model = card.name, card.version
+        call.model = _key(card)
         message = Message.of(call.request, await self._body(call.request))
         endpoint = await self._models.endpoint(card)
 
@@ -203,10 +222,12 @@ class Server:
 
         assert call.holding is not None
         call.holding.resize(message.memory_for(endpoint.upload))
+        started = time.perf_counter()
         if len(message.body) <= INLINE_BYTES:
             infer, work = parse()
         else:
             infer, work = await self._computing.long(call.owner, lambda pause: parse())
+        self._statistics.of(_key(card)).compute_input.add(time.perf_counter() - started)
         call.holding.resize(work.memory)
         if work.gmacs >= LONG_GMACS:
             await self._quotas.reserve(call.key, work.gmacs)
@@ -367,6 +388,10 @@ def _failure(message: str, status: int, retry_after: float) -> Response:
 
 def _retry(status: int, seconds: float) -> dict[str, str]:
     return {"Retry-After": f"{seconds:.0f}"} if status == 503 else {}
+
+
+def _key(card: ModelCard) -> ModelKey:
+    return card.name, card.version
 
 
 def _version(name: str, text: str | None) -> int | None:

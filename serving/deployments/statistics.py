@@ -36,6 +36,9 @@ class Total:
         return {"count": self.count, "ns": round(self.seconds * 1e9)}
 
 
+NOTHING = Total()  # of what Triton counts and there is not here, so that its tools find the field
+
+
 @dataclass
 class ModelStatistics:
     """Since the replica started."""
@@ -45,6 +48,8 @@ class ModelStatistics:
     success: Total = field(default_factory=Total)  # requests
     fail: Total = field(default_factory=Total)
     queue: Total = field(default_factory=Total)
+    compute_input: Total = field(default_factory=Total)  # requests that were read and checked
+    compute_output: Total = field(default_factory=Total)  # answers that were written
     by_size: defaultdict[int, Total] = field(default_factory=lambda: defaultdict(Total))  # executions by rows
     streamed: int = 0  # answers sent on streams
     streams: int = 0  # open now
@@ -147,12 +152,23 @@ def _tree(key: ModelKey, model_statistics: ModelStatistics, batches: int) -> dic
             "success": model_statistics.success.tree(),
             "fail": model_statistics.fail.tree(),
             "queue": model_statistics.queue.tree(),
+            "compute_input": model_statistics.compute_input.tree(),
             "compute_infer": infer.tree(),
+            "compute_output": model_statistics.compute_output.tree(),
+            "cache_hit": NOTHING.tree(),
+            "cache_miss": NOTHING.tree(),
         },
+        "response_stats": {},
         "batch_stats": [
-            {"batch_size": size, "compute_infer": total.tree()}
+            {
+                "batch_size": size,
+                "compute_input": NOTHING.tree(),  # requests are read one by one, before they are in a batch
+                "compute_infer": total.tree(),
+                "compute_output": NOTHING.tree(),
+            }
             for size, total in sorted(model_statistics.by_size.items())
         ],
+        "memory_usage": [],
         "streamed": model_statistics.streamed,
         "attack_stats": {
             "success": model_statistics.attack_success.tree(),

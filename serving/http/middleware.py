@@ -20,6 +20,7 @@ from serving.http.origins import Origins
 from serving.http.protocol import HEADER_LENGTH
 from serving.http.settings import ServeSettings
 from serving.http.streams import SentParts
+from serving.pages.files import Pages
 
 SETTINGS = "ASSAY_SERVE_SETTINGS"  # the sections that the middleware needs, in JSON; of keys the hashes
 SECTIONS = {"http", "connections", "keys", "limits", "logging"}
@@ -52,6 +53,7 @@ def middlewares() -> list[Middleware]:
         Middleware(SentParts),
         Middleware(Bodies, limit=settings.limits.body_bytes, connections=settings.connections),
         *([Middleware(KeyAuth, keys=keys)] if keys else []),
+        Middleware(Pages),
         Middleware(Origins, hosts=http.names, origins=http.origins),
         *([cors] if http.origins else []),
         Middleware(Liveness),

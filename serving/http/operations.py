@@ -12,6 +12,7 @@ from service.errors import InputError, MethodNotAllowedError, nearest
 
 OF_MODEL = "/v2/models/{name}"
 OF_VERSION = "/v2/models/{name}/versions/{version}"
+OF_REPOSITORY = "/v2/repository/models/{name}"
 
 
 class NoSuchPathError(InputError):
@@ -41,9 +42,12 @@ OPERATIONS = (
     _of_server("GET", "/v2", "describe_server", "The server: its version and its extensions"),
     _of_server("GET", "/v2/health/live", "live", "Whether it is up"),
     _of_server("GET", "/v2/health/ready", "ready", "Whether it can load models"),
+    _of_server("GET", "/v2/models", "list_models", "Every model of the store: versions, task, what can be asked of it"),
     _of_server("GET", "/v2/models/stats", "all_statistics", "Counts, times and batch sizes of all models"),
-    _of_server("POST", "/v2/repository/index", "index", "Every model of the store"),
+    _of_server("POST", "/v2/repository/index", "index", "Every version of every model of the store"),
+    Operation("POST", (OF_REPOSITORY + "/load", OF_REPOSITORY + "/unload"), "load_model", "Refused, and why"),
     _of_model("GET", "", "describe_model", "A model: inputs, outputs, versions, what can be asked of it"),
+    _of_model("GET", "/config", "model_config", "Its configuration in the words of Triton"),
     _of_model("GET", "/ready", "model_ready", "Whether a model is served"),
     _of_model("GET", "/stats", "model_statistics", "Counts, times and batch sizes of a model"),
     _of_model("POST", "/infer", "infer", "The outputs for tensors, or for an uploaded file", "infer"),
@@ -89,4 +93,4 @@ class Router:
             case ["v2", "models", _, "versions", _, *rest] | ["v2", "models", _, *rest] if rest:
                 known = {route.path.rpartition("/")[2] for route, _ in self._routes if route.path.startswith(OF_MODEL)}
                 return nearest(rest[0], (end for end in known if not end.startswith("{")))
-        return "the server describes itself at GET /v2"
+        return "the server describes itself at GET /v2, and its paths at GET /docs"

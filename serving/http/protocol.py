@@ -218,30 +218,6 @@ def check_outputs(request: InferRequest, known: Iterable[str]) -> None:
             raise InputError(f"unknown output {each.name!r}", nearest(each.name, known))
 
 
-def describe_model(
-    card: ModelCard, versions: Iterable[int], outputs: Iterable[TensorSpec], actions: Iterable[str]
-) -> Json:
-    """The metadata of a model. actions: the last parts of the paths at which it answers."""
-    return {
-        "name": card.name,
-        "versions": [str(version) for version in versions],
-        "platform": f"assay_{card.task}",
-        "inputs": [_describe(spec) for spec in card.inputs],
-        "outputs": [_describe(spec) for spec in outputs],
-        "parameters": {
-            "version": str(card.version),
-            "description": card.description,
-            "metrics": card.metrics,
-            "settings": card.settings,
-            "actions": list(actions),
-        },
-    }
-
-
-def _describe(spec: TensorSpec) -> Json:
-    return {"name": spec.name, "datatype": spec.datatype, "shape": list(spec.shape)}
-
-
 def _parse_json(text: bytes) -> Json:
     try:
         message = json.loads(text, parse_constant=_no_constant)

@@ -40,12 +40,16 @@ class Example:
 class Endpoint(ABC):
     """A loaded model. Its class is a kind of model and declares everything about it.
 
-    task: of the cards that it serves. actions: the last parts of its paths, "infer" at least. upload: how an uploaded
-    file becomes the input; None: files are not taken. `prepare` is cheap; `compute` is called in threads.
+    task: of the cards that it serves. actions: the last parts of its paths, "infer" at least. attacks: those that it
+    takes, with their norms. panel: the module in serving/pages/panels by which a person tries it in a browser. upload:
+    how an uploaded file becomes the input; None: files are not taken. `prepare` is cheap; `compute` is called in
+    threads.
     """
 
     task: ClassVar[str]
     actions: ClassVar[tuple[str, ...]]
+    attacks: ClassVar[Mapping[str, Sequence[str]]] = {}
+    panel: ClassVar[str] = "tensors"
     upload: Upload | None = None
 
     def __init__(self, card: ModelCard, network: nn.Module, settings: ServeSettings, device: torch.device) -> None:

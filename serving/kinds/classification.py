@@ -12,6 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from jobs.common.attacks import ATTACKS
 from service.errors import ModelError
 from service.models import ModelCard, TensorSpec
 from serving.http.messages import TENSORS, Form
@@ -39,6 +40,8 @@ class Classification(ImageNetwork):
 
     task: ClassVar[str] = "classification"
     actions: ClassVar[tuple[str, ...]] = ("infer", "attack")
+    attacks: ClassVar[Mapping[str, Sequence[str]]] = {name: attack.norms for name, attack in ATTACKS.items()}
+    panel: ClassVar[str] = "classification"
 
     def __init__(self, card: ModelCard, network: nn.Module, settings: ServeSettings, device: torch.device) -> None:
         super().__init__(card, network, settings, device)

@@ -28,6 +28,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from jobs.common.attacks import ATTACKS
 from jobs.common.metrics.segmentation import IGNORE
 from jobs.stacked_unets.padding import any_size, multiple_of
 from jobs.stacked_unets.tiles import Score, Tiling, strips
@@ -74,6 +75,10 @@ class Segmentation(ImageNetwork):
 
     task: ClassVar[str] = "segmentation"
     actions: ClassVar[tuple[str, ...]] = ("infer", "attack")
+    attacks: ClassVar[Mapping[str, Sequence[str]]] = {
+        name: ATTACKS[name].norms for name in segmentation_attack.ATTACKS_ON_MAPS
+    }
+    panel: ClassVar[str] = "segmentation"
 
     def __init__(self, card: ModelCard, network: nn.Module, settings: ServeSettings, device: torch.device) -> None:
         super().__init__(card, network, settings, device)

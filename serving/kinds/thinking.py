@@ -103,6 +103,7 @@ class DeepThinking(Endpoint):
 
     task: ClassVar[str] = "thinking"
     actions: ClassVar[tuple[str, ...]] = ("infer", "infer_stream")
+    panel: ClassVar[str] = "thinking"
 
     def __init__(self, card: ModelCard, network: nn.Module, settings: ServeSettings, device: torch.device) -> None:
         super().__init__(card, network, settings, device)

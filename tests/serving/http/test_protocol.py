@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from service.errors import InputError, TooLargeError
 from service.models import ModelCard, TensorSpec
 from serving.deployments.server import _json
-from serving.http import protocol
+from serving.http import metadata, protocol
+from serving.http.metadata import Offer
 from serving.http.protocol import HEADER_LENGTH, InferRequest, RequestedOutput
 
 SPEC = TensorSpec(name="input", datatype="FP32", shape=(-1, 1, -1))
@@ -87,7 +88,7 @@ def test_numbers_that_json_lacks_are_texts() -> None:
     np.testing.assert_array_equal(result.as_numpy("x"), outputs["x"])
 
     card = CARD.model_copy(update={"metrics": {"accuracy": np.nan}, "settings": {"classes": ["NaN", "b"]}})
-    answer = _json(protocol.describe_model(card, [3], card.outputs, ["infer"]))
+    answer = _json(metadata.describe_model(card, [3], Offer(card.outputs, ("infer",), {}, "tensors")))
     described = json.loads(bytes(answer.body), parse_constant=pytest.fail)["parameters"]
     assert described["metrics"] == {"accuracy": "NaN"} and described["settings"] == {"classes": ["NaN", "b"]}
 

@@ -1,0 +1,157 @@
+// An attack on a model that takes pictures: its settings, and the perturbation beside what it was added to.
+
+import { button, choice, element, field, fill, shown } from "./elements.js";
+import { canvas, drawDifference, drawTensor, png, tensorOf } from "./pictures.js";
+import { request, outputs } from "./server.js";
+
+const DEFAULT = "pgd";
+const LARGEST = { Linf: 0.3, L2: 0.05, L1: 0.03 }; // of the slider: per pixel, for L2 by the root of their number
+const STEPS = 200;
+
+/** The largest radius of the slider. count: numbers in a picture. */
+function largest(norm, count) {
+  const scale = { Linf: 1, L2: Math.sqrt(count), L1: count }[norm];
+  return Number((LARGEST[norm] * scale).toPrecision(1));
+}
+
+/**
+ * A part of a page. model: with parameters. named: the outputs that the answer has beside the adversarials. parts: what
+ * is shown of them, as show(picture, answer) -> elements under original and adversarial, and a sentence.
+ */
+export function attackPart(model, { classes, named, show, page }) {
+  const { attacks, settings } = model.parameters;
+  const kinds = Object.keys(attacks);
+  let picture = null; // a canvas
+  let controller = null;
+  let done = false; // an attack was asked for: changes ask again
+
+  const kind = choice(kinds.map((name) => [name, name]), DEFAULT, () => fillNorms() || again());
+  const norm = element("select", { onchange: () => fillRange() || again() });
+  const slider = element("input", { type: "range", min: 0, max: STEPS, oninput: () => setEpsilon(slider.valueAsNumber / STEPS * most, true), onchange: again });
+  const number = element("input", { type: "number", min: 0, step: "any", inputMode: "decimal", "aria-label": "Radius epsilon, as a number", onchange: () => setEpsilon(number.valueAsNumber || 0) || again() });
+  const readout = element("output", { class: "readout" });
+  const target = choice([["", "any other class"], ...classes.map((name, index) => [String(index), name])], "", again);
+  const start = button("Attack", run, { class: "primary", disabled: true });
+  const stop = button("Stop", () => controller?.abort(), { hidden: true });
+  const status = element("p", { class: "status", role: "status" });
+  const result = element("div", { class: "attacked" });
+  let most = 1;
+
+  function fillNorms() {
+    const chosen = norm.value || settings.norm || "Linf";
+    const options = attacks[kind.value];
+    fill(norm, options.map((name) => element("option", { value: name, selected: name === chosen }, { Linf: "L∞", L2: "L2", L1: "L1" }[name] ?? name)));
+    fillRange();
+  }
+
+  function fillRange() {
+    const count = picture ? tensorSize() : 64;
+    most = largest(norm.value, count);
+    const card = norm.value === settings.norm && settings.epsilon > 0 ? settings.epsilon : 0;
+    const usual = norm.value === "Linf" ? (model.inputs[0].shape[1] === 1 ? 0.1 : 8 / 255) : most / 4;
+    setEpsilon(card || usual);
+  }
+
+  function tensorSize() {
+    return model.inputs[0].shape[1] * picture.width * picture.height;
+  }
+
+  function setEpsilon(value, slid = false) {
+    const epsilon = Number(Math.max(0, value).toPrecision(3));
+    number.value = epsilon;
+    if (!slid) slider.value = Math.min(STEPS, (epsilon / most) * STEPS);
+    readout.textContent = norm.value === "Linf" ? `${shown(Number((255 * epsilon).toPrecision(3)))} of 255 for each pixel` : `${norm.value} norm of the whole`;
+  }
+
+  function again() {
+    if (done && picture) run();
+  }
+
+  async function run() {
+    controller?.abort();
+    const mine = (controller = new AbortController());
+    const signal = AbortSignal.any([mine.signal, page.signal]);
+    const query = { attack: kind.value, norm: norm.value, epsilon: number.value, outputs: ["adversarials", ...named, "distance", "queries", "gradients"].join(",") };
+    if (target.value) query.target = target.value;
+    const original = picture;
+    done = true;
+    stop.hidden = false;
+    status.textContent = "Attacking…";
+    result.classList.add("stale");
+    try {
+      const asked = request(model, "attack", { file: await png(original), query });
+      const answer = await outputs(asked, signal);
+      await draw(original, answer, signal);
+      page.sent(asked);
+      const passes = answer.queries.data[0] + answer.gradients.data[0];
+      status.textContent = `${shown(passes)} passes through the model. ${answer.parameters.warning ?? ""}`;
+    } catch (error) {
+      status.textContent = "";
+      if (error.name !== "AbortError") page.failed(error);
+      else if (controller === mine) status.textContent = "Stopped.";
+    } finally {
+      if (controller === mine) {
+        stop.hidden = true;
+        result.classList.remove("stale");
+      }
+    }
+  }
+
+  async function draw(original, answer, signal) {
+    const before = tensorOf(original, model.inputs[0].shape[1]);
+    const after = { data: answer.adversarials.data, shape: before.shape };
+    const pictures = ["Original", "Perturbation", "Adversarial"].map((title) => [title, canvas(1, 1, { class: "pixels", role: "img", "aria-label": title })]);
+    drawTensor(pictures[0][1], before);
+    const peak = drawDifference(pictures[1][1], before, after);
+    drawTensor(pictures[2][1], after);
+    const parts = await show({ before, after, original, canvases: pictures.map(([, each]) => each) }, answer, signal);
+    const scale = peak ? `, ×${shown(Number((0.5 / peak).toPrecision(2)))}` : "";
+    const under = [
+      parts.before,
+      element("p", {}, peak ? `Grey is no change; white and black are ±${shown(Number(peak.toPrecision(3)))}. ${norm.value} norm ${shown(answer.distance.data[0])}.` : "Nothing was changed."),
+      parts.after,
+    ];
+    fill(
+      result,
+      element("p", { class: "verdict" }, parts.sentence),
+      element(
+        "div",
+        { class: "triple" },
+        pictures.map(([title, made], place) =>
+          element("figure", {}, made, element("figcaption", {}, title, place === 1 ? scale : ""), under[place]),
+        ),
+      ),
+    );
+  }
+
+  fillNorms();
+  const part = element(
+    "section",
+    { class: "attack", "aria-labelledby": "attack-title" },
+    element("h3", { id: "attack-title" }, "Attack it"),
+    element(
+      "div",
+      { class: "controls" },
+      field("Attack", kind),
+      field("Norm", norm),
+      element("div", { class: "field wide" }, element("label", { for: (slider.id = "epsilon") }, "Radius ε"), element("div", { class: "slide" }, slider, number), readout),
+      field("To be taken for", target),
+      element("div", { class: "tools" }, start, stop),
+    ),
+    status,
+    result,
+  );
+  return {
+    part,
+    take(made) {
+      const first = picture === null;
+      picture = made;
+      controller?.abort();
+      done = false;
+      start.disabled = !made;
+      status.textContent = "";
+      fill(result);
+      if (first && made) fillRange();
+    },
+  };
+}

@@ -1,0 +1,110 @@
+"""The description of the requests is true: of what is routed, and of what is answered to requests made from it."""
+
+import math
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from service.store import open_store
+from serving.deployments.server import Server
+from serving.http import openapi
+from serving.http.operations import OPERATIONS
+from serving.http.settings import Batching, ServeSettings
+from tests.serving import in_process
+from tests.serving.models import put, put_classifier, put_segmenter
+
+schemathesis = pytest.importorskip("schemathesis", reason="schemathesis is not installed")
+
+CHECKS = {
+    # no schema says which shape a model takes, or that bytes are an image
+    "positive_data_acceptance": {"expected-statuses": ["2xx", "400", "404", "501"]},
+    "not_a_server_error": {"expected-statuses": ["2xx", "4xx", "501"]},
+}
+SETTINGS = ServeSettings(batching=Batching(wait_ms=0))
+EXAMPLES = 15  # of each operation
+
+
+def test_every_operation_is_described_and_answered() -> None:
+    handlers = {operation.handler for operation in OPERATIONS}
+    assert set(openapi.CONTENTS) == handlers and all(hasattr(Server, f"_{handler}") for handler in handlers)
+    described = openapi.description()
+    assert {(path, method.upper()) for path, methods in described["paths"].items() for method in methods} == {
+        (path, operation.method) for operation in OPERATIONS for path in operation.paths
+    }
+    ids = [operation["operationId"] for methods in described["paths"].values() for operation in methods.values()]
+    assert len(set(ids)) == len(ids)
+
+
+def described() -> Any:
+    """The description, with the names of models that are there."""
+    tree = openapi.description()
+    tree["components"]["parameters"]["name"]["schema"] = {"enum": ["digits", "sums", "ground"]}
+    tree["components"]["parameters"]["version"]["schema"] = {"enum": ["1"]}
+    config = schemathesis.Config.from_dict({"base-url": "http://localhost", "checks": CHECKS})
+    loaded = schemathesis.openapi.from_dict(tree, config=config)
+    loaded.app = application
+    return loaded
+
+
+running: list[ASGIApp] = []
+
+
+async def application(scope: Scope, receive: Receive, send: Send) -> None:
+    """The tests are made from the description before there is an application."""
+    await running[0](scope, receive, send)
+
+
+schema = described()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def run_application(tmp_path_factory: pytest.TempPathFactory) -> None:
+    store = open_store(str(tmp_path_factory.mktemp("described") / "store"))
+    put(store, "sums")
+    put_classifier(store, "digits")
+    put_segmenter(store, "ground")
+    running[:] = [in_process.application(SETTINGS, store.uri)]
+
+
+@schema.parametrize()
+@settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    phases=[Phase.explicit, Phase.generate],
+)
+def test_what_is_answered_is_what_is_described(case: Any) -> None:
+    """Requests that fit the description, and such that do not."""
+    case.call_and_validate()
+
+
+def tensor(name: str, shape: list[int]) -> Any:
+    return {"name": name, "datatype": "FP32", "shape": shape, "data": [0.5] * math.prod(shape)}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("GET", "/v2/models/{name}", None),
+        ("GET", "/v2/models/{name}/config", None),
+        ("POST", "/v2/models/{name}/infer", {"id": "1", "inputs": [tensor("images", [1, 1, 8, 8])]}),
+        (
+            "POST",
+            "/v2/models/{name}/attack",
+            {"inputs": [tensor("images", [1, 1, 8, 8])], "parameters": {"epsilon": 0.1, "attack": "fgsm"}},
+        ),
+        ("GET", "/v2/models/{name}/stats", None),
+    ],
+)
+def test_answers_of_a_model_are_as_described(method: str, path: str, body: Any) -> None:
+    sent = {} if body is None else {"body": body, "media_type": "application/json"}
+    case = schema[path][method].Case(path_parameters={"name": "digits"}, **sent)
+    response = case.call()
+    assert response.status_code == 200
+    case.validate_response(response)
+
+
+def test_it_is_openapi_and_asks_for_no_key() -> None:
+    schema.validate()
