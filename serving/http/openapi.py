@@ -14,7 +14,7 @@ from serving.http.operations import OF_MODEL, OF_REPOSITORY, OPERATIONS, Operati
 from serving.http.protocol import HEADER_LENGTH, MAX_ID, MAX_TENSORS
 from serving.http.streams import EVENT_STREAM
 from serving.http.tensors import DATATYPES, MAX_DIMENSIONS, MAX_SIZE
-from serving.http.uploads import PNG_MEDIA
+from serving.http.uploads import FORMATS, PNG_MEDIA
 
 Json = dict[str, Any]
 JSON_MEDIA, BINARY_MEDIA = "application/json", "application/octet-stream"
@@ -190,7 +190,8 @@ def _json(name: str) -> Mapping[str, Json]:
     return {JSON_MEDIA: _ref(name)}
 
 
-TENSORS_OR_FILE = {JSON_MEDIA: _ref("InferRequest"), BINARY_MEDIA: BINARY, PNG_MEDIA: BINARY, "image/jpeg": BINARY}
+IMAGES = {f"image/{name.lower()}": BINARY for name in FORMATS}
+TENSORS_OR_FILE = {JSON_MEDIA: _ref("InferRequest"), BINARY_MEDIA: BINARY, **IMAGES}
 TENSORS_OR_PICTURE = {JSON_MEDIA: _ref("InferResponse"), BINARY_MEDIA: BINARY, PNG_MEDIA: BINARY}
 
 CONTENTS: Mapping[str, Contents] = {

@@ -6,6 +6,7 @@ import { request, outputs } from "./server.js";
 
 const DEFAULT = "pgd";
 const LARGEST = { Linf: 0.3, L2: 0.05, L1: 0.03 }; // of the slider: per pixel, for L2 by the root of their number
+const NORMS = { Linf: "L∞", L2: "L2", L1: "L1" };
 const STEPS = 200;
 
 /** The largest radius of the slider. count: numbers in a picture. */
@@ -40,7 +41,7 @@ export function attackPart(model, { classes, named, show, page }) {
   function fillNorms() {
     const chosen = norm.value || settings.norm || "Linf";
     const options = attacks[kind.value];
-    fill(norm, options.map((name) => element("option", { value: name, selected: name === chosen }, { Linf: "L∞", L2: "L2", L1: "L1" }[name] ?? name)));
+    fill(norm, options.map((name) => element("option", { value: name, selected: name === chosen }, NORMS[name])));
     fillRange();
   }
 
@@ -57,10 +58,10 @@ export function attackPart(model, { classes, named, show, page }) {
   }
 
   function setEpsilon(value, slid = false) {
-    const epsilon = Number(Math.max(0, value).toPrecision(3));
+    const epsilon = Number(Math.max(0, value).toPrecision(4));
     number.value = epsilon;
     if (!slid) slider.value = Math.min(STEPS, (epsilon / most) * STEPS);
-    readout.textContent = norm.value === "Linf" ? `${shown(Number((255 * epsilon).toPrecision(3)))} of 255 for each pixel` : `${norm.value} norm of the whole`;
+    readout.textContent = norm.value === "Linf" ? `${shown(Number((255 * epsilon).toPrecision(3)))} of 255 for each pixel` : `${NORMS[norm.value]} norm of the whole`;
   }
 
   function again() {
@@ -108,7 +109,7 @@ export function attackPart(model, { classes, named, show, page }) {
     const scale = peak ? `, ×${shown(Number((0.5 / peak).toPrecision(2)))}` : "";
     const under = [
       parts.before,
-      element("p", {}, peak ? `Grey is no change; white and black are ±${shown(Number(peak.toPrecision(3)))}. ${norm.value} norm ${shown(answer.distance.data[0])}.` : "Nothing was changed."),
+      element("p", {}, peak ? `Grey is no change; white and black are ±${shown(Number(peak.toPrecision(3)))}. ${NORMS[norm.value]} norm ${shown(answer.distance.data[0])}.` : "Nothing was changed."),
       parts.after,
     ];
     fill(

@@ -41,14 +41,14 @@ function operation(path, method, described) {
 
 function contents(content) {
   return Object.entries(content).map(([media, { schema }]) =>
-    element("div", { class: "schema" }, element("code", { class: "media" }, media), tree(schema)),
+    element("div", { class: "schema" }, element("code", { class: "media" }, media), " ", tree(schema)),
   );
 }
 
 /** A schema as nested lists. */
 function tree(schema, depth = 0) {
   const { properties, items, required = [] } = resolved(schema);
-  if (items && depth < DEEPEST) return properties ?? element("div", {}, element("small", {}, "list of"), tree(items, depth + 1));
+  if (items && depth < DEEPEST) return tree(items, depth + 1);
   if (!properties || depth >= DEEPEST) return element("span", {}, short(schema));
   return element(
     "ul",

@@ -54,6 +54,7 @@ function listModels() {
 }
 
 filter.addEventListener("input", listModels);
+list.addEventListener("click", (event) => event.target.closest("a") && main.focus());
 
 // ---- the key ----------------------------------------------------------------------------------------------------------
 
@@ -92,6 +93,7 @@ async function route() {
   const [name, version] = chosen();
   const served = models.filter((each) => each.actions.length);
   listModels();
+  list.querySelector("[aria-current]")?.scrollIntoView({ block: "nearest" });
   if (!name) return served.length ? location.replace(`#/${encodeURIComponent(served[0].name)}`) : fill(main, welcome());
   const path = `/v2/models/${encodeURIComponent(name)}${version ? `/versions/${encodeURIComponent(version)}` : ""}`;
   document.title = `${name} · Assay`;
@@ -132,7 +134,6 @@ async function show(model, signal) {
   if (signal.aborted) return;
   fill(main, heading(model), place, errors, part, card(model));
   module.show(model, place, page);
-  if (document.activeElement?.closest("nav.models")) main.scrollIntoView({ block: "nearest" });
 }
 
 function heading(model) {
@@ -169,12 +170,8 @@ function card(model) {
     { class: "card", open: true },
     element("summary", {}, "Card"),
     element("dl", {}, rows.flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, value)])),
-    element(
-      "table",
-      {},
-      element("caption", {}, "Measured"),
-      element("tbody", {}, Object.entries(metrics).map(([name, value]) => element("tr", {}, element("th", { scope: "row" }, name), element("td", { class: "number" }, shown(value))))),
-    ),
+    element("h4", {}, "Measured"),
+    element("dl", { class: "metrics" }, Object.entries(metrics).map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", { class: "number" }, shown(value))))),
   );
 }
 

@@ -159,7 +159,7 @@ export function pictureInput(input, changed, signal) {
     { class: "input", "aria-label": "Picture" },
     area,
     tools,
-    element("div", { class: "tools" }, grey ? null : field("Pen", pen), field("Width", size)),
+    element("div", { class: "tools" }, grey ? null : field("Pen", pen), field("Width of the pen", size)),
     element("figure", { class: "as-model" }, model, caption),
     element("p", { class: "note" }, "Draw, upload, drop or paste a picture."),
     note,

@@ -4,7 +4,7 @@ import { element, percent } from "./elements.js";
 
 const MOST = 5;
 
-/** The most probable classes. marked: the index of one that is always shown and stands out; none: -1. */
+/** The most probable classes. marked: the index of one that is always shown, in another colour; none: -1. */
 export function predictions(classes, probabilities, label, marked = -1) {
   const order = [...probabilities.keys()].sort((one, other) => probabilities[other] - probabilities[one]);
   const chosen = order.slice(0, MOST);

@@ -9,7 +9,7 @@ const SHORT = 400; // characters of a message that are written into the code; a 
 export function snippetsPart() {
   const list = element("div", { class: "tabs", role: "tablist", "aria-label": "Language" });
   const code = element("code");
-  const box = element("pre", { tabIndex: 0, role: "tabpanel", "aria-label": "Code" }, code);
+  const box = element("pre", { id: "code", tabIndex: 0, role: "tabpanel", "aria-label": "Code" }, code);
   const file = element("a", { class: "download" });
   const copy = button("Copy", async () => {
     await navigator.clipboard.writeText(code.textContent);
@@ -31,7 +31,7 @@ export function snippetsPart() {
     const texts = Object.fromEntries(all);
     if (!(chosen in texts)) chosen = "curl";
     const tabs = all.map(([name]) =>
-      button(name, () => choose(name), { role: "tab", "aria-controls": "code-title" }),
+      button(name, () => choose(name), { role: "tab", "aria-controls": "code" }),
     );
     function choose(name) {
       chosen = name;

@@ -6,7 +6,7 @@ import { events, request, tensor } from "../server.js";
 import { show as showTensors } from "./tensors.js";
 
 const FRAME = 90; // milliseconds
-const ANSWER = [66, 133, 244];
+const ANSWER = "rgb(66 133 244 / 0.75)";
 const LONGER = 5; // iterations at first: so many times those of training
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -78,7 +78,7 @@ export function show(model, place, page) {
 
   /** Confidence by iteration; a dot on each right answer, and a line at the one that is shown. */
   function draw(step) {
-    const [width, height] = [600, 80];
+    const [width, height] = [curve.clientWidth || 600, 80];
     const x = (at) => (steps.length > 1 ? (at / (steps.length - 1)) * (width - 8) : 0) + 4;
     const y = (at) => height - 6 - (height - 12) * steps[at].confidence.data[0];
     const shape = (name, attributes) => {
@@ -135,9 +135,9 @@ export function show(model, place, page) {
     element(
       "section",
       { class: "instance", "aria-label": "Instance" },
-      element("div", { class: "controls" }, instance.controls, field("Iterations", iterations, element("span", { class: "readout" }, `trained with ${shown(trained)}`)), field("Exit rule", exit), element("div", { class: "tools" }, start, stop)),
+      element("div", { class: "controls" }, instance.controls, field("Iterations", iterations, element("span", { class: "readout" }, `trained with ${shown(trained)}`)), field("Exit rule", exit)),
       instance.part,
-      element("div", { class: "timeline" }, play, slider),
+      element("div", { class: "timeline" }, start, stop, play, slider),
       verdict,
       curve,
       details,
@@ -215,7 +215,7 @@ function mazes({ scale = 2 }, changed) {
     answer(prediction) {
       drawTensor(view, made);
       const drawing = view.getContext("2d");
-      drawing.fillStyle = `rgb(${ANSWER.join(",")} / 0.75)`;
+      drawing.fillStyle = ANSWER;
       prediction.forEach((marked, at) => marked && drawing.fillRect(at % view.width, Math.floor(at / view.width), 1, 1));
     },
   };

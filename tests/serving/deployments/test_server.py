@@ -18,6 +18,7 @@ from tritonclient.utils import InferenceServerException
 
 from jobs.deep_thinking.problems import problem
 from service.models import WEIGHTS
+from serving.deployments.server import EXTENSIONS
 from tests.serving.conftest import SETTINGS, Served
 from tests.serving.models import bits, network, put
 
@@ -52,7 +53,7 @@ def refused(status: int, sentence: str) -> Iterator[None]:
 def test_health_and_metadata(served: Served) -> None:
     client = served.client()
     assert client.is_server_live() and client.is_server_ready()
-    assert client.get_server_metadata()["extensions"] == ["binary_tensor_data", "model_repository", "statistics"]
+    assert client.get_server_metadata()["extensions"] == EXTENSIONS
     metadata = client.get_model_metadata("sums")
     assert (metadata["name"], metadata["versions"]) == ("sums", ["1", "2"])
     assert metadata["inputs"] == [{"name": "input", "datatype": "FP32", "shape": [-1, 1, -1]}]

@@ -1,0 +1,196 @@
+"""The page that lets a person try the models, in a real browser: headless Chromium without a way to other machines."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from service.store import open_store
+from serving.http.keys import new_key
+from serving.http.settings import Batching, Http, ServeSettings
+from tests.ports import free_port
+from tests.serving import in_process
+from tests.serving.models import put, put_classifier, put_segmenter
+
+playwright = pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")
+CHROMIUM = Path("/usr/bin/chromium")
+if not CHROMIUM.exists():
+    pytest.skip(f"there is no browser at {CHROMIUM}", allow_module_level=True)
+
+NARROW = {"width": 390, "height": 800}
+HOSTILE = "<img src=x onerror=\"document.title='run'\">"
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> str:
+    uri = str(tmp_path_factory.mktemp("browser") / "store")
+    folder = open_store(uri)
+    put_classifier(folder, "digits", description=HOSTILE)
+    put_segmenter(folder, "ground")
+    put(folder, "sums")
+    put(folder, "mazes", "dt_net_2d")
+    put(folder, "walk", task="walking")
+    return uri
+
+
+@pytest.fixture(scope="module")
+def url(store: str) -> Iterator[str]:
+    settings = ServeSettings(http=Http(port=free_port()), batching=Batching(wait_ms=0))
+    with in_process.listening(settings, store) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as driver:
+        chromium = driver.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def page(browser: Any, url: str) -> Iterator[Any]:
+    """A page that must not complain, and that must ask nothing but its own server."""
+    context = browser.new_context(viewport=NARROW, color_scheme="dark", reduced_motion="reduce", accept_downloads=True)
+    made = context.new_page()
+    complaints: list[str] = []
+    made.on("console", lambda each: None if "status of 400" in each.text else complaints.append(each.text))
+    made.on("pageerror", lambda error: complaints.append(str(error)))
+    made.on("request", lambda each: None if each.url.startswith((url, "blob:")) else complaints.append(each.url))
+    made.set_default_timeout(20_000)
+    yield made
+    assert not complaints
+    assert made.evaluate("document.documentElement.scrollWidth") <= NARROW["width"]
+    context.close()
+
+
+@pytest.fixture(scope="module")
+def digit(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("pictures") / "digit.png"
+    Image.fromarray((load_digits().images[0] * 255 / 16).astype("uint8")).save(path)
+    return path
+
+
+def attack(page: Any, epsilon: str) -> str:
+    """Attack what was uploaded. The sentence about the result."""
+    page.get_by_label("Radius epsilon, as a number").fill(epsilon)
+    page.get_by_role("button", name="Attack", exact=True).click()
+    return str(page.locator(".attacked:not(.stale) .verdict").inner_text())
+
+
+def code(page: Any, language: str) -> str:
+    page.get_by_role("tab", name=language, exact=True).click()
+    return str(page.locator("pre code").inner_text())
+
+
+def run_python(folder: Path, text: str) -> str:
+    return subprocess.run([sys.executable, "-c", text], cwd=folder, capture_output=True, text=True, check=True).stdout
+
+
+def test_a_digit_is_uploaded_predicted_and_attacked(page: Any, url: str, digit: Path, tmp_path: Path) -> None:
+    """What the page shows is what the server answers, and the code on it does the same again."""
+    page.goto(url)
+    assert "walking: not served" in page.inner_text("nav") and page.title() == "digits · Assay"
+    page.get_by_role("link", name="digits").click()
+    assert page.locator("h1 + * + p").inner_text() == HOSTILE
+    page.set_input_files("input[type=file]", digit)
+    shown = page.locator(".answer").inner_text().split()[0]
+    sent = {"content": digit.read_bytes(), "headers": {"Content-Type": "image/png"}}
+    answer = httpx.post(f"{url}/v2/models/digits/infer?outputs=prediction", **sent).json()
+    names = httpx.get(f"{url}/v2/models/digits").json()["parameters"]["settings"]["classes"]
+    assert shown == names[answer["outputs"][0]["data"][0]]
+
+    with page.expect_download() as download:
+        page.locator("a.download").click()
+    download.value.save_as(tmp_path / "image.png")
+    assert (np.asarray(Image.open(tmp_path / "image.png").convert("L")) == np.asarray(Image.open(digit))).all()
+    assert f"prediction {answer['outputs'][0]['data']}" in run_python(tmp_path, code(page, "tritonclient"))
+
+    sentence = attack(page, "0.4")
+    assert re.fullmatch(rf"{shown} → \w+(, but not .*)?", sentence)
+    assert page.locator(".triple canvas").count() == 3
+    number = names.index(sentence.split()[2].rstrip(","))
+    printed = run_python(tmp_path, code(page, "Python"))
+    assert f"adversarial_prediction [1] [{number}]" in printed
+    done = subprocess.run(code(page, "curl"), shell=True, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert '"name":"adversarial_prediction"' in done.stdout
+
+
+def test_the_keyboard_is_enough(page: Any, url: str) -> None:
+    """A stroke on the sheet with the arrow keys, and an attack from its number and button."""
+    page.goto(f"{url}/#/digits")
+    page.locator(".sheet").focus()
+    for key in (" ", *["ArrowDown"] * 5, *["ArrowRight"] * 5, " "):
+        page.keyboard.press(key)
+    assert page.locator(".answer").inner_text()
+    page.get_by_label("Radius epsilon, as a number").focus()
+    page.keyboard.type("0")
+    for _ in range(2):
+        page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    assert page.locator(".attacked:not(.stale) .verdict").inner_text()
+
+
+def test_what_the_server_refuses_is_said_in_its_words(page: Any, url: str, digit: Path) -> None:
+    page.goto(f"{url}/#/digits")
+    page.set_input_files("input[type=file]", digit)
+    page.locator(".answer").wait_for()
+    page.get_by_label("Radius epsilon, as a number").fill("0")
+    page.get_by_role("button", name="Attack", exact=True).click()
+    assert re.match("epsilon must be", page.locator(".error").inner_text())
+
+
+def test_pixels_get_their_classes(page: Any, url: str, digit: Path) -> None:
+    page.goto(f"{url}/#/ground")
+    page.set_input_files("input[type=file]", digit)
+    page.locator(".legend td").first.wait_for()
+    shares = page.locator(".legend .number:nth-child(2)").all_inner_texts()
+    assert sum(float(share.removesuffix(" %")) for share in shares) == pytest.approx(100, abs=0.2)
+    assert "of the pixels changed their class" in attack(page, "0.1")
+
+
+@pytest.mark.parametrize("model", ["sums", "mazes"])
+def test_steps_of_thought_come_one_by_one(page: Any, url: str, model: str) -> None:
+    page.goto(f"{url}/#/{model}")
+    page.get_by_label("Iterations").fill("7")
+    page.get_by_role("button", name="Think", exact=True).click()
+    page.get_by_text("Iteration 7 of 7").wait_for()
+    page.get_by_role("slider", name="Iteration").focus()
+    page.keyboard.press("Home")
+    assert "Iteration 1 of 7" in page.locator(".verdict").inner_text()
+    assert "infer_stream" in code(page, "curl")
+
+
+def test_a_key_is_asked_for_and_stays_in_the_tab(browser: Any, store: str) -> None:
+    token, key = new_key("alice")
+    settings = ServeSettings(http=Http(port=free_port()), keys=(key,))
+    with in_process.listening(settings, store) as address:
+        page = browser.new_page()
+        page.goto(address)
+        page.get_by_label("Key").fill("assay-wrong")
+        page.keyboard.press("Enter")
+        assert "key" in page.get_by_role("alert").inner_text()
+        page.get_by_label("Key").fill(token)
+        page.keyboard.press("Enter")
+        page.get_by_role("link", name="sums").click()
+        page.get_by_role("button", name="Think", exact=True).click()
+        page.get_by_text("Iteration").first.wait_for()
+        assert "$ASSAY_KEY" in code(page, "curl") and token not in page.content()
+        assert page.evaluate("[localStorage.length, document.cookie]") == [0, ""]
+        page.get_by_role("button", name="Forget it").click()
+        page.get_by_label("Key").wait_for()
+        page.close()
+
+
+def test_the_requests_are_listed(page: Any, url: str) -> None:
+    page.goto(f"{url}/docs")
+    page.locator("#infer summary").click()
+    assert "binary_data_output" in page.locator("#infer").inner_text()
