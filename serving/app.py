@@ -220,7 +220,8 @@ def greeting(settings: ServeSettings, cards: Sequence[ModelCard]) -> str:
         return f"serving at {url}/v2: the store holds no models yet; new ones are served as soon as they are there"
     names = dict.fromkeys(card.name for card in cards)
     key = ' -H "Authorization: Bearer $ASSAY_KEY"' if settings.keys else ""
-    return f"serving {len(names)} model(s) at {url}/v2; try\n\n  {_command(url, cards[-1])}{key}\n"
+    command = f"{_command(url, cards[-1])}{key}"
+    return f"serving {len(names)} model(s) at {url}/v2; try them at {url}/ or with\n\n  {command}\n"
 
 
 def _command(url: str, card: ModelCard) -> str:

@@ -16,13 +16,13 @@ function largest(norm, count) {
 }
 
 /**
- * A part of a page. model: with parameters. named: the outputs that the answer has beside the adversarials. parts: what
- * is shown of them, as show(picture, answer) -> elements under original and adversarial, and a sentence.
+ * A part of a page. model: with parameters. named: the outputs that the answer has beside the adversarials. show: what
+ * is shown of them, as show({ before, after }, answer) -> { sentence, before, after }, elements under the pictures.
  */
 export function attackPart(model, { classes, named, show, page }) {
   const { attacks, settings } = model.parameters;
   const kinds = Object.keys(attacks);
-  let picture = null; // a canvas
+  let picture = null; // as it is prepared
   let controller = null;
   let done = false; // an attack was asked for: changes ask again
 
@@ -54,7 +54,7 @@ export function attackPart(model, { classes, named, show, page }) {
   }
 
   function tensorSize() {
-    return model.inputs[0].shape[1] * picture.width * picture.height;
+    return model.inputs[0].shape[1] * picture.seen.width * picture.seen.height;
   }
 
   function setEpsilon(value, slid = false) {
@@ -80,7 +80,7 @@ export function attackPart(model, { classes, named, show, page }) {
     status.textContent = "Attacking…";
     result.classList.add("stale");
     try {
-      const asked = request(model, "attack", { file: await png(original), query });
+      const asked = request(model, "attack", { file: await png(original.sent), query });
       const answer = await outputs(asked, signal);
       await draw(original, answer, signal);
       page.sent(asked);
@@ -99,13 +99,13 @@ export function attackPart(model, { classes, named, show, page }) {
   }
 
   async function draw(original, answer, signal) {
-    const before = tensorOf(original, model.inputs[0].shape[1]);
+    const before = tensorOf(original.seen, model.inputs[0].shape[1]);
     const after = { data: answer.adversarials.data, shape: before.shape };
     const pictures = ["Original", "Perturbation", "Adversarial"].map((title) => [title, canvas(1, 1, { class: "pixels", role: "img", "aria-label": title })]);
     drawTensor(pictures[0][1], before);
     const peak = drawDifference(pictures[1][1], before, after);
     drawTensor(pictures[2][1], after);
-    const parts = await show({ before, after, original, canvases: pictures.map(([, each]) => each) }, answer, signal);
+    const parts = await show({ before, after }, answer, signal);
     const scale = peak ? `, ×${shown(Number((0.5 / peak).toPrecision(2)))}` : "";
     const under = [
       parts.before,

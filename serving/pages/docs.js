@@ -27,7 +27,7 @@ function operation(path, method, described) {
       element("h4", {}, "Parameters"),
       element("dl", {}, parameters.flatMap((each) => [
         element("dt", {}, element("code", {}, each.name), element("small", {}, ` ${each.in}${each.required ? "" : ", optional"}`)),
-        element("dd", {}, each.description ?? "", " ", short(each.schema)),
+        element("dd", {}, each.description ?? "", element("small", {}, ` ${short(each.schema)}`)),
       ])),
     ],
     body && [element("h4", {}, "Body", element("small", {}, body.required ? "" : " optional")), contents(body.content)],

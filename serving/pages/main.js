@@ -116,7 +116,7 @@ function welcome() {
 
 async function show(model, signal) {
   const place = element("div", { class: "panel" });
-  const errors = element("div", { role: "alert" });
+  const errors = element("div", { class: "errors" });
   const { part, show: showCode } = snippetsPart();
   const page = {
     signal,

@@ -7,8 +7,8 @@ const SIDE = 280; // pixels of the sheet on which is drawn
 const PAUSE = 200; // milliseconds after the last stroke
 
 /**
- * A part of a page. input: of the model, as in `prepared`. changed: called with the prepared canvas, and null where
- * there is no picture any more.
+ * A part of a page. input: of the model, as in `prepared`. changed: called with the prepared picture, and null
+ * where there is none any more.
  */
 export function pictureInput(input, changed, signal) {
   const grey = input.channels === 1;
@@ -39,10 +39,11 @@ export function pictureInput(input, changed, signal) {
 
   function update() {
     const made = prepared(source, input);
-    Object.assign(model, { width: made.width, height: made.height });
-    model.getContext("2d").drawImage(made, 0, 0);
+    const { seen } = made;
+    Object.assign(model, { width: seen.width, height: seen.height });
+    model.getContext("2d").drawImage(seen, 0, 0);
     model.hidden = false;
-    caption.textContent = `${made.width}×${made.height} pixels, as the model gets them`;
+    caption.textContent = `${seen.width}×${seen.height} pixels, as the model gets them`;
     changed(made);
   }
 

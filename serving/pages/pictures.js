@@ -12,24 +12,33 @@ function context(made) {
 }
 
 /**
- * A picture cut and scaled as the server does with an uploaded one, in the browser, so that what is sent is what is shown.
+ * A picture cut and scaled as the server does with an uploaded one, in the browser, so that what the model gets can be
+ * shown: { sent, seen }, two canvases. Of what is sent the server only cuts out the centre, which is what is seen.
  * source: a canvas or bitmap. input: { channels, height, width, resize, longest }; a side of -1 is free, at most longest.
  */
 export function prepared(source, { channels, height, width, resize, longest }) {
-  let target;
+  let sent;
   if (height === -1 || width === -1) {
     const scale = Math.min(1, longest / Math.max(source.width, source.height));
-    target = canvas(Math.max(1, Math.round(source.width * scale)), Math.max(1, Math.round(source.height * scale)));
-    paint(target, source, 0, 0, source.width, source.height);
+    sent = canvas(Math.max(1, Math.round(source.width * scale)), Math.max(1, Math.round(source.height * scale)));
+    paint(sent, source, 0, 0, source.width, source.height);
   } else {
-    target = canvas(width, height);
     const margin = (resize ?? Math.min(width, height)) / Math.min(width, height);
-    const scale = Math.max(width / source.width, height / source.height) * margin;
-    const [w, h] = [Math.min(source.width, width / scale), Math.min(source.height, height / scale)];
-    paint(target, source, (source.width - w) / 2, (source.height - h) / 2, w, h);
+    sent = canvas(Math.max(width, Math.round(width * margin)), Math.max(height, Math.round(height * margin)));
+    const scale = Math.max(sent.width / source.width, sent.height / source.height);
+    const [w, h] = [sent.width / scale, sent.height / scale];
+    paint(sent, source, (source.width - w) / 2, (source.height - h) / 2, w, h);
   }
-  if (channels === 1) makeGrey(target);
-  return target;
+  if (channels === 1) makeGrey(sent);
+  const seen = canvas(width === -1 ? sent.width : width, height === -1 ? sent.height : height);
+  context(seen).drawImage(sent, -even((sent.width - seen.width) / 2), -even((sent.height - seen.height) / 2));
+  return { sent, seen };
+}
+
+/** The nearest whole number; of two the even one, as Python rounds. */
+function even(number) {
+  const down = Math.floor(number);
+  return number - down === 0.5 ? down + (down % 2) : Math.round(number);
 }
 
 /** Draw a part of a picture into all of a canvas. Shrunk by halves first: a browser looks at four pixels only. */

@@ -18,7 +18,7 @@ from serving.http.keys import new_key
 from serving.http.settings import Batching, Http, ServeSettings
 from tests.ports import free_port
 from tests.serving import in_process
-from tests.serving.models import put, put_classifier, put_segmenter
+from tests.serving.models import DIGITS, put, put_classifier, put_segmenter
 
 playwright = pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")
 CHROMIUM = Path("/usr/bin/chromium")
@@ -34,6 +34,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> str:
     uri = str(tmp_path_factory.mktemp("browser") / "store")
     folder = open_store(uri)
     put_classifier(folder, "digits", description=HOSTILE)
+    put_classifier(folder, "photos", channels=3, settings={"classes": DIGITS, "resize": 11})
     put_segmenter(folder, "ground")
     put(folder, "sums")
     put(folder, "mazes", "dt_net_2d")
@@ -122,6 +123,16 @@ def test_a_digit_is_uploaded_predicted_and_attacked(page: Any, url: str, digit: 
     assert f"adversarial_prediction [1] [{number}]" in printed
     done = subprocess.run(code(page, "curl"), shell=True, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert '"name":"adversarial_prediction"' in done.stdout
+
+
+def test_what_is_shown_is_what_the_model_gets(page: Any, url: str, tmp_path: Path) -> None:
+    """A model that cuts out the centre: the perturbation, measured against what is shown, is as large as was asked."""
+    noise = np.random.default_rng(0).integers(0, 256, (50, 37, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "noise.png")
+    page.goto(f"{url}/#/photos")
+    page.set_input_files("input[type=file]", tmp_path / "noise.png")
+    attack(page, "0.0125")
+    assert "±0.0125. L∞ norm 0.0125." in page.locator(".triple").inner_text()
 
 
 def test_the_keyboard_is_enough(page: Any, url: str) -> None:

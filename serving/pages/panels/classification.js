@@ -16,7 +16,7 @@ export function show(model, place, page) {
   const result = element("section", { class: "result", "aria-live": "polite", "aria-label": "Prediction" });
   let controller = null;
 
-  const attack = "attack" in pathsOf(model) && attackPart(model, {
+  const attack = model.parameters.actions.includes("attack") && attackPart(model, {
     classes,
     named: ["prediction", "adversarial_prediction", "successful", "rounded_successful"],
     page,
@@ -47,7 +47,7 @@ export function show(model, place, page) {
     if (!picture) return empty();
     const signal = AbortSignal.any([controller.signal, page.signal]);
     try {
-      const asked = request(model, "infer", { file: await png(picture), query: { outputs: "prediction,probabilities" } });
+      const asked = request(model, "infer", { file: await png(picture.sent), query: { outputs: "prediction,probabilities" } });
       const answer = await outputs(asked, signal);
       const best = answer.prediction.data[0];
       const probabilities = answer.probabilities.data;
@@ -69,8 +69,4 @@ export function show(model, place, page) {
   empty();
   const input = pictureInput({ channels, height, width, resize: settings.resize, longest: LONGEST }, changed, page.signal);
   fill(place, element("div", { class: "try" }, input.part, result), attack && attack.part);
-}
-
-function pathsOf(model) {
-  return Object.fromEntries(model.parameters.actions.map((action) => [action, true]));
 }

@@ -41,7 +41,7 @@ export function show(model, place, page) {
     show: describe,
   });
 
-  async function describe({ before, after, canvases }, answer) {
+  async function describe({ before, after }, answer) {
     const pictures = [
       [before, answer.labels.data],
       [after, answer.adversarial_labels.data],
@@ -81,9 +81,9 @@ export function show(model, place, page) {
     if (!picture) return;
     result.classList.add("stale");
     try {
-      const asked = request(model, "infer", { file: await png(picture), query: { outputs: "labels,areas,class_confidence" } });
+      const asked = request(model, "infer", { file: await png(picture.sent), query: { outputs: "labels,areas,class_confidence" } });
       const answer = await outputs(asked, AbortSignal.any([controller.signal, page.signal]));
-      shownNow = { tensor: tensorOf(picture, channels), labels: answer.labels.data };
+      shownNow = { tensor: tensorOf(picture.seen, channels), labels: answer.labels.data };
       const order = [...classes.keys()].sort((one, other) => answer.areas.data[other] - answer.areas.data[one]);
       fill(
         legend,

@@ -61,6 +61,37 @@ def test_health_and_metadata(served: Served) -> None:
     assert client.get_model_metadata("mazes")["outputs"][0]["shape"] == [-1, -1, -1]
 
 
+def test_configuration_and_list(served: Served) -> None:
+    """As Triton's clients read them."""
+    config = served.client().get_model_config("sums")
+    assert (config["name"], config["max_batch_size"]) == ("sums", SETTINGS.batching.max_rows)
+    assert [(each["name"], each["data_type"], each["dims"]) for each in config["input"]] == [
+        ("input", "TYPE_FP32", [1, -1])
+    ]
+    scalar = next(each for each in config["output"] if each["name"] == "confidence")
+    assert scalar["dims"] == [1] and scalar["reshape"] == {"shape": []}
+    listed = {each["name"]: each for each in httpx.get(f"{served.url}/v2/models").json()["models"]}
+    assert listed["sums"]["versions"][:2] == ["1", "2"] and listed["sums"]["actions"] == ["infer", "infer_stream"]
+    assert listed["walk"]["actions"] == [] and listed["walk"]["task"] == "walking"
+
+
+def test_models_are_not_loaded_on_request(served: Served) -> None:
+    for act in (served.client().load_model, served.client().unload_model):
+        with refused(501, "each replica loads a model when it is first asked for, and the longest unused leaves"):
+            act("sums")
+
+
+def test_statistics_have_the_fields_of_triton(served: Served) -> None:
+    served.client().infer("sums", tensor(bits(1, 8).numpy()))
+    statistics = stats(served)
+    fields = "success fail queue compute_input compute_infer compute_output cache_hit cache_miss"
+    assert list(statistics["inference_stats"]) == fields.split()
+    for name in fields.split()[3:6]:
+        assert statistics["inference_stats"][name]["count"] > 0 and statistics["inference_stats"][name]["ns"] > 0
+    assert statistics["memory_usage"] == [] and statistics["response_stats"] == {}
+    assert {"batch_size", "compute_input", "compute_infer", "compute_output"} == set(statistics["batch_stats"][0])
+
+
 def test_which_models_are_ready(served: Served) -> None:
     client = served.client()
     assert client.is_model_ready("sums") and client.is_model_ready("sums", "1")
@@ -97,9 +128,9 @@ def test_unknown_models_versions_and_paths(served: Served) -> None:
         client.get_model_metadata("sums", "x")
     with refused(404, "is for the task 'walking', which has no endpoint"):
         client.infer("walk", tensor(array))
-    for path in ("/", "/v2/", "/v2/models", "/v2/models/sums/inferr", "/v2/models/../../etc/passwd", "/v1/models/sums"):
+    for path in ("/v2/", "/v2/models/", "/v2/models/sums/inferr", "/v2/models/../../etc/passwd", "/v1/models/sums"):
         answer = httpx.get(served.url + path)
-        assert answer.status_code == (200 if path == "/v2/" else 404)
+        assert answer.status_code == (200 if path in ("/v2/", "/v2/models/") else 404)
         assert answer.headers["content-type"] == "application/json"
     removal = httpx.delete(f"{served.url}/v2/models/sums")
     assert removal.status_code == 405 and removal.headers["allow"] == "GET, HEAD"
