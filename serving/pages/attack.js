@@ -26,10 +26,27 @@ export function attackPart(model, { classes, named, show, page }) {
   let controller = null;
   let done = false; // an attack was asked for: changes ask again
 
-  const kind = choice(kinds.map((name) => [name, name]), DEFAULT, () => fillNorms() || again());
+  const kind = choice(
+    kinds.map((name) => [name, name]),
+    DEFAULT,
+    () => fillNorms() || again(),
+  );
   const norm = element("select", { onchange: () => fillRange() || again() });
-  const slider = element("input", { type: "range", min: 0, max: STEPS, oninput: () => setEpsilon(slider.valueAsNumber / STEPS * most, true), onchange: again });
-  const number = element("input", { type: "number", min: 0, step: "any", inputMode: "decimal", "aria-label": "Radius epsilon, as a number", onchange: () => setEpsilon(number.valueAsNumber || 0) || again() });
+  const slider = element("input", {
+    type: "range",
+    min: 0,
+    max: STEPS,
+    oninput: () => setEpsilon((slider.valueAsNumber / STEPS) * most, true),
+    onchange: again,
+  });
+  const number = element("input", {
+    type: "number",
+    min: 0,
+    step: "any",
+    inputMode: "decimal",
+    "aria-label": "Radius epsilon, as a number",
+    onchange: () => setEpsilon(number.valueAsNumber || 0) || again(),
+  });
   const readout = element("output", { class: "readout" });
   const target = choice([["", "any other class"], ...classes.map((name, index) => [String(index), name])], "", again);
   const start = button("Attack", run, { class: "primary", disabled: true });
@@ -39,10 +56,14 @@ export function attackPart(model, { classes, named, show, page }) {
   let most = 1;
 
   function fillNorms() {
-    const chosen = norm.value || settings.norm || "Linf";
+    const before = norm.value;
+    const chosen = before || settings.norm || "Linf";
     const options = attacks[kind.value];
-    fill(norm, options.map((name) => element("option", { value: name, selected: name === chosen }, NORMS[name])));
-    fillRange();
+    fill(
+      norm,
+      options.map((name) => element("option", { value: name, selected: name === chosen }, NORMS[name])),
+    );
+    if (norm.value !== before) fillRange();
   }
 
   function fillRange() {
@@ -61,7 +82,10 @@ export function attackPart(model, { classes, named, show, page }) {
     const epsilon = Number(Math.max(0, value).toPrecision(4));
     number.value = epsilon;
     if (!slid) slider.value = Math.min(STEPS, (epsilon / most) * STEPS);
-    readout.textContent = norm.value === "Linf" ? `${shown(Number((255 * epsilon).toPrecision(3)))} of 255 for each pixel` : `${NORMS[norm.value]} norm of the whole`;
+    readout.textContent =
+      norm.value === "Linf"
+        ? `${shown(Number((255 * epsilon).toPrecision(3)))} of 255 for each pixel`
+        : `${NORMS[norm.value]} norm of the whole`;
   }
 
   function again() {
@@ -72,7 +96,12 @@ export function attackPart(model, { classes, named, show, page }) {
     controller?.abort();
     const mine = (controller = new AbortController());
     const signal = AbortSignal.any([mine.signal, page.signal]);
-    const query = { attack: kind.value, norm: norm.value, epsilon: number.value, outputs: ["adversarials", ...named, "distance", "queries", "gradients"].join(",") };
+    const query = {
+      attack: kind.value,
+      norm: norm.value,
+      epsilon: number.value,
+      outputs: ["adversarials", ...named, "distance", "queries", "gradients"].join(","),
+    };
     if (target.value) query.target = target.value;
     const original = picture;
     done = true;
@@ -101,7 +130,10 @@ export function attackPart(model, { classes, named, show, page }) {
   async function draw(original, answer, signal) {
     const before = tensorOf(original.seen, model.inputs[0].shape[1]);
     const after = { data: answer.adversarials.data, shape: before.shape };
-    const pictures = ["Original", "Perturbation", "Adversarial"].map((title) => [title, canvas(1, 1, { class: "pixels", role: "img", "aria-label": title })]);
+    const pictures = ["Original", "Perturbation", "Adversarial"].map((title) => [
+      title,
+      canvas(1, 1, { class: "pixels", role: "img", "aria-label": title }),
+    ]);
     drawTensor(pictures[0][1], before);
     const peak = drawDifference(pictures[1][1], before, after);
     drawTensor(pictures[2][1], after);
@@ -109,7 +141,13 @@ export function attackPart(model, { classes, named, show, page }) {
     const scale = peak ? `, ×${shown(Number((0.5 / peak).toPrecision(2)))}` : "";
     const under = [
       parts.before,
-      element("p", {}, peak ? `Grey is no change; white and black are ±${shown(Number(peak.toPrecision(3)))}. ${NORMS[norm.value]} norm ${shown(answer.distance.data[0])}.` : "Nothing was changed."),
+      element(
+        "p",
+        {},
+        peak
+          ? `Grey is no change; white and black are ±${shown(Number(peak.toPrecision(3)))}. ${NORMS[norm.value]} norm ${shown(answer.distance.data[0])}.`
+          : "Nothing was changed.",
+      ),
       parts.after,
     ];
     fill(
@@ -135,7 +173,13 @@ export function attackPart(model, { classes, named, show, page }) {
       { class: "controls" },
       field("Attack", kind),
       field("Norm", norm),
-      element("div", { class: "field wide" }, element("label", { for: (slider.id = "epsilon") }, "Radius ε"), element("div", { class: "slide" }, slider, number), readout),
+      element(
+        "div",
+        { class: "field wide" },
+        element("label", { for: (slider.id = "epsilon") }, "Radius ε"),
+        element("div", { class: "slide" }, slider, number),
+        readout,
+      ),
       field("To be taken for", target),
       element("div", { class: "tools" }, start, stop),
     ),
@@ -148,6 +192,8 @@ export function attackPart(model, { classes, named, show, page }) {
       const first = picture === null;
       picture = made;
       controller?.abort();
+      controller = null;
+      stop.hidden = true;
       done = false;
       start.disabled = !made;
       status.textContent = "";

@@ -12,7 +12,10 @@ document.getElementById("about").textContent = api.info.version;
 /** What a reference points at, or the thing itself. */
 function resolved(tree) {
   if (!tree.$ref) return tree;
-  return tree.$ref.slice(2).split("/").reduce((place, name) => place[name], api);
+  return tree.$ref
+    .slice(2)
+    .split("/")
+    .reduce((place, name) => place[name], api);
 }
 
 function operation(path, method, described) {
@@ -25,17 +28,33 @@ function operation(path, method, described) {
     element("summary", {}, badge, element("code", {}, path), element("span", { class: "about" }, described.summary)),
     parameters.length > 0 && [
       element("h4", {}, "Parameters"),
-      element("dl", {}, parameters.flatMap((each) => [
-        element("dt", {}, element("code", {}, each.name), element("small", {}, ` ${each.in}${each.required ? "" : ", optional"}`)),
-        element("dd", {}, each.description ?? "", element("small", {}, ` ${short(each.schema)}`)),
-      ])),
+      element(
+        "dl",
+        {},
+        parameters.flatMap((each) => [
+          element(
+            "dt",
+            {},
+            element("code", {}, each.name),
+            element("small", {}, ` ${each.in}${each.required ? "" : ", optional"}`),
+          ),
+          element("dd", {}, each.description ?? "", element("small", {}, ` ${short(each.schema)}`)),
+        ]),
+      ),
     ],
     body && [element("h4", {}, "Body", element("small", {}, body.required ? "" : " optional")), contents(body.content)],
     element("h4", {}, "Answers"),
-    element("dl", {}, Object.entries(described.responses).flatMap(([status, answer]) => {
-      const { description, content } = resolved(answer);
-      return [element("dt", {}, status), element("dd", {}, description, status === "200" && content ? contents(content) : null)];
-    })),
+    element(
+      "dl",
+      {},
+      Object.entries(described.responses).flatMap(([status, answer]) => {
+        const { description, content } = resolved(answer);
+        return [
+          element("dt", {}, status),
+          element("dd", {}, description, status === "200" && content ? contents(content) : null),
+        ];
+      }),
+    ),
   );
 }
 
@@ -77,18 +96,41 @@ function short(schema) {
     whole.maxItems && `≤ ${whole.maxItems}`,
     whole.description !== resolved(schema.$ref ? schema : {}).description && whole.description,
   ].filter(Boolean);
-  const type = whole.enum ? whole.enum.join(" | ") : whole.items ? `list of ${short(whole.items)}` : whole.format ?? [whole.type ?? "any"].flat().join(" | ");
+  const type = whole.enum
+    ? whole.enum.join(" | ")
+    : whole.items
+      ? `list of ${short(whole.items)}`
+      : (whole.format ?? [whole.type ?? "any"].flat().join(" | "));
   return [type, ...bounds].join(", ");
 }
 
 const groups = Map.groupBy(
-  Object.entries(api.paths).flatMap(([path, methods]) => Object.entries(methods).map(([method, each]) => [path, method, each])),
+  Object.entries(api.paths).flatMap(([path, methods]) =>
+    Object.entries(methods).map(([method, each]) => [path, method, each]),
+  ),
   ([, , each]) => each.tags[0],
 );
 fill(
   main,
-  element("div", { class: "title" }, element("h1", {}, "Requests"), element("p", {}, api.info.description, " With keys, each request carries ", element("code", {}, "Authorization: Bearer KEY"), ".")),
+  element(
+    "div",
+    { class: "title" },
+    element("h1", {}, "Requests"),
+    element(
+      "p",
+      {},
+      api.info.description,
+      " With keys, each request carries ",
+      element("code", {}, "Authorization: Bearer KEY"),
+      ".",
+    ),
+  ),
   [...groups].map(([tag, operations]) =>
-    element("section", {}, element("h2", {}, tag[0].toUpperCase() + tag.slice(1)), operations.map((each) => operation(...each))),
+    element(
+      "section",
+      {},
+      element("h2", {}, tag[0].toUpperCase() + tag.slice(1)),
+      operations.map((each) => operation(...each)),
+    ),
   ),
 );

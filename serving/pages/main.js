@@ -7,7 +7,9 @@ import { snippetsPart } from "./snippets.js";
 const PANEL = /^[a-z_]+$/; // the name of a module, and no path
 const MANY = 8; // models from which on the list can be filtered
 
-const [list, main, about, filter, keyForm] = ["models", "main", "about", "filter", "key"].map((id) => document.getElementById(id));
+const [list, main, about, filter, keyForm] = ["models", "main", "about", "filter", "key"].map((id) =>
+  document.getElementById(id),
+);
 const keyField = document.getElementById("key-field");
 let models = [];
 let leaving = new AbortController(); // of what belongs to the model that is shown
@@ -33,7 +35,9 @@ async function start() {
 function listModels() {
   const words = filter.value.toLowerCase();
   const [name] = chosen();
-  const entries = models.filter((each) => `${each.name} ${each.task} ${each.description}`.toLowerCase().includes(words));
+  const entries = models.filter((each) =>
+    `${each.name} ${each.task} ${each.description}`.toLowerCase().includes(words),
+  );
   fill(
     list,
     entries.map((each) =>
@@ -42,14 +46,26 @@ function listModels() {
         {},
         element(
           each.actions.length ? "a" : "span",
-          { class: "model", href: each.actions.length ? `#/${encodeURIComponent(each.name)}` : undefined, "aria-current": each.name === name ? "page" : undefined },
+          {
+            class: "model",
+            href: each.actions.length ? `#/${encodeURIComponent(each.name)}` : undefined,
+            "aria-current": each.name === name ? "page" : undefined,
+          },
           element("strong", {}, each.name),
           element("small", {}, each.actions.length ? each.task : `${each.task}: not served`),
           element("span", { class: "about" }, each.description),
         ),
       ),
     ),
-    entries.length ? null : element("li", { class: "note" }, models.length ? "No model matches." : "The store holds no models yet. New ones are served as soon as they are there."),
+    entries.length
+      ? null
+      : element(
+          "li",
+          { class: "note" },
+          models.length
+            ? "No model matches."
+            : "The store holds no models yet. New ones are served as soon as they are there.",
+        ),
   );
 }
 
@@ -125,6 +141,7 @@ async function show(model, signal) {
       showCode(request);
     },
     failed(error) {
+      if (error.status === 401) return askForKey(error.message);
       fill(errors, alert(error));
     },
   };
@@ -154,7 +171,13 @@ function heading(model) {
 
 function card(model) {
   const { settings, metrics, ...parameters } = model.parameters;
-  const tensors = (specs) => specs.map(({ name, datatype, shape }) => `${name}: ${datatype} [${shape.map((size) => (size === -1 ? "any" : size)).join(", ")}]`).join("; ");
+  const tensors = (specs) =>
+    specs
+      .map(
+        ({ name, datatype, shape }) =>
+          `${name}: ${datatype} [${shape.map((size) => (size === -1 ? "any" : size)).join(", ")}]`,
+      )
+      .join("; ");
   const rows = [
     ["Task", parameters.task],
     ["Inputs", tensors(model.inputs)],
@@ -169,9 +192,19 @@ function card(model) {
     "details",
     { class: "card", open: true },
     element("summary", {}, "Card"),
-    element("dl", {}, rows.flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, value)])),
+    element(
+      "dl",
+      {},
+      rows.flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, value)]),
+    ),
     element("h4", {}, "Measured"),
-    element("dl", { class: "metrics" }, Object.entries(metrics).map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", { class: "number" }, shown(value))))),
+    element(
+      "dl",
+      { class: "metrics" },
+      Object.entries(metrics).map(([name, value]) =>
+        element("div", {}, element("dt", {}, name), element("dd", { class: "number" }, shown(value))),
+      ),
+    ),
   );
 }
 

@@ -20,8 +20,18 @@ export function pictureInput(input, changed, signal) {
   });
   const drawing = sheet.getContext("2d", { willReadFrequently: true });
   const pen = element("input", { type: "color", value: "#ffffff", "aria-label": "Colour of the pen" });
-  const size = element("input", { type: "range", min: 6, max: 48, value: Math.round(SIDE / (input.width > 0 ? Math.min(input.width, 14) : 14)) });
-  const chooser = element("input", { type: "file", accept: "image/*", class: "visually-hidden", onchange: () => take(chooser.files[0]) });
+  const size = element("input", {
+    type: "range",
+    min: 6,
+    max: 48,
+    value: Math.round(SIDE / (input.width > 0 ? Math.min(input.width, 14) : 14)),
+  });
+  const chooser = element("input", {
+    type: "file",
+    accept: "image/*",
+    class: "visually-hidden",
+    onchange: () => take(chooser.files[0]),
+  });
   const model = canvas(1, 1, { class: "pixels", role: "img", "aria-label": "The picture as the model gets it" });
   const caption = element("figcaption", {}, " ");
   const note = element("p", { class: "note", role: "status" });
@@ -81,7 +91,12 @@ export function pictureInput(input, changed, signal) {
 
   function stroke(x, y) {
     source = sheet;
-    Object.assign(drawing, { strokeStyle: pen.value, lineWidth: size.valueAsNumber, lineCap: "round", lineJoin: "round" });
+    Object.assign(drawing, {
+      strokeStyle: pen.value,
+      lineWidth: size.valueAsNumber,
+      lineCap: "round",
+      lineJoin: "round",
+    });
     drawing.beginPath();
     drawing.moveTo(...(before ?? [x, y]));
     drawing.lineTo(x + 0.01, y);
@@ -138,7 +153,11 @@ export function pictureInput(input, changed, signal) {
     area.classList.remove("over");
     take(event.dataTransfer.files[0]);
   });
-  document.addEventListener("paste", (event) => take([...event.clipboardData.files].find((file) => file.type.startsWith("image/"))), { signal });
+  document.addEventListener(
+    "paste",
+    (event) => take([...event.clipboardData.files].find((file) => file.type.startsWith("image/"))),
+    { signal },
+  );
 
   const tools = element(
     "div",

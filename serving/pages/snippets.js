@@ -30,9 +30,7 @@ export function snippetsPart() {
     const all = snippets(request);
     const texts = Object.fromEntries(all);
     if (!(chosen in texts)) chosen = "curl";
-    const tabs = all.map(([name]) =>
-      button(name, () => choose(name), { role: "tab", "aria-controls": "code" }),
-    );
+    const tabs = all.map(([name]) => button(name, () => choose(name), { role: "tab", "aria-controls": "code" }));
     function choose(name) {
       chosen = name;
       code.textContent = texts[name];
@@ -88,7 +86,9 @@ function quoted(text) {
 
 function curl(request) {
   const file = fileOf(request);
-  const lines = [`curl -s${request.action === "infer_stream" ? "N" : ""} ${quoted(location.origin + address(request))}`];
+  const lines = [
+    `curl -s${request.action === "infer_stream" ? "N" : ""} ${quoted(location.origin + address(request))}`,
+  ];
   if (request.file) lines.push(`--data-binary @${file} -H 'Content-Type: image/png'`);
   else lines.push(`--json ${file ? `@${file}` : quoted(JSON.stringify(request.message))}`);
   if (key.get()) lines.push('-H "Authorization: Bearer $ASSAY_KEY"');
@@ -137,7 +137,10 @@ function python(request) {
 /** A value of JSON as Python writes it. */
 function pythonic(value) {
   return JSON.stringify(value)
-    .replace(/"(?:[^"\\]|\\.)*"|true|false|null/g, (word) => ({ true: "True", false: "False", null: "None" })[word] ?? word)
+    .replace(
+      /"(?:[^"\\]|\\.)*"|true|false|null/g,
+      (word) => ({ true: "True", false: "False", null: "None" })[word] ?? word,
+    )
     .replace(/"(?:[^"\\]|\\.)*"|[:,]/g, (word) => (word === ":" || word === "," ? `${word} ` : word));
 }
 

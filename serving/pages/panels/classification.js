@@ -16,25 +16,36 @@ export function show(model, place, page) {
   const result = element("section", { class: "result", "aria-live": "polite", "aria-label": "Prediction" });
   let controller = null;
 
-  const attack = model.parameters.actions.includes("attack") && attackPart(model, {
-    classes,
-    named: ["prediction", "adversarial_prediction", "successful", "rounded_successful"],
-    page,
-    show: describe,
-  });
+  const attack =
+    model.parameters.actions.includes("attack") &&
+    attackPart(model, {
+      classes,
+      named: ["prediction", "adversarial_prediction", "successful", "rounded_successful"],
+      page,
+      show: describe,
+    });
 
   async function describe({ before, after }, answer, signal) {
     const shape = [1, ...before.shape];
     const [from, to] = await Promise.all(
       [before, after].map(async ({ data }) => {
-        const message = { inputs: [tensor(model.inputs[0].name, shape, [...data])], outputs: [{ name: "probabilities" }] };
+        const message = {
+          inputs: [tensor(model.inputs[0].name, shape, [...data])],
+          outputs: [{ name: "probabilities" }],
+        };
         return (await outputs(request(model, "infer", { message }), signal)).probabilities.data;
       }),
     );
     const [was, is] = [answer.prediction.data[0], answer.adversarial_prediction.data[0]];
-    const rounded = answer.rounded_successful.data[0] || !answer.successful.data[0] ? "" : ", but not when its pixels are rounded to 8 bits";
+    const rounded =
+      answer.rounded_successful.data[0] || !answer.successful.data[0]
+        ? ""
+        : ", but not when its pixels are rounded to 8 bits";
     return {
-      sentence: was === is ? `Still ${classes[is]}: the model withstands this attack.` : `${classes[was]} → ${classes[is]}${rounded}`,
+      sentence:
+        was === is
+          ? `Still ${classes[is]}: the model withstands this attack.`
+          : `${classes[was]} → ${classes[is]}${rounded}`,
       before: predictions(classes, from, "Prediction for the original", was),
       after: predictions(classes, to, "Prediction for the adversarial", was),
     };
@@ -47,7 +58,10 @@ export function show(model, place, page) {
     if (!picture) return empty();
     const signal = AbortSignal.any([controller.signal, page.signal]);
     try {
-      const asked = request(model, "infer", { file: await png(picture.sent), query: { outputs: "prediction,probabilities" } });
+      const asked = request(model, "infer", {
+        file: await png(picture.sent),
+        query: { outputs: "prediction,probabilities" },
+      });
       const answer = await outputs(asked, signal);
       const best = answer.prediction.data[0];
       const probabilities = answer.probabilities.data;
@@ -67,6 +81,10 @@ export function show(model, place, page) {
   }
 
   empty();
-  const input = pictureInput({ channels, height, width, resize: settings.resize, longest: LONGEST }, changed, page.signal);
+  const input = pictureInput(
+    { channels, height, width, resize: settings.resize, longest: LONGEST },
+    changed,
+    page.signal,
+  );
   fill(place, element("div", { class: "try" }, input.part, result), attack && attack.part);
 }

@@ -27,19 +27,25 @@ export function show(model, place, page) {
     element(
       "table",
       { class: "legend" },
-      element("thead", {}, element("tr", {}, ...["Class", "Area", "Confidence"].map((name) => element("th", { scope: "col" }, name)))),
+      element(
+        "thead",
+        {},
+        element("tr", {}, ...["Class", "Area", "Confidence"].map((name) => element("th", { scope: "col" }, name))),
+      ),
       legend,
     ),
   ];
   let shownNow = null; // { tensor, labels }
   let controller = null;
 
-  const attack = model.parameters.actions.includes("attack") && attackPart(model, {
-    classes,
-    named: ["labels", "adversarial_labels", "mean_iou", "adversarial_mean_iou", "share"],
-    page,
-    show: describe,
-  });
+  const attack =
+    model.parameters.actions.includes("attack") &&
+    attackPart(model, {
+      classes,
+      named: ["labels", "adversarial_labels", "mean_iou", "adversarial_mean_iou", "share"],
+      page,
+      show: describe,
+    });
 
   async function describe({ before, after }, answer) {
     const pictures = [
@@ -81,7 +87,10 @@ export function show(model, place, page) {
     if (!picture) return;
     result.classList.add("stale");
     try {
-      const asked = request(model, "infer", { file: await png(picture.sent), query: { outputs: "labels,areas,class_confidence" } });
+      const asked = request(model, "infer", {
+        file: await png(picture.sent),
+        query: { outputs: "labels,areas,class_confidence" },
+      });
       const answer = await outputs(asked, AbortSignal.any([controller.signal, page.signal]));
       shownNow = { tensor: tensorOf(picture.seen, channels), labels: answer.labels.data };
       const order = [...classes.keys()].sort((one, other) => answer.areas.data[other] - answer.areas.data[one]);

@@ -27,7 +27,12 @@ export function show(model, place, page) {
             "div",
             {},
             element("h4", {}, name, element("small", {}, ` ${shape.join(" × ")}`)),
-            element("code", { class: "numbers" }, data.slice(0, MOST).map(shown).join("  "), data.length > MOST ? " …" : ""),
+            element(
+              "code",
+              { class: "numbers" },
+              data.slice(0, MOST).map(shown).join("  "),
+              data.length > MOST ? " …" : "",
+            ),
           ),
         ),
       );
@@ -37,5 +42,10 @@ export function show(model, place, page) {
     }
   }
 
-  fill(place, field("Message", text), element("div", { class: "tools" }, button("Infer", send, { class: "primary" })), result);
+  fill(
+    place,
+    field("Message", text),
+    element("div", { class: "tools" }, button("Infer", send, { class: "primary" })),
+    result,
+  );
 }
