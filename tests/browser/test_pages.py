@@ -196,7 +196,7 @@ def test_a_key_is_asked_for_and_stays_in_the_tab(browser: Any, store: str) -> No
         page.get_by_text("Iteration").first.wait_for()
         assert "$ASSAY_KEY" in code(page, "curl") and token not in page.content()
         assert page.evaluate("[localStorage.length, document.cookie]") == [0, ""]
-        page.get_by_role("button", name="Forget it").click()
+        page.get_by_role("button", name="Forget the key").click()
         page.get_by_label("Key").wait_for()
         page.close()
 

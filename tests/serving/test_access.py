@@ -122,7 +122,7 @@ def routes() -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("route", routes(), ids=lambda route: f"{route[0]}-{route[1]}")
-def test_without_a_key_every_route_but_health_and_the_page_answers_401(guarded: Guarded, route: tuple[str, str]) -> None:
+def test_without_a_key_all_but_health_and_the_page_answers_401(guarded: Guarded, route: tuple[str, str]) -> None:
     with guarded.client() as client:
         answer = client.request(*route, content=b"{}" if route[0] == "POST" else None)
     if route[1] in OPEN:
