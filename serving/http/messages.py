@@ -94,6 +94,8 @@ class Message:
         return protocol.parse_infer(self.body, self.header_length)
 
     def _parse_upload(self, model: str, upload: Upload | None) -> InferRequest:
+        if self.header_length is not None:
+            raise InputError(f"{protocol.HEADER_LENGTH} goes with tensors; a file has no JSON before it")
         if upload is None or upload.medium != self.medium:
             medium = "tensors" if upload is None else f"tensors or a file of type {upload.medium}/…"
             raise InputError(f"model {model!r} takes no files of type {self.content_type}; send {medium}")

@@ -1,6 +1,7 @@
 """Requests over HTTP: tensors in the body, or an image and its parameters in the address."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -53,6 +54,8 @@ def test_what_is_sent_in_the_wrong_way_is_told_the_right_one() -> None:
         message(encoded(halves())).parse("m", None)
     with pytest.raises(InputError, match="no files of type audio/wav; send tensors or a file of type image/…"):
         message(b"RIFF", "audio/wav").parse("m", UPLOAD)
+    with pytest.raises(InputError, match="^Inference-Header-Content-Length goes with tensors"):
+        replace(message(encoded(halves())), header_length="12").parse("m", UPLOAD)
     with pytest.raises(InputError, match="curl --data-binary"):
         message(b"--x", "multipart/form-data").parse("m", UPLOAD)
     tensor = {"name": "images", "datatype": "FP32", "shape": [1, 1, 8, 8], "data": pixels(1).flatten().tolist()}
