@@ -134,7 +134,9 @@ class Server:
 
     async def _list_models(self, call: "Call") -> Response:
         cards = await self._models.cards()
-        return _json(metadata.list_models(cards, kinds.actions_by_task(self._with_attacks)))
+        newest = {card.name: card for card in cards}
+        obstacles = {name: await self._models.obstacle(card, loading=False) for name, card in newest.items()}
+        return _json(metadata.list_models(cards, kinds.actions_by_task(self._with_attacks), obstacles))
 
     async def _load_model(self, call: "Call") -> Response:
         raise UnsupportedError(

@@ -29,17 +29,23 @@ class Offer:
     panel: str
 
 
-def list_models(cards: Iterable[ModelCard], actions: Mapping[str, Sequence[str]]) -> Json:
-    """All models by name. cards: by name and version. actions: of a task; none: such models are not served."""
+def list_models(cards: Iterable[ModelCard], actions: Mapping[str, Sequence[str]], obstacles: Mapping[str, str]) -> Json:
+    """All models by name.
+
+    cards: by name and version. actions: by task. obstacles: by the name of a model, why its newest version cannot be
+    served; empty if it can.
+    """
     entries: dict[str, Json] = {}
     for card in cards:
         versions = entries.get(card.name, {"versions": []})["versions"]
+        reason = obstacles[card.name]
         entries[card.name] = {
             "name": card.name,
             "versions": [*versions, str(card.version)],
             "task": card.task,
             "description": card.description,
-            "actions": list(actions.get(card.task, ())),
+            "actions": [] if reason else list(actions[card.task]),
+            "reason": reason,
         }
     return {"models": list(entries.values())}
 

@@ -72,7 +72,7 @@ def test_configuration_and_list(served: Served) -> None:
     assert scalar["dims"] == [1] and scalar["reshape"] == {"shape": []}
     listed = {each["name"]: each for each in httpx.get(f"{served.url}/v2/models").json()["models"]}
     assert listed["sums"]["versions"][:2] == ["1", "2"] and listed["sums"]["actions"] == ["infer", "infer_stream"]
-    assert listed["walk"]["actions"] == [] and listed["walk"]["task"] == "walking"
+    assert listed["walk"]["actions"] == [] and "has no endpoint" in listed["walk"]["reason"]
 
 
 def test_models_are_not_loaded_on_request(served: Served) -> None:
