@@ -90,7 +90,7 @@ class AttackServer:
         except AssayError as error:
             return Reply(error.http_status, error_body(str(error)), headers=error_headers(error))
         except Exception:
-            logger.exception("attack on model %s failed", card.name)
+            logger.exception("attack on model %s failed, trace %s", card.name, message.trace)
             return Reply(500, error_body(INTERNAL))
         finally:
             holding.close()

@@ -22,7 +22,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service import json_text
-from service.errors import AssayError, BusyError, InputError, ModelError, ModelNotFoundError, UnsupportedError
+from service.errors import (
+    AssayError,
+    BusyError,
+    InputError,
+    MethodNotAllowedError,
+    ModelError,
+    ModelNotFoundError,
+    UnsupportedError,
+)
 from service.models import ModelCard
 from service.store import open_store
 from serving import kinds
@@ -39,12 +47,14 @@ from serving.http.auth import is_open
 from serving.http.bodies import body_too_large
 from serving.http.errors import INTERNAL, error_body, error_headers
 from serving.http.keys import HEADER, Keyring
-from serving.http.messages import Message
+from serving.http.messages import Message, Readable
 from serving.http.operations import OF_MODEL, NoSuchPathError, Router
 from serving.http.protocol import InferRequest
 from serving.http.quotas import Bucket, WorkQuotas
 from serving.http.settings import ServeSettings
 from serving.http.streams import EventStream
+from serving.http.traces import HEADER as TRACE_HEADER
+from serving.http.traces import trace_of
 from serving.http.uploads import PNG_MEDIA
 from serving.kinds.base import Endpoint
 from serving.kinds.work import Answer, Work
@@ -89,7 +99,7 @@ class Server:
 
     async def __call__(self, request: Request) -> Response:
         started = time.perf_counter()
-        call = Call(request, self._settings.queue.retry_after_seconds)
+        call = HttpCall(request, self._settings.queue.retry_after_seconds)
         try:
             if self._keyring and not is_open(request.scope):  # KeyAuth admitted it; here its name is needed
                 call.key = self._keyring.holder(request.headers.getlist(HEADER)).name
@@ -99,7 +109,8 @@ class Server:
             response = _failure(str(error), error.http_status, call.retry_after)
             response.headers.update(error_headers(error))
         except Exception:
-            logger.exception("request failed: %s %s", request.method, request.scope["path"])
+            trace = trace_of(request.headers.get(TRACE_HEADER))
+            logger.exception("request failed: %s %s, trace %s", request.method, request.scope["path"], trace)
             response = _failure(INTERNAL, 500, call.retry_after)
         finally:
             if call.holding and not call.streams:
@@ -109,13 +120,13 @@ class Server:
             self._statistics.answered(call.model, response.status_code, time.perf_counter() - started, call.key)
         return response
 
-    async def _route(self, call: "Call") -> Response:
+    async def _route(self, call: "HttpCall") -> Response:
         operation, parts = self._router.find(call.request.scope)
         handler: Callable[..., Awaitable[Response]] = getattr(self, f"_{operation.handler}")
         if not operation.paths[0].startswith(OF_MODEL):
             return await handler(call)
         name = parts["name"]
-        return await handler(call, name, _version(name, parts.get("version")))
+        return await handler(call, name, parse_version(name, parts.get("version")))
 
     # ---- the server and its models ----------------------------------------------------------------------------------
 
@@ -145,8 +156,10 @@ class Server:
             "models.loaded in the settings of the server is how many stay",
         )
 
-    async def _index(self, call: "Call") -> Response:
-        ready_only = protocol.parse_index(await self._body(call.request))
+    async def _index(self, call: "HttpCall") -> Response:
+        return _json(await self._entries(protocol.parse_index(await self._body(call.request))))
+
+    async def _entries(self, ready_only: bool) -> list[dict[str, Any]]:
         loaded = {(card.name, card.version) for card in self._models.loaded}
         entries: list[dict[str, Any]] = []
         for card in await self._models.cards():
@@ -156,7 +169,7 @@ class Server:
             entry = {"name": card.name, "version": str(card.version), "reason": reason}
             entry["state"] = "UNAVAILABLE" if reason else "READY"
             entries.append({**entry, "loaded": (card.name, card.version) in loaded})
-        return _json(entries)
+        return entries
 
     async def _describe_model(self, call: "Call", name: str, version: int | None) -> Response:
         card = await self._served(name, version)
@@ -180,8 +193,9 @@ class Server:
 
     # ---- inference ------------------------------------------------------------------------------------------------
 
-    async def _infer(self, call: "Call", name: str, version: int | None) -> Response:
-        endpoint, infer, work = await self._accept(call, name, version, "infer")
+    async def _infer(self, call: "HttpCall", name: str, version: int | None) -> Response:
+        card = await self._begin(call, name, version, "infer")
+        endpoint, infer, work = await self._accept(call, card, await self._read(call))
         answer = await self._batched(call, endpoint, work)
         started = time.perf_counter()
         if work.draw is not None:
@@ -194,8 +208,18 @@ class Server:
         headers = {} if json_length is None else {protocol.HEADER_LENGTH: str(json_length)}
         return Response(body, headers=headers, media_type=media)
 
-    async def _infer_stream(self, call: "Call", name: str, version: int | None) -> Response:
-        endpoint, infer, work = await self._accept(call, name, version, "infer_stream")
+    async def _infer_stream(self, call: "HttpCall", name: str, version: int | None) -> Response:
+        card = await self._begin(call, name, version, "infer_stream")
+        return await self._stream(call, card, await self._read(call))
+
+    async def _infer_stream_of_query(self, call: "HttpCall", name: str, version: int | None) -> Response:
+        if call.request.method == "HEAD":
+            raise MethodNotAllowedError("HEAD", call.request.scope["path"], ("GET", "POST"))
+        card = await self._begin(call, name, version, "infer_stream")
+        return await self._stream(call, card, Message.of_query(call.request))
+
+    async def _stream(self, call: "Call", card: ModelCard, message: Message) -> Response:
+        endpoint, infer, work = await self._accept(call, card, message)
         if infer.all_binary or any(output.binary for output in infer.outputs or ()):
             raise InputError("a streamed answer is JSON; ask for binary outputs at infer")
         if self._streams >= self._settings.limits.streams:
@@ -205,14 +229,15 @@ class Server:
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return EventStream(events, headers)
 
-    async def _accept(
-        self, call: "Call", name: str, version: int | None, action: str
-    ) -> tuple[Endpoint, InferRequest, Work]:
-        """From HTTP to work that only has to be computed, or the error that the client is to see."""
+    async def _begin(self, call: "Call", name: str, version: int | None, action: str) -> ModelCard:
+        """The card of the model that is asked. From here on the request is counted."""
         call.counted = True
         card = await self._offered(name, version, action)
         call.model = _key(card)
-        message = Message.of(call.request, await self._body(call.request))
+        return card
+
+    async def _accept(self, call: "Call", card: ModelCard, message: Readable) -> tuple[Endpoint, InferRequest, Work]:
+        """From a message to work that only has to be computed, or the error that the client is to see."""
         endpoint = await self._models.endpoint(card)
 
         def parse() -> tuple[InferRequest, Work]:
@@ -225,7 +250,7 @@ class Server:
         assert call.holding is not None
         call.holding.resize(message.memory_for(endpoint.upload))
         started = time.perf_counter()
-        if len(message.body) <= INLINE_BYTES:
+        if message.size <= INLINE_BYTES:
             infer, work = parse()
         else:
             infer, work = await self._computing.long(call.owner, lambda pause: parse())
@@ -291,13 +316,13 @@ class Server:
 
     # ---- attacks --------------------------------------------------------------------------------------------------
 
-    async def _attack(self, call: "Call", name: str, version: int | None) -> Response:
+    async def _attack(self, call: "HttpCall", name: str, version: int | None) -> Response:
         """Passed on unread. When the client leaves, Serve cancels this coroutine, and with it the call that waits."""
         card = await self._offered(name, version, "attack")
         if self._attacks is None:
             raise NoSuchPathError("attacks are switched off here", "attacks.enabled in the settings of the server")
         call.retry_after = self._settings.attacks.queue.retry_after_seconds
-        message = Message.of(call.request, await self._body(call.request))
+        message = await self._read(call)
         model_statistics = self._statistics.of((card.name, card.version))
         reply = Reply(500, b"")
         model_statistics.attacks += 1
@@ -315,6 +340,9 @@ class Server:
         return Response(reply.body, reply.status, headers, reply.media_type)
 
     # ---- the parts of a request -------------------------------------------------------------------------------------
+
+    async def _read(self, call: "HttpCall") -> Message:
+        return Message.of(call.request, await self._body(call.request))
 
     async def _body(self, request: Request) -> bytes:
         limit = self._settings.limits.body_bytes
@@ -350,8 +378,8 @@ class Call:
     None: no keys are required. counted: it asks for inference. streams: its answer goes on when it has been handled.
     """
 
-    def __init__(self, request: Request, retry_after: float) -> None:
-        self.request, self.retry_after = request, retry_after
+    def __init__(self, retry_after: float) -> None:
+        self.retry_after = retry_after
         self.key: str | None = None
         self.holding: Holding | None = None
         self.counted = self.streams = False
@@ -361,6 +389,14 @@ class Call:
     def owner(self) -> Owner:
         """Among whom the time of computation is shared."""
         return self.key or "", self.model[0] if self.model else ""
+
+
+class HttpCall(Call):
+    """One over HTTP."""
+
+    def __init__(self, request: Request, retry_after: float) -> None:
+        super().__init__(retry_after)
+        self.request = request
 
 
 class NotReady(ModelError):
@@ -396,7 +432,7 @@ def _key(card: ModelCard) -> ModelKey:
     return card.name, card.version
 
 
-def _version(name: str, text: str | None) -> int | None:
+def parse_version(name: str, text: str | None) -> int | None:
     """The version that a path names; None: the newest."""
     if text is None:
         return None

@@ -1,13 +1,15 @@
 """A request for inference or for an attack as HTTP brings it: tensors in the protocol's form, or an uploaded file."""
 
+import json
 import re
 from dataclasses import dataclass
+from typing import Any, Protocol
 from urllib.parse import parse_qsl
 
 from starlette.requests import Request
 
 from service.errors import InputError
-from serving.http import protocol
+from serving.http import protocol, traces
 from serving.http.protocol import InferRequest, RequestedOutput, Scalar
 from serving.http.uploads import PNG_MEDIA, Upload
 
@@ -36,11 +38,27 @@ class Form:
 TENSORS = Form()
 
 
+class Readable(Protocol):
+    """A request for inference, however it came, that is not parsed yet. size: bytes."""
+
+    @property
+    def size(self) -> int: ...
+
+    def memory_for(self, upload: Upload | None) -> int:
+        """Bytes that it takes at most to read it. upload: how the model reads files."""
+
+    def parse(self, model: str, upload: Upload | None) -> InferRequest:
+        """The request, well-formed. InputError if it is not. model: its name."""
+
+    def form(self, request: InferRequest) -> Form:
+        """The form of its answer."""
+
+
 @dataclass(frozen=True)
 class Message:
     """The parts of an HTTP request that say what is requested.
 
-    body: decompressed. header_length: of its JSON part, if binary tensors follow it.
+    body: decompressed. header_length: of its JSON part, if binary tensors follow it. trace: as in `traceparent`.
     """
 
     body: bytes
@@ -48,6 +66,7 @@ class Message:
     header_length: str | None
     query: str
     accept: str
+    trace: str = traces.NONE
 
     @classmethod
     def of(cls, request: Request, body: bytes) -> "Message":
@@ -56,9 +75,20 @@ class Message:
             body,
             headers.get("content-type", "").partition(";")[0].strip().lower(),
             headers.get(protocol.HEADER_LENGTH),
-            request.scope["query_string"].decode("latin-1"),
+            _query(request),
             headers.get("accept", "").lower(),
+            traces.trace_of(headers.get(traces.HEADER)),
         )
+
+    @classmethod
+    def of_query(cls, request: Request) -> "Message":
+        """A request without a body: its address holds what a POST has in JSON."""
+        trace = traces.trace_of(request.headers.get(traces.HEADER))
+        return cls(body_from_query(_query(request)), "application/json", None, "", "", trace)
+
+    @property
+    def size(self) -> int:
+        return len(self.body)
 
     @property
     def medium(self) -> str:
@@ -67,8 +97,7 @@ class Message:
 
     def form(self, request: InferRequest) -> Form:
         """The form of its answer."""
-        outputs = None if request.outputs is None else tuple(each.name for each in request.outputs)
-        return Form(outputs, PNG_MEDIA in self.accept, self.medium in FILE_MEDIA)
+        return Form(request.output_names, PNG_MEDIA in self.accept, self.medium in FILE_MEDIA)
 
     def memory_for(self, upload: Upload | None) -> int:
         """Bytes that it takes at most to read it. upload: how the model reads files."""
@@ -105,6 +134,10 @@ class Message:
         return InferRequest("", {upload.input: upload.read(self.body)}, parameters, outputs, all_binary=False)
 
 
+def _query(request: Request) -> str:
+    return str(request.scope["query_string"].decode("latin-1"))
+
+
 def parse_query(query: str) -> dict[str, Scalar]:
     """Parameters from an address. What reads as a number (`3`, `.1`, `1.`, `1e-3`), true or false is one; anything else
     is a string.
@@ -119,6 +152,24 @@ def parse_query(query: str) -> dict[str, Scalar]:
             raise InputError(f"parameter {name!r} is given twice")
         parameters[name] = _scalar(text)
     return parameters
+
+
+def body_from_query(query: str) -> bytes:
+    """The body of a POST that asks for the same as a query: `inputs`, its list in JSON, `outputs`, names with commas
+    between them, `id`, and parameters."""
+    parameters = parse_query(query)
+    if "inputs" not in parameters:
+        raise InputError("parameter 'inputs' is missing: the list of the inputs in JSON, as in the body of a POST")
+    try:
+        inputs = json.loads(str(parameters.pop("inputs")))
+    except (ValueError, RecursionError) as error:
+        raise InputError("parameter 'inputs' is not valid JSON") from error
+    message: dict[str, Any] = {"inputs": inputs}
+    if "id" in parameters:
+        message["id"] = str(parameters.pop("id"))
+    if "outputs" in parameters:
+        message["outputs"] = [{"name": name} for name in str(parameters.pop("outputs")).split(",")]
+    return json.dumps({**message, "parameters": parameters}).encode()
 
 
 def _scalar(text: str) -> Scalar:

@@ -20,6 +20,7 @@ from serving.http.origins import Origins
 from serving.http.protocol import HEADER_LENGTH
 from serving.http.settings import ServeSettings
 from serving.http.streams import SentParts
+from serving.http.traces import HEADER, Traces
 from serving.pages.files import Pages
 
 SETTINGS = "ASSAY_SERVE_SETTINGS"  # the sections that the middleware needs, in JSON; of keys the hashes
@@ -38,15 +39,15 @@ def middlewares() -> list[Middleware]:
 
     Also bounds the connections of the server that calls it, which it does before it listens.
     """
-    settings = _settings()
+    settings = given_settings()
     connections.install(settings.connections)
     http, keys = settings.http, settings.keys
     cors = Middleware(
         CORSMiddleware,
         allow_origins=http.origins,
         allow_methods=("GET", "POST"),
-        allow_headers=("Authorization", "Content-Type", "Content-Encoding", HEADER_LENGTH),
-        expose_headers=("Retry-After", HEADER_LENGTH),
+        allow_headers=("Authorization", "Content-Type", "Content-Encoding", HEADER_LENGTH, HEADER),
+        expose_headers=("Retry-After", HEADER_LENGTH, HEADER),
     )
     return [
         Middleware(JsonErrors),
@@ -57,6 +58,7 @@ def middlewares() -> list[Middleware]:
         Middleware(Origins, hosts=http.names, origins=http.origins),
         *([cors] if http.origins else []),
         Middleware(Liveness),
+        Middleware(Traces),
         *([Middleware(AccessLog)] if settings.logging.access else []),
     ]
 
@@ -66,7 +68,7 @@ def check_keys_required(settings: ServeSettings) -> None:
 
     Called in a replica, which has its environment from where the HTTP servers have theirs.
     """
-    if settings.keys and (os.environ.get(CALLBACK) != CALLBACK_PATH or _settings().keys != settings.keys):
+    if settings.keys and (os.environ.get(CALLBACK) != CALLBACK_PATH or given_settings().keys != settings.keys):
         raise ClusterError(
             "Serve does not require the keys of the settings",
             f'every node needs {CALLBACK}={CALLBACK_PATH} and {SETTINGS}={{"keys": [...], ...}}, the settings as JSON, '
@@ -74,6 +76,9 @@ def check_keys_required(settings: ServeSettings) -> None:
         )
 
 
-def _settings() -> ServeSettings:
-    """Where Serve was started without them, the address is not known, nor the names by which clients may ask."""
+def given_settings() -> ServeSettings:
+    """The settings in the environment.
+
+    Where Serve was started without them, the address is not known, nor the names by which clients may ask.
+    """
     return ServeSettings.model_validate_json(os.environ.get(SETTINGS, '{"http": {"host": "0.0.0.0"}}'))

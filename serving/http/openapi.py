@@ -209,6 +209,7 @@ CONTENTS: Mapping[str, Contents] = {
     "model_statistics": Contents(_json("Statistics")),
     "infer": Contents(TENSORS_OR_PICTURE, TENSORS_OR_FILE, needs_body=True),
     "infer_stream": Contents({EVENT_STREAM: TEXT}, TENSORS_OR_FILE, needs_body=True),
+    "infer_stream_of_query": Contents({EVENT_STREAM: TEXT}, errors=("400",)),
     "attack": Contents(TENSORS_OR_PICTURE, TENSORS_OR_FILE, needs_body=True),
 }
 """by the handler of an operation"""
@@ -221,8 +222,10 @@ PARAMETERS: Mapping[str, Json] = {
     "version": {"name": "version", "in": "path", "required": True, "description": "of the model", "schema": {
         "type": "string", "pattern": f"^{VERSION.pattern}$"}},
     "options": {"name": "options", "in": "query", "style": "form", "explode": True,
-        "description": "Of an uploaded file: outputs=a,b and parameters of the model. Those of tensors are in the body",
+        "description": "Of an uploaded file, or without a body: outputs=a,b and parameters of the model",
         "schema": {**SCALARS, "properties": {"outputs": TEXT}}},
+    "inputs": {"name": "inputs", "in": "query", "required": True, "description": "Those of the body of a POST",
+        "content": {JSON_MEDIA: {"schema": _list_of(_ref("InputTensor"), minItems=1, maxItems=MAX_TENSORS)}}},
     "header_length": {"name": HEADER_LENGTH, "in": "header",
         "description": "How many bytes of the body are JSON, if raw tensors follow it", "schema": COUNT},
 }  # fmt: skip
@@ -282,7 +285,9 @@ def _tag(path: str) -> str:
 
 def _parameters(operation: Operation, path: str) -> Iterator[str]:
     yield from (name for name in ("name", "version") if f"{{{name}}}" in path)
-    if operation.action:
+    if operation.handler == "infer_stream_of_query":
+        yield from ("inputs", "options")
+    elif operation.action:
         yield from ("options", "header_length")
 
 

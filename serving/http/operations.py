@@ -52,6 +52,7 @@ OPERATIONS = (
     _of_model("GET", "/stats", "model_statistics", "Counts, times and batch sizes of a model"),
     _of_model("POST", "/infer", "infer", "The outputs for tensors, or for an uploaded file", "infer"),
     _of_model("POST", "/infer_stream", "infer_stream", "An answer after each iteration, as events", "infer_stream"),
+    _of_model("GET", "/infer_stream", "infer_stream_of_query", "The same, for EventSource", "infer_stream"),
     _of_model("POST", "/attack", "attack", "Adversarial inputs, and what they do to the predictions", "attack"),
 )
 

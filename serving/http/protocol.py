@@ -56,6 +56,10 @@ class InferRequest:
     outputs: tuple[RequestedOutput, ...] | None
     all_binary: bool
 
+    @property
+    def output_names(self) -> tuple[str, ...] | None:
+        return None if self.outputs is None else tuple(each.name for each in self.outputs)
+
 
 def decompress(body: bytes, encoding: str, limit: int) -> bytes:
     """The body as it was before Content-Encoding. TooLargeError before more than `limit` bytes are unpacked.
@@ -113,12 +117,16 @@ def parse_infer(body: bytes, header_length: str | None = None) -> InferRequest:
     all_binary = _flag(parameters.pop("binary_data_output", False), "binary_data_output")
     outputs = _list(message, "outputs", required=False)
     request_id = message.get("id", "")
-    if not isinstance(request_id, str) or len(request_id) > MAX_ID:
-        raise InputError(f"id must be a string of at most {MAX_ID} characters")
-    requested = tuple(_parse_output(output, all_binary) for output in outputs) or None
+    check_id(request_id)
+    requested = tuple(parse_output(output, all_binary) for output in outputs) or None
     for name in COMMON_PARAMETERS:
         parameters.pop(name, None)
     return InferRequest(request_id, inputs, parameters, requested, all_binary)
+
+
+def check_id(request_id: Any) -> None:
+    if not isinstance(request_id, str) or len(request_id) > MAX_ID:
+        raise InputError(f"id must be a string of at most {MAX_ID} characters")
 
 
 def parse_index(body: bytes) -> bool:
@@ -296,7 +304,8 @@ def _parse_inputs(described: list[Json], raw: memoryview) -> dict[str, Array]:
     return inputs
 
 
-def _parse_output(output: Json, all_binary: bool) -> RequestedOutput:
+def parse_output(output: Json, all_binary: bool) -> RequestedOutput:
+    """An output as a client asks for it. all_binary: whether it is binary if it does not say."""
     name = _name(output, "output")
     parameters = _parameters(output, f"output {name!r}")
     for unsupported in ("classification", "shared_memory_region"):

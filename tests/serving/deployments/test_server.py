@@ -343,6 +343,31 @@ def test_a_stream_tells_every_iteration(served: Served) -> None:
     assert outputs(received[-1][1])["prediction"] == outputs(whole)["prediction"]
 
 
+def test_a_stream_by_get_is_the_same_as_by_post(served: Served) -> None:
+    """As EventSource asks for it, which sends no body."""
+    url, body = f"{served.url}/v2/models/sums/infer_stream", message(bits(1, 6).numpy(), iterations=4)
+    query = {"inputs": json.dumps(body["inputs"]), "iterations": 4}
+    with httpx.stream("POST", url, json=body) as posted, httpx.stream("GET", url, params=query) as got:
+        assert got.status_code == 200 and list(events(got.iter_lines())) == list(events(posted.iter_lines()))
+    for changes, sentence in (
+        ({"iteration": 4}, "did you mean 'iterations'?"),
+        ({"iterations": -1}, "iterations"),
+        ({"inputs": "x"}, "'inputs' is not valid JSON"),
+    ):
+        answer = httpx.get(url, params=query | changes)
+        assert answer.status_code == 400 and sentence in answer.json()["error"]
+    assert httpx.head(url, params=query).status_code == 405
+    assert httpx.get(f"{served.url}/v2/models/digits/infer_stream", params=query).status_code == 404
+
+
+def test_a_trace_is_given_back_and_one_that_is_none_is_not(served: Served) -> None:
+    trace = f"00-{'a' * 32}-{'b' * 16}-01"
+    for path, status in (("/v2", 200), ("/v2/models/none", 404), ("/v2/health/live", 200)):
+        answer = httpx.get(served.url + path, headers={"traceparent": trace})
+        assert answer.status_code == status and answer.headers["traceparent"] == trace
+    assert "traceparent" not in httpx.get(f"{served.url}/v2", headers={"traceparent": "00-1-2-3"}).headers
+
+
 def test_what_is_wrong_with_a_stream_is_said_before_it_starts(served: Served) -> None:
     url = f"{served.url}/v2/models/sums/infer_stream"
     answer = httpx.post(url, json=message(bits(1, 8).numpy(), iterations=-1))

@@ -22,6 +22,7 @@ from serving.http.origins import Origins
 from serving.http.quotas import Bucket, Buckets
 from serving.http.settings import Connections, Http, Key, Limits, ServeSettings
 from serving.http.streams import SentParts
+from serving.http.traces import Traces
 from serving.pages.files import Pages
 from tests.serving.http.test_bodies import App, Client
 from tests.serving.http.test_quotas import Clock
@@ -106,7 +107,7 @@ def test_without_a_key_the_body_is_not_read(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_key_is_admitted_until_its_requests_are_used() -> None:
     clock, app = Clock(), App()
     keyed = KeyAuth(app, [ALICE], LocalQuotas(clock))  # type: ignore[arg-type]
-    keyed._allowances = {"alice": Allowance(ALICE, LocalQuotas(clock), clock)}
+    keyed._admission._allowances = {"alice": Allowance(ALICE, LocalQuotas(clock), clock)}
 
     async def calls() -> None:
         for status in (200, 200, 200, 429, 429):
@@ -197,7 +198,7 @@ def test_what_is_taken_ahead_and_not_used_is_forgotten() -> None:
 def test_serve_learns_of_the_settings_through_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(middleware.SETTINGS, raising=False)
     monkeypatch.setattr(uvicorn.config, "HTTP_PROTOCOLS", dict(uvicorn.config.HTTP_PROTOCOLS))
-    assert [each.cls for each in middlewares()] == [JsonErrors, SentParts, Bodies, Pages, Origins, Liveness]
+    assert [each.cls for each in middlewares()] == [JsonErrors, SentParts, Bodies, Pages, Origins, Liveness, Traces]
     settings = ServeSettings(
         http=Http(origins=("https://lab.example",)),
         connections=Connections(header_kb=7),
@@ -206,7 +207,7 @@ def test_serve_learns_of_the_settings_through_the_environment(monkeypatch: pytes
     )
     for name, value in middleware.environment(settings).items():
         monkeypatch.setenv(name, value)
-    _, _, bodies, auth, _, origins, cors, _ = middlewares()
+    _, _, bodies, auth, _, origins, cors, *_ = middlewares()
     assert (bodies.cls, bodies.kwargs) == (Bodies, {"limit": 2**20, "connections": settings.connections})
     assert (auth.cls, auth.kwargs) == (KeyAuth, {"keys": (ALICE,)})
     assert (origins.cls, origins.kwargs["hosts"]) == (Origins, ("localhost", "127.0.0.1", "::1"))

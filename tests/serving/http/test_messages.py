@@ -2,16 +2,46 @@
 
 import json
 from dataclasses import replace
+from urllib.parse import urlencode
 
 import pytest
 
 from service.errors import InputError
-from serving.http.messages import Message, parse_query
+from serving.http.messages import Message, body_from_query, parse_query
 from serving.http.uploads import ImageUpload
 from tests.serving.http.test_uploads import encoded, halves
 from tests.serving.models import pixels
 
 UPLOAD = ImageUpload("images", 3, -1, -1, None, 10_000)
+
+
+def test_an_address_asks_for_the_same_as_a_body() -> None:
+    tensor = {"name": "x", "datatype": "FP32", "shape": [2], "data": [0.5, 1]}
+    query = urlencode({"inputs": json.dumps([tensor]), "iterations": 5, "exit": "last", "outputs": "y,z", "id": 7})
+    body = {
+        "id": "7",
+        "inputs": [tensor],
+        "parameters": {"iterations": 5, "exit": "last"},
+        "outputs": [{"name": "y"}, {"name": "z"}],
+    }
+    assert json.loads(body_from_query(query)) == body
+    assert json.loads(body_from_query(urlencode({"inputs": "[]"}))) == {"inputs": [], "parameters": {}}
+
+
+@pytest.mark.parametrize(
+    ("query", "sentence"),
+    [
+        ("", "'inputs' is missing"),
+        ("inputs=[", "'inputs' is not valid JSON"),
+        ("inputs=" + "[" * 20_000, "'inputs' is not valid JSON"),
+        ("inputs=5", "inputs must be a list of objects"),
+        ("inputs=[NaN]", "NaN is not a number that JSON has"),
+        ("inputs=[]&inputs=[]", "given twice"),
+    ],
+)
+def test_an_address_that_asks_for_nothing_is_refused(query: str, sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        Message(body_from_query(query), "application/json", None, "", "").parse("m", None)
 
 
 def message(body: bytes, kind: str = "image/png", query: str = "", accept: str = "*/*") -> Message:
