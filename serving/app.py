@@ -1,5 +1,6 @@
 """The Serve application, and `assay serve`: start it, say where it is, stop it."""
 
+import importlib
 import json
 import logging
 import os
@@ -9,7 +10,7 @@ import socket
 import tempfile
 import threading
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import ray
 from ray import serve as ray_serve
@@ -23,6 +24,7 @@ from service.store import open_store
 from serving.deployments import attack_server
 from serving.deployments.attack_server import AttackServer
 from serving.deployments.server import Server
+from serving.grpc import middleware as middleware_of_grpc
 from serving.http import middleware
 from serving.http.settings import LOAD_SECONDS, ServeSettings, load_settings
 from serving.kinds import KINDS
@@ -37,7 +39,18 @@ def build(settings: ServeSettings, store_uri: str) -> ray_serve.Application:
     if settings.attacks.enabled:
         attack_settings = settings.for_attacks()
         attacks = _deployment(attack_server.NAME, AttackServer, attack_settings).bind(attack_settings, store_uri)
-    return _deployment("models", Server, settings).bind(settings, store_uri, attacks)
+    return _deployment("models", _server(settings), settings).bind(settings, store_uri, attacks)
+
+
+def _server(settings: ServeSettings) -> type[Server]:
+    """The class of a replica. ClusterError if gRPC is asked for and its messages are not installed."""
+    if settings.grpc is None:
+        return Server
+    try:
+        grpc_server = importlib.import_module("serving.deployments.grpc_server")
+    except ModuleNotFoundError as error:
+        raise ClusterError(f"grpc needs the package {error.name}", "install `assay[grpc]`, on every node") from error
+    return cast(type[Server], grpc_server.GrpcServer)
 
 
 def _deployment(name: str, replica: type, settings: ServeSettings) -> ray_serve.Deployment:
@@ -129,12 +142,24 @@ def start(settings: ServeSettings, store_uri: str, variables: Mapping[str, str])
                 "ssl_certfile": http.tls and http.tls.certificate,
                 "ssl_keyfile": http.tls and http.tls.private_key,
             },
+            grpc_options=_grpc_options(settings),
             controller_options={"runtime_env": {"env_vars": dict(variables)}},
             logging_config={"log_level": settings.logging.level, "enable_access_log": False},
         )
         ray_serve.run(build(settings, store_uri), name=NAME, route_prefix="/")
     except RuntimeError as error:
         raise ClusterError(f"the endpoints do not start at {http.host}:{http.port}: {_reason(error)}") from error
+
+
+def _grpc_options(settings: ServeSettings) -> dict[str, Any] | None:
+    if settings.grpc is None:
+        return None
+    return {
+        "port": settings.grpc.port,
+        "grpc_servicer_functions": [middleware_of_grpc.ADDRESS],
+        "request_timeout_s": settings.http.request_seconds,
+        "enable_reflection": False,
+    }
 
 
 def _reason(error: RuntimeError) -> str:
@@ -176,7 +201,8 @@ def serve(
     cards = models.list_models(folder)
     own_ray = "RAY_ADDRESS" not in os.environ
     if own_ray:
-        check_free(settings.http.host, settings.http.port)
+        for port in (settings.http.port, *([settings.grpc.port] if settings.grpc else [])):
+            check_free(settings.http.host, port)
     logging.getLogger("ray.serve").setLevel(settings.logging.level)
     with tempfile.TemporaryDirectory(prefix="assay-") as sockets, connect(insecure=insecure):
         cluster = ray.cluster_resources()  # type: ignore[no-untyped-call]
@@ -221,7 +247,8 @@ def greeting(settings: ServeSettings, cards: Sequence[ModelCard]) -> str:
     names = dict.fromkeys(card.name for card in cards)
     key = ' -H "Authorization: Bearer $ASSAY_KEY"' if settings.keys else ""
     command = f"{_command(url, cards[-1])}{key}"
-    return f"serving {len(names)} model(s) at {url}/v2; try them at {url}/ or with\n\n  {command}\n"
+    over_grpc = f" and, over gRPC, at {host}:{settings.grpc.port}" if settings.grpc else ""
+    return f"serving {len(names)} model(s) at {url}/v2{over_grpc}; try them at {url}/ or with\n\n  {command}\n"
 
 
 def _command(url: str, card: ModelCard) -> str:

@@ -10,7 +10,7 @@ from ray.util.metrics import Counter
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.errors import AssayError, OverLimitError
+from service.errors import AssayError, BusyError, OverLimitError, UnauthorisedError
 from serving.http.bodies import OWNER
 from serving.http.errors import refuse
 from serving.http.keys import HEADER, Keyring
@@ -60,17 +60,44 @@ class Allowance:
             return 0.0
 
 
-class KeyAuth:
-    """ASGI middleware. A request without a known key gets 401, one whose key has no requests left 429, at any path."""
+class Admission:
+    """Whose a request is, and whether it is admitted. Those that are not are counted."""
 
-    def __init__(self, app: ASGIApp, keys: Sequence[Key], quotas: TakesFromBuckets | None = None) -> None:
-        self._app = app
+    def __init__(self, keys: Sequence[Key], quotas: TakesFromBuckets | None = None) -> None:
         quotas = quotas or Quotas()
         self._keyring = Keyring(keys)
         self._allowances = {key.name: Allowance(key, quotas) for key in keys}
         self._refusals = Counter(
             "assay_refusals", "Requests refused for want of a key or of quota, by HTTP status.", ("status", "key")
         )
+
+    def holder(self, authorizations: Sequence[str]) -> Key:
+        """As Keyring.holder."""
+        try:
+            return self._keyring.holder(authorizations)
+        except UnauthorisedError as error:
+            raise self._counted(error, NO_KEY) from None
+
+    async def spend(self, key: Key) -> None:
+        """Take one request from its quota. OverLimitError if it has none left, BusyError if that cannot be known."""
+        try:
+            seconds = await self._allowances[key.name].spend()
+        except BusyError as error:
+            raise self._counted(error, key.name) from None
+        if seconds:
+            message = f"the key has used its {key.burst:,} requests at once and {key.requests_per_second:g} a second"
+            raise self._counted(OverLimitError(message, seconds), key.name)
+
+    def _counted(self, error: AssayError, key: str) -> AssayError:
+        self._refusals.inc(tags={"status": str(error.http_status), "key": key})
+        return error
+
+
+class KeyAuth:
+    """ASGI middleware. A request without a known key gets 401, one whose key has no requests left 429, at any path."""
+
+    def __init__(self, app: ASGIApp, keys: Sequence[Key], quotas: TakesFromBuckets | None = None) -> None:
+        self._app, self._admission = app, Admission(keys, quotas)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":  # no endpoint uses them
@@ -79,18 +106,11 @@ class KeyAuth:
         if scope["type"] != "http" or is_open(scope):
             await self._app(scope, receive, send)
             return
-        key = None
         try:
-            key = self._keyring.holder(Headers(scope=scope).getlist(HEADER))
+            key = self._admission.holder(Headers(scope=scope).getlist(HEADER))
             scope[OWNER] = key.name  # also for those around this one
-            if seconds := await self._allowances[key.name].spend():
-                raise OverLimitError(
-                    f"the key has used its {key.burst:,} requests at once and {key.requests_per_second:g} a second",
-                    seconds,
-                )
+            await self._admission.spend(key)
         except AssayError as error:
-            name = key.name if key else NO_KEY
-            self._refusals.inc(tags={"status": str(error.http_status), "key": name})
             await refuse(error, receive, send)
             return
         await self._app(scope, receive, send)

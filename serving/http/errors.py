@@ -17,7 +17,11 @@ LONGEST = 1000  # characters of a sentence: what a client sent is not sent back 
 
 def error_body(message: str) -> bytes:
     """The protocol's shape of an error."""
-    return json.dumps({"error": message if len(message) <= LONGEST else f"{message[:LONGEST]}…"}).encode()
+    return json.dumps({"error": shortened(message)}).encode()
+
+
+def shortened(message: str) -> str:
+    return message if len(message) <= LONGEST else f"{message[:LONGEST]}…"
 
 
 def error_headers(error: AssayError) -> dict[str, str]:

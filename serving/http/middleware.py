@@ -10,6 +10,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
 from service.errors import ClusterError
+from serving.grpc import connections as grpc_connections
 from serving.http import connections
 from serving.http.access_log import AccessLog
 from serving.http.auth import KeyAuth
@@ -24,7 +25,7 @@ from serving.http.traces import HEADER, Traces
 from serving.pages.files import Pages
 
 SETTINGS = "ASSAY_SERVE_SETTINGS"  # the sections that the middleware needs, in JSON; of keys the hashes
-SECTIONS = {"http", "connections", "keys", "limits", "logging"}
+SECTIONS = {"http", "grpc", "connections", "keys", "limits", "logging"}
 CALLBACK = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"  # Serve's variable for the import path of such a function
 CALLBACK_PATH = "serving.http.middleware.middlewares"
 
@@ -37,10 +38,12 @@ def environment(settings: ServeSettings) -> Mapping[str, str]:
 def middlewares() -> list[Middleware]:
     """The last one is outermost: of a request without a key nothing is read.
 
-    Also bounds the connections of the server that calls it, which it does before it listens.
+    Also bounds the connections of the server that calls it, and of its gRPC server, which it does before they listen.
     """
     settings = given_settings()
     connections.install(settings.connections)
+    if settings.grpc:
+        grpc_connections.install(settings)
     http, keys = settings.http, settings.keys
     cors = Middleware(
         CORSMiddleware,

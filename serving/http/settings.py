@@ -56,6 +56,12 @@ class Http(Section):
         return self.hosts or (() if self.public else tuple(dict.fromkeys((*LOOPBACK_NAMES, self.host))))
 
 
+class Grpc(Section):
+    """The same models over gRPC. Host, TLS and time are those of `http`. It needs the extra `assay[grpc]`."""
+
+    port: int = Field(8001, ge=1, le=65535, description="TCP port")
+
+
 class Connections(Section):
     """The clients of an HTTP server: how many, how slow, and how much is held of what they send."""
 
@@ -203,6 +209,7 @@ class ServeSettings(Section):
     """Everything that `assay serve` can be told."""
 
     http: Http = Field(Http(), description="where the endpoints listen")
+    grpc: Grpc | None = Field(None, description="the Open Inference Protocol over gRPC as well; none: over HTTP alone")
     connections: Connections = Field(Connections(), description="how many, how slow and how large its clients may be")
     keys: tuple[Key, ...] = Field((), max_length=256, description="who may use the endpoints; none: everybody")
     haproxy: HaProxy | None = Field(None, description="HAProxy in front; none: Serve's own proxy")
@@ -225,6 +232,10 @@ class ServeSettings(Section):
             raise ValueError(f"keys: {repeated[0]!r} is given twice")
         if self.haproxy and self.http.tls:
             raise ValueError("http.tls is for Serve's own proxy; with haproxy put a proxy in front that speaks TLS")
+        if self.haproxy and self.grpc:
+            raise ValueError("grpc is for Serve's own proxy; it does not go with haproxy")
+        if self.grpc and self.grpc.port == self.http.port:
+            raise FieldError("grpc.port", "be another than http.port", self.grpc.port)
         return self
 
     def for_attacks(self) -> Self:

@@ -1,4 +1,4 @@
-"""One Serve application for all tests of this folder that speak HTTP."""
+"""One Serve application for all tests of this folder that speak HTTP or gRPC."""
 
 import tempfile
 from collections.abc import Iterator
@@ -10,12 +10,24 @@ from ray import serve
 
 from service.store import Folder, open_store
 from serving import app
-from serving.http.settings import Attacks, Batching, Connections, Http, Limits, Logging, Models, Queue, ServeSettings
+from serving.http.settings import (
+    Attacks,
+    Batching,
+    Connections,
+    Grpc,
+    Http,
+    Limits,
+    Logging,
+    Models,
+    Queue,
+    ServeSettings,
+)
 from tests.ports import free_port
 from tests.serving.models import put, put_classifier
 
 SETTINGS = ServeSettings(
     http=Http(port=free_port()),
+    grpc=Grpc(port=free_port()),
     batching=Batching(wait_ms=30, parallel=2),
     models=Models(loaded=3, refresh_seconds=0),
     limits=Limits(body_mb=4, streams=2, pixels=100_000),
@@ -27,9 +39,10 @@ SETTINGS = ServeSettings(
 
 @dataclass(frozen=True)
 class Served:
-    """A running application. address: host:port. store: where its models are."""
+    """A running application. address, grpc_address: host:port. store: where its models are."""
 
     address: str
+    grpc_address: str
     store: Folder
 
     @property
@@ -50,5 +63,7 @@ def served(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> Itera
     put_classifier(store, "digits")
     put_classifier(store, "photos", channels=3, side=-1)
     app.start(SETTINGS, store.uri, app.environment(SETTINGS, tempfile.gettempdir()))
-    yield Served(f"{SETTINGS.http.host}:{SETTINGS.http.port}", store)
+    host, grpc = SETTINGS.http.host, SETTINGS.grpc
+    assert grpc is not None
+    yield Served(f"{host}:{SETTINGS.http.port}", f"{host}:{grpc.port}", store)
     serve.shutdown()

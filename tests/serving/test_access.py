@@ -19,6 +19,7 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+import tritonclient.grpc as grpc
 import tritonclient.http as triton
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -44,6 +45,7 @@ class Guarded:
     """A server that asks for keys. certificate: to trust it by. keys: name -> key. output: what it printed."""
 
     port: int
+    grpc_port: int
     process: "subprocess.Popen[str]"
     certificate: str
     keys: dict[str, str]
@@ -92,7 +94,8 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
         entries.append(key.model_copy(update=changes).model_dump())
     tls = {"certificate": cert, "private_key": secret}
     logging = {"level": "INFO", "access": True}
-    settings = {"http": {"port": port, "tls": tls}, "keys": entries, "logging": logging}
+    grpc_port = free_port()
+    settings = {"http": {"port": port, "tls": tls}, "grpc": {"port": grpc_port}, "keys": entries, "logging": logging}
     (folder / "serve.yaml").write_text(json.dumps(settings))
     words = ["serve", "--store", store.uri, "--config", str(folder / "serve.yaml")]
     environment = {**os.environ, "RAY_metrics_report_interval_ms": "1000", "PYTHONUNBUFFERED": "1"}
@@ -102,7 +105,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
             [sys.executable, "-m", "service", *words], stdout=output, stderr=output, env=environment, text=True
         )
     try:
-        server = Guarded(port, process, cert, tokens, folder / "output")
+        server = Guarded(port, grpc_port, process, cert, tokens, folder / "output")
         deadline = time.monotonic() + 300
         while "serving 2 model(s)" not in server.output.read_text():
             assert process.poll() is None and time.monotonic() < deadline, server.output.read_text()
@@ -159,6 +162,27 @@ def test_triton_clients_send_their_key_as_a_header(guarded: Guarded) -> None:
     assert client.is_server_ready(), "without a key"
     with pytest.raises(triton.InferenceServerException, match="a key is required"):
         client.infer("sums", [inputs])
+
+
+def test_over_grpc_the_same_keys_are_asked_for_and_the_same_certificate_is_shown(guarded: Guarded) -> None:
+    client = grpc.InferenceServerClient(
+        f"127.0.0.1:{guarded.grpc_port}", ssl=True, root_certificates=guarded.certificate
+    )
+    assert client.is_server_live() and client.is_server_ready(), "without a key"
+    inputs = [grpc.InferInput("input", [2, 1, 8], "FP32").set_data_from_numpy(bits(2, 8).numpy())]
+    for headers, sentence in (
+        (None, "a key is required"),
+        ({"authorization": "Bearer x"}, "the key is not known"),
+        ({"authorization": f"Bearer {new_key('alice')[0]}"}, "the key is not known"),
+    ):
+        with pytest.raises(grpc.InferenceServerException, match=sentence) as refusal:
+            client.infer("sums", inputs, headers=headers)
+        assert refusal.value.status() == "StatusCode.UNAUTHENTICATED"
+    alice = {"authorization": f"Bearer {guarded.keys['alice']}"}
+    assert client.infer("sums", inputs, headers=alice).as_numpy("prediction").shape == (2, 8)
+    plain = grpc.InferenceServerClient(f"127.0.0.1:{guarded.grpc_port}")
+    with pytest.raises(grpc.InferenceServerException):
+        plain.is_server_live(client_timeout=5)
 
 
 def test_a_key_over_its_rate_gets_429_and_is_admitted_after_the_wait(guarded: Guarded) -> None:
@@ -238,7 +262,7 @@ def test_metrics_are_scraped_and_neither_they_nor_logs_hold_a_key(guarded: Guard
 def listening(family: list[psutil.Process]) -> set[tuple[str, str, int]]:
     """Process, address and port of all that listens."""
     return {
-        (each.cmdline()[0].split()[0], connection.laddr.ip, connection.laddr.port)
+        (each.cmdline()[0].split()[0], connection.laddr.ip.removeprefix("::ffff:"), connection.laddr.port)
         for each in family
         for connection in each.net_connections(kind="tcp")
         if connection.status == psutil.CONN_LISTEN
@@ -261,11 +285,12 @@ def test_what_listens_is_what_the_documentation_lists(guarded: Guarded) -> None:
         name = max((known for known in expected if Path(command).name.startswith(known)), key=len, default=None)
         assert name is not None, f"{command} listens at {ip}:{port}"
         allowed = {"all": {"::", "0.0.0.0"}, "`http.host`": {"127.0.0.1"}}.get(expected[name])
-        if name == "ray::ProxyActor" and port != guarded.port:
+        if name == "ray::ProxyActor" and port not in (guarded.port, guarded.grpc_port):
             allowed = {"::", "0.0.0.0"}  # as any other worker
         if allowed is not None:
             assert ip in allowed, f"{command} listens at {ip}:{port}"
-    assert {ip for _, ip, port in open_ports if port == guarded.port} == {"127.0.0.1"}
+    for at in (guarded.port, guarded.grpc_port):
+        assert {ip for _, ip, port in open_ports if port == at} == {"127.0.0.1"}
 
 
 def test_neither_dashboard_nor_job_api_is_started(guarded: Guarded) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import sys
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,7 +13,7 @@ from service.errors import ClusterError
 from serving import app
 from serving.app import build, greeting, shortage
 from serving.deployments.replica import prepare_process
-from serving.http.settings import Attacks, Replicas, ServeSettings
+from serving.http.settings import Attacks, Grpc, Replicas, ServeSettings
 from tests.serving.kinds.test_classification import card_of
 from tests.serving.kinds.test_thinking import card_of as thinking_card
 
@@ -36,6 +37,13 @@ def test_attacks_have_a_deployment_of_their_own(enabled: bool) -> None:
         deployment = attacks._bound_deployment
         assert deployment.ray_actor_options["num_cpus"] == 3 and deployment.max_ongoing_requests == 8
         assert deployment.init_args[0].replicas.threads == 3
+
+
+def test_grpc_needs_its_messages(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("tritonclient.grpc", "serving.deployments.grpc_server", "serving.grpc.messages"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ClusterError, match="grpc needs"):
+        build(ServeSettings(grpc=Grpc()), "store")
 
 
 def test_the_command_to_try_fits_the_model() -> None:

@@ -17,7 +17,7 @@ def test_the_shipped_settings_spell_out_every_default() -> None:
     for name, field in ServeSettings.model_fields.items():
         if name == "keys":
             assert all(f" {inner}:" in text for inner in Key.model_fields)
-        elif name != "haproxy":
+        elif name not in ("haproxy", "grpc"):
             for inner in type(field.get_default()).model_fields:
                 assert f"  {inner}:" in text, f"{name}.{inner} is not in configs/serve.yaml"
 
