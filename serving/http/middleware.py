@@ -18,6 +18,7 @@ from serving.http.bodies import Bodies
 from serving.http.errors import JsonErrors
 from serving.http.health import Liveness
 from serving.http.origins import Origins
+from serving.http.places import Places
 from serving.http.protocol import HEADER_LENGTH
 from serving.http.settings import ServeSettings
 from serving.http.streams import SentParts
@@ -25,7 +26,7 @@ from serving.http.traces import HEADER, Traces
 from serving.pages.files import Pages
 
 SETTINGS = "ASSAY_SERVE_SETTINGS"  # the sections that the middleware needs, in JSON; of keys the hashes
-SECTIONS = {"http", "grpc", "connections", "keys", "limits", "logging"}
+SECTIONS = {"http", "grpc", "connections", "keys", "queue", "replicas", "limits", "logging"}
 CALLBACK = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"  # Serve's variable for the import path of such a function
 CALLBACK_PATH = "serving.http.middleware.middlewares"
 
@@ -52,9 +53,11 @@ def middlewares() -> list[Middleware]:
         allow_headers=("Authorization", "Content-Type", "Content-Encoding", HEADER_LENGTH, HEADER),
         expose_headers=("Retry-After", HEADER_LENGTH, HEADER),
     )
+    at_once, waiting = settings.queue.ongoing * settings.replicas.max, settings.queue.waiting
     return [
         Middleware(JsonErrors),
         Middleware(SentParts),
+        *([Middleware(Places, at_once=at_once, waiting=waiting)] if SETTINGS in os.environ else []),
         Middleware(Bodies, limit=settings.limits.body_bytes, connections=settings.connections),
         *([Middleware(KeyAuth, keys=keys)] if keys else []),
         Middleware(Pages),

@@ -19,6 +19,7 @@ from serving.http.health import Liveness
 from serving.http.keys import new_key
 from serving.http.middleware import middlewares
 from serving.http.origins import Origins
+from serving.http.places import Places
 from serving.http.quotas import Bucket, Buckets
 from serving.http.settings import Connections, Http, Key, Limits, ServeSettings
 from serving.http.streams import SentParts
@@ -207,7 +208,8 @@ def test_serve_learns_of_the_settings_through_the_environment(monkeypatch: pytes
     )
     for name, value in middleware.environment(settings).items():
         monkeypatch.setenv(name, value)
-    _, _, bodies, auth, _, origins, cors, *_ = middlewares()
+    _, _, places, bodies, auth, _, origins, cors, *_ = middlewares()
+    assert (places.cls, places.kwargs) == (Places, {"at_once": 128, "waiting": 256})
     assert (bodies.cls, bodies.kwargs) == (Bodies, {"limit": 2**20, "connections": settings.connections})
     assert (auth.cls, auth.kwargs) == (KeyAuth, {"keys": (ALICE,)})
     assert (origins.cls, origins.kwargs["hosts"]) == (Origins, ("localhost", "127.0.0.1", "::1"))
