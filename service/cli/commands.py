@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from service.cli import checking, remote, running, views
-from service.cli.options import store_option
+from service.cli.options import insecure_option, store_option
 from service.cli.printing import Outlasting
 from service.cluster import embedded
 from service.errors import AssayError, RunCancelledError, nearest
@@ -82,7 +82,7 @@ for _command in (*running.COMMANDS, checking.check, remote.submit, *views.COMMAN
 @click.option("--config", type=click.Path(), help="Limits and batching of the endpoints, as in configs/serve.yaml.")
 @click.option("--host", help="Address to listen on (default 127.0.0.1).")
 @click.option("--port", type=click.IntRange(1, 65535), help="Port to listen on (default 8000).")
-@click.option("--insecure", is_flag=True, help="Also with an embedded Ray that asks for no token.")
+@insecure_option
 @click.option("--without-keys", is_flag=True, help="Let everybody in, also on a public address.")
 @click.option("--new-key", metavar="NAME", help="Make a key for somebody, print it once, and serve nothing.")
 def serve(new_key: str | None, **how: Any) -> None:

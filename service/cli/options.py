@@ -15,6 +15,11 @@ def store_option(command: Command) -> Command:
     return click.option("--store", default=DEFAULT_STORE, envvar="ASSAY_STORE", help=help)(command)
 
 
+def insecure_option(command: Command) -> Command:
+    help = "Also with a Ray that asks for no token: an embedded one, or a cluster at a public address."
+    return click.option("--insecure", is_flag=True, help=help)(command)
+
+
 def json_option(command: Command) -> Command:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
 

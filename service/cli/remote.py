@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from service import spec
-from service.cli.options import Command, address_option
+from service.cli.options import Command, address_option, insecure_option
 from service.cli.printing import print_json, print_rows
 from service.cluster import address as address_of
 from service.errors import RunCancelledError, RunFailedError
@@ -30,7 +30,6 @@ def options(command: Command) -> Command:
             "--driver-cpus", type=click.FloatRange(0), default=0, help="Cores of the driver (0: on the head node)."
         ),
         click.option("--cluster", "growth", help="The file of `ray up` or KubeRay: what the cluster may grow to."),
-        click.option("--insecure", is_flag=True, help="Also to a public address that asks for no token."),
         click.option("--detach", is_flag=True, help="Do not wait for the end."),
     ):
         command = option(command)
@@ -88,6 +87,7 @@ def follow(head: "Head", run_id: str, store: str, detach: bool) -> None:
 @click.argument("overrides", nargs=-1, metavar="[FIELD=VALUE]...")
 @click.option("--id", "run_id", help="The id of the run and of the job (default: made from the time and the name).")
 @address_option(required=True)
+@insecure_option
 @options
 def submit(
     spec_file: str,

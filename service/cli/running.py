@@ -13,7 +13,7 @@ from rich.console import Console
 
 from service import spec
 from service.cli import remote
-from service.cli.options import Command, address_option, json_option, store_option
+from service.cli.options import Command, address_option, insecure_option, json_option, store_option
 from service.cli.printing import Outlasting, next_steps, print_json, print_verdict
 from service.cluster import address as address_of
 from service.errors import RunCancelledError, RunFailedError, RunPartialError
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 def _execution_options(command: Command) -> Command:
     for option in (
         click.option("--raw", is_flag=True, help="Leave the output of Ray and of the jobs on the terminal."),
-        click.option("--insecure", is_flag=True, help="Also with an embedded Ray that asks for no token."),
+        insecure_option,
         click.option("--cpus", type=click.IntRange(1), help="Cores of the embedded Ray (default: all)."),
         click.option("--address", help="host:port of a Ray cluster (RAY_ADDRESS; default: an embedded Ray)."),
         click.option("--serial", is_flag=True, help="In this process, without Ray."),
@@ -73,7 +73,6 @@ def resume(
     store: str,
     as_json: bool,
     detach: bool,
-    insecure: bool,
     growth: str | None,
     driver_cpus: float,
     **how: Any,
@@ -83,7 +82,7 @@ def resume(
     With an --address that begins with http:// the run goes on there, as one that was submitted.
     """
     if address_of.is_dashboard(how["address"]):
-        head = remote.head_at(how["address"], insecure)
+        head = remote.head_at(how["address"], how["insecure"])
         head.resume(run_name, store, remote.read_growth(growth), driver_cpus)
         remote.follow(head, run_name, store, detach)
         return

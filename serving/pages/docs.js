@@ -38,7 +38,7 @@ function operation(path, method, described) {
             element("code", {}, each.name),
             element("small", {}, ` ${each.in}${each.required ? "" : ", optional"}`),
           ),
-          element("dd", {}, each.description ?? "", element("small", {}, ` ${short(each.schema)}`)),
+          element("dd", {}, each.description ?? "", element("small", {}, ` ${short(each.schema ?? Object.values(each.content)[0].schema)}`)),
         ]),
       ),
     ],
