@@ -18,8 +18,9 @@ from ray.serve.grpc_util import RayServegRPCContext
 from tritonclient.grpc import service_pb2
 
 from service.errors import AssayError
+from serving.deployments.call import Call
 from serving.deployments.memory import Holding
-from serving.deployments.server import INLINE_VALUES, Call, Server, parse_version
+from serving.deployments.server import INLINE_VALUES, Server, parse_version
 from serving.grpc.errors import end, refuse
 from serving.grpc.messages import InferMessage, encode_infer, parse
 from serving.grpc.middleware import READY

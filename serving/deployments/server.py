@@ -36,6 +36,7 @@ from service.store import open_store
 from serving import kinds
 from serving.deployments.attack_server import Reply
 from serving.deployments.batching import LONG_GMACS, Batcher, Item
+from serving.deployments.call import Call, HttpCall
 from serving.deployments.computing import Computing
 from serving.deployments.memory import Holding, Memory
 from serving.deployments.model_cache import ModelCache
@@ -82,7 +83,7 @@ class Server:
         build = partial(kinds.endpoint, settings=settings, device=prepare_process(settings.replicas, "replicas"))
         self._settings = settings
         self._keyring = Keyring(settings.keys)
-        self._attacks, self._with_attacks = attacks, attacks is not None
+        self._attacks = attacks
         self._models = ModelCache(open_store(store_uri), settings.models, build)
         self._statistics = Statistics()
         self._memory = Memory(settings.queue.memory_mb)
@@ -120,7 +121,7 @@ class Server:
             self._statistics.answered(call.model, response.status_code, time.perf_counter() - started, call.key)
         return response
 
-    async def _route(self, call: "HttpCall") -> Response:
+    async def _route(self, call: HttpCall) -> Response:
         operation, parts = self._router.find(call.request.scope)
         handler: Callable[..., Awaitable[Response]] = getattr(self, f"_{operation.handler}")
         if not operation.paths[0].startswith(OF_MODEL):
@@ -130,33 +131,33 @@ class Server:
 
     # ---- the server and its models ----------------------------------------------------------------------------------
 
-    async def _describe_server(self, call: "Call") -> Response:
+    async def _describe_server(self, call: Call) -> Response:
         return _json({"name": "assay", "version": version_of("assay"), "extensions": EXTENSIONS})
 
-    async def _live(self, call: "Call") -> Response:
+    async def _live(self, call: Call) -> Response:
         return _json({"live": True})
 
-    async def _ready(self, call: "Call") -> Response:
+    async def _ready(self, call: Call) -> Response:
         await self._models.check()
         return _json({"ready": True})
 
-    async def _all_statistics(self, call: "Call") -> Response:
+    async def _all_statistics(self, call: Call) -> Response:
         return _json(self._statistics.tree(self._batcher.running))
 
-    async def _list_models(self, call: "Call") -> Response:
+    async def _list_models(self, call: Call) -> Response:
         cards = await self._models.cards()
         newest = {card.name: card for card in cards}
         obstacles = {name: await self._models.obstacle(card, loading=False) for name, card in newest.items()}
-        return _json(metadata.list_models(cards, kinds.actions_by_task(self._with_attacks), obstacles))
+        return _json(metadata.list_models(cards, kinds.actions_by_task(self._attacks is not None), obstacles))
 
-    async def _load_model(self, call: "Call") -> Response:
+    async def _load_model(self, call: Call) -> Response:
         raise UnsupportedError(
             "models cannot be loaded or unloaded on request: each replica loads a model when it is first asked for, "
             "and the longest unused leaves",
             "models.loaded in the settings of the server is how many stay",
         )
 
-    async def _index(self, call: "HttpCall") -> Response:
+    async def _index(self, call: HttpCall) -> Response:
         return _json(await self._entries(protocol.parse_index(await self._body(call.request))))
 
     async def _entries(self, ready_only: bool) -> list[dict[str, Any]]:
@@ -171,29 +172,29 @@ class Server:
             entries.append({**entry, "loaded": (card.name, card.version) in loaded})
         return entries
 
-    async def _describe_model(self, call: "Call", name: str, version: int | None) -> Response:
+    async def _describe_model(self, call: Call, name: str, version: int | None) -> Response:
         card = await self._served(name, version)
         versions = await self._models.versions(name)
-        return _json(metadata.describe_model(card, versions, kinds.offer(card, self._with_attacks)))
+        return _json(metadata.describe_model(card, versions, kinds.offer(card, self._attacks is not None)))
 
-    async def _model_config(self, call: "Call", name: str, version: int | None) -> Response:
+    async def _model_config(self, call: Call, name: str, version: int | None) -> Response:
         card = await self._served(name, version)
-        offer = kinds.offer(card, self._with_attacks)
+        offer = kinds.offer(card, self._attacks is not None)
         return _json(metadata.configuration(card, offer, self._settings.batching))
 
-    async def _model_ready(self, call: "Call", name: str, version: int | None) -> Response:
+    async def _model_ready(self, call: Call, name: str, version: int | None) -> Response:
         if obstacle := await self._models.obstacle(await self._models.card(name, version), loading=True):
             raise NotReady(obstacle)
         return _json({"name": name, "ready": True})
 
-    async def _model_statistics(self, call: "Call", name: str, version: int | None) -> Response:
+    async def _model_statistics(self, call: Call, name: str, version: int | None) -> Response:
         card = await self._models.card(name, version)
         self._statistics.of((card.name, card.version))
         return _json(self._statistics.tree(self._batcher.running, name, version))
 
     # ---- inference ------------------------------------------------------------------------------------------------
 
-    async def _infer(self, call: "HttpCall", name: str, version: int | None) -> Response:
+    async def _infer(self, call: HttpCall, name: str, version: int | None) -> Response:
         card = await self._begin(call, name, version, "infer")
         endpoint, infer, work = await self._accept(call, card, await self._read(call))
         answer = await self._batched(call, endpoint, work)
@@ -208,17 +209,17 @@ class Server:
         headers = {} if json_length is None else {protocol.HEADER_LENGTH: str(json_length)}
         return Response(body, headers=headers, media_type=media)
 
-    async def _infer_stream(self, call: "HttpCall", name: str, version: int | None) -> Response:
+    async def _infer_stream(self, call: HttpCall, name: str, version: int | None) -> Response:
         card = await self._begin(call, name, version, "infer_stream")
         return await self._stream(call, card, await self._read(call))
 
-    async def _infer_stream_of_query(self, call: "HttpCall", name: str, version: int | None) -> Response:
+    async def _infer_stream_of_query(self, call: HttpCall, name: str, version: int | None) -> Response:
         if call.request.method == "HEAD":
             raise MethodNotAllowedError("HEAD", call.request.scope["path"], ("GET", "POST"))
         card = await self._begin(call, name, version, "infer_stream")
         return await self._stream(call, card, Message.of_query(call.request))
 
-    async def _stream(self, call: "Call", card: ModelCard, message: Message) -> Response:
+    async def _stream(self, call: Call, card: ModelCard, message: Message) -> Response:
         endpoint, infer, work = await self._accept(call, card, message)
         if infer.all_binary or any(output.binary for output in infer.outputs or ()):
             raise InputError("a streamed answer is JSON; ask for binary outputs at infer")
@@ -229,14 +230,14 @@ class Server:
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return EventStream(events, headers)
 
-    async def _begin(self, call: "Call", name: str, version: int | None, action: str) -> ModelCard:
+    async def _begin(self, call: Call, name: str, version: int | None, action: str) -> ModelCard:
         """The card of the model that is asked. From here on the request is counted."""
         call.counted = True
         card = await self._offered(name, version, action)
         call.model = _key(card)
         return card
 
-    async def _accept(self, call: "Call", card: ModelCard, message: Readable) -> tuple[Endpoint, InferRequest, Work]:
+    async def _accept(self, call: Call, card: ModelCard, message: Readable) -> tuple[Endpoint, InferRequest, Work]:
         """From a message to work that only has to be computed, or the error that the client is to see."""
         endpoint = await self._models.endpoint(card)
 
@@ -260,7 +261,7 @@ class Server:
             await self._quotas.reserve(call.key, work.gmacs)
         return endpoint, infer, work
 
-    async def _batched(self, call: "Call", endpoint: Endpoint, work: Work) -> Answer:
+    async def _batched(self, call: Call, endpoint: Endpoint, work: Work) -> Answer:
         item = Item(endpoint, work, asyncio.get_running_loop().create_future(), call.key or "")
         try:
             await self._gather(item)
@@ -275,7 +276,7 @@ class Server:
         return [None] * len(items)
 
     async def _events(
-        self, call: "Call", endpoint: Endpoint, infer: InferRequest, work: Work
+        self, call: Call, endpoint: Endpoint, infer: InferRequest, work: Work
     ) -> AsyncGenerator[bytes, None]:
         """Server-sent events. The next answer is computed when the client has read the last; never if it left."""
         card = endpoint.card
@@ -316,7 +317,7 @@ class Server:
 
     # ---- attacks --------------------------------------------------------------------------------------------------
 
-    async def _attack(self, call: "HttpCall", name: str, version: int | None) -> Response:
+    async def _attack(self, call: HttpCall, name: str, version: int | None) -> Response:
         """Passed on unread. When the client leaves, Serve cancels this coroutine, and with it the call that waits."""
         card = await self._offered(name, version, "attack")
         if self._attacks is None:
@@ -341,7 +342,7 @@ class Server:
 
     # ---- the parts of a request -------------------------------------------------------------------------------------
 
-    async def _read(self, call: "HttpCall") -> Message:
+    async def _read(self, call: HttpCall) -> Message:
         return Message.of(call.request, await self._body(call.request))
 
     async def _body(self, request: Request) -> bytes:
@@ -369,34 +370,6 @@ class Server:
         card = await self._models.card(name, version)
         kinds.check_offered(card, action)
         return card
-
-
-class Call:
-    """A request, and what is known of it meanwhile.
-
-    retry_after: seconds after which it may be sent again, if there is no room for it now. key: the name of its key;
-    None: no keys are required. counted: it asks for inference. streams: its answer goes on when it has been handled.
-    """
-
-    def __init__(self, retry_after: float) -> None:
-        self.retry_after = retry_after
-        self.key: str | None = None
-        self.holding: Holding | None = None
-        self.counted = self.streams = False
-        self.model: ModelKey | None = None
-
-    @property
-    def owner(self) -> Owner:
-        """Among whom the time of computation is shared."""
-        return self.key or "", self.model[0] if self.model else ""
-
-
-class HttpCall(Call):
-    """One over HTTP."""
-
-    def __init__(self, request: Request, retry_after: float) -> None:
-        super().__init__(retry_after)
-        self.request = request
 
 
 class NotReady(ModelError):

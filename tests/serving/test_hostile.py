@@ -15,6 +15,7 @@ import pytest
 from serving.http.uploads import to_png
 from tests.serving.conftest import Served
 from tests.serving.deployments.test_server import message
+from tests.serving.http.test_connections import until_closed
 from tests.serving.models import bits
 
 HONEST_SECONDS = 5.0  # far above what an honest request takes on a busy machine, far below what hostile ones took
@@ -41,14 +42,6 @@ def connections(served: Served, count: int, first: bytes) -> Iterator[list[socke
         yield opened
 
 
-def answer(connection: socket.socket) -> bytes:
-    received = b""
-    with contextlib.suppress(ConnectionError):
-        while part := connection.recv(1 << 16):
-            received += part
-    return received
-
-
 HEAD = b"POST /v2/models/sums/infer HTTP/1.1\r\nHost: localhost\r\n"
 
 
@@ -63,7 +56,7 @@ def test_bodies_that_never_end_take_no_place(served: Served) -> None:
 def test_half_a_head_and_nothing_are_closed(served: Served) -> None:
     with connections(served, 50, HEAD[:30]) as halves, connections(served, 50, b"") as silent:
         assert honest(served) < HONEST_SECONDS
-        assert answer(halves[0]) == answer(silent[0]) == b""
+        assert until_closed(halves[0]) == until_closed(silent[0]) == b""
 
 
 def test_a_header_without_end_is_cut_off(served: Served) -> None:
