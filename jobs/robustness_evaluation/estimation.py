@@ -5,8 +5,8 @@ multiply-adds nor time can be told before.
 """
 
 from jobs.common.estimation import size_of
+from jobs.common.robustness.slices import spans
 from jobs.robustness_evaluation.params import Params
-from jobs.robustness_evaluation.slices import spans
 from service.errors import InputError
 from service.run import Estimate
 

@@ -25,9 +25,10 @@ import torch
 from jobs.common.attacks import Ball
 from jobs.common.data.images.base import ImageSet
 from jobs.common.data.images.relabelled import with_classes
-from jobs.robustness_evaluation import estimation, figures, slices, tables
+from jobs.common.robustness import slices
+from jobs.common.robustness.outcomes import Outcome, gathered, minimum_norm, worst_case
+from jobs.robustness_evaluation import estimation, figures, tables
 from jobs.robustness_evaluation.params import Params
-from jobs.robustness_evaluation.robustness import Outcome, gathered, minimum_norm, worst_case
 from service.errors import RunFailedError
 from service.run import Estimate, Run, Trial
 

@@ -11,7 +11,7 @@ from jobs.common.data.images.base import ImageSet, Part
 from jobs.common.data.sets import Split
 from jobs.common.models.network_params import StoredNetwork
 from jobs.common.params import Name, StudyParams
-from jobs.robustness_evaluation.robustness import minimum_norm
+from jobs.common.robustness.outcomes import minimum_norm
 from service.errors import FieldError
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from jobs.common.attacks.checks import merged
 from jobs.common.data.images.base import ImageSet
 from jobs.common.metrics.intervals import wilson
-from jobs.robustness_evaluation.robustness import Outcome, lacking, rises, square_breaks_more, worst_case
+from jobs.common.robustness.outcomes import Outcome, lacking, rises, square_breaks_more, worst_case
 
 CLEAN, WORST_CASE = "no attack", "worst case"  # with a space, so that no attack of a spec has such a name
 

@@ -10,7 +10,7 @@ from jobs.common.data.images import DataParams
 from jobs.common.models.classifiers import classifier
 from jobs.common.models.fit import check_fit, check_sendable
 from jobs.common.models.reference import ModelReference
-from jobs.robustness_evaluation import slices
+from jobs.common.robustness import slices
 from service import models
 from service.errors import InputError
 from service.run import Run

@@ -1,4 +1,4 @@
-"""The cells of an evaluation: what the network says of a slice of the images, and what one attack does to it.
+"""The cells of attacks: what the network says of a slice of the images, and what one attack does to it.
 
 A slice is a few images in a row, attacked as one batch. What comes out of a cell depends on the slice, the attack, the
 ball and the seed alone, not on which worker computes it.

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from jobs.robustness_evaluation import slices
+from jobs.common.robustness import slices
 from service.errors import InputError
 from tests.jobs.white import Failing, GreyAndWhite
 

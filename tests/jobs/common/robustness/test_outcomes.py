@@ -1,0 +1,70 @@
+"""What attacks leave, against closed forms and outcomes made by hand."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jobs.common.attacks import FAB, PGD, AutoAttack, Ball, CarliniWagner
+from jobs.common.robustness import outcomes
+from jobs.common.robustness.slices import spans
+from tests.jobs.common.robustness.made import outcome
+
+
+@given(st.integers(1, 500), st.integers(1, 500))
+def test_slices_cover_all_images_once(count: int, size: int) -> None:
+    cut = spans(count, size)
+    assert [index for first, end in cut for index in range(first, end)] == list(range(count))
+    assert all(end - first == size for first, end in cut[:-1]) and 0 < cut[-1][1] - cut[-1][0] <= size
+
+
+def test_which_attacks_look_for_the_least_norm() -> None:
+    assert [outcomes.minimum_norm(each) for each in (CarliniWagner(), FAB(), FAB(minimise=False))] == [
+        True,
+        True,
+        False,
+    ]
+    assert not outcomes.minimum_norm(PGD()) and not outcomes.minimum_norm(AutoAttack())
+
+
+def test_cells_that_failed_count_as_robust() -> None:
+    result = {
+        "successful": torch.tensor([True, False]),
+        "not_finite": torch.tensor([False, True]),
+        "distances": torch.tensor([0.05, 0.3]),
+        "queries": torch.tensor([3, 4]),
+        "gradients": torch.tensor([1, 2]),
+        "seconds": 2.0,
+        "warnings": ["a doubt"],
+    }
+    correct = torch.tensor([True, True, False, True])
+    whole = outcomes.gathered("a", "pgd", Ball("Linf", 0.1), correct, [(0, 2), (2, 4)], [result, None])
+    assert whole.attacked.tolist() == [True, True, False, False]
+    assert whole.robust.tolist() == [False, True, False, True], "a wrong answer is never robust"
+    assert whole.distances.tolist() == pytest.approx([0.05, 0.3, 0.0, math.inf])
+    assert (whole.seconds, whole.warnings, whole.queries.tolist()) == (2.0, ("a doubt",), [3, 4, 0, 0])
+    assert whole.within(0.04).robust.tolist() == [True, True, False, True]
+    (sentence,) = outcomes.lacking([whole, outcome("b", [1, 1, 1, 1])])
+    assert sentence.startswith("a was not tried on 2 of 4 images") and sentence.endswith(
+        "robust accuracy is an upper bound"
+    )
+
+
+def test_more_epsilon_cannot_leave_more_robust() -> None:
+    falling = [torch.tensor(each).bool() for each in ([1, 1, 1], [1, 0, 1], [0, 0, 1])]
+    assert outcomes.rises("a", [0.1, 0.2, 0.3], falling) == []
+    rising = [torch.tensor(each).bool() for each in ([0, 0, 1, 1], [1, 1, 0, 1], [1, 0, 0, 0])]
+    assert outcomes.rises("a", [0.1, 0.2, 0.3], rising) == [
+        "a leaves 1 more images robust at epsilon 0.2 than at 0.1: it misses at least 2 that are not, so it "
+        "needs more steps or restarts"
+    ]
+
+
+def test_square_that_breaks_what_gradients_do_not() -> None:
+    gradients, square = outcome("p", [1] * 9 + [0]), outcome("s", [1] * 8 + [0, 0], kind="square")
+    (sentence,) = outcomes.square_breaks_more([gradients, square])
+    assert "from 90.0% to 80.0%" in sentence and "may be masked" in sentence
+    assert outcomes.square_breaks_more([square]) == outcomes.square_breaks_more([gradients]) == []
+    assert outcomes.square_breaks_more([square, outcome("p", [1] * 7 + [0] * 3)]) == []
