@@ -16,7 +16,7 @@ import click
 
 from service.cli import checking, remote, running, views
 from service.cli.options import insecure_option, store_option
-from service.cli.printing import Outlasting
+from service.cli.printing import TolerantStream
 from service.cluster import embedded
 from service.errors import AssayError, RunCancelledError, nearest
 
@@ -55,7 +55,7 @@ def _run(words: list[str]) -> int:
         if "--debug" in words:
             raise
         hint = f"\n       {error.hint}" if error.hint else ""
-        print(f"assay: {error.message}{hint}", file=Outlasting(sys.stderr), flush=True)
+        print(f"assay: {error.message}{hint}", file=TolerantStream(sys.stderr), flush=True)
         return error.exit_code
     except click.ClickException as error:
         error.show()

@@ -18,7 +18,7 @@ from service.store import Folder
 PIPE_WIDTH = 200  # columns when nobody tells how wide the output is
 
 
-class Outlasting:
+class TolerantStream:
     """A stream for what goes on without its reader: as in `assay run … | head`, or when the terminal is gone."""
 
     def __init__(self, stream: TextIO) -> None:

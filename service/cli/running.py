@@ -14,7 +14,7 @@ from rich.console import Console
 from service import spec
 from service.cli import remote
 from service.cli.options import Command, address_option, insecure_option, json_option, store_option
-from service.cli.printing import Outlasting, next_steps, print_json, print_verdict
+from service.cli.printing import TolerantStream, next_steps, print_json, print_verdict
 from service.cluster import address as address_of
 from service.errors import RunCancelledError, RunFailedError, RunPartialError
 from service.execution import history, layout, logs
@@ -108,9 +108,9 @@ def _execute(
     from service.cli import live
     from service.execution.runner import Execution
 
-    with redirect_stdout(Outlasting(sys.stdout)), redirect_stderr(Outlasting(sys.stderr)):
+    with redirect_stdout(TolerantStream(sys.stdout)), redirect_stderr(TolerantStream(sys.stderr)):
         with logs.captured(enabled=not raw) as (log_file, terminal):
-            console = Console(file=sys.stderr if as_json else Outlasting(terminal))  # type: ignore[arg-type]
+            console = Console(file=sys.stderr if as_json else TolerantStream(terminal))  # type: ignore[arg-type]
             with live.progress_for(console) as shown:
                 state = act(Execution(serial, address, cpus, insecure, shown, log_file))
         if as_json:

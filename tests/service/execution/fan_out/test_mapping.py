@@ -24,9 +24,9 @@ from service import spec
 from service.cluster.tasks import RayTasks
 from service.errors import InputError, StoreError
 from service.execution import history, runner
-from service.execution.fan_out import cells, mapping, sharing
+from service.execution.fan_out import cells, mapping
 from service.execution.fan_out.cells import CellStore, Outcome
-from service.execution.fan_out.mapping import CellProgress, Executor, InProcess, Pace
+from service.execution.fan_out.mapping import CellProgress, InProcess, Pace
 from service.execution.layout import CANCEL
 from service.execution.records import RunRecord
 from service.execution.runner import Execution
@@ -34,14 +34,7 @@ from service.run import Run
 from service.spec import Resources
 from service.store import Folder, open_store
 from tests.service import grid
-
-
-def nowhere(progress: CellProgress) -> None:
-    pass
-
-
-def handle(folder: Path, executor: Executor | None = None) -> Run:
-    return Run(open_store(str(folder)), seed=7, executor=executor)
+from tests.service.execution.fan_out.handles import handle, identical, nowhere
 
 
 def shared(**misbehaviour: Any) -> dict[str, Any]:
@@ -57,17 +50,6 @@ def computed(folder: Path) -> Counter[int]:
     """How often each cell has been computed."""
     path = folder / "computed"
     return Counter(map(int, path.read_text().split())) if path.exists() else Counter()
-
-
-def identical(one: Any, other: Any) -> bool:
-    """Equal bit for bit, types too."""
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(identical(one[key], other[key]) for key in one)
-    if isinstance(one, list):
-        return len(one) == len(other) and all(map(identical, one, other))
-    if isinstance(one, torch.Tensor):
-        return torch.equal(one, other)
-    return type(one) is type(other) and one == other
 
 
 # ---- the same results ---------------------------------------------------------------------------------------------
@@ -140,112 +122,7 @@ def kinds(cell: int, _: None) -> Any:
     }
 
 
-# ---- what is shared -----------------------------------------------------------------------------------------------
-
-
-def test_shared_comes_back_as_it_was() -> None:
-    network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4))
-    network[0].bias = torch.nn.Parameter(network[1].weight, requires_grad=False)  # type: ignore[index]
-    network.register_parameter("tied", network[1].weight)  # type: ignore[index]
-    images = torch.randn(2, 3, 5, 7).to(memory_format=torch.channels_last)
-    whole = {
-        "network": network,
-        "images": images,
-        "slice": torch.arange(24).reshape(4, 6)[1:, ::2],
-        "complex": torch.view_as_complex(torch.randn(3, 2)).conj(),
-        "half": torch.tensor([1.0, 2.0], dtype=torch.bfloat16),
-        "nothing": torch.zeros(0, 3),
-        "array": np.asfortranarray(np.arange(6.0).reshape(2, 3)),
-        "names": {"b", "a"},
-    }
-    back = sharing.unpack(sharing.pack(whole)).value
-    assert back["images"].is_contiguous(memory_format=torch.channels_last)
-    for name in ("images", "slice", "complex", "half", "nothing"):
-        assert torch.equal(back[name], whole[name]) and back[name].dtype == whole[name].dtype  # type: ignore[arg-type,union-attr]
-    assert back["names"] == {"a", "b"} and np.array_equal(back["array"], whole["array"])  # type: ignore[arg-type]
-    assert back["network"].tied is back["network"][1].weight, "tied weights stay tied"
-    assert torch.equal(back["network"](back["images"]), network(images))
-    with torch.no_grad():
-        back["network"][0].weight.zero_()
-    assert network[0].weight.abs().sum() > 0, "a worker's module is its own"  # type: ignore[union-attr,operator]
-
-
-def test_the_digest_is_of_the_content() -> None:
-    def digest(value: Any) -> str:
-        return sharing.pack(value).digest
-
-    text = "".join(["lo", "ss"])
-    assert digest([text, text]) == digest(["loss", "".join(["lo", "ss"])]), "not of which objects are one"
-    network = torch.nn.Linear(3, 2)
-    before = digest(network)
-    assert digest(network) == before
-    with torch.no_grad():
-        network.weight[0, 0] += 1e-3
-    assert digest(network) != before
-    tensor = torch.arange(6)
-    different = [tensor, tensor.float(), tensor.reshape(2, 3), tensor.numpy(), tensor.tolist(), tensor.reshape(2, 3).T]
-    assert len({digest(each) for each in different}) == len(different)
-    said = Resources(cpus=1)
-    assert digest(Resources()) == digest(said) != digest(Resources(cpus=2)), "not of which defaults were said aloud"
-    assert sharing.unpack(sharing.pack(said)).value == said
-    loop: list[Any] = [1]
-    loop.append(loop)
-    assert sharing.unpack(sharing.pack(loop)).value[1][0] == 1, "an object that contains itself"
-    script = (
-        "from service.execution.fan_out import sharing; print(sharing.pack({'a': {'x', 'y', 'z'}, 'b': [1.5]}).digest)"
-    )
-    environment = {**os.environ, "PYTHONHASHSEED": "1"}
-    printed = subprocess.run(
-        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
-    )
-    assert printed.stdout.strip() == digest({"a": {"z", "y", "x"}, "b": [1.5]}), "the same in every process"
-
-
-@pytest.mark.parametrize("how", ["serial", "ray"])
-def test_writing_to_what_is_shared(tmp_path: Path, how: str, request: pytest.FixtureRequest) -> None:
-    executor = None
-    if how == "ray":
-        request.getfixturevalue("ray_session")
-        executor = RayTasks(Resources(), 0, nowhere)
-    run, large = handle(tmp_path, executor), np.zeros(200_000)
-    with pytest.raises(InputError, match="a cell wrote to a tensor of `shared`"):
-        run.map(write_to_tensor, [0], torch.from_numpy(large))
-    large = np.zeros(200_000)
-    (result,) = run.map(write_to_array, [0], large)
-    assert result is None and "read-only" in str(run.failed_cells[-1]) and not large.any()
-
-
-def write_to_tensor(cell: int, tensor: torch.Tensor) -> None:
-    tensor[3] = 1
-
-
-def write_to_array(cell: int, array: np.ndarray) -> None:
-    array[3] = 1
-
-
-# ---- keys and chunks ----------------------------------------------------------------------------------------------
-
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
-    max_leaves=6,
-)
-
-
-@given(JSON, JSON)
-def test_a_cell_is_named_by_its_content(one: Any, other: Any) -> None:
-    texts = [cells.canonical(each, "cell") for each in (one, other)]
-    # what repr keeps apart (1, 1.0 and True) is kept apart; the order of a dictionary is not
-    assert (texts[0] == texts[1]) == (sorted_repr(one) == sorted_repr(other))
-    assert identical(json.loads(texts[0]), one)
-    assert (cells.key_of("a", texts[0]) == cells.key_of("a", texts[1])) == (texts[0] == texts[1])
-    assert cells.key_of("a", "b", texts[0]) != cells.key_of("ab", texts[0])
-
-
-def sorted_repr(value: Any) -> str:
-    if isinstance(value, dict):
-        return "dict " + repr([(key, sorted_repr(value[key])) for key in sorted(value)])
-    return repr(list(map(sorted_repr, value))) if isinstance(value, list) else repr(value)
+# ---- chunks -------------------------------------------------------------------------------------------------------
 
 
 @settings(max_examples=200)
@@ -265,17 +142,6 @@ def test_chunks(waiting: int, workers: int, seconds: float, size: int) -> None:
             assert short or waiting / sizes[-1] >= mapping.CHUNKS_PER_WORKER * workers
         waiting -= sizes[-1]
     assert sizes == sorted(sizes, reverse=True), "the last ones are the smallest"
-
-
-def test_many_parts_are_joined(tmp_path: Path) -> None:
-    store = CellStore(open_store(str(tmp_path)))
-    for index in range(2 * cells.SMALL_PARTS + 3):
-        store.add(f"key{index}", f"{index}", Outcome(0.0, bytes([index])))
-        store.flush()
-    store.flush()
-    assert len(list(tmp_path.iterdir())) == 2 + 3
-    loaded = CellStore(open_store(str(tmp_path))).load()
-    assert loaded == {f"key{index}": bytes([index]) for index in range(2 * cells.SMALL_PARTS + 3)}
 
 
 def grid_spec(store: Path, **fields: Any) -> spec.JobSpec:
