@@ -3,10 +3,6 @@
 import torch
 
 from jobs.common.estimation import TRAINING, multiply_adds, size_of, training_seconds
-from jobs.free_training.methods import MethodParams
-from jobs.free_training.methods.fgsm_rs import RandomStartStep
-from jobs.free_training.methods.pgd import ProjectedGradient
-from jobs.free_training.methods.trades import Trades
 from jobs.free_training.params import Params
 from service.errors import InputError
 from service.run import Estimate
@@ -16,7 +12,7 @@ def estimate(params: Params) -> Estimate:
     """Training alone: validation and the attacks on the trained network are not counted."""
     training = params.training
     images = training.updates * training.batch
-    passes = passes_of(params.method)
+    passes = params.method.passes
     details: dict[str, float | str] = {"images to train on": images, "passes of an image": passes}
     try:
         size = size_of(params.data)
@@ -28,15 +24,3 @@ def estimate(params: Params) -> Estimate:
         multiply_adds=float(TRAINING * multiply_adds(network, image) * images * passes),
         details=details,
     )
-
-
-def passes_of(method: MethodParams) -> int:
-    """Forward and backward passes of a minibatch in a weight update."""
-    match method:
-        case ProjectedGradient():
-            return method.steps + 1
-        case Trades():
-            return method.steps + 2  # the clean images and the perturbed ones
-        case RandomStartStep():
-            return 2
-    return 1

@@ -12,7 +12,7 @@ from jobs.common.attacks import PGD, AttackParams, Ball
 from jobs.common.data.images.base import ImageSet
 from jobs.common.metrics.classification import accuracy_of_classes, predictions
 from jobs.common.params import Name, StudyParams
-from jobs.free_training.accuracy import Verdict, attacked
+from jobs.common.robustness.accuracy import Verdict, attacked
 
 
 class EvaluationParams(StudyParams):

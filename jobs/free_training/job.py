@@ -31,10 +31,10 @@ from jobs.common.data.images.base import ImageSet
 from jobs.common.data.training_data import TrainingImages
 from jobs.common.models.cards import classifier_card
 from jobs.common.models.fit import check_fit
+from jobs.common.training.adversarial.training import train
 from jobs.free_training import estimation, figures
 from jobs.free_training.evaluation import evaluate
 from jobs.free_training.params import Params
-from jobs.free_training.training import train
 from service.models import CardDraft
 from service.run import Estimate, Run, Trial
 
@@ -58,6 +58,7 @@ def run(params: Params, run: Run) -> None:
     plan = params.training
     home = plan.engine.home(run.device)
     data = TrainingImages(images, plan.held_out, plan.batch, plan.augmentation, run.seed_for, home)
+    run.expect(plan.updates)
     train(network, data, params.method, ball, plan, run)
 
     evaluation = evaluate(network, test, balls, params.evaluation, partial(run.seed_for, "attack"))

@@ -8,11 +8,11 @@ from jobs.common.attacks import Ball
 from jobs.common.data.images import DataParams
 from jobs.common.models.cards import PublishingParams
 from jobs.common.models.classifier_params import ClassifierParams
+from jobs.common.training.adversarial.methods import MethodParams
+from jobs.common.training.adversarial.methods.free import Free
+from jobs.common.training.adversarial.threat import ThreatParams
+from jobs.common.training.adversarial.training import TrainingParams
 from jobs.free_training.evaluation import EvaluationParams
-from jobs.free_training.methods import MethodParams
-from jobs.free_training.methods.free import Free
-from jobs.free_training.threat import ThreatParams
-from jobs.free_training.training import TrainingParams
 from service.errors import FieldError
 
 

@@ -17,12 +17,12 @@ from jobs.common.data.augmentation import AugmentationParams
 from jobs.common.data.images.base import Pixels
 from jobs.common.data.training_data import TrainingImages
 from jobs.common.models.classifiers import classifier
+from jobs.common.training.adversarial.methods.base import Method
+from jobs.common.training.adversarial.methods.free import Free
+from jobs.common.training.adversarial.methods.natural import Natural
+from jobs.common.training.adversarial.methods.pgd import ProjectedGradient
+from jobs.common.training.adversarial.training import TrainingParams, train
 from jobs.common.training.optimizers import OptimizerParams
-from jobs.free_training.methods.base import Method
-from jobs.free_training.methods.free import Free
-from jobs.free_training.methods.natural import Natural
-from jobs.free_training.methods.pgd import ProjectedGradient
-from jobs.free_training.training import TrainingParams, train
 from service.run import Run
 from service.store import open_store
 

@@ -56,7 +56,7 @@ def test_the_walk_meets_what_studies_configure() -> None:
     places = [each.id for each in sections_with_a_default()]
     assert {
         "jobs.common.training.supervised.SupervisedParams.optimizer",
-        "jobs.free_training.training.TrainingParams.validation",
+        "jobs.common.training.adversarial.training.TrainingParams.validation",
         "jobs.stacked_unets.training.TrainingParams.optimizer",
         "jobs.poison_frogs.victims.networks.FineTuneParams.optimizer",
         "jobs.poison_frogs.params.Params.victims",

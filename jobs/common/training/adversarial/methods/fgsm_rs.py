@@ -9,10 +9,10 @@ from pydantic import Field
 from torch import Tensor
 
 from jobs.common.attacks.ball import Ball
-from jobs.free_training.methods.base import Outcome
-from jobs.free_training.methods.pgd import AdversarialTraining
-from jobs.free_training.objective import Objective
-from jobs.free_training.overfitting import OverfittingStop
+from jobs.common.training.adversarial.methods.base import Outcome
+from jobs.common.training.adversarial.methods.pgd import AdversarialTraining
+from jobs.common.training.adversarial.objective import Objective
+from jobs.common.training.adversarial.overfitting import OverfittingStop
 
 
 class RandomStartStep(AdversarialTraining):
@@ -27,6 +27,10 @@ class RandomStartStep(AdversarialTraining):
     @property
     def label(self) -> str:
         return "FGSM-RS"
+
+    @property
+    def passes(self) -> int:
+        return 2
 
     @property
     def overfitting_stop(self) -> OverfittingStop | None:

@@ -4,10 +4,10 @@ import torch
 from torch import nn
 
 from jobs.common.data.images.base import Pixels
+from jobs.common.training.adversarial.objective import Objective
+from jobs.common.training.adversarial.training import TrainingParams
 from jobs.common.training.engine import Engine, EngineParams
 from jobs.common.training.optimizers import OptimizerParams
-from jobs.free_training.objective import Objective
-from jobs.free_training.training import TrainingParams
 
 
 def network(batch_norm: bool = True, seed: int = 0, dropout: float = 0.0) -> nn.Module:

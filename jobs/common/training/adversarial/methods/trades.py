@@ -12,8 +12,8 @@ from torch.nn import functional
 
 from jobs.common.attacks import pgd
 from jobs.common.attacks.ball import Ball
-from jobs.free_training.methods.base import Method, Outcome
-from jobs.free_training.objective import Crafting, Objective
+from jobs.common.training.adversarial.methods.base import Method, Outcome
+from jobs.common.training.adversarial.objective import Crafting, Objective
 
 NOISE = 1e-3  # standard deviation of the start: at the image itself the divergence has no gradient
 
@@ -32,6 +32,10 @@ class Trades(Method):
     @property
     def label(self) -> str:
         return f"TRADES-{self.steps}"
+
+    @property
+    def passes(self) -> int:
+        return self.steps + 2  # the clean images and the perturbed ones
 
     def fresh(self, images: Tensor, ball: Ball, generator: torch.Generator) -> Tensor | None:
         return NOISE * torch.empty_like(images).normal_(generator=generator)

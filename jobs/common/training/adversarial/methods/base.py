@@ -16,8 +16,8 @@ from torch import Tensor
 
 from jobs.common.attacks.ball import Ball
 from jobs.common.params import StudyParams
-from jobs.free_training.objective import Objective
-from jobs.free_training.overfitting import OverfittingStop
+from jobs.common.training.adversarial.objective import Objective
+from jobs.common.training.adversarial.overfitting import OverfittingStop
 
 
 class Outcome(NamedTuple):
@@ -49,6 +49,11 @@ class Method(StudyParams):
     @property
     def replays(self) -> int:
         """How many weight updates are made in a row from one minibatch."""
+        return 1
+
+    @property
+    def passes(self) -> int:
+        """Gradient evaluations of a weight update: forward and backward passes of its minibatch."""
         return 1
 
     @property

@@ -12,8 +12,8 @@ from torch.nn import functional
 
 from jobs.common.attacks import pgd
 from jobs.common.attacks.ball import Ball, random_in_ball
-from jobs.free_training.methods.base import Method, Outcome
-from jobs.free_training.objective import Crafting, Objective
+from jobs.common.training.adversarial.methods.base import Method, Outcome
+from jobs.common.training.adversarial.objective import Crafting, Objective
 
 
 class AdversarialTraining(Method):
@@ -47,6 +47,10 @@ class ProjectedGradient(AdversarialTraining):
     @property
     def label(self) -> str:
         return f"PGD-{self.steps}"
+
+    @property
+    def passes(self) -> int:
+        return self.steps + 1
 
     def update(self, objective: Objective, images: Tensor, labels: Tensor, delta: Tensor, ball: Ball) -> Outcome:
         return self.learn(objective, images, labels, delta, ball, self.steps, self.step)

@@ -6,7 +6,7 @@ import pytest
 
 from jobs.common.attacks import Ball
 from jobs.common.attacks.pgd import FGSM
-from jobs.free_training.accuracy import attacked
+from jobs.common.robustness.accuracy import attacked
 from service.errors import InputError
 from tests.jobs.white import Failing, GreyAndWhite
 

@@ -6,8 +6,8 @@ from pydantic import Field
 from torch import Tensor
 
 from jobs.common.attacks.ball import Ball
-from jobs.free_training.methods.base import Method, Outcome
-from jobs.free_training.objective import Objective
+from jobs.common.training.adversarial.methods.base import Method, Outcome
+from jobs.common.training.adversarial.objective import Objective
 
 
 class Natural(Method):

@@ -15,13 +15,13 @@ from jobs.common.attacks.pgd import PGD
 from jobs.common.data.augmentation import AugmentationParams
 from jobs.common.data.training_data import TrainingImages
 from jobs.common.params import StudyParams
+from jobs.common.robustness.accuracy import attacked, correct
 from jobs.common.training import loop, parallel
+from jobs.common.training.adversarial.methods.base import Method
+from jobs.common.training.adversarial.objective import Objective
 from jobs.common.training.averages import Term
 from jobs.common.training.engine import Batch, Engine, EngineParams
 from jobs.common.training.optimizers import OptimizerParams, device_of
-from jobs.free_training.accuracy import attacked, correct
-from jobs.free_training.methods.base import Method
-from jobs.free_training.objective import Objective
 from service.errors import InputError
 from service.run import Run
 
@@ -50,23 +50,36 @@ class TrainingParams(StudyParams):
 
 
 def train(
-    network: nn.Module, data: TrainingImages, method: Method, ball: Ball, params: TrainingParams, run: Run
+    network: nn.Module,
+    data: TrainingImages,
+    method: Method,
+    ball: Ball,
+    params: TrainingParams,
+    run: Run,
+    name: str = "",
+    first_step: int = 0,
 ) -> None:
     """Train a network in place. Goes on from the run's checkpoint if there is one, to the same weights bit for bit.
 
     With several ranks each has its rows of every batch; the weights are those of one process up to rounding.
-    Logs what job.py says of training. RunFailedError if the loss stops being finite. InputError: half precision
-    without a GPU, or a checkpoint of another batch.
+    name: sets the network apart in checkpoints and metrics, if it is one of several; "" if it is the only one.
+    first_step: updates of those before it. Logs train_loss, train_accuracy, and what `AdversarialStep.validate` says,
+    after the name. RunFailedError if the loss stops being finite. InputError: half precision without a GPU, or a
+    checkpoint of another batch.
     """
     params.engine.check(device_of(network))
-    run.expect(params.updates)
-    step = AdversarialStep(Engine(network, params.engine), data, method, ball, params, run)
+    prefix = f"{name}_" if name else ""
+    step = AdversarialStep(Engine(network, params.engine), data, method, ball, params, run, prefix)
+    best_by = prefix + ("val_robust" if method.adversarial else "val_clean")
     plan = loop.Plan(
         updates=params.updates,
         rates=params.optimizer,
         report_every=params.report_every,
         seed=lambda update: run.seed_for("dropout", update, parallel.rank()),
-        best_by=None if params.keep == "last" else "val_robust" if method.adversarial else "val_clean",
+        best_by=None if params.keep == "last" else best_by,
+        phase=name.replace("_", "-") or "main",
+        prefix=prefix,
+        first_step=first_step,
     )
     loop.train(step, build_optimizer(step.engine.network, params), Replayed(data, method.replays), plan, run)
 
@@ -89,9 +102,18 @@ class AdversarialStep(loop.Step):
     """An update by a method. The perturbation goes from one to the next, and a collapse of robustness ends training."""
 
     def __init__(
-        self, engine: Engine, data: TrainingImages, method: Method, ball: Ball, params: TrainingParams, run: Run
+        self,
+        engine: Engine,
+        data: TrainingImages,
+        method: Method,
+        ball: Ball,
+        params: TrainingParams,
+        run: Run,
+        prefix: str = "",
     ) -> None:
+        """prefix: of the names of metrics."""
         super().__init__(engine)
+        self.prefix = prefix
         self.data, self.method, self.ball, self.params, self.run = data, method, ball, params, run
         self.objective = Objective(engine, params.batch, params.label_smoothing)
         self.batch: Batch = ()  # of all ranks
@@ -128,13 +150,17 @@ class AdversarialStep(loop.Step):
         return False
 
     def validate(self, progress: loop.Progress) -> dict[str, float]:
+        """On the images held out, and the work so far: val_clean, val_robust, gradient_evaluations, train_seconds; and
+        collapsed_at, if that stopped training.
+        """
         stopped = {"collapsed_at": float(progress.updates)} if progress.stopped else {}
-        return {
+        metrics = {
             **validate(self.engine.network, self.data, self.ball, self.params, self.run),
-            "gradient_evaluations": self.objective.evaluations,
+            "gradient_evaluations": float(self.objective.evaluations),
             "train_seconds": progress.seconds,
             **stopped,
         }
+        return {f"{self.prefix}{name}": value for name, value in metrics.items()}
 
     def state(self) -> dict[str, Any]:
         state = {"evaluations": self.objective.evaluations, "healthy": vars(self.healthy)}

@@ -10,8 +10,8 @@ from pydantic import Field
 from torch import Tensor
 
 from jobs.common.attacks.ball import Ball, ascent_direction, random_in_ball
-from jobs.free_training.methods.base import Method, Outcome
-from jobs.free_training.objective import Objective
+from jobs.common.training.adversarial.methods.base import Method, Outcome
+from jobs.common.training.adversarial.objective import Objective
 
 
 class Free(Method):

@@ -11,24 +11,24 @@ from jobs.common.attacks import PGD, Ball
 from jobs.common.data.augmentation import AugmentationParams
 from jobs.common.data.images.base import ImageSet
 from jobs.common.data.training_data import TrainingImages
+from jobs.common.robustness.accuracy import attacked, correct
 from jobs.common.training import parallel
+from jobs.common.training.adversarial.methods.base import Method, Outcome
+from jobs.common.training.adversarial.methods.fgsm_rs import RandomStartStep
+from jobs.common.training.adversarial.methods.free import Free
+from jobs.common.training.adversarial.methods.natural import Natural
+from jobs.common.training.adversarial.methods.pgd import ProjectedGradient
+from jobs.common.training.adversarial.methods.trades import Trades
+from jobs.common.training.adversarial.objective import Objective
+from jobs.common.training.adversarial.overfitting import OverfittingStop
+from jobs.common.training.adversarial.training import TrainingParams, build_optimizer, train
 from jobs.common.training.engine import Engine, EngineParams
 from jobs.common.training.optimizers import OptimizerParams
 from jobs.common.training.schedules import StepDecay
-from jobs.free_training.accuracy import attacked, correct
-from jobs.free_training.methods.base import Method, Outcome
-from jobs.free_training.methods.fgsm_rs import RandomStartStep
-from jobs.free_training.methods.free import Free
-from jobs.free_training.methods.natural import Natural
-from jobs.free_training.methods.pgd import ProjectedGradient
-from jobs.free_training.methods.trades import Trades
-from jobs.free_training.objective import Objective
-from jobs.free_training.overfitting import OverfittingStop
-from jobs.free_training.training import TrainingParams, build_optimizer, train
 from service.errors import InputError, RunFailedError
 from service.run import Run
 from service.store import open_store
-from tests.jobs.free_training import tiny
+from tests.jobs.common.training.adversarial import tiny
 from tests.ports import free_port
 
 BALL = Ball("Linf", 0.1)

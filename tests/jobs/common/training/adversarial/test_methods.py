@@ -9,13 +9,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from jobs.common.attacks import Ball
-from jobs.free_training.methods.base import Method
-from jobs.free_training.methods.fgsm_rs import RandomStartStep
-from jobs.free_training.methods.free import Free, ascend
-from jobs.free_training.methods.natural import Natural
-from jobs.free_training.methods.pgd import ProjectedGradient
-from jobs.free_training.methods.trades import Trades, divergence
-from tests.jobs.free_training import tiny
+from jobs.common.training.adversarial.methods.base import Method
+from jobs.common.training.adversarial.methods.fgsm_rs import RandomStartStep
+from jobs.common.training.adversarial.methods.free import Free, ascend
+from jobs.common.training.adversarial.methods.natural import Natural
+from jobs.common.training.adversarial.methods.pgd import ProjectedGradient
+from jobs.common.training.adversarial.methods.trades import Trades, divergence
+from tests.jobs.common.training.adversarial import tiny
 
 LINF, L2 = Ball("Linf", 0.1), Ball("L2", 0.5)
 
