@@ -14,3 +14,21 @@ def wilson(successes: int, count: int) -> tuple[float, float]:
         return 0.0, 1.0
     interval = binomtest(successes, count).proportion_ci(CONFIDENCE, method="wilson")
     return float(interval.low), float(interval.high)
+
+
+def clopper_pearson(successes: int, count: int) -> tuple[float, float]:
+    """The exact 95 % interval of a share: it holds the true one in at least 95 % of samples, however small these are.
+
+    Source: Clopper & Pearson 1934, "The use of confidence or fiducial limits illustrated in the case of the binomial".
+    """
+    if not count:
+        return 0.0, 1.0
+    interval = binomtest(successes, count).proportion_ci(CONFIDENCE, method="exact")
+    return float(interval.low), float(interval.high)
+
+
+def clopper_pearson_upper(successes: int, count: int) -> float:
+    """The exact 95 % limit of a share from above alone: 1 - 0.05^(1/count) without successes."""
+    if not count:
+        return 1.0
+    return float(binomtest(successes, count, alternative="less").proportion_ci(CONFIDENCE, method="exact").high)

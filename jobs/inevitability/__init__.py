@@ -1,0 +1,1 @@
+"""Are adversarial examples inevitable? Ceilings of robust accuracy, and how near to them networks come."""

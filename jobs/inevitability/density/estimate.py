@@ -1,0 +1,86 @@
+"""What every estimate of the density of a class says of itself."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.errors import FieldError, InputError
+
+Kind = Literal["lower bound", "upper bound", "estimate"]
+
+Images = NDArray[np.float64]
+"""of one class: (count, n), pixels in [0, 1]"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DensityEstimate:
+    """The logarithm of the peak of the density of a class on [0, 1]^n, as one method has it.
+
+    There is no true value to be had from samples: a peak depends on the scale at which one looks. So several are put
+    side by side, each with what it is a bound of.
+    """
+
+    method: str
+    kind: Kind
+    log_density: float
+    """log U_c, at least 0; infinity: no density at this scale"""
+    setting: str
+    """the choices that it depends on, in words: k, a bandwidth, a number of levels"""
+    dimension: int
+    """n of the cube that it is about: of the pixels that are not dropped"""
+    notes: tuple[str, ...] = ()
+    """what a reader should know, one sentence each"""
+
+    def __post_init__(self) -> None:
+        if not self.log_density >= 0:
+            raise FieldError("log_density", "be at least 0", self.log_density)
+
+    def conclusion(self, verdict: Literal["useful", "vacuous", "not applicable"]) -> str:
+        """How far a verdict that was reached with this value can be relied on, in a sentence."""
+        if verdict == "not applicable":
+            return "no density would change it"
+        certain = {"useful": "upper bound", "vacuous": "lower bound"}[verdict]
+        if self.kind == certain:
+            side = "at most" if verdict == "useful" else "at least"
+            return f"certain, since log U_c is {side} {self.log_density:.6g}"
+        if self.kind == "estimate":
+            return f"as good as the estimate of log U_c, {self.log_density:.6g}"
+        side = "larger" if self.kind == "lower bound" else "smaller"
+        return f"open, since log U_c may be {side} than {self.log_density:.6g}"
+
+
+def estimate_of(
+    method: str, kind: Kind, value: float, setting: str, dimension: int, notes: tuple[str, ...] = ()
+) -> DensityEstimate:
+    """An estimate from a value that may be below 0, which no density has: it becomes 0, and a note says so."""
+    if value < 0:
+        notes = (*notes, f"the value is {value:.6g}, and no density has a peak with a logarithm below 0: 0 is taken")
+    return DensityEstimate(
+        method=method, kind=kind, log_density=max(0.0, value), setting=setting, dimension=dimension, notes=notes
+    )
+
+
+def check_images(images: Images, least: int = 1) -> None:
+    """InputError unless they are (count, n) of finite pixels in [0, 1], and at least as many as `least`."""
+    if images.ndim != 2 or not images.shape[1]:
+        raise InputError(f"images of a class must be (count, n); their shape is {images.shape}")
+    if not np.isfinite(images).all():
+        raise InputError("pixels must be in [0, 1]; some are NaN or infinite")
+    if len(images) < least:
+        raise FieldError("images of a class", f"be at least {least} for this estimate", len(images))
+    low, high = float(images.min()), float(images.max())
+    if low < 0 or high > 1:
+        raise InputError(f"pixels must be in [0, 1]; they are in [{low:g}, {high:g}]")
+
+
+def check_levels(levels: int) -> None:
+    """FieldError unless there are at least two."""
+    if levels < 2:
+        raise FieldError("levels", "be at least 2, the values that a pixel can have", levels)
+
+
+def constant_pixels(images: Images) -> NDArray[np.bool_]:
+    """Which pixels are the same in all images: bool (n,)."""
+    return np.asarray(np.ptp(images, axis=0) == 0)
