@@ -42,7 +42,10 @@ class CubeBound(DensityBound):
     @property
     def diameter(self) -> float:
         """n^(1/p), as far as float64 goes."""
-        return _exp(math.log(self.n) / self.p) if self.n > 1 else 1.0
+        try:
+            return math.pow(self.n, 1 / self.p)
+        except OverflowError:
+            return math.inf
 
     def _epsilon_of(self, log_tail: float) -> float:
         if self.form == "sharp":

@@ -1,8 +1,7 @@
-"""How much farther apart a network's outputs are than its inputs, in L2: from above for simple networks, else
-estimated.
+"""How much farther apart a network's outputs can be than its inputs, in L2.
 
-`upper_limit` is sound, and often far too large. `estimate` is the largest stretch at points that were looked at, so
-never too large: what rests on it is an estimate.
+`upper_limit` is sound, and often far too large. `estimate` is the largest stretch at some points, so never too large:
+what rests on it is an estimate.
 """
 
 import math
@@ -81,16 +80,19 @@ def upper_limit(network: nn.Module, shape: tuple[int, ...]) -> float:
     return product
 
 
-def convolution_norm(weight: Tensor, height: int, width: int) -> float:
-    """At least the L2 norm of a convolution with zeros around images of height x width, for any stride.
+def convolution_norm(weight: Tensor, size: tuple[int, int], stride: tuple[int, int] = (1, 1)) -> float:
+    """At least the L2 norm of a convolution with zeros around images of a size, (height, width).
 
     weight: (out, in, kernel height, kernel width). The convolution is a part of a circular one on a torus that is
     larger by the kernel: the norm of that is the largest of its transfer matrices over all frequencies (Sedghi et al.
-    2019).
+    2019). With a stride, a frequency of the outputs takes in all frequencies of the inputs that fold into it.
     """
-    size = (height + weight.shape[-2] - 1, width + weight.shape[-1] - 1)
-    transfer = torch.fft.fft2(weight.double(), s=size).permute(2, 3, 0, 1)  # (rows, columns, out, in)
-    return float(torch.linalg.matrix_norm(transfer, ord=2).max())
+    folds = [math.ceil((size[axis] + weight.shape[2 + axis] - 1) / stride[axis]) for axis in (0, 1)]
+    torus = [folds[axis] * stride[axis] for axis in (0, 1)]
+    transfer = torch.fft.fft2(weight.double(), s=torus)  # (out, in, rows, columns)
+    transfer = transfer.unflatten(3, (stride[1], folds[1])).unflatten(2, (stride[0], folds[0]))
+    matrices = transfer.permute(3, 5, 0, 1, 2, 4).flatten(3)  # (rows, columns, out, in and what folds)
+    return float(torch.linalg.matrix_norm(matrices, ord=2).max()) / math.sqrt(math.prod(stride))
 
 
 def _layers(network: nn.Module, name: str = "") -> list[tuple[str, nn.Module]]:
@@ -108,8 +110,9 @@ def _constant(name: str, layer: nn.Module, inputs: Tensor) -> float:
         case nn.Conv2d() | nn.ConvTranspose2d() if layer.dilation == (1, 1) and layer.padding_mode == "zeros":
             # the transposed one is the adjoint of a convolution of images of the size of its outputs
             images = inputs if isinstance(layer, nn.Conv2d) else layer(inputs)
+            size, stride = (images.shape[-2], images.shape[-1]), (layer.stride[0], layer.stride[1])
             groups = layer.weight.detach().chunk(layer.groups)
-            return max(convolution_norm(group, images.shape[-2], images.shape[-1]) for group in groups)
+            return max(convolution_norm(group, size, stride) for group in groups)
         case nn.BatchNorm1d() | nn.BatchNorm2d() if layer.running_var is not None:
             scale = (layer.running_var + layer.eps).rsqrt()
             return float((scale if layer.weight is None else scale * layer.weight.detach()).abs().max())

@@ -5,9 +5,9 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import norm
+from scipy.stats import binom, norm
 
-from jobs.common.metrics.intervals import wilson
+from jobs.common.metrics.intervals import clopper_pearson, clopper_pearson_upper, wilson
 
 
 @given(st.integers(1, 3000), st.data())
@@ -25,3 +25,19 @@ def test_fifteen_in_twenty_and_none_of_none() -> None:
     # by hand: (0.75 + 1.9207 / 20 -+ 1.96 sqrt(0.75 0.25 / 20 + 1.9207^2 / (1.96 20)^2)) / (1 + 3.8415 / 20)
     assert wilson(15, 20) == pytest.approx((0.5313, 0.8881), abs=5e-5)
     assert wilson(0, 0) == (0.0, 1.0)
+
+
+@given(st.integers(1, 3000), st.data())
+def test_exact_interval_by_the_binomial_distribution(count: int, data: st.DataObject) -> None:
+    # Clopper & Pearson 1934: at each end what was counted, or what is farther from it, has a probability of 2.5 %
+    successes = data.draw(st.integers(0, count))
+    low, high = clopper_pearson(successes, count)
+    assert low == 0 if not successes else binom.sf(successes - 1, count, low) == pytest.approx(0.025, rel=1e-6)
+    assert high == 1 if successes == count else binom.cdf(successes, count, high) == pytest.approx(0.025, rel=1e-6)
+    upper = clopper_pearson_upper(successes, count)
+    assert upper == 1 if successes == count else binom.cdf(successes, count, upper) == pytest.approx(0.05, rel=1e-6)
+
+
+def test_exact_interval_without_successes_and_of_none() -> None:
+    assert clopper_pearson_upper(0, 1000) == pytest.approx(1 - 0.05 ** (1 / 1000), rel=1e-9)
+    assert clopper_pearson(0, 0) == (0.0, 1.0) and clopper_pearson_upper(0, 0) == 1.0
