@@ -20,8 +20,9 @@ import torch
 from jobs.common.models.classifiers import classifier
 from service.models import CardDraft, TensorSpec, publish
 from service.store import open_store
-from tests.benchmarks.serving import _serve, client, load, wait_for
+from tests.benchmarks.serving import _serve, answers, client, load
 from tests.ports import free_port
+from tests.processes import PATIENCE_SECONDS, started, wait_for
 
 MODEL, CLASSES = "bench", 10
 ROUNDS, REQUESTS, ATTACKERS = 3, 240, 2
@@ -80,17 +81,15 @@ def main() -> None:
         _publish(store)
         for name, config in (("assay serve", "serve.yaml"), ("assay serve, HAProxy", "serve.fast.yaml")):
             port = free_port()
-            server = subprocess.Popen(_serve(store, config, port), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            try:
-                wait_for(port, INFER, server)
-                wait_for(port, ATTACK, server)
+            quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+            with started(_serve(store, config, port), **quiet) as server:
+                wait_for(lambda port=port: answers(port, INFER) and answers(port, ATTACK), server)
                 for clients in (1, 16):
                     report(f"{name}: clients: {clients}", *rounds(port, clients))
                 spent = httpx.get(f"http://127.0.0.1:{port}/v2/models/{MODEL}/stats").json()["model_stats"][0]
                 print(f"{'':38} {spent['attack_stats']['gradients']:,} gradients went into attacks that were finished")
-            finally:
                 server.terminate()
-                server.wait(60)
+                server.wait(PATIENCE_SECONDS)
 
 
 def _publish(store: str) -> None:

@@ -19,8 +19,9 @@ import yaml
 
 from service.execution import history
 from service.store import Folder, open_store
-from tests.cluster.nodes import BIN, LocalCluster, wait_for
+from tests.cluster.nodes import BIN, LocalCluster
 from tests.ports import free_port
+from tests.processes import PATIENCE_SECONDS, ended, started, wait_for
 from tests.serving.models import bits, put
 
 CELLS, SECONDS = 600, 0.1
@@ -35,9 +36,7 @@ def fan_out(cluster: LocalCluster, folder: Path, name: str, cells: int = CELLS) 
     """Seconds that the trial of a run took, by its record."""
     spec = {"job": "tests.benchmarks._busy", "store": str(folder / "store")}
     (folder / "spec.yaml").write_text(yaml.safe_dump(spec | {"params": {"cells": cells, "seconds": SECONDS}}))
-    driver = cluster.drive("run", str(folder / "spec.yaml"), "--id", name)
-    said, _ = driver.communicate()
-    assert driver.returncode == 0, said
+    ended(cluster.drive("run", str(folder / "spec.yaml"), "--id", name))
     (trial,) = history.trials(finished(folder, name))
     return trial.seconds
 
@@ -63,10 +62,10 @@ def first_task(cluster: LocalCluster, folder: Path) -> float:
     (place / "bare.py").write_text(BARE.format(mark=str(mark)))
     words = ["job", "submit", "--address", cluster.dashboard, "--working-dir", str(place), "--", "python", "bare.py"]
     began = time.perf_counter()
-    job = subprocess.Popen([BIN / "ray", *words], env=cluster.environment, stdout=subprocess.DEVNULL)
-    wait_for(lambda: mark.exists())
-    took = time.perf_counter() - began
-    job.wait()
+    with started([BIN / "ray", *words], env=cluster.environment, stdout=subprocess.DEVNULL) as job:
+        wait_for(mark.exists)
+        took = time.perf_counter() - began
+        job.wait()
     return took
 
 
@@ -78,9 +77,9 @@ def first_cell(cluster: LocalCluster, folder: Path) -> float:
     (folder / "spec.yaml").write_text(yaml.safe_dump(spec))
     began = time.perf_counter()
     run = cluster.run("submit", str(folder / "spec.yaml"), "--detach", "--address", cluster.dashboard)
-    wait_for(lambda: (folder / "mark").exists())
+    wait_for((folder / "mark").exists)
     took = time.perf_counter() - began
-    run.communicate()
+    ended(run)
     return took
 
 
@@ -95,8 +94,6 @@ def requests_per_second(cluster: LocalCluster, folder: Path, replicas: int) -> f
     (folder / "serve.yaml").write_text(yaml.safe_dump(settings))
     words = ["serve", "--store", str(folder / "models"), "--config", str(folder / "serve.yaml")]
     environment = {**cluster.environment, "RAY_ADDRESS": cluster.address}
-    with open(folder / "serve.log", "wb") as log:
-        server = subprocess.Popen([str(BIN / "assay"), *words], env=environment, stdout=log, stderr=log)
     tensor = {"name": "input", "datatype": "FP32", "shape": [1, 1, 64], "data": bits(1, 64).flatten().tolist()}
     body = json.dumps({"inputs": [tensor], "parameters": {"iterations": 1500}})
     done, answered = threading.Event(), [0] * CLIENTS
@@ -107,8 +104,11 @@ def requests_per_second(cluster: LocalCluster, folder: Path, replicas: int) -> f
                 answer = http.post(f"http://127.0.0.1:{port}/v2/models/sums/infer", content=body)
                 answered[index] += answer.status_code == 200
 
-    try:
-        wait_for(lambda: server.poll() is None and b"serving 1 model" in (folder / "serve.log").read_bytes())
+    with (
+        open(folder / "serve.log", "wb") as log,
+        started([BIN / "assay", *words], env=environment, stdout=log, stderr=log) as server,
+    ):
+        wait_for(lambda: b"serving 1 model" in (folder / "serve.log").read_bytes(), server)
         with ThreadPoolExecutor(CLIENTS) as pool:
             futures = [pool.submit(client, index) for index in range(CLIENTS)]
             time.sleep(6)  # until every replica holds the model
@@ -118,10 +118,9 @@ def requests_per_second(cluster: LocalCluster, folder: Path, replicas: int) -> f
             done.set()
             for future in futures:
                 future.result()
-        return rate
-    finally:
         server.terminate()
-        server.wait(timeout=90)
+        server.wait(PATIENCE_SECONDS)
+        return rate
 
 
 def main() -> None:

@@ -22,6 +22,7 @@ import torch
 from service import models
 from service.store import open_store
 from tests.ports import free_port
+from tests.processes import PATIENCE_SECONDS, started, wait_for
 from tests.serving.models import bits, put
 
 MODEL, ROWS, LENGTH, ITERATIONS = "bench", 16, 32, 15
@@ -110,10 +111,9 @@ def cpu_seconds(root: int) -> float:
 def measure(command: Sequence[str], port: int) -> dict[int, Measured]:
     """Start a server, wait until it answers, put load of more and more clients on it, end it."""
     message = request(f"/v2/models/{MODEL}/infer")
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     measured = {}
-    try:
-        wait_for(port, message, server)
+    with started(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        wait_for(lambda: answers(port, message), server)
         asyncio.run(load(port, message, 16, REQUESTS // 3))  # warm up
         for clients in CLIENTS:
             before, began = cpu_seconds(server.pid), time.perf_counter()
@@ -121,21 +121,18 @@ def measure(command: Sequence[str], port: int) -> dict[int, Measured]:
             took, spent = time.perf_counter() - began, cpu_seconds(server.pid) - before
             rate, cpu = len(latencies) / took, 1000 * spent / len(latencies)
             measured[clients] = Measured(latencies, rate, cpu, refused)
-    finally:
         server.terminate()
-        server.wait(60)
+        server.wait(PATIENCE_SECONDS)
     return measured
 
 
-def wait_for(port: int, message: bytes, server: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 120
-    while True:
-        try:
-            asyncio.run(load(port, message, 1, 1))
-            return
-        except (OSError, AssertionError, asyncio.IncompleteReadError):
-            assert server.poll() is None and time.monotonic() < deadline, "the server does not start"
-            time.sleep(0.3)
+def answers(port: int, message: bytes) -> bool:
+    """Whether a server has started."""
+    try:
+        asyncio.run(load(port, message, 1, 1))
+    except (OSError, AssertionError, asyncio.IncompleteReadError):
+        return False
+    return True
 
 
 def bare(store: str) -> float:

@@ -11,13 +11,16 @@ from tests.cluster.nodes import LocalCluster
 def head() -> Iterator[LocalCluster]:
     """A head without cores, and whatever nodes earlier tests have left."""
     cluster = LocalCluster()
-    yield cluster
-    cluster.close()
+    try:
+        yield cluster
+    finally:
+        cluster.close()
 
 
 @pytest.fixture
-def cluster(head: LocalCluster) -> LocalCluster:
-    """A head without cores and two nodes of one core each."""
+def cluster(head: LocalCluster) -> Iterator[LocalCluster]:
+    """A head without cores and two nodes of one core each. Drivers end with the test."""
     head.ensure(2)
     head.take_time()
-    return head
+    yield head
+    head.end_drivers()

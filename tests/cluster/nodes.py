@@ -5,12 +5,11 @@ import json
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +17,11 @@ import psutil
 import requests
 
 from service.cluster.submission import Head
-from tests.ports import free_port
+from tests.ports import free_port, listens
+from tests.processes import kill_tree, started, titles, wait_for
 from tests.service.pace import HURRY
 
 BIN = Path(sys.executable).parent
-STARTED_SECONDS = 90.0
 HEAD_MEMORY = 64 << 20  # less than a trial that hands out cells asks for, so that none of them is on the head
 
 
@@ -51,8 +50,13 @@ class LocalCluster:
             **environment,
         }
         self._numbers = itertools.count()
-        self.nodes: list[subprocess.Popen[bytes]] = []
-        self.head = self.start_head()
+        self._machines, self._drivers = ExitStack(), ExitStack()
+        self.nodes: list[subprocess.Popen[str]] = []
+        try:
+            self.head = self.start_head()
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def address(self) -> str:
@@ -62,15 +66,15 @@ class LocalCluster:
     def dashboard(self) -> str:
         return f"http://127.0.0.1:{self.dashboard_port}"
 
-    def start_head(self, *options: str) -> "subprocess.Popen[bytes]":
+    def start_head(self, *options: str) -> "subprocess.Popen[str]":
         words = ["--head", "--port", str(self.port), "--dashboard-port", str(self.dashboard_port)]
         words += ["--num-cpus", "0", "--memory", str(HEAD_MEMORY)]
         words += ["--node-ip-address", "127.0.0.1", "--ray-client-server-port", str(self.client_port)]
         self.head = self._start(f"h{next(self._numbers)}", *words, *options)  # as on another machine
-        self.wait(lambda: _listens(self.dashboard_port) and self._answers(), self.head)
+        self.wait(lambda: listens(self.dashboard_port) and self._answers(), self.head)
         return self.head
 
-    def add(self, *options: str, cpus: int = 1, wait: bool = True) -> "subprocess.Popen[bytes]":
+    def add(self, *options: str, cpus: int = 1, wait: bool = True) -> "subprocess.Popen[str]":
         """One more node, with a folder of its own: on one host two nodes would else tidy up each other's files."""
         before = len(self.alive())
         words = ["--address", self.address, "--num-cpus", str(cpus)]
@@ -80,22 +84,23 @@ class LocalCluster:
             self.wait(lambda: len(self.alive()) > before, node)
         return node
 
-    def _start(self, name: str, *options: str) -> "subprocess.Popen[bytes]":
+    def _start(self, name: str, *options: str) -> "subprocess.Popen[str]":
         folder = self.folder / name
         folder.mkdir(exist_ok=True)
         command = [str(BIN / "ray"), "start", "--block", "--disable-usage-stats", "--temp-dir", str(folder)]
         command += ["--min-worker-port", "0", "--max-worker-port", "0", "--object-store-memory", str(100 << 20)]
         command += ["--dashboard-agent-listen-port", str(free_port()), *options]
         with open(self.folder / f"{name}.log", "ab") as log:
-            return subprocess.Popen(command, env=self.environment, stdout=log, stderr=log, cwd=self.folder)
+            options = {"env": self.environment, "stdout": log, "stderr": log, "cwd": self.folder}
+            return self._machines.enter_context(started(command, **options))
 
-    def kill(self, node: "subprocess.Popen[bytes]") -> None:
+    def kill(self, node: "subprocess.Popen[str]") -> None:
         """All processes of a node at once, as when the machine goes."""
         kill_tree(node)
         if node in self.nodes:
             self.nodes.remove(node)
 
-    def remove(self, node: "subprocess.Popen[bytes]") -> None:
+    def remove(self, node: "subprocess.Popen[str]") -> None:
         """Take a node away, and wait until the cluster knows."""
         before = len(self.alive())
         self.kill(node)
@@ -106,17 +111,13 @@ class LocalCluster:
         missing = [self.add(cpus=cpus, wait=False) for _ in range(count - len(self.nodes))]
         self.wait(lambda: len(self.alive()) == count + 1, *missing, *self.nodes)
 
-    def workers(self, node: "subprocess.Popen[bytes]", name: str = "") -> list[psutil.Process]:
+    def workers(self, node: "subprocess.Popen[str]", name: str = "") -> list[psutil.Process]:
         """Ray's worker processes of a node that run something whose name contains `name`."""
-        found = []
-        for process in psutil.Process(node.pid).children(recursive=True):
-            try:
-                title = " ".join(process.cmdline())
-            except psutil.Error:
-                continue
-            if title.startswith("ray::") and "Agent" not in title and name in title:
-                found.append(process)
-        return found
+        return [
+            process
+            for process, title in titles(node.pid).items()
+            if title.startswith("ray::") and "Agent" not in title and name in title
+        ]
 
     def take_time(self) -> None:
         """From now on jobs pause where they are told to."""
@@ -163,54 +164,29 @@ class LocalCluster:
         except Exception:  # whatever it is that a head says while it starts
             return False
 
-    def wait(self, condition: Callable[[], bool], *processes: "subprocess.Popen[bytes]") -> None:
+    def wait(self, condition: Callable[[], bool], *processes: "subprocess.Popen[str]") -> None:
         def met() -> bool:
             ended = [process for process in processes if process.poll() is not None]
             assert not ended, "\n".join(path.read_text()[-2000:] for path in sorted(self.folder.glob("*.log")))
             return condition()
 
-        wait_for(met, STARTED_SECONDS)
+        wait_for(met)
 
-    def run(self, *words: str, **options: object) -> "subprocess.Popen[str]":
-        """`assay WORDS…` in this environment; what it prints is in `process.communicate()`."""
+    def run(self, *words: str) -> "subprocess.Popen[str]":
+        """`assay WORDS…` in this environment, at the latest until `end_drivers`."""
         command = [sys.executable, "-m", "service", *words]
-        return subprocess.Popen(
-            command, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options
-        )  # type: ignore[call-overload,no-any-return]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        return self._drivers.enter_context(started(command, env=self.environment, **pipes))
 
     def drive(self, *words: str) -> "subprocess.Popen[str]":
         """`assay WORDS…` with its driver in a process here, outside of the nodes."""
         return self.run(*words, "--address", self.address)
 
+    def end_drivers(self) -> None:
+        """Kill those of `run` and `drive` that still run."""
+        self._drivers.close()
+
     def close(self) -> None:
-        for node in [*self.nodes, self.head]:
-            kill_tree(node)
+        self.end_drivers()
+        self._machines.close()
         shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def kill_tree(process: "subprocess.Popen[bytes]") -> None:
-    """A process and all that it has started, without a chance to tidy up."""
-    try:
-        tree = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-    except psutil.NoSuchProcess:
-        tree = []
-    for each in tree:
-        try:
-            each.kill()
-        except psutil.NoSuchProcess:
-            continue
-    process.wait()
-    psutil.wait_procs(tree, timeout=10)
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.settimeout(1)
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 240) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.2)

@@ -3,12 +3,13 @@
 import os
 import shutil
 import subprocess
-import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from tests.ports import free_port
+from tests.ports import free_port, listens
+from tests.processes import started, wait_for
 
 PACKAGES = ("redis-server", "redis-tools", "liblzf1", "libjemalloc2")
 
@@ -38,10 +39,9 @@ class Redis:
         port = free_port()
         self.address = f"127.0.0.1:{port}"
         words = [program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
-        self.process = subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL, cwd=folder)
-        time.sleep(0.5)
-        assert self.process.poll() is None, "redis-server has ended at once"
+        self._process = ExitStack()
+        server = self._process.enter_context(started(words, env=environment, stdout=subprocess.DEVNULL, cwd=folder))
+        wait_for(lambda: listens(port), server)
 
     def close(self) -> None:
-        self.process.terminate()
-        self.process.wait()
+        self._process.close()

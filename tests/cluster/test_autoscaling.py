@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from service.execution import history
-from tests.cluster.nodes import BIN, LocalCluster, wait_for
-from tests.cluster.test_survival import ended, run_of, written
+from tests.cluster.nodes import BIN, LocalCluster
+from tests.cluster.test_survival import run_of, written
+from tests.processes import ended, wait_for
 
 pytestmark = pytest.mark.slow  # minutes: nodes are started, lost and waited for
 

@@ -10,8 +10,9 @@ from pyarrow import parquet
 
 from service.execution import history
 from service.store import Folder
-from tests.cluster.nodes import LocalCluster, wait_for
-from tests.cluster.test_survival import ended, run_of, undisturbed, written
+from tests.cluster.nodes import LocalCluster
+from tests.cluster.test_survival import run_of, undisturbed, written
+from tests.processes import ended, wait_for
 
 PARAMS = {
     "data": {"name": "digits"},

@@ -3,21 +3,18 @@
 On one machine Ray counts every driver as one of the head's node: it is lost with the head, as one on the head would be.
 """
 
+import re
 from pathlib import Path
 
-import psutil
 import pytest
 
-from tests.cluster.nodes import LocalCluster, kill_tree, wait_for
+from tests.cluster.nodes import LocalCluster
 from tests.cluster.redis_server import Redis
-from tests.cluster.test_survival import ended, run_of, undisturbed, written
+from tests.cluster.test_survival import run_of, undisturbed, written
+from tests.processes import ended, kill_tree, titles, wait_for
 from tests.service.execution.fan_out.test_mapping import computed, persisted
 
 pytestmark = pytest.mark.slow  # minutes: nodes are started, lost and waited for
-
-
-def is_driver(process: psutil.Process) -> bool:
-    return process.cmdline()[1:4] == ["-m", "service", "run"]
 
 
 def test_a_run_outlives_its_head(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -36,7 +33,7 @@ def test_a_run_outlives_its_head(tmp_path: Path, tmp_path_factory: pytest.TempPa
         wait_for(lambda: len(cluster.alive()) == 2)
         assert node.poll() is None, "the node was not started again"
         assert cluster.jobs().run("here").status == "running", "the table of jobs is there"
-        (driver,) = [each for each in psutil.Process(node.pid).children(recursive=True) if is_driver(each)]
+        (driver,) = [each for each, title in titles(node.pid).items() if re.match("python.* -m service run ", title)]
         driver.kill()
         wait_for(lambda: cluster.jobs().run("here").status == "lost")
         cluster.hurry()

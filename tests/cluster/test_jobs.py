@@ -9,8 +9,9 @@ import pytest
 
 from service.execution import history
 from service.store import Folder
-from tests.cluster.nodes import BIN, LocalCluster, wait_for
-from tests.cluster.test_survival import ended, run_of, undisturbed, written
+from tests.cluster.nodes import BIN, LocalCluster
+from tests.cluster.test_survival import run_of, undisturbed, written
+from tests.processes import ended, wait_for
 from tests.service.execution.test_runner import results
 
 pytestmark = pytest.mark.slow  # minutes: nodes are started, lost and waited for

@@ -1,13 +1,11 @@
 """Endpoints on several nodes: one is killed with requests in flight; replicas come with load and go with it."""
 
 import json
-import subprocess
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -15,8 +13,9 @@ import pytest
 import yaml
 
 from service.store import open_store
-from tests.cluster.nodes import BIN, LocalCluster, wait_for
+from tests.cluster.nodes import BIN, LocalCluster
 from tests.ports import free_port
+from tests.processes import PATIENCE_SECONDS, started, wait_for
 from tests.serving.models import bits, put
 
 pytestmark = pytest.mark.slow  # minutes: nodes are started, lost and waited for
@@ -36,17 +35,12 @@ def served(head: LocalCluster, tmp_path_factory: pytest.TempPathFactory) -> Iter
     replicas = {"min": 1, "max": 3, "target_ongoing": 1, "upscale_seconds": 0.5, "downscale_seconds": 4}
     settings.write_text(yaml.safe_dump({"http": {"port": port}, "replicas": replicas, "attacks": {"enabled": False}}))
     environment = {**head.environment, "RAY_ADDRESS": head.address, "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5"}
-    words = ["serve", "--store", str(folder / "store"), "--config", str(settings)]
-    with open(folder / "log", "wb") as log:
-        server = subprocess.Popen(
-            [str(BIN / "assay"), *words], env=environment, stdout=log, stderr=log, cwd=str(Path.cwd())
-        )
-    try:
-        wait_for(lambda: server.poll() is None and b"serving 1 model" in (folder / "log").read_bytes())
+    words = [BIN / "assay", "serve", "--store", str(folder / "store"), "--config", str(settings)]
+    with open(folder / "log", "wb") as log, started(words, env=environment, stdout=log, stderr=log) as server:
+        wait_for(lambda: b"serving 1 model" in (folder / "log").read_bytes(), server)
         yield f"http://127.0.0.1:{port}"
-    finally:
         server.terminate()
-        server.wait(timeout=60)
+        server.wait(PATIENCE_SECONDS)
 
 
 def running(cluster: LocalCluster) -> int:

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import subprocess
 import threading
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,8 @@ from service import spec
 from service.execution import runner
 from service.execution.runner import Execution
 from service.store import Folder, open_store
-from tests.cluster.nodes import LocalCluster, wait_for
+from tests.cluster.nodes import LocalCluster
+from tests.processes import ended, wait_for
 from tests.service.execution.test_runner import results
 from tests.service.pace import HURRY
 
@@ -46,12 +46,6 @@ def undisturbed(folder: Path, path: Path, *overrides: str) -> Folder:
 
 def run_of(folder: Path, id: str = "here") -> Folder:
     return open_store(str(folder / "store")) / "runs" / id
-
-
-def ended(driver: "subprocess.Popen[str]", code: int = 0) -> str:
-    said, _ = driver.communicate(timeout=300)
-    assert driver.returncode == code, said
-    return said
 
 
 def test_three_nodes_equal_one_process(cluster: LocalCluster, tmp_path: Path) -> None:

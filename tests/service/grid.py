@@ -22,7 +22,7 @@ class Params(BaseModel):
 
     cells: int = Field(40, ge=0, le=100_000, description="how many")
     seconds: float = Field(0.0, ge=0, description="what a cell takes")
-    folder: str = Field("", description="where each cell leaves a line when it is computed")
+    folder: str = Field("", description="where each cell leaves a line when it is computed: its index, and the process")
     fail: tuple[int, ...] = Field((), description="cells that raise as long as the file `mended` is absent")
     refuse: int | None = Field(None, description="cell that finds the input of the map wrong")
     die_once: int | None = Field(None, description="cell that kills its worker the first time")
@@ -34,7 +34,7 @@ def value(cell: dict[str, Any], shared: dict[str, Any]) -> Any:
     index = cell["index"]
     if shared["folder"]:
         with open(Path(shared["folder"]) / "computed", "a") as file:
-            file.write(f"{index}\n")
+            file.write(f"{index} {os.getpid()}\n")
     pause(shared["seconds"])
     if index in shared["fail"] and not (Path(shared["folder"]) / "mended").exists():
         raise ArithmeticError(f"cell {index} does not converge")

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -33,6 +34,7 @@ from serving import app
 from serving.http.keys import new_key
 from serving.http.operations import OPERATIONS
 from tests.ports import free_port
+from tests.processes import PATIENCE_SECONDS, started, titles, wait_for
 from tests.serving.deployments.test_attack_server import message as attack_message
 from tests.serving.models import bits, pixels, put, put_classifier
 
@@ -100,20 +102,15 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
     words = ["serve", "--store", store.uri, "--config", str(folder / "serve.yaml")]
     environment = {**os.environ, "RAY_metrics_report_interval_ms": "1000", "PYTHONUNBUFFERED": "1"}
     environment.pop("RAY_ADDRESS", None)
-    with open(folder / "output", "w") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "service", *words], stdout=output, stderr=output, env=environment, text=True
-        )
-    try:
+    with (
+        open(folder / "output", "w") as output,
+        started([sys.executable, "-m", "service", *words], stdout=output, stderr=output, env=environment) as process,
+    ):
         server = Guarded(port, grpc_port, process, cert, tokens, folder / "output")
-        deadline = time.monotonic() + 300
-        while "serving 2 model(s)" not in server.output.read_text():
-            assert process.poll() is None and time.monotonic() < deadline, server.output.read_text()
-            time.sleep(0.1)
+        wait_for(lambda: "serving 2 model(s)" in server.output.read_text(), process)
         yield server
-    finally:
         process.terminate()
-        process.wait(60)
+        process.wait(PATIENCE_SECONDS)
 
 
 def routes() -> list[tuple[str, str]]:
@@ -228,7 +225,7 @@ def test_metrics_are_scraped_and_neither_they_nor_logs_hold_a_key(guarded: Guard
     assert address is not None
 
     def lines(complete: Callable[[str], bool]) -> str:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while not complete(text := httpx.get(address[1], timeout=10).text):
             assert time.monotonic() < deadline, [line for line in text.splitlines() if "ray_assay" in line]
             time.sleep(0.3)
@@ -259,14 +256,16 @@ def test_metrics_are_scraped_and_neither_they_nor_logs_hold_a_key(guarded: Guard
         assert token not in text + logged + guarded.output.read_text()
 
 
-def listening(family: list[psutil.Process]) -> set[tuple[str, str, int]]:
-    """Process, address and port of all that listens."""
-    return {
-        (each.cmdline()[0].split()[0], connection.laddr.ip.removeprefix("::ffff:"), connection.laddr.port)
-        for each in family
-        for connection in each.net_connections(kind="tcp")
-        if connection.status == psutil.CONN_LISTEN
-    }
+def listening(server: "subprocess.Popen[str]") -> set[tuple[str, str, int]]:
+    """Process, address and port of all that listens, of a server and of what it has started."""
+    listed = set()
+    for each in [psutil.Process(server.pid), *titles(server.pid)]:
+        with suppress(psutil.Error):
+            command = each.cmdline()[0].split()[0]
+            for connection in each.net_connections(kind="tcp"):
+                if connection.status == psutil.CONN_LISTEN:
+                    listed.add((command, connection.laddr.ip.removeprefix("::ffff:"), connection.laddr.port))
+    return listed
 
 
 def listed() -> dict[str, set[str]]:
@@ -284,8 +283,7 @@ def kind_of(ip: str) -> str:
 
 
 def test_what_listens_is_what_the_documentation_lists(guarded: Guarded) -> None:
-    process = psutil.Process(guarded.process.pid)
-    open_ports = listening([process, *process.children(recursive=True)])
+    open_ports = listening(guarded.process)
     expected = listed()
     assert len(open_ports) > 3
     for command, ip, port in open_ports:
@@ -299,7 +297,7 @@ def test_what_listens_is_what_the_documentation_lists(guarded: Guarded) -> None:
 
 def test_neither_dashboard_nor_job_api_is_started(guarded: Guarded) -> None:
     """No port of its processes answers as they do."""
-    for _, _, port in listening(psutil.Process(guarded.process.pid).children(recursive=True)):
+    for _, _, port in listening(guarded.process):
         for path in ("/api/version", "/api/jobs/", "/api/job_agent/jobs/"):
             try:
                 answer = httpx.get(f"http://127.0.0.1:{port}{path}", timeout=5)

@@ -1,10 +1,8 @@
 """The search as cells: what is crafted, how often, and what a kill leaves."""
 
 import json
-import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from typing import Any
 
@@ -23,6 +21,7 @@ from service.execution.runner import Execution
 from service.planning.plan import trials
 from service.planning.validation import validate
 from service.store import Folder, open_store
+from tests.processes import started, wait_for
 
 CHEAP = {
     "data": {"name": "digits", "train_limit": 200, "test_limit": 150},
@@ -186,14 +185,10 @@ def test_a_search_whose_driver_is_killed_goes_on_and_crafts_nothing_twice(tmp_pa
     path = tmp_path / "spec.json"
     path.write_text(json.dumps({"job": "poison_frogs", "params": {**CHEAP, "poisons": [1, 6]}, "store": store.uri}))
     command = [sys.executable, "-c", SLOWLY, "run", str(path), "--id", "killed", "--serial"]
-    driver = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     folder = store / "runs/killed"
-    end = time.monotonic() + 120
-    while not crafts_kept(folder):
-        assert driver.poll() is None and time.monotonic() < end
-        time.sleep(0.05)
-    driver.send_signal(signal.SIGKILL)
-    driver.wait()
+    with started(command, stdout=subprocess.DEVNULL) as driver:
+        wait_for(lambda: crafts_kept(folder), driver)
+        driver.kill()
     before = crafts_kept(folder)
     kept = sum(map(len, before.values()))
     assert 0 < kept < 8 * 6, "it is killed in the middle"

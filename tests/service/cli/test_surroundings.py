@@ -4,6 +4,7 @@ import os
 import pickle
 import subprocess
 import sys
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from ray import cloudpickle
 from service.cluster import import_path, launcher, packaging
 from service.execution import history
 from service.store import open_store
+from tests.processes import ended, started
 
 ROOT = Path(__file__).parents[3]
 PACKAGES = ("jobs", "service", "serving")
@@ -50,20 +52,21 @@ def hiding(folder: Path, request: pytest.FixtureRequest) -> Path:
     return folder
 
 
-def python(*words: str, path: str = str(ROOT), **environment: str) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
+def python(*words: str, path: str = str(ROOT), **environment: str) -> "AbstractContextManager[subprocess.Popen[str]]":
+    return started(
         [sys.executable, *words],
         env={**os.environ, "PYTHONPATH": path, **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        text=True,
     )
 
 
-def ended(process: "subprocess.Popen[str]", code: int = 0) -> str:
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == code and "Traceback" not in err, err
-    return out + err
+def printed(*words: str, code: int = 0, **surroundings: str) -> str:
+    """What `python WORDS…` prints until it ends with this exit code."""
+    with python(*words, **surroundings) as process:
+        text = ended(process, code)
+    assert "Traceback" not in text, text
+    return text
 
 
 # ---- folders ---------------------------------------------------------------------------------------------------------
@@ -72,8 +75,8 @@ ASSAY = ("-P", "-c", "import sys; from service.cli import main; sys.exit(main())
 
 
 def test_own_folders_hide_nothing(hiding: Path) -> None:
-    assert "deep_thinking" in ended(python(*ASSAY, "jobs"))
-    assert "finished: 1 of 1 trials" in ended(python(*ASSAY, "run", "spec.yaml", "--serial"))
+    assert "deep_thinking" in printed(*ASSAY, "jobs")
+    assert "finished: 1 of 1 trials" in printed(*ASSAY, "run", "spec.yaml", "--serial")
 
 
 def test_nor_in_a_worker(hiding: Path) -> None:
@@ -86,12 +89,12 @@ pickle.loads(pickle.loads({hook!r}))()
 import jobs.deep_thinking, service.spec, serving.http, own.étude
 assert {str(hiding)!r} in sys.path
 """
-    ended(python("-c", code))
+    printed("-c", code)
 
 
 @pytest.mark.slow  # the same in a worker of Ray, which takes half a minute to start on a busy machine
 def test_nor_on_ray(hiding: Path) -> None:
-    assert "finished: 1 of 1 trials" in ended(python(*ASSAY, "run", "spec.yaml", "--cpus", "1"))
+    assert "finished: 1 of 1 trials" in printed(*ASSAY, "run", "spec.yaml", "--cpus", "1")
 
 
 def test_where_no_name_is_taken_workers_start_as_always(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,11 +108,11 @@ def test_nor_in_a_job_that_was_submitted(hiding: Path) -> None:
     path = hiding / packaging.LAUNCHER
     path.write_bytes(Path(launcher.__file__).read_bytes())
     both = os.pathsep.join([str(hiding), str(ROOT)])
-    assert "finished: 1 of 1 trials" in ended(python(str(path), "run", "spec.yaml", "--serial", path=both))
+    assert "finished: 1 of 1 trials" in printed(str(path), "run", "spec.yaml", "--serial", path=both)
 
 
 def test_a_head_whose_python_has_no_assay(folder: Path) -> None:
-    said = ended(python("-I", "-S", launcher.__file__, "run", "spec.yaml"), code=2)
+    said = printed("-I", "-S", launcher.__file__, "run", "spec.yaml", code=2)
     assert said.startswith(
         f"assay: the head runs jobs with {sys.executable}, which cannot import Assay: No module named"
     )
@@ -121,21 +124,20 @@ def test_a_head_whose_python_has_no_assay(folder: Path) -> None:
 @pytest.mark.parametrize("options", [(), ("--raw",)])
 def test_a_terminal_that_lacks_characters(folder: Path, options: tuple[str, ...]) -> None:
     words = ("-m", "service", "run", "spec.yaml", "--serial", "--id", "one", *options)
-    said = ended(python(*words, PYTHONIOENCODING="ascii"))
+    said = printed(*words, PYTHONIOENCODING="ascii")
     assert said.isascii() and ("? ?" if options else "own-tude: started") in said
-    assert "own.?tude" in ended(python("-m", "service", "runs", "--store", "store", PYTHONIOENCODING="ascii"))
+    assert "own.?tude" in printed("-m", "service", "runs", "--store", "store", PYTHONIOENCODING="ascii")
     if not options:
-        assert "→ é" in ended(python("-m", "service", "logs", "one", "--store", "store", PYTHONIOENCODING="utf-8"))
+        assert "→ é" in printed("-m", "service", "logs", "one", "--store", "store", PYTHONIOENCODING="utf-8")
 
 
 @pytest.mark.parametrize("options", [(), ("--raw",)])
 @pytest.mark.parametrize(("fails", "status", "code"), [(False, "finished", 0), (True, "failed", 1)])
 def test_a_reader_that_leaves(folder: Path, options: tuple[str, ...], fails: bool, status: str, code: int) -> None:
     words = ("run", "spec.yaml", f"params.fails={str(fails).lower()}", "--serial", "--id", "one", *options)
-    driver = python("-m", "service", *words)
-    assert driver.stdout is not None and driver.stderr is not None
-    driver.stdout.close()
-    said = driver.stderr.read()
-    driver.stderr.close()
-    assert driver.wait(timeout=120) == code and "Traceback" not in said and "Exception ignored" not in said, said
+    with python("-m", "service", *words) as driver:
+        assert driver.stdout is not None and driver.stderr is not None
+        driver.stdout.close()
+        errors = driver.stderr.read()
+        assert driver.wait() == code and "Traceback" not in errors and "Exception ignored" not in errors, errors
     assert history.load(open_store("store") / "runs" / "one").status == status

@@ -6,7 +6,6 @@ A TorchTrainer takes half a minute to start on a small machine, so but for one a
 import os
 import signal
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from service.execution.runner import Execution
 from service.spec import Resources
 from service.store import Folder, open_store
 from tests.ports import free_port
+from tests.processes import running, titles, wait_for
 
 TWO = {"workers": 2}
 
@@ -147,10 +147,8 @@ def test_a_lost_trial_process_leaves_no_reservation(tmp_path: Path, ray_of_two: 
 
 
 def kill_trial_process(witness: Path) -> None:
-    """Kill the process between Tune and the workers, once these have begun."""
-    while not witness.exists():
-        time.sleep(0.1)
-    time.sleep(2)
+    """Kill the process between Tune and the workers, once both of these have begun."""
+    wait_for(lambda: witness.exists() and len(witness.read_text().splitlines()) == 2)
     (trial,) = processes("ResourceTrainable")
     trial.kill()
 
@@ -172,25 +170,22 @@ def test_the_scheduler_stops_all_ranks_and_the_next_trial_has_their_place(tmp_pa
 def test_a_cancel_ends_all_ranks_and_a_resume_goes_on(tmp_path: Path, ray_of_two: None) -> None:
     witness = tmp_path / "witness"
     params = {"witness": str(witness), "seconds_per_step": 0.5, "steps": 12}
-    threading.Thread(target=cancel, args=(witness,), daemon=True).start()
+    threading.Thread(target=cancel, args=(tmp_path / "two",), daemon=True).start()
     state, folder = descend(tmp_path / "two", resources=TWO, params=params)
     assert state.status == "cancelled"
-    assert not psutil.wait_procs(processes("RayTrainWorker"), timeout=10)[1]
+    wait_for(lambda: not running(processes("RayTrainWorker")))
     state = runner.resume(open_store(str(tmp_path / "two")), state.id, Execution())
     assert state.status == "finished", state.failure
     assert "0 of 2 from step 0" not in witness.read_text().splitlines()[2:], "it began anew"
     assert_same(folder, descend(tmp_path / "one", serial=True, params={"steps": 12})[1])
 
 
-def cancel(witness: Path) -> None:
+def cancel(store: Path) -> None:
     """Ctrl-C, once the workers have saved something."""
-    while not witness.exists():
-        time.sleep(0.1)
-    time.sleep(3)
+    wait_for(lambda: any(store.glob("runs/*/trials/*/checkpoints/*")))
     os.kill(os.getpid(), signal.SIGINT)
 
 
 def processes(name: str) -> list[psutil.Process]:
     """Those of the embedded Ray that run an actor of this name."""
-    below = psutil.Process().children(recursive=True)
-    return [each for each in below if name in " ".join(each.as_dict(["cmdline"])["cmdline"] or [])]
+    return [each for each, title in titles(os.getpid()).items() if name in title]

@@ -2,10 +2,8 @@
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
-import psutil
 import pytest
 import ray
 
@@ -14,6 +12,7 @@ from service.errors import ClusterError
 from service.execution import history, runner
 from service.execution.runner import Execution
 from service.store import open_store
+from tests.processes import running, started, titles, wait_for
 from tests.service.pace import HURRY
 
 SPEC = """
@@ -22,16 +21,7 @@ store: {store}
 params: {{pace: {{seconds_per_step: 0.2}}}}
 sweep: {{grid: {{params.pace.steps: [1, 2, 1000]}}, metric: height}}
 """
-END_SECONDS = 20.0  # far below the minute after which Ray gives up, also where all cores are taken
-
-
-def children(driver: "subprocess.Popen[str]") -> dict[psutil.Process, str]:
-    """All processes that a driver has started, and what they started, with their titles."""
-    return {each: " ".join([each.name(), *each.cmdline()]) for each in psutil.Process(driver.pid).children(True)}
-
-
-def are_gone(processes: list[psutil.Process]) -> bool:
-    return not [each for each in processes if each.is_running() and each.status() != psutil.STATUS_ZOMBIE]
+END_SECONDS = 40.0  # below the minute after which Ray gives up, also where all cores are taken
 
 
 @pytest.mark.parametrize(
@@ -50,35 +40,27 @@ def are_gone(processes: list[psutil.Process]) -> bool:
 def test_a_killed_process_ends_the_run_in_a_sentence(tmp_path: Path, victims: tuple[str, ...]) -> None:
     path, store = tmp_path / "spec.yaml", open_store(str(tmp_path / "store"))
     path.write_text(SPEC.format(store=store.path))
-    driver = subprocess.Popen(
-        [sys.executable, "-m", "service", "run", str(path), "--id", "hurt", "--cpus", "2"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
     folder = store / "runs" / "hurt"
-    while driver.poll() is None and len(history.trials(folder)) < 2:
-        time.sleep(0.1)
-    processes = children(driver)
-    for victim in victims:
-        if victim == "driver":
-            driver.kill()
-            continue
-        (process,) = (each for each, title in processes.items() if victim in title.split()[0])
-        process.kill()
-    began = time.monotonic()
-    said, _ = driver.communicate(timeout=END_SECONDS)
-    while not are_gone([*processes]):
-        assert time.monotonic() - began < END_SECONDS, [processes[each] for each in processes if each.is_running()]
-        time.sleep(0.1)
+    words = [sys.executable, "-m", "service", "run", str(path), "--id", "hurt", "--cpus", "2"]
+    with started(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as driver:
+        wait_for(lambda: len(history.trials(folder)) >= 2, driver)
+        processes = titles(driver.pid)
+        for victim in victims:
+            if victim == "driver":
+                driver.kill()
+                continue
+            (process,) = (each for each, title in processes.items() if victim in title.split()[0])
+            process.kill()
+        printed, _ = driver.communicate(timeout=END_SECONDS)
+    wait_for(lambda: not running(processes), seconds=END_SECONDS)
 
     state = history.load(folder)
     assert (state.trials_done, state.trials) == (2, 3)
     if "driver" in victims:
         assert state.status == "lost"
     else:
-        assert driver.returncode == 1 and "Traceback" not in said
-        assert "failed: 2 of 3 trials" in said and "assay: the embedded Ray has lost its " in said, said
+        assert driver.returncode == 1 and "Traceback" not in printed
+        assert "failed: 2 of 3 trials" in printed and "assay: the embedded Ray has lost its " in printed, printed
         assert state.failure and state.failure.message.startswith("the embedded Ray has lost its "), state.failure
 
     with pytest.MonkeyPatch.context() as patch:

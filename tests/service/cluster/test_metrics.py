@@ -18,6 +18,7 @@ from service.cluster.metrics import RunMetrics
 from service.execution import runner
 from service.execution.fan_out.mapping import CellProgress
 from service.execution.runner import Execution
+from tests.processes import PATIENCE_SECONDS
 
 ROOT = Path(__file__).parents[3]
 DASHBOARD = ROOT / "configs" / "grafana" / "assay.json"
@@ -39,7 +40,7 @@ def scraped(job: str) -> Samples:
 
 def wait_for(job: str, complete: Callable[[Samples], bool]) -> Samples:
     """Processes of Ray tell their agent every ten seconds."""
-    deadline = time.monotonic() + 40
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while not complete(found := scraped(job)):
         assert time.monotonic() < deadline, found
         time.sleep(0.5)

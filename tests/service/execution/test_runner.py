@@ -2,10 +2,8 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from service.execution.progress import Silent
 from service.execution.records import RunRecord, TrialRecord
 from service.execution.runner import Execution
 from service.store import Folder, open_store
+from tests.processes import ended, started, wait_for
 
 SWEEP = {"grid": {"seed": [1, 2, 3], "params.drift": [0.0, 0.5]}, "metric": "height"}
 
@@ -87,15 +86,11 @@ def test_kill_the_driver_and_resume(tmp_path: Path, serial: dict[str, Any], ray_
     job_spec = walk(str(tmp_path / "killed"), **fields)
     path = tmp_path / "spec.json"
     path.write_text(json.dumps(job_spec.tree()))
-    driver = subprocess.Popen(
-        [sys.executable, "-m", "service", "run", str(path), "--id", "killed", "--cpus", "2"],
-        env={**os.environ, "RAY_ADDRESS": ""},
-        stdout=subprocess.DEVNULL,
-    )
     folder = open_store(job_spec.store) / "runs" / "killed"
-    wait_for(lambda: len(history.trials(folder)) >= 1 and len(unfinished(folder)) >= 1)
-    driver.send_signal(signal.SIGKILL)
-    driver.wait()
+    words = [sys.executable, "-m", "service", "run", str(path), "--id", "killed", "--cpus", "2"]
+    with started(words, env={**os.environ, "RAY_ADDRESS": ""}, stdout=subprocess.DEVNULL) as driver:
+        wait_for(lambda: len(history.trials(folder)) >= 1 and len(unfinished(folder)) >= 1, driver)
+        driver.kill()
     assert history.load(folder).status == "lost"
     finished = {each.id for each in history.trials(folder)}
     assert 0 < len(finished) < 6
@@ -110,13 +105,6 @@ def test_kill_the_driver_and_resume(tmp_path: Path, serial: dict[str, Any], ray_
 
 def unfinished(folder: Folder) -> list[str]:
     return [name for name in (folder / "trials").names() if (folder / "trials" / name).exists("checkpoints")]
-
-
-def wait_for(condition: Any, seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.05)
 
 
 def test_a_worker_that_dies_goes_on_from_its_checkpoint(tmp_path: Path, ray_session: None) -> None:
@@ -199,14 +187,14 @@ def test_cancel_saves_and_resume_goes_on(tmp_path: Path, serial: dict[str, Any])
     job_spec = walk(str(tmp_path / "cancelled"), sweep=SWEEP, params={"pace": {"seconds_per_step": 0.1}})
     path = tmp_path / "spec.json"
     path.write_text(json.dumps(job_spec.tree()))
-    command = [sys.executable, "-m", "service"]
-    driver = subprocess.Popen([*command, "run", str(path), "--id", "slow", "--serial"], stdout=subprocess.DEVNULL)
     folder = open_store(job_spec.store) / "runs" / "slow"
-    wait_for(lambda: len(history.trials(folder)) >= 1)
-    with pytest.raises(RunLockedError, match="is being worked on by process"):
-        runner.resume(open_store(job_spec.store), "slow", Execution(serial=True))
-    assert main(["cancel", "slow", "--store", job_spec.store]) == 0
-    assert driver.wait(timeout=30) == 130
+    words = [sys.executable, "-m", "service", "run", str(path), "--id", "slow", "--serial"]
+    with started(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as driver:
+        wait_for(lambda: len(history.trials(folder)) >= 1, driver)
+        with pytest.raises(RunLockedError, match="is being worked on by process"):
+            runner.resume(open_store(job_spec.store), "slow", Execution(serial=True))
+        assert main(["cancel", "slow", "--store", job_spec.store]) == 0
+        ended(driver, 130)
     assert history.load(folder).status == "cancelled"
     assert runner.resume(open_store(job_spec.store), "slow", Execution(serial=True)).status == "finished"
     assert results(folder) == serial

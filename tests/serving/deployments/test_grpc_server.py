@@ -1,7 +1,6 @@
 """The application over gRPC, as tritonclient uses it, beside the same over HTTP."""
 
 import contextlib
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +11,7 @@ import tritonclient.http as http
 from tritonclient.utils import InferenceServerException
 
 from service.models import WEIGHTS
+from tests.processes import wait_for
 from tests.serving.conftest import SETTINGS, Served
 from tests.serving.models import bits, pixels, put
 
@@ -108,13 +108,13 @@ def test_calls_are_counted_and_computed_together_with_requests_over_http(
     for _ in range(4):
         client.async_infer("sums", tensors(triton, array), lambda result, error: None)
     served.client().infer("sums", tensors(http, array))
-    deadline = time.monotonic() + 10
-    while (after := client.get_inference_statistics("sums", "2").model_stats[0]).inference_stats.success.count < (
-        before.inference_stats.success.count + 5
-    ):
-        assert time.monotonic() < deadline
-    assert after.inference_count - before.inference_count == 5
-    assert after.execution_count - before.execution_count < 5
+
+    def after() -> Any:
+        return client.get_inference_statistics("sums", "2").model_stats[0]
+
+    wait_for(lambda: after().inference_stats.success.count >= before.inference_stats.success.count + 5)
+    assert after().inference_count - before.inference_count == 5
+    assert after().execution_count - before.execution_count < 5
     assert {each.name for each in client.get_inference_statistics().model_stats} >= {"sums"}
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from serving.deployments import turns
 from serving.deployments.turns import Owner, Turns
+from tests.processes import PATIENCE_SECONDS
 
 
 @pytest.fixture(autouse=True)
@@ -47,7 +48,7 @@ class Bench:
     def run(self) -> str:
         self._started.set()
         for thread in self._threads:
-            thread.join(10)
+            thread.join(PATIENCE_SECONDS)
             assert not thread.is_alive()
         return "".join(self.slices)
 
@@ -132,7 +133,7 @@ def test_no_more_compute_at_once_than_there_are_places() -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(10)
+        thread.join(PATIENCE_SECONDS)
     assert most == 3 and bench._free == 3 and not bench._present and not bench._used and not bench._waiting
 
 

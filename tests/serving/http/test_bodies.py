@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +12,7 @@ from serving.http import errors
 from serving.http.bodies import OWNER, Bodies
 from serving.http.errors import JsonErrors
 from serving.http.settings import Connections
+from tests.serving import virtual_time
 
 LIMIT = 1000
 CONNECTIONS = Connections(body_seconds=0.2, body_kb_per_second=4, bodies_mb=4000 / 2**20)
@@ -81,7 +81,7 @@ class App:
 
 
 def exchange(app: App, client: Client) -> None:
-    asyncio.run(Bodies(app, LIMIT, CONNECTIONS)(client.scope, client.receive, client.send))
+    virtual_time.run(Bodies(app, LIMIT, CONNECTIONS)(client.scope, client.receive, client.send))
 
 
 def shaped(app: App, client: Client) -> None:
@@ -118,7 +118,7 @@ def test_a_client_that_never_stops_sending_is_left_alone_after_a_while(monkeypat
 
     class Endless(Client):
         async def receive(self) -> Message:
-            await asyncio.sleep(0)
+            await asyncio.sleep(0.001)
             return {"type": "http.request", "body": b"x", "more_body": True}
 
     client = Endless([], 10**12)
@@ -146,11 +146,10 @@ class Slow(Client):
 def test_a_body_that_never_ends_is_408(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
     """At once and then nothing, or a byte now and then."""
     monkeypatch.setattr(errors, "LINGER_SECONDS", 0.01)
-    app, client, began = App(), Slow([b"x"] * 100, seconds), time.monotonic()
+    app, client = App(), Slow([b"x"] * 100, seconds)
     exchange(app, client)
     assert not app.called and client.status == 408
     assert client.answer["error"].startswith("the body must come within 0.2 s, or faster than 4 KiB/s; ")
-    assert time.monotonic() - began < 1
 
 
 def test_a_slow_body_that_is_fast_enough_passes() -> None:
@@ -183,10 +182,10 @@ def test_there_is_room_for_so_many_bodies_and_for_those_of_one_owner_half(monkey
     def held(owner: str) -> Slow:
         return Slow([b"x" * 900], 0.0, owner=owner)
 
-    assert asyncio.run(send(held("a"), held("a"), body("a"))) == [408, 408, 503]
-    assert asyncio.run(send(held("a"), held("a"), body("b"))) == [200, 408, 408]
-    assert asyncio.run(send(held("a"), held("a"), held("b"), held("b"), body("c"))) == [408, 408, 408, 408, 503]
-    assert asyncio.run(send(body("a"), body("b"))) == [200, 200], "what was held is given back"
+    assert virtual_time.run(send(held("a"), held("a"), body("a"))) == [408, 408, 503]
+    assert virtual_time.run(send(held("a"), held("a"), body("b"))) == [200, 408, 408]
+    assert virtual_time.run(send(held("a"), held("a"), held("b"), held("b"), body("c"))) == [408, 408, 408, 408, 503]
+    assert virtual_time.run(send(body("a"), body("b"))) == [200, 200], "what was held is given back"
 
 
 def test_a_refusal_for_want_of_room_says_when_to_come_back(monkeypatch: pytest.MonkeyPatch) -> None:

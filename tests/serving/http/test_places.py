@@ -6,6 +6,7 @@ from starlette.types import Receive, Scope, Send
 
 from serving.http.bodies import OWNER
 from serving.http.places import Places
+from tests.serving import virtual_time
 from tests.serving.http.test_bodies import App, Client
 
 
@@ -47,7 +48,7 @@ def test_as_many_as_there_are_places_go_on_and_the_others_follow_in_order() -> N
         assert statuses == [200] * 5 + [503] * 2
         assert app.order == [f"/{number}" for number in range(5)] and app.most == 2
 
-    asyncio.run(run())
+    virtual_time.run(run())
 
 
 def test_a_key_has_half_of_the_places_at_most() -> None:
@@ -59,7 +60,7 @@ def test_a_key_has_half_of_the_places_at_most() -> None:
             clients = [client("/a", key) for key in ("alice", "alice", "alice", "bob", "bob")]
             assert await ask(places, app, *clients) == [200, 200, 503, 200, 200]
 
-    asyncio.run(run())
+    virtual_time.run(run())
 
 
 def test_the_health_of_serve_itself_takes_no_place() -> None:
@@ -67,4 +68,4 @@ def test_the_health_of_serve_itself_takes_no_place() -> None:
         app = Held()
         assert await ask(Places(app, 1, 0), app, client("/x"), client("/-/healthz"), client("/y")) == [200, 200, 503]
 
-    asyncio.run(run())
+    virtual_time.run(run())

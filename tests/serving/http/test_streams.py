@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator
 from starlette.types import Message, Receive, Scope, Send
 
 from serving.http.streams import AHEAD, EventStream, SentParts
+from tests.serving import virtual_time
 
 SCOPE: Scope = {"type": "http", "headers": []}
 
@@ -66,7 +67,7 @@ def test_no_more_is_computed_than_is_read() -> None:
         assert (b"content-type", b"text/event-stream; charset=utf-8") in reader.messages[0]["headers"]
         assert not any(name == b"content-length" for name, _ in reader.messages[0]["headers"])
 
-    asyncio.run(run())
+    virtual_time.run(run())
 
 
 def test_the_stream_of_a_client_that_leaves_ends() -> None:
@@ -83,7 +84,7 @@ def test_the_stream_of_a_client_that_leaves_ends() -> None:
         assert app.closed and app.computed < 30
         assert len(asyncio.all_tasks()) == 1, "nothing waits on"
 
-    asyncio.run(run())
+    virtual_time.run(run())
 
 
 def test_without_the_middleware_nothing_is_waited_for() -> None:
@@ -94,7 +95,7 @@ def test_without_the_middleware_nothing_is_waited_for() -> None:
         await app(SCOPE, reader.receive, reader.send)
         assert app.computed == app.length
 
-    asyncio.run(run())
+    virtual_time.run(run())
 
 
 def test_other_answers_are_not_told_of() -> None:
@@ -114,4 +115,4 @@ def test_other_answers_are_not_told_of() -> None:
             reader.room.release()
         await SentParts(app)(SCOPE, reader.receive, reader.send)
 
-    asyncio.run(run())
+    virtual_time.run(run())

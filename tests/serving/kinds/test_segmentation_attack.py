@@ -1,8 +1,6 @@
 """Attacks on segmentation: what is asked, what it may cost, when it stops, what is answered. Here and over HTTP."""
 
-import concurrent.futures
 import io
-import time
 from typing import Any
 
 import httpx
@@ -25,10 +23,12 @@ from serving.kinds.segmentation import Segmentation
 from serving.kinds.segmentation_attack import SegmentationAttack
 from serving.kinds.work import Abandoned, Attacked
 from tests.jobs.stacked_unets.tiny import network
+from tests.processes import wait_for
 from tests.serving.conftest import Served
 from tests.serving.deployments.test_server import outputs, stats
 from tests.serving.kinds.test_segmentation import MODEL, NETWORK, endpoint, picture  # noqa: F401  # used by its name
 from tests.serving.models import pixels, put_segmenter
+from tests.serving.unanswered import answered, asked
 
 IMAGES = torch.stack([picture(32, 40, seed) for seed in range(2)])
 PREDICTED = MODEL.logits(IMAGES).argmax(1)
@@ -301,12 +301,8 @@ def test_an_uploaded_image_comes_back_as_a_png_that_is_segmented_as_its_headers_
 def test_a_client_that_leaves_takes_its_attack_along(fen: Served) -> None:
     quick = message(IMAGES[:1, :, :8, :8], epsilon=EPSILON, attack="fgsm")
     assert post(fen, quick).status_code == 200  # the model is loaded
-    with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        forever = message(pixels(1, 3, 16), epsilon=1e-9, steps=90_000)
-        long = pool.submit(post, fen, forever, timeout=2)
-        while not stats(fen, "fen", "1")["running"]["attacks"]:
-            time.sleep(0.05)
-        with pytest.raises(httpx.ReadTimeout):
-            long.result()
+    with asked(fen.address, "fen/attack", message(pixels(1, 3, 16), epsilon=1e-9, steps=90_000)) as (long,):
+        wait_for(lambda: stats(fen, "fen", "1")["running"]["attacks"])
+        assert not answered([long])
     assert post(fen, quick).status_code == 200, "the next one would wait for minutes"
     assert stats(fen, "fen", "1")["running"]["attacks"] == 0

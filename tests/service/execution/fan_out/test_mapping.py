@@ -4,13 +4,10 @@ import dataclasses
 import json
 import math
 import os
-import signal
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +30,7 @@ from service.execution.runner import Execution
 from service.run import Run
 from service.spec import Resources
 from service.store import Folder, open_store
+from tests.processes import gone, running, started, titles, wait_for
 from tests.service import grid
 from tests.service.execution.fan_out.handles import handle, identical, nowhere
 
@@ -46,10 +44,12 @@ def points(count: int) -> list[dict[str, int]]:
     return [{"index": index, "seed": 1000 + index} for index in range(count)]
 
 
-def computed(folder: Path) -> Counter[int]:
-    """How often each cell has been computed."""
+def computed(folder: Path, by: int | None = None) -> Counter[int]:
+    """How often each cell has been computed, by any process or by that of this id."""
     path = folder / "computed"
-    return Counter(map(int, path.read_text().split())) if path.exists() else Counter()
+    lines = path.read_text().splitlines() if path.exists() else []
+    cells = [tuple(map(int, line.split())) for line in lines]
+    return Counter(index for index, process in cells if by in (None, process))
 
 
 # ---- the same results ---------------------------------------------------------------------------------------------
@@ -163,13 +163,6 @@ def persisted(folder: Path) -> set[int]:
 
 def store_of(file: Path) -> Folder:
     return open_store(str(file.parent))
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = 90) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.1)
 
 
 # ---- cells that fail ----------------------------------------------------------------------------------------------
@@ -318,9 +311,7 @@ def test_a_trial_that_waits_for_another_can_be_stopped_and_outlives_it(tmp_path:
         with pytest.raises(StoppedError), CellStore(common, common=True).alone(stop):
             pass
         lock = json.loads(common.read("lock.json"))
-    child = subprocess.Popen(["true"])
-    child.wait()
-    common.write_json("lock.json", {**lock, "pid": child.pid})
+    common.write_json("lock.json", {**lock, "pid": gone()})
     with store.alone(stop):
         pass  # its process is gone: nobody is waited for
 
@@ -348,21 +339,18 @@ def test_kill_the_driver_and_resume(tmp_path: Path, ray_session: None) -> None:
     job_spec = grid_spec(tmp_path / "store", params=params)
     path = tmp_path / "spec.json"
     path.write_text(json.dumps(job_spec.tree()))
-    driver = subprocess.Popen(
-        [sys.executable, "-m", "service", "run", str(path), "--id", "killed", "--cpus", "2"],
-        env={**os.environ, "RAY_ADDRESS": ""},
-        stdout=subprocess.DEVNULL,
-    )
-    wait_for(lambda: persisted(tmp_path / "store"))
-    driver.send_signal(signal.SIGKILL)
-    driver.wait()
-    time.sleep(1)  # Ray's workers go with their driver
-    kept, before = persisted(tmp_path / "store"), computed(tmp_path)
+    words = [sys.executable, "-m", "service", "run", str(path), "--id", "killed", "--cpus", "2"]
+    with started(words, env={**os.environ, "RAY_ADDRESS": ""}, stdout=subprocess.DEVNULL) as driver:
+        wait_for(lambda: persisted(tmp_path / "store"), driver)
+        workers = titles(driver.pid)
+        driver.kill()
+    wait_for(lambda: not running(workers))  # they go with their driver
+    kept = persisted(tmp_path / "store")
     assert 0 < len(kept) < 80
     state = runner.resume(open_store(job_spec.store), "killed", Execution(serial=True))
     assert state.status == "finished", state.failure
     assert trial_folder(job_spec, state).read_table("tables/losses.parquet").equals(expected)
-    again = computed(tmp_path) - before
+    again = computed(tmp_path, by=os.getpid())
     assert not set(again) & kept, "a persisted cell was computed again"
     assert set(again) | kept == set(range(80)) and max(again.values()) == 1
 
@@ -383,14 +371,13 @@ def test_cancel_a_sweep_on_one_core_and_resume(tmp_path: Path, ray_session: None
     state = runner.start(job_spec, Execution(), run_id="stopped")
     canceller.join()
     assert state.status == "cancelled", state.failure
-    time.sleep(1)
-    before = computed(tmp_path)
+    before = computed(tmp_path)  # and some that no one stops any more
     rows = sum(len(store_of(file).read_table(file.name)) for file in (tmp_path / "store").rglob("cells/**/*.parquet"))
     assert 10 < rows < 240
     assert sum(before.values()) - rows < 60, "what had arrived was written: only the chunks in flight are lost"
     state = runner.resume(open_store(job_spec.store), "stopped", Execution(serial=True))
     assert state.status == "finished", state.failure
-    assert sum((computed(tmp_path) - before).values()) == 240 - rows
+    assert sum(computed(tmp_path, by=os.getpid()).values()) == 240 - rows
     calm = grid_spec(tmp_path / "calm", params={"cells": 120}, sweep=sweep)
     calm_state = runner.start(calm, Execution(serial=True))
     for name in (folder / "trials").names():
