@@ -9,11 +9,14 @@ import signal
 import socket
 import tempfile
 import threading
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, cast
 
 import ray
 from ray import serve as ray_serve
+from ray.serve.schema import ProxyStatus
 
 from service import models
 from service.cluster import embedded
@@ -31,6 +34,7 @@ from serving.kinds import KINDS
 
 NAME = "assay"
 CONTROLLER = "SERVE_CONTROLLER_ACTOR"  # as Serve names it, in its namespace "serve"
+PROXY_SECONDS = 300.0
 
 
 def build(settings: ServeSettings, store_uri: str) -> ray_serve.Application:
@@ -106,6 +110,8 @@ def environment(settings: ServeSettings, folder: str) -> Mapping[str, str]:
     variables = dict(middleware.environment(settings))
     # how long Serve's router waits before it looks for a place again: its default of 0.5 s leaves replicas idle
     variables["RAY_SERVE_ROUTER_RETRY_MAX_BACKOFF_S"] = "0.05"
+    # a proxy that a busy machine has not started after Serve's 5 s is killed, and its successor may fare no better
+    variables["RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S"] = "60"
     if settings.haproxy:
         variables |= {
             "RAY_SERVE_ENABLE_HA_PROXY": "1",
@@ -132,23 +138,34 @@ def start(settings: ServeSettings, store_uri: str, variables: Mapping[str, str])
             "Serve runs on this cluster already, and would not require these keys", "end it first: `serve shutdown`"
         )
     try:
-        ray_serve.start(
-            proxy_location="EveryNode" if http.public else "HeadOnly",
-            http_options={
-                "host": http.host,
-                "port": http.port,
-                "request_timeout_s": http.request_seconds,
-                "keep_alive_timeout_s": http.keep_alive_seconds,
-                "ssl_certfile": http.tls and http.tls.certificate,
-                "ssl_keyfile": http.tls and http.tls.private_key,
-            },
-            grpc_options=_grpc_options(settings),
-            controller_options={"runtime_env": {"env_vars": dict(variables)}},
-            logging_config={"log_level": settings.logging.level, "enable_access_log": False},
-        )
+        with suppress(TimeoutError):  # it waits a minute for its proxies, and here more
+            ray_serve.start(
+                proxy_location="EveryNode" if http.public else "HeadOnly",
+                http_options={
+                    "host": http.host,
+                    "port": http.port,
+                    "request_timeout_s": http.request_seconds,
+                    "keep_alive_timeout_s": http.keep_alive_seconds,
+                    "ssl_certfile": http.tls and http.tls.certificate,
+                    "ssl_keyfile": http.tls and http.tls.private_key,
+                },
+                grpc_options=_grpc_options(settings),
+                controller_options={"runtime_env": {"env_vars": dict(variables)}},
+                logging_config={"log_level": settings.logging.level, "enable_access_log": False},
+            )
         ray_serve.run(build(settings, store_uri), name=NAME, route_prefix="/")
+        _wait_for_proxies()
     except RuntimeError as error:
         raise ClusterError(f"the endpoints do not start at {http.host}:{http.port}: {_reason(error)}") from error
+
+
+def _wait_for_proxies() -> None:
+    """Until one has started. ClusterError if none does."""
+    end = time.monotonic() + PROXY_SECONDS
+    while ProxyStatus.HEALTHY not in ray_serve.status().proxies.values():
+        if time.monotonic() > end:
+            raise ClusterError(f"no proxy of Serve has started within {PROXY_SECONDS:g} s", "see Ray's logs of `serve`")
+        time.sleep(0.1)
 
 
 def _grpc_options(settings: ServeSettings) -> dict[str, Any] | None:
