@@ -33,8 +33,8 @@ def mean_distance_ceiling(error: float, n: int, radius: float = INNER, metric: M
 
     Points in the set have distance 0 and count. For the mean over the other points divide by 1 - error. radius: of the
     sphere, in whose units the distance is. error: above 0, below 1. Exact but for rounding: with r the radius of the
-    cap of that measure, the mean of (angle - r)_+ or of 2 sin((angle - r)_+ / 2) over all angles from its centre.
-    FieldError: an error or a radius out of range, n below 2.
+    cap of that measure, the mean of max(0, angle - r), or of 2 sin(max(0, angle - r) / 2), over the angles
+    from its centre. FieldError: an error or a radius out of range, n below 2.
     """
     check_dimension(n, 2)
     if not 0 < error < 1:

@@ -174,7 +174,9 @@ class DensityBound(Bound):
     @property
     def log_density_limit(self) -> float:
         """The log_density below which the bound says something within the diameter: -log of its tail there."""
-        return -math.inf if self.unmet else -float(self._log_tail(np.array(self.diameter)))
+        if self.unmet:
+            return -math.inf
+        return -float(self._log_tail(np.array(self.diameter))) if self.share else math.inf
 
     @abstractmethod
     def _log_tail(self, epsilons: Values) -> Values:

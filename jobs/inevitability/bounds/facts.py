@@ -17,6 +17,8 @@ def facts(bound: DensityBound, levels: int = 256) -> tuple[str, ...]:
         raise FieldError("levels", "be at least 2, the values that a pixel can have", levels)
     if bound.unmet:
         return (f"the bound does not apply: {bound.unmet}",)
+    if not bound.share:
+        return ("no point of the space has the label of the class, so that all of it is misclassified",)
     limit = bound.log_density_limit
     if isinstance(bound, SphereBound):
         if math.isinf(limit):

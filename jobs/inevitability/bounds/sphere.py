@@ -53,7 +53,7 @@ class SphereBound(DensityBound):
 
         In the sharp form infinity: no point is farther than r(f) from another class.
         """
-        if self.form == "sharp" or self.unmet:
+        if self.form == "sharp" or self.unmet or not self.share:
             return super().log_density_limit
         return (self.n - 1) * math.pi**2 / 8 - math.log(math.pi / 8) / 2
 

@@ -29,7 +29,7 @@ class DensityEstimate:
     setting: str
     """the choices that it depends on, in words: k, a bandwidth, a number of levels"""
     dimension: int
-    """n of the cube that it is about: of the pixels that are not dropped"""
+    """n of the cube that it is about: of the pixels that are not dropped, to which perturbations are then confined"""
     notes: tuple[str, ...] = ()
     """what a reader should know, one sentence each"""
 

@@ -1,5 +1,6 @@
 """Estimates of the density of a class: the digits, Gaussian and uniform data of known density, bad data."""
 
+import gzip
 import math
 
 import numpy as np
@@ -8,6 +9,7 @@ from scipy.spatial.distance import cdist
 from scipy.stats import binom, multivariate_normal
 from sklearn.datasets import load_digits
 
+from jobs.common.data.sets import default_folder
 from jobs.inevitability.bounds.cube import CubeBound
 from jobs.inevitability.density.estimate import DensityEstimate, Images, estimate_of
 from jobs.inevitability.density.gaussian import gaussian
@@ -196,3 +198,21 @@ def test_bad_data() -> None:
         from_likelihood(math.nan, 4)
     with pytest.raises(FieldError, match="log_density must be at least 0; it is -1"):
         DensityEstimate(method="", kind="estimate", log_density=-1, setting="", dimension=1)
+
+
+def test_fashion_mnist() -> None:
+    """Numbers of another program; where the data are not there, the digits show the same."""
+    folder = default_folder() / "usr/share/datasets/fashion-mnist"
+    if not folder.is_dir():
+        pytest.skip("make data has not been run")
+    images = np.frombuffer(gzip.decompress((folder / "train-images-idx3-ubyte.gz").read_bytes())[16:], np.uint8)
+    labels = np.frombuffer(gzip.decompress((folder / "train-labels-idx1-ubyte.gz").read_bytes())[8:], np.uint8)
+    images = images.reshape(-1, 784)
+    for label, log_density, first in ((0, 1635, 22.8), (1, 2645, 29.0), (5, 1667, 23.0)):
+        own = images[labels == label] / 255
+        estimate = gaussian(own, step=1 / 255)
+        assert estimate.log_density == pytest.approx(log_density, abs=0.51)
+        assert CubeBound(n=784, log_density=estimate.log_density).first_useful == pytest.approx(first, abs=0.051)
+    grid = quantised(images[labels == 5] / 255)[0]
+    assert grid.log_density == pytest.approx(4338.7, abs=0.051)
+    assert CubeBound(n=784, log_density=grid.log_density).verdict().kind == "vacuous"

@@ -1,5 +1,6 @@
 """Verdicts in words, hypotheses that fail, and densities for which nothing is said."""
 
+import itertools
 import math
 
 import numpy as np
@@ -81,6 +82,29 @@ def test_a_class_that_is_never_predicted(kind: type[DensityBound], form: str) ->
     bound = kind(n=100, share=0.0, log_density=math.inf, form=form)  # type: ignore[arg-type]
     assert bound.ceiling([0.0, 1.0]).tolist() == [0, 0] and bound.vulnerable(0.0) == 1
     assert bound.first_useful == 0 and bound.verdict(0.0).sentence.endswith("at most 0 of the class can be robust")
+    assert facts(bound) == ("no point of the space has the label of the class, so that all of it is misclassified",)
+
+
+EXTREMES = [0.0, 1e-300, 1e-9, 0.5, 0.7, 1 - 1e-12, 1.0]
+
+
+@pytest.mark.parametrize("n", [2, 784, 150_528, 10**6])
+@pytest.mark.parametrize("log_density", [0.0, 1e-12, 1e3, 1e6, math.inf])
+def test_extremes(n: int, log_density: float) -> None:
+    """Nothing overflows and nothing is undefined, and what is said of the same set of points agrees."""
+    for share, form in itertools.product(EXTREMES, ("sharp", "paper")):
+        common = {"n": n, "log_density": log_density, "share": share, "form": form}
+        cubes = [CubeBound(**common, p=p) for p in (1e-3, 0.5, 2.0, math.inf)]  # type: ignore[arg-type]
+        for bound in (SphereBound(**common), SparseBound(**common), *cubes):  # type: ignore[arg-type]
+            epsilons = np.array([0, 1e-300, 1e-9, 0.1, 0.5, 1.0]) * min(bound.diameter, 1e300)
+            epsilons = np.unique(np.floor(epsilons)) if isinstance(bound, SparseBound) else epsilons
+            values = bound.log_ceiling(epsilons)
+            finite = values[np.isfinite(values)]
+            assert not np.isnan(values).any() and (np.diff(finite) <= 1e-6).all()
+            first, most = bound.first_useful, bound.epsilon_for(0.9)
+            assert 0 <= first <= most * (1 + 1e-9) + 1e-12 and facts(bound)
+            kind = bound.verdict().kind
+            assert (kind == "useful") == (first < bound.diameter) and (kind == "not applicable") == bool(bound.unmet)
 
 
 def test_shapes() -> None:
