@@ -20,12 +20,12 @@ class Offer:
     """How models with a card are served.
 
     outputs: of the model. actions: the last parts of the paths at which it answers. attacks: those that it takes, with
-    their norms. panel: the module of the page by which it is tried.
+    their norms and the JSON schemas of their parameters. panel: the module of the page by which it is tried.
     """
 
     outputs: tuple[TensorSpec, ...]
     actions: tuple[str, ...]
-    attacks: Mapping[str, Sequence[str]]
+    attacks: Mapping[str, Json]
     panel: str
 
 
@@ -69,7 +69,7 @@ def describe_model(card: ModelCard, versions: Iterable[int], offer: Offer) -> Js
             "metrics": card.metrics,
             "settings": card.settings,
             "actions": list(offer.actions),
-            "attacks": {name: list(norms) for name, norms in offer.attacks.items()},
+            "attacks": dict(offer.attacks),
             "panel": offer.panel,
         },
     }

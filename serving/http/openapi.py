@@ -93,9 +93,18 @@ SCHEMAS: Mapping[str, Json] = {
             "metrics": {"type": "object", "description": "what was measured of it"},
             "settings": {"type": "object", "description": "names of its classes and others of its kind"},
             "actions": _list_of(TEXT),
-            "attacks": {"type": "object", "additionalProperties": _list_of(TEXT), "description": "with their norms"},
+            "attacks": {"type": "object", "additionalProperties": _ref("AttackDescription")},
             "panel": {"type": "string", "description": "by which the page lets a person try it"},
         }),
+    }),
+    "AttackDescription": _object({
+        "norms": _list_of(TEXT),
+        "description": TEXT,
+        "parameters": {
+            "type": "object",
+            "additionalProperties": ANY_OBJECT,
+            "description": "the JSON schema of each of its own, beside attack, epsilon and norm",
+        },
     }),
     "ConfiguredTensor": _object({
         "name": TEXT,

@@ -41,14 +41,14 @@ class Endpoint(ABC):
     """A loaded model. Its class is a kind of model and declares everything about it.
 
     task: of the cards that it serves. actions: the last parts of its paths, "infer" at least. attacks: those that it
-    takes, with their norms. panel: the module in serving/pages/panels by which a person tries it in a browser. upload:
-    how an uploaded file becomes the input; None: files are not taken. `prepare` is cheap; `compute` is called in
-    threads.
+    takes, as `serving.kinds.attack_options` describes them. panel: the module in serving/pages/panels by which a person
+    tries it in a browser. upload: how an uploaded file becomes the input; None: files are not taken. `prepare` is
+    cheap; `compute` is called in threads.
     """
 
     task: ClassVar[str]
     actions: ClassVar[tuple[str, ...]]
-    attacks: ClassVar[Mapping[str, Sequence[str]]] = {}
+    attacks: ClassVar[Mapping[str, Any]] = {}
     panel: ClassVar[str] = "tensors"
     upload: Upload | None = None
 

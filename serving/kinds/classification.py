@@ -5,7 +5,7 @@ They take no parameters. The names of the classes are in the model's metadata.
 
 from collections.abc import Mapping, Sequence
 from math import prod
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from serving.http.protocol import InferRequest, Scalar, check_parameters
 from serving.http.settings import Attacks, ServeSettings
 from serving.http.tensors import Array
 from serving.http.uploads import ImageUpload
-from serving.kinds import classification_attack
+from serving.kinds import attack_options, classification_attack
 from serving.kinds.base import Example, card_settings, split
 from serving.kinds.images import IMAGES, ClassesOfCard, ImageNetwork, classes_in, described
 from serving.kinds.work import Abandoned, Answer, AttackWork, Stopped, Work
@@ -40,7 +40,7 @@ class Classification(ImageNetwork):
 
     task: ClassVar[str] = "classification"
     actions: ClassVar[tuple[str, ...]] = ("infer", "attack")
-    attacks: ClassVar[Mapping[str, Sequence[str]]] = {name: attack.norms for name, attack in ATTACKS.items()}
+    attacks: ClassVar[Mapping[str, Any]] = attack_options.described(ATTACKS, {})
     panel: ClassVar[str] = "classification"
 
     def __init__(self, card: ModelCard, network: nn.Module, settings: ServeSettings, device: torch.device) -> None:

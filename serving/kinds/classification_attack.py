@@ -1,8 +1,8 @@
 """Attacks on image classifiers.
 
 Inputs: "images"; optional "labels" INT64 (rows,), by default the predictions of the model, and "targets" INT64 (rows,),
-the class that each image is to be taken for. An uploaded image has parameters `label` and `target` instead. The other
-parameters are those of `serving.kinds.image_attack`.
+the class that each image is to be taken for. The parameters `label` and `target` stand for them where all images have
+the same one. The other parameters are those of `serving.kinds.image_attack`.
 
 Outputs, beside the adversarials: predictions before and after (-1: the logits are not finite), whether the attack
 was successful on each image, whether it still is when the pixels are rounded to 8 bits as in a PNG, the norm of the
@@ -39,7 +39,7 @@ from serving.kinds.images import IMAGES, ImageNetwork
 from serving.kinds.work import Answer
 
 CLASSES = tuple(TensorSpec(name=name, datatype="INT64", shape=(-1,)) for name in (LABELS, TARGETS))
-OF_UPLOAD = {"label": LABELS, "target": TARGETS}  # parameter -> the input that it replaces
+SHORT = {"label": LABELS, "target": TARGETS}  # parameter -> the input that it stands for
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,12 +70,14 @@ class ClassificationAttack(ImageAttack):
 
 def prepare(model: ImageNetwork, request: InferRequest, form: Form, limits: Attacks) -> ClassificationAttack:
     """Check everything that can be known before the model is called. InputError, one sentence."""
-    parameters, inputs = dict(request.parameters), dict(request.inputs)
-    if form.uploaded:
-        for name, replaced in OF_UPLOAD.items():
-            if name in parameters:
-                inputs[replaced] = np.array([whole_number(name, parameters.pop(name), 0, len(model.classes) - 1)])
-    inputs = check_tensors(model, inputs, CLASSES)
+    parameters = dict(request.parameters)
+    inputs = check_tensors(model, request.inputs, CLASSES)
+    for name, long in SHORT.items():
+        if name in parameters:
+            if long in inputs:
+                raise InputError(f"parameter {name!r} and input {long!r} exclude each other")
+            number = whole_number(name, parameters.pop(name), 0, len(model.classes) - 1)
+            inputs[long] = np.full(len(inputs[IMAGES]), number)
     for name in (LABELS, TARGETS):
         if name in inputs:
             _check_classes(name, inputs[name], len(inputs[IMAGES]), len(model.classes))

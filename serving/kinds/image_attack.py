@@ -28,6 +28,7 @@ from serving.http.protocol import Scalar, as_declared, check_fits, check_paramet
 from serving.http.settings import Attacks
 from serving.http.tensors import Array
 from serving.http.uploads import MODES, to_png
+from serving.kinds.attack_options import MOST_SEED
 from serving.kinds.base import whole_number
 from serving.kinds.images import IMAGES, ImageNetwork, check_pixels
 from serving.kinds.work import Abandoned, Answer, AttackCost, Attacked, AttackWork, Draw, Stopped
@@ -35,7 +36,6 @@ from serving.kinds.work import Abandoned, Answer, AttackCost, Attacked, AttackWo
 LABELS, TARGETS = "labels", "targets"
 COMMON = ("attack", "epsilon", "norm", "seed")
 DEFAULT, DEFAULT_NORM = "pgd", "Linf"
-MOST_SEED = 2**63 - 1
 FEWER = "send fewer images, or ask for fewer steps, restarts or queries"
 
 

@@ -21,14 +21,13 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from math import ceil
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from jobs.common.attacks import ATTACKS
 from jobs.common.metrics.segmentation import IGNORE
 from jobs.stacked_unets.padding import any_size, multiple_of
 from jobs.stacked_unets.tiles import Score, Tiling, strips
@@ -39,7 +38,7 @@ from serving.http.protocol import InferRequest, Scalar, check_parameters
 from serving.http.settings import Attacks, ServeSettings
 from serving.http.tensors import Array
 from serving.http.uploads import ImageUpload, indexed_png, to_png
-from serving.kinds import segmentation_attack
+from serving.kinds import attack_options, segmentation_attack
 from serving.kinds.base import Example, card_settings, split
 from serving.kinds.images import IMAGES, ClassesOfCard, ImageNetwork, classes_in, described
 from serving.kinds.work import Abandoned, Answer, AttackWork, Stopped, Work
@@ -75,9 +74,9 @@ class Segmentation(ImageNetwork):
 
     task: ClassVar[str] = "segmentation"
     actions: ClassVar[tuple[str, ...]] = ("infer", "attack")
-    attacks: ClassVar[Mapping[str, Sequence[str]]] = {
-        name: ATTACKS[name].norms for name in segmentation_attack.ATTACKS_ON_MAPS
-    }
+    attacks: ClassVar[Mapping[str, Any]] = attack_options.described(
+        segmentation_attack.ATTACKS_ON_MAPS, {"region": segmentation_attack.REGION}
+    )
     panel: ClassVar[str] = "segmentation"
 
     def __init__(self, card: ModelCard, network: nn.Module, settings: ServeSettings, device: torch.device) -> None:

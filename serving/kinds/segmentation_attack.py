@@ -15,7 +15,7 @@ of these that are at the goal of the attack, and whether all are (successful).
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -48,6 +48,11 @@ MAPS = tuple(TensorSpec(name=name, datatype="UINT8", shape=(-1, -1, -1)) for nam
 LONGEST = Tiling().side  # an image that is cut into tiles is not attacked: its whole graph would be held at once
 UNCOUNTED = -1  # a pixel that does not count, for an attack; for a client it is IGNORE
 OPTIONS = ("target", "region")  # the parameters that other attacks on images do not have
+REGION: dict[str, Any] = {
+    "type": "string",
+    "pattern": r"^\d{1,9},\d{1,9},\d{1,9},\d{1,9}$",
+    "description": "left,top,right,bottom in pixels, right and bottom excluded: no other pixels count; none: all do",
+}
 ATTACKS_ON_MAPS = tuple(kind for kind, attack in ATTACKS.items() if attack.takes_maps)
 
 

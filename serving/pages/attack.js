@@ -1,6 +1,7 @@
 // An attack on a model that takes pictures: its settings, and the perturbation beside what it was added to.
 
 import { button, choice, element, field, fill, shown } from "./elements.js";
+import { optionsPart } from "./options.js";
 import { canvas, drawDifference, drawTensor, png, tensorOf } from "./pictures.js";
 import { request, outputs } from "./server.js";
 
@@ -29,8 +30,13 @@ export function attackPart(model, { classes, named, show, page }) {
   const kind = choice(
     kinds.map((name) => [name, name]),
     DEFAULT,
-    () => fillNorms() || again(),
+    () => fillKind() || again(),
   );
+  const meaning = element("p", { class: "note" });
+  const optionsOf = Object.fromEntries(
+    kinds.map((name) => [name, optionsPart(`Options of ${name}`, attacks[name].parameters, again)]),
+  );
+  const optionsPlace = element("div");
   const norm = element("select", { onchange: () => fillRange() || again() });
   const slider = element("input", {
     type: "range",
@@ -55,13 +61,16 @@ export function attackPart(model, { classes, named, show, page }) {
   const result = element("div", { class: "attacked" });
   let most = 1;
 
-  function fillNorms() {
+  /** What the chosen attack is, and the fields that are its own. */
+  function fillKind() {
     const before = norm.value;
     const chosen = before || settings.norm || "Linf";
-    const options = attacks[kind.value];
+    const { norms, description } = attacks[kind.value];
+    meaning.textContent = description;
+    fill(optionsPlace, optionsOf[kind.value].part);
     fill(
       norm,
-      options.map((name) => element("option", { value: name, selected: name === chosen }, NORMS[name])),
+      norms.map((name) => element("option", { value: name, selected: name === chosen }, NORMS[name])),
     );
     if (norm.value !== before) fillRange();
   }
@@ -93,16 +102,18 @@ export function attackPart(model, { classes, named, show, page }) {
   }
 
   async function run() {
+    if (!optionsOf[kind.value].valid()) return;
     controller?.abort();
     const mine = (controller = new AbortController());
     const signal = AbortSignal.any([mine.signal, page.signal]);
     const query = {
       attack: kind.value,
       norm: norm.value,
-      epsilon: number.value,
+      epsilon: number.valueAsNumber || 0,
+      ...optionsOf[kind.value].values(),
+      ...(target.value && { target: Number(target.value) }),
       outputs: ["adversarials", ...named, "distance", "queries", "gradients"].join(","),
     };
-    if (target.value) query.target = target.value;
     const original = picture;
     done = true;
     stop.hidden = false;
@@ -163,7 +174,7 @@ export function attackPart(model, { classes, named, show, page }) {
     );
   }
 
-  fillNorms();
+  fillKind();
   const part = element(
     "section",
     { class: "attack", "aria-labelledby": "attack-title" },
@@ -183,6 +194,8 @@ export function attackPart(model, { classes, named, show, page }) {
       field("To be taken for", target),
       element("div", { class: "tools" }, start, stop),
     ),
+    meaning,
+    optionsPlace,
     status,
     result,
   );

@@ -76,7 +76,7 @@ function snippets(request) {
     ["curl", curl(request)],
     ["Python", python(request)],
   ];
-  if (request.action === "infer") made.push(["tritonclient", triton(request)]);
+  if (request.action !== "infer_stream") made.push(["tritonclient", triton(request)]);
   return made;
 }
 
@@ -100,7 +100,7 @@ function python(request) {
   const streamed = request.action === "infer_stream";
   const headers = [];
   if (request.file) headers.push('"Content-Type": "image/png"');
-  if (key.get()) headers.push('"Authorization": f"Bearer {os.environ[\'ASSAY_KEY\']}"');
+  if (key.get()) headers.push(AUTHORIZATION);
   const sent = [`    "${location.origin}${request.path}",`];
   const query = Object.entries(request.query);
   if (query.length) sent.push(`    params=${pythonic(Object.fromEntries(query))},`);
@@ -148,28 +148,64 @@ function triton(request) {
   const file = fileOf(request);
   const { model } = request;
   const lines = ["import numpy as np", "import tritonclient.http as triton"];
+  if (request.action === "attack") lines.unshift("import httpx");
   if (request.file) {
     const [, channels] = model.inputs[0].shape;
     lines.push("from PIL import Image", "");
     lines.push(`image = np.atleast_3d(Image.open("${file}").convert("${channels === 1 ? "L" : "RGB"}"))`);
-    lines.push("array = image.transpose(2, 0, 1)[None].astype(np.float32) / 255");
+    lines.push("array = image.transpose(2, 0, 1)[None].astype(np.float32) / 255", ...centre(model));
   } else {
     const [input] = request.message.inputs;
     const data = file ? `json.load(open("${file}"))["inputs"][0]["data"]` : pythonic(input.data);
     if (file) lines.unshift("import json", "");
     lines.push("", `array = np.array(${data}, np.float32).reshape(${input.shape.join(", ")})`);
   }
-  const parameters = request.message?.parameters ?? {};
-  const version = model.asked ? `, model_version="${model.version}"` : "";
-  const more = Object.keys(parameters).length ? `, parameters=${pythonic(parameters)}` : "";
   if (key.get()) lines.unshift("import os", "");
   lines.push(`tensor = triton.InferInput("${model.inputs[0].name}", list(array.shape), "FP32")`);
-  lines.push("tensor.set_data_from_numpy(array)");
-  const secure = location.protocol === "https:" ? ", ssl=True" : "";
-  lines.push(`client = triton.InferenceServerClient("${location.host}"${secure})`);
-  const headers = key.get() ? `, headers={"Authorization": f"Bearer {os.environ['ASSAY_KEY']}"}` : "";
-  lines.push(`result = client.infer("${model.name}", [tensor]${version}${more}${headers})`);
+  lines.push("tensor.set_data_from_numpy(array)", ...(request.action === "attack" ? attack(request) : infer(request)));
   lines.push('for output in result.get_response()["outputs"]:');
   lines.push('    print(output["name"], result.as_numpy(output["name"]).tolist())');
   return lines.join("\n");
+}
+
+const AUTHORIZATION = "\"Authorization\": f\"Bearer {os.environ['ASSAY_KEY']}\"";
+
+function infer({ model, message }) {
+  const parameters = message?.parameters ?? {};
+  const version = model.asked ? `, model_version="${model.version}"` : "";
+  const more = Object.keys(parameters).length ? `, parameters=${pythonic(parameters)}` : "";
+  const secure = location.protocol === "https:" ? ", ssl=True" : "";
+  const headers = key.get() ? `, headers={${AUTHORIZATION}}` : "";
+  return [
+    `client = triton.InferenceServerClient("${location.host}"${secure})`,
+    `result = client.infer("${model.name}", [tensor]${version}${more}${headers})`,
+  ];
+}
+
+/** The client has no call for attacks, but it writes their requests and reads their answers. */
+function attack({ path, query }) {
+  const { outputs, ...parameters } = query;
+  const length = '"Inference-Header-Content-Length"';
+  return [
+    "body, length = triton.InferenceServerClient.generate_request_body(",
+    "    [tensor],",
+    `    outputs=[triton.InferRequestedOutput(name) for name in "${outputs}".split(",")],`,
+    `    parameters=${pythonic(parameters)},`,
+    ")",
+    `headers = {${length}: str(length)${key.get() ? `, ${AUTHORIZATION}` : ""}}`,
+    `response = httpx.post("${location.origin}${path}", content=body, headers=headers, timeout=300)`,
+    "response.raise_for_status()",
+    `length = int(response.headers[${length}])`,
+    "result = triton.InferenceServerClient.parse_response_body(response.content, header_length=length)",
+  ];
+}
+
+/** The centre of an array, where the server cuts it out of an uploaded picture. */
+function centre({ inputs, parameters }) {
+  const [, , height, width] = inputs[0].shape;
+  if (height === -1 || (parameters.settings.resize ?? 0) <= Math.min(height, width)) return [];
+  return [
+    `top, left = (round((size - side) / 2) for size, side in zip(array.shape[2:], (${height}, ${width})))`,
+    `array = np.ascontiguousarray(array[:, :, top : top + ${height}, left : left + ${width}])`,
+  ];
 }

@@ -150,6 +150,37 @@ def test_the_keyboard_is_enough(page: Any, url: str) -> None:
     assert page.locator(".attacked:not(.stale) .verdict").inner_text()
 
 
+def test_the_options_of_an_attack_are_those_that_the_server_names(
+    page: Any, url: str, digit: Path, tmp_path: Path
+) -> None:
+    """Every attack with every option; set with the keyboard, they are sent, and the code has them."""
+    page.goto(f"{url}/#/digits")
+    page.set_input_files("input[type=file]", digit)
+    attacks = httpx.get(f"{url}/v2/models/digits").json()["parameters"]["attacks"]
+    for name, described in attacks.items():
+        page.get_by_label("Attack", exact=True).select_option(name)
+        assert page.locator(".options label").all_text_contents() == list(described["parameters"])
+    page.get_by_label("Attack", exact=True).select_option("pgd")
+    page.locator(".options summary").focus()
+    page.keyboard.press("Enter")
+    for key in ("Tab", "4", "0", "Tab", "0", ".", "1", "Tab", "2", "Tab", "Space", "Tab", "m", "Tab", "7"):
+        page.keyboard.press(key)
+    assert attack(page, "0.3")
+    values = {"steps": 40, "step_size": 0.1, "restarts": 2, "random_start": False, "loss": "margin", "seed": 7}
+    sentence = ", ".join(f"{name} {str(value).lower()}" for name, value in values.items())
+    assert page.locator(".options summary").inner_text() == f"Options of pgd: {sentence}"
+    assert all(f"{name}={str(value).lower()}" in code(page, "curl") for name, value in values.items())
+    (tmp_path / "image.png").write_bytes(digit.read_bytes())
+    printed = [run_python(tmp_path, code(page, language)) for language in ("Python", "tritonclient")]
+    assert all(repr(name)[1:-1] in code(page, "tritonclient") for name in values)
+    for text in printed:
+        assert "adversarial_prediction" in text
+    assert page.locator(".bars th").first.bounding_box()["height"] < 40, "the name of a class stands in one line"
+    page.get_by_label("steps", exact=True).fill("0")
+    page.get_by_role("button", name="Attack", exact=True).click()
+    assert not page.evaluate("document.activeElement.checkValidity()"), "the field that is wrong is shown"
+
+
 def test_what_the_server_refuses_is_said_in_its_words(page: Any, url: str, digit: Path) -> None:
     page.goto(f"{url}/#/digits")
     page.set_input_files("input[type=file]", digit)
@@ -166,6 +197,11 @@ def test_pixels_get_their_classes(page: Any, url: str, digit: Path) -> None:
     shares = page.locator(".legend .number:nth-child(2)").all_inner_texts()
     assert sum(float(share.removesuffix(" %")) for share in shares) == pytest.approx(100, abs=0.2)
     assert "of the pixels changed their class" in attack(page, "0.1")
+    page.locator(".options summary").click()
+    page.get_by_label("region").fill("0,0,4,4")
+    page.get_by_label("To be taken for").select_option("1")
+    assert attack(page, "0.2") and "region=0,0,4,4&target=1" in code(page, "curl")
+    assert "'region': '0,0,4,4'" in code(page, "tritonclient").replace('"', "'")
 
 
 @pytest.mark.parametrize("model", ["sums", "mazes"])

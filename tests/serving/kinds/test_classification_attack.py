@@ -97,11 +97,15 @@ def test_a_target_is_where_it_leads() -> None:
     np.testing.assert_array_equal(answer["successful"], reached)
 
 
-def test_an_uploaded_image_has_its_label_and_target_in_parameters() -> None:
-    work = work_of({"label": 3, "target": 4}, uploaded=True, images=pixels(1))
-    assert (work.labels, work.targets) == (torch.tensor([3]), torch.tensor([4]))
-    with pytest.raises(InputError, match="unknown parameter 'label'"):
-        work_of({"label": 3})
+@pytest.mark.parametrize("uploaded", [True, False])
+def test_a_parameter_stands_for_the_label_or_target_of_all_images(uploaded: bool) -> None:
+    work = work_of({"label": 3, "target": 4}, uploaded=uploaded, images=pixels(2))
+    assert work.labels is not None and work.labels.tolist() == [3, 3]
+    assert work.targets is not None and work.targets.tolist() == [4, 4]
+    with pytest.raises(InputError, match="parameter 'label' must be a whole number from 0 to 9; it is 10"):
+        work_of({"label": 10})
+    with pytest.raises(InputError, match="parameter 'target' and input 'targets' exclude each other"):
+        work_of({"target": 4}, images=pixels(2), targets=torch.tensor([0, 1]))
 
 
 def test_8_bits_may_undo_a_success() -> None:

@@ -1,0 +1,53 @@
+"""What attacks take, as JSON schemas: for the metadata of a model, and for the page, which offers every option."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from jobs.common.attacks import ATTACKS, Attack
+
+Json = dict[str, Any]
+SCALARS = ("integer", "number", "boolean", "string")  # the types of parameters of a request
+MOST_SEED = 2**63 - 1
+SEED: Json = {
+    "type": "integer",
+    "minimum": 0,
+    "maximum": MOST_SEED,
+    "default": 0,
+    "description": "of whatever is random in the attack",
+}
+
+
+def described(names: Iterable[str], more: Mapping[str, Json]) -> dict[str, Json]:
+    """Attacks by name: norms, what each does, and the parameters of its own. more: those of a kind of model."""
+    return {
+        name: {
+            "norms": list(ATTACKS[name].norms),
+            "description": ATTACKS[name].model_fields["kind"].description or "",
+            "parameters": {**_options(ATTACKS[name]), "seed": SEED, **more},
+        }
+        for name in names
+    }
+
+
+def _options(attack: type[Attack]) -> dict[str, Json]:
+    """Schemas of the options of an attack that fit into a parameter of a request."""
+    schema = attack.model_json_schema()
+    definitions = schema.get("$defs", {})
+    options = {}
+    for name, option in schema["properties"].items():
+        if name != "kind" and (plain := _scalar(option, definitions)):
+            options[name] = plain
+    return options
+
+
+def _scalar(option: Json, definitions: Mapping[str, Json]) -> Json | None:
+    """Without alternatives: an option that may also be null is what it is otherwise. None if it is no scalar."""
+    alternatives = [
+        definitions[each["$ref"].rpartition("/")[2]] if "$ref" in each else each
+        for each in option.get("anyOf", [option])
+    ]
+    scalars = [each for each in alternatives if each.get("type") in SCALARS]
+    if not scalars:
+        return None
+    described = {name: value for name, value in option.items() if name in ("default", "description")}
+    return {**{name: value for name, value in scalars[0].items() if name != "title"}, **described}
