@@ -14,7 +14,7 @@
 | sparse              | SparseBound(n, log_density, share, form): L0, epsilon is a whole number of coordinates |
 | generative          | GenerativeBound(lipschitz, shares, form): data made of Gaussian noise, all classes together |
 | lipschitz           | estimate, modulus_estimate, upper_limit: of a torch generator |
-| shares              | class_shares(classifier, shape, ...): of uniform points; ClassShare: interval, upper |
+| shares              | class_shares(classifier, shape, ...): of random points; ClassShare: interval, upper |
 | facts               | facts(bound): how dense a class may be for the bound to say something, in sentences |
 | resolution          | scale(b, q), replicate, average: images with every pixel replicated |
 | adversarial_spheres | points, mean_distance_ceiling, largest_error: concentric spheres |

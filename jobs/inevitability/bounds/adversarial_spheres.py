@@ -18,7 +18,7 @@ from torch import Tensor
 
 from jobs.inevitability.bounds import caps
 from jobs.inevitability.bounds.base import check_dimension
-from jobs.inevitability.bounds.shares import uniform_points
+from jobs.inevitability.bounds.shares import random_points
 from jobs.inevitability.bounds.sphere import Metric
 from service.errors import FieldError
 
@@ -74,7 +74,7 @@ def points(count: int, n: int, radius: float, generator: torch.Generator) -> Ten
     """Uniform points of a sphere around 0 in R^n, float32: (count, n)."""
     check_dimension(n, 2)
     _check_radius(radius)
-    return uniform_points(count, (n,), generator, "sphere") * radius
+    return random_points(count, (n,), generator, "sphere") * radius
 
 
 def _mean_distance(log_error: float, n: int, metric: Metric) -> float:

@@ -18,8 +18,9 @@ class GenerativeBound(Bound):
     """Points x = g(z) with z from N(0, I_d), over all classes together; d is in it only through the modulus of g.
 
     lipschitz: L, with which distances of images are at most L times those of their latent vectors: r = epsilon / L.
-    shares: of the latent space, by class, as the classifier labels g(z): p_i, with a sum of 1; None: all that is known
-    is that no class has more than 1/2. Robust accuracy at epsilon is at most
+    shares: of the latent space, by class, as the classifier labels g(z): p_i, with a sum of 1 (`shares.class_shares` of
+    the space "latent" counts them); None: all that is known is that no class has more than 1/2. Robust
+    accuracy at epsilon is at most
 
         sharp:  sum over i of Phi(-(Phi^-1(1 - p_i) + r)), without shares 2 Phi(-r)
         paper:  (pi/2)^(1/2) exp(-r^2 / 2)                             for all p_i <= 1/2

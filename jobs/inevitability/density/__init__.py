@@ -3,7 +3,7 @@
 images: float64 (count, n) of one class, pixels in [0, 1]. `log_density` goes into a bound with n = `dimension`.
 
 | module     | faces |
-| estimate   | DensityEstimate: method, kind, log_density, setting, dimension, notes, conclusion |
+| estimate   | DensityEstimate: method, kind, log_density, dimension, reach, setting, notes |
 | neighbours | nearest_neighbours(images, k): estimate |
 | gaussian   | gaussian(images, step, shrinkage): estimate |
 | quantised  | quantised(images, levels): an estimate and an upper bound at 95 % |

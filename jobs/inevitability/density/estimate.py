@@ -30,6 +30,9 @@ class DensityEstimate:
     """the choices that it depends on, in words: k, a bandwidth, a number of levels"""
     dimension: int
     """n of the cube that it is about: of the pixels that are not dropped, to which perturbations are then confined"""
+    reach: float = 0.0
+    """how far a pixel may be from that of the image: above 0 if the density is that of images after some noise. What a
+    bound then says within epsilon holds for the images within epsilon and the noise"""
     notes: tuple[str, ...] = ()
     """what a reader should know, one sentence each"""
 
@@ -52,13 +55,27 @@ class DensityEstimate:
 
 
 def estimate_of(
-    method: str, kind: Kind, value: float, setting: str, dimension: int, notes: tuple[str, ...] = ()
+    method: str,
+    kind: Kind,
+    value: float,
+    setting: str,
+    dimension: int,
+    notes: tuple[str, ...] = (),
+    reach: float = 0.0,
 ) -> DensityEstimate:
     """An estimate from a value that may be below 0, which no density has: it becomes 0, and a note says so."""
     if value < 0:
         notes = (*notes, f"the value is {value:.6g}, and no density has a peak with a logarithm below 0: 0 is taken")
+    if reach:
+        notes = (*notes, f"it is about images with noise, which are up to {reach:.4g} away in every pixel")
     return DensityEstimate(
-        method=method, kind=kind, log_density=max(0.0, value), setting=setting, dimension=dimension, notes=notes
+        method=method,
+        kind=kind,
+        log_density=max(0.0, value),
+        setting=setting,
+        dimension=dimension,
+        reach=reach,
+        notes=notes,
     )
 
 

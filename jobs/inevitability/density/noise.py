@@ -19,6 +19,6 @@ def noise_expanded(n: int, amplitude: float) -> DensityEstimate:
         raise FieldError("n", "be at least 1", n)
     if not 0 < amplitude <= 0.5:
         raise FieldError("amplitude", "be above 0 and at most 0.5, the noise that fills [0, 1]", amplitude)
-    note = f"it is about images with noise, which are up to {2 * amplitude:g} away in every pixel"
     value = max(0.0, -n * math.log(2 * amplitude))
-    return estimate_of("noise", "upper bound", value, f"uniform noise of amplitude {amplitude:g}", n, (note,))
+    setting = f"uniform noise of amplitude {amplitude:g}"
+    return estimate_of("noise", "upper bound", value, setting, n, reach=2 * amplitude)

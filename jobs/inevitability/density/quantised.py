@@ -26,6 +26,6 @@ def quantised(images: Images, levels: int = 256) -> tuple[DensityEstimate, Densi
     value = cells + math.log(repeated) - math.log(count)
     limit = cells + math.log(clopper_pearson_upper(repeated, count))
     return (
-        estimate_of("quantised", "estimate", value, setting, n, notes),
-        estimate_of("quantised, limit", "upper bound", limit, f"{setting}, at 95 %", n, notes),
+        estimate_of("quantised", "estimate", value, setting, n, notes, reach=1 / levels),
+        estimate_of("quantised, limit", "upper bound", limit, f"{setting}, at 95 %", n, notes, reach=1 / levels),
     )

@@ -116,7 +116,10 @@ def test_images_that_are_equal() -> None:
     assert value.notes == ("2 images have 1 others that equal them: on this scale the class has no density",)
     assert math.isfinite(nearest_neighbours(images, k=2).log_density)
     (plain, limit) = quantised(np.round(images * 4) / 4, levels=5)
-    assert plain.notes == ("2 images are equal",)
+    assert plain.notes[0] == "2 images are equal" and plain.reach == limit.reach == 0.2
+    # a value i / 4 is in the cell from i / 5 to (i + 1) / 5, in which it is spread
+    assert all(i / 5 <= i / 4 <= (i + 1) / 5 for i in range(5))
+    assert plain.notes[1] == "it is about images with noise, which are up to 0.2 away in every pixel"
     assert plain.log_density == pytest.approx(4 * math.log(5) + math.log(2 / 20), rel=1e-12)
     share = math.exp(limit.log_density - 4 * math.log(5))
     assert limit.kind == "upper bound" and binom.cdf(2, 20, share) == pytest.approx(0.05, rel=1e-9)
@@ -131,6 +134,9 @@ def test_eight_bits() -> None:
 def test_noise() -> None:
     value = noise_expanded(784, 0.1)
     assert value.kind == "upper bound" and value.log_density == pytest.approx(-784 * math.log(0.2), rel=1e-12)
+    assert value.reach == 0.2 and value.notes == (
+        "it is about images with noise, which are up to 0.2 away in every pixel",
+    )
     assert noise_expanded(784, 0.5).log_density == 0  # noise that fills the cube
     # the recipe: intervals of length 2 a in [0, 1]; the density of the mixture is nowhere above 1 / (2 a)
     pixels, amplitude = np.array([0.0, 0.03, 0.5, 1.0]), 0.1

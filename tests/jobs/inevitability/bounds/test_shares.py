@@ -2,11 +2,14 @@
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
+from scipy.stats import binom, binomtest, norm
 from torch import Tensor
 
-from jobs.inevitability.bounds.shares import ClassShare, class_shares, uniform_points
+from jobs.inevitability.bounds.generative import GenerativeBound
+from jobs.inevitability.bounds.shares import ClassShare, class_shares, random_points
 from service.errors import FieldError, InputError
 
 
@@ -39,11 +42,20 @@ def test_half_spaces_of_the_sphere() -> None:
     assert low <= 0.25 <= high
 
 
+def test_half_spaces_of_latent_vectors() -> None:
+    # the shares of generated data, and the bound that rests on them: for half-spaces it is exact
+    shares = class_shares(half_space(1.0), (4,), 4_000, generator(), space="latent")
+    assert binomtest(shares[1].hits, 4_000, norm.cdf(-1)).pvalue > 1e-3
+    bound = GenerativeBound(lipschitz=1.0, shares=tuple(share.estimate for share in shares))
+    away = np.abs(random_points(4_000, (4,), generator(1), "latent")[:, 0].numpy() - 1.0) > 0.5
+    assert float(away.mean()) == pytest.approx(float(bound.ceiling(0.5)), abs=0.03)
+
+
 def test_points() -> None:
-    cube = uniform_points(500, (2, 3, 3), generator())
+    cube = random_points(500, (2, 3, 3), generator())
     assert cube.shape == (500, 2, 3, 3) and cube.dtype == torch.float32
     assert float(cube.min()) >= 0 and float(cube.max()) < 1 and float(cube.mean()) == pytest.approx(0.5, abs=0.02)
-    sphere = uniform_points(500, (2, 3, 3), generator(), "sphere")
+    sphere = random_points(500, (2, 3, 3), generator(), "sphere")
     assert torch.allclose(sphere.flatten(1).norm(dim=1), torch.ones(500), atol=1e-6)
 
 
@@ -55,7 +67,7 @@ def test_the_same_seed_gives_the_same_counts() -> None:
 @pytest.mark.parametrize(
     "hits, sentence",
     [
-        (0, "none of 1000 uniform points has the label: at most 0.00299 of the space; the theorem's hypothesis"),
+        (0, "none of 1000 random points has the label: at most 0.00299 of the space; the theorem's hypothesis"),
         (100, "[0.08211, 0.1203]; the theorem's hypothesis, at most 0.5, holds"),
         (500, "whether the theorem's hypothesis, at most 0.5, holds is open"),
         (700, "the theorem's hypothesis, at most 0.5, fails, and the sharp form alone applies"),
@@ -66,8 +78,6 @@ def test_sentences(hits: int, sentence: str) -> None:
 
 
 def test_upper_is_the_end_at_which_so_few_hits_are_unlikely() -> None:
-    from scipy.stats import binom
-
     assert binom.cdf(30, 400, ClassShare(30, 400).upper) == pytest.approx(0.05, rel=1e-9)
     assert ClassShare(400, 400).upper == 1
 
