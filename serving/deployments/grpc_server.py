@@ -7,7 +7,8 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from functools import partial
 from typing import Any
 
@@ -20,15 +21,20 @@ from tritonclient.grpc import service_pb2
 from service.errors import AssayError
 from serving.deployments.call import Call
 from serving.deployments.memory import Holding
-from serving.deployments.server import INLINE_VALUES, Server, parse_version
+from serving.deployments.server import CLIENT_LEFT, INLINE_VALUES, Server, parse_version
 from serving.grpc.errors import end, refuse
 from serving.grpc.messages import InferMessage, encode_infer, parse
 from serving.grpc.middleware import READY
+from serving.http.errors import INTERNAL, shortened
 from serving.http.keys import HEADER
+from serving.http.streams import AHEAD
+from serving.kinds import kind_of
+from serving.kinds.work import Answer
 
 logger = logging.getLogger("ray.serve")
 
 Context = RayServegRPCContext
+FINAL = "triton_final_response"  # a parameter of an answer on a stream
 
 
 class GrpcServer(Server):
@@ -56,7 +62,24 @@ class GrpcServer(Server):
         return await self._describe("RepositoryIndex", message, grpc_context)
 
     async def ModelInfer(self, message: bytes, grpc_context: Context) -> Message:
-        return await self._answer("ModelInfer", grpc_context, lambda call: self._infer_message(call, message))
+        def answer(call: Call) -> Awaitable[Message]:
+            return self._infer_message(call, InferMessage.of(message))
+
+        return await self._answer("ModelInfer", grpc_context, answer)
+
+    async def ModelStreamInfer(
+        self, messages: AsyncIterator[bytes], grpc_context: Context
+    ) -> AsyncGenerator[Message, None]:
+        """The answers to one message. messages: that one, and then an empty one for each answer that was sent on."""
+        on_the_way = 0
+        async with aclosing(self._stream_answers(await anext(messages), grpc_context)) as answers:
+            async for answer in answers:
+                yield answer
+                on_the_way += 1
+                while on_the_way >= AHEAD:
+                    if await anext(messages, None) is None:
+                        return  # the client left
+                    on_the_way -= 1
 
     # ---- the parts of a call ----------------------------------------------------------------------------------------
 
@@ -89,27 +112,70 @@ class GrpcServer(Server):
         tree = json.loads(bytes(response.body))
         return {"config": tree} if method == "ModelConfig" else tree
 
-    async def _infer_message(self, call: Call, data: bytes) -> Message:
-        message = InferMessage.of(data)
+    async def _infer_message(self, call: Call, message: InferMessage) -> service_pb2.ModelInferResponse:
         version = parse_version(message.model, message.version or None)
         card = await self._begin(call, message.model, version, "infer")
         endpoint, infer, work = await self._accept(call, card, message)
         answer = await self._batched(call, endpoint, work)
         started = time.perf_counter()
         encode = partial(encode_infer, card, infer, answer, work.parameters)
-        reply: Message = encode() if work.values <= INLINE_VALUES else await asyncio.to_thread(encode)
+        reply = encode() if work.values <= INLINE_VALUES else await asyncio.to_thread(encode)
         self._statistics.of((card.name, card.version)).compute_output.add(time.perf_counter() - started)
         return reply
+
+    async def _stream_answers(self, data: bytes, context: Context) -> AsyncGenerator[Message, None]:
+        """An answer after each iteration where the model thinks in iterations; the last one says that it is final."""
+        started, status = time.perf_counter(), CLIENT_LEFT
+        call, request_id = Call(self._settings.queue.retry_after_seconds), ""
+        try:
+            self._take(call, context)
+            message = InferMessage.of(data)
+            version = parse_version(message.model, message.version or None)
+            card = await self._offered(message.model, version, "infer")
+            if "infer_stream" not in kind_of(card).actions:
+                yield _part(await self._infer_message(call, message), final=True)
+                status = 200
+                return
+            await self._begin(call, message.model, version, "infer_stream")
+            endpoint, infer, work = await self._accept(call, card, message)
+            self._begin_stream(call)
+            request_id = infer.id
+
+            def encode(event: str, answer: Answer) -> Message:
+                return _part(encode_infer(card, infer, answer, work.parameters), final=event == "answer")
+
+            parts = self._parts(call, endpoint, work, encode, partial(_failure, request_id))
+            async with aclosing(parts):
+                async for part in parts:
+                    yield part
+            status = 200
+        except AssayError as error:
+            status = error.http_status
+            yield _failure(request_id, str(error))
+        except Exception:
+            status = 500
+            logger.exception("stream failed")
+            yield _failure(request_id, INTERNAL)
+        finally:
+            if call.holding and not call.streams:
+                call.holding.close()
+            if call.counted:
+                self._statistics.answered(call.model, status, time.perf_counter() - started, call.key)
+
+    def _take(self, call: Call, context: Context) -> None:
+        """Whose a call is: it was admitted in front; here the name of its key is needed."""
+        if self._keyring:
+            values = [str(value) for name, value in context.invocation_metadata() if name == HEADER]
+            call.key = self._keyring.holder(values).name
+        call.holding = Holding(self._memory, call.key or "")
 
     async def _answer(self, method: str, context: Context, answer: Callable[[Call], Awaitable[Message]]) -> Message:
         """The answer of a call, or nothing where its code is that of an error."""
         started, status = time.perf_counter(), 200
         call = Call(self._settings.queue.retry_after_seconds)
         try:
-            if self._keyring and method != READY:  # it was admitted in front; here its name is needed
-                values = [str(value) for name, value in context.invocation_metadata() if name == HEADER]
-                call.key = self._keyring.holder(values).name
-            call.holding = Holding(self._memory, call.key or "")
+            if method != READY:
+                self._take(call, context)
             return await answer(call)
         except AssayError as error:
             status = error.http_status
@@ -124,3 +190,15 @@ class GrpcServer(Server):
             if call.counted:
                 self._statistics.answered(call.model, status, time.perf_counter() - started, call.key)
         return Empty()
+
+
+def _part(answer: service_pb2.ModelInferResponse, final: bool) -> Message:
+    """An answer on a stream, marked as Triton does."""
+    answer.parameters[FINAL].bool_param = final
+    return service_pb2.ModelStreamInferResponse(infer_response=answer)
+
+
+def _failure(request_id: str, sentence: str) -> Message:
+    answer = service_pb2.ModelInferResponse(id=request_id)
+    answer.parameters[FINAL].bool_param = True
+    return service_pb2.ModelStreamInferResponse(error_message=shortened(sentence), infer_response=answer)

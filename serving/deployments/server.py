@@ -223,12 +223,16 @@ class Server:
         endpoint, infer, work = await self._accept(call, card, message)
         if infer.all_binary or any(output.binary for output in infer.outputs or ()):
             raise InputError("a streamed answer is JSON; ask for binary outputs at infer")
-        if self._streams >= self._settings.limits.streams:
-            raise BusyError(f"{self._streams} streamed answers are under way; no more are accepted now")
-        call.counted, call.streams = False, True  # it is counted, and its memory given back, when the stream ends
+        self._begin_stream(call)
         events = self._events(call, endpoint, infer, work)
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return EventStream(events, headers)
+
+    def _begin_stream(self, call: Call) -> None:
+        """BusyError if no more streams are accepted now."""
+        if self._streams >= self._settings.limits.streams:
+            raise BusyError(f"{self._streams} streamed answers are under way; no more are accepted now")
+        call.counted, call.streams = False, True  # it is counted, and its memory given back, when the stream ends
 
     async def _begin(self, call: Call, name: str, version: int | None, action: str) -> ModelCard:
         """The card of the model that is asked. From here on the request is counted."""
@@ -275,10 +279,27 @@ class Server:
         self._batcher.add(items)
         return [None] * len(items)
 
-    async def _events(
-        self, call: Call, endpoint: Endpoint, infer: InferRequest, work: Work
-    ) -> AsyncGenerator[bytes, None]:
-        """Server-sent events. The next answer is computed when the client has read the last; never if it left."""
+    def _events(self, call: Call, endpoint: Endpoint, infer: InferRequest, work: Work) -> AsyncGenerator[bytes, None]:
+        """Server-sent events."""
+
+        def encode(event: str, answer: Answer) -> bytes:
+            body, _ = protocol.encode_infer(endpoint.card, infer, answer, work.parameters)
+            return b"event: %s\ndata: %s\n\n" % (event.encode(), body)
+
+        def failure(sentence: str) -> bytes:
+            return b"event: error\ndata: %s\n\n" % error_body(sentence)
+
+        return self._parts(call, endpoint, work, encode, failure)
+
+    async def _parts(
+        self,
+        call: Call,
+        endpoint: Endpoint,
+        work: Work,
+        encode: Callable[[str, Answer], T],
+        failure: Callable[[str], T],
+    ) -> AsyncGenerator[T, None]:
+        """The parts of a streamed answer; an error is the last. The next one is computed when it is asked for."""
         card = endpoint.card
         model_statistics = self._statistics.of((card.name, card.version))
         started, status = time.perf_counter(), CLIENT_LEFT
@@ -287,17 +308,17 @@ class Server:
         try:
             async with contextlib.aclosing(self._steps(call.owner, endpoint.stream(work))) as answers:
                 async for event, answer in answers:
-                    body, _ = protocol.encode_infer(card, infer, answer, work.parameters)
+                    part = encode(event, answer)
                     model_statistics.streamed += 1
-                    yield b"event: %s\ndata: %s\n\n" % (event.encode(), body)
+                    yield part
             status = 200
         except AssayError as error:
             status = error.http_status
-            yield b"event: error\ndata: %s\n\n" % error_body(str(error))
+            yield failure(str(error))
         except Exception:
             status = 500
             logger.exception("stream of model %s failed", card.name)
-            yield b"event: error\ndata: %s\n\n" % error_body(INTERNAL)
+            yield failure(INTERNAL)
         finally:
             if call.holding:
                 call.holding.close()

@@ -7,8 +7,8 @@ takes a place at a replica. Messages are passed on unread, as bytes.
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing, contextmanager
 from functools import partial
 from typing import Any
 from weakref import WeakValueDictionary
@@ -17,16 +17,18 @@ import grpc
 from ray.serve._private.grpc_util import gRPCGenericServer
 from ray.serve._private.proxy_request_response import gRPCStreamingType
 
-from service.errors import AssayError, ClusterError, InputError, TooLargeError, TooSlowError
+from service.errors import AssayError, BusyError, ClusterError, InputError, TooLargeError, TooSlowError
 from serving.grpc.connections import is_installed
-from serving.grpc.errors import end, refuse
+from serving.grpc.errors import CODES, end, refuse
+from serving.grpc.streams import PassedStream, answers, failure
 from serving.grpc.wire import fields
 from serving.http import access_log
 from serving.http.auth import Admission
 from serving.http.bodies import SHARE, Body
+from serving.http.errors import INTERNAL, shortened
 from serving.http.keys import HEADER
 from serving.http.middleware import given_settings
-from serving.http.settings import ServeSettings
+from serving.http.settings import Key, ServeSettings
 from serving.http.traces import HEADER as TRACE_HEADER
 from serving.http.traces import NONE, trace_of
 
@@ -36,6 +38,9 @@ METHODS = (
     *(LIVE, READY, "ServerMetadata", "ModelReady", "ModelMetadata", "ModelConfig", "ModelStatistics", "ModelInfer"),
     "RepositoryIndex",
 )
+STREAM = "ModelStreamInfer"
+IDLE_SECONDS = 60.0  # after which a stream without a message is ended
+UNSET = 0  # the code of a call that has none yet
 IS_LIVE = b"\x08\x01"  # a ServerLiveResponse
 ADDRESS = "serving.grpc.middleware.add_to_server"  # as Serve is told of it
 
@@ -53,6 +58,8 @@ def add_to_server(servicer: object, server: gRPCGenericServer) -> None:
         passed = server.service_handler_factory(f"/{SERVICE}/{method}", gRPCStreamingType.UNARY_UNARY)
         # on the wire a call with one message is a stream of one: so it begins before its message is there
         handlers[method] = grpc.stream_stream_rpc_method_handler(partial(calls.handle, method, passed))
+    streamed = server.service_handler_factory(f"/{SERVICE}/{STREAM}", gRPCStreamingType.STREAM_STREAM)
+    handlers[STREAM] = grpc.stream_stream_rpc_method_handler(partial(calls.handle_stream, streamed))
     server.add_passthrough_service(SERVICE)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
 
@@ -100,6 +107,7 @@ class Calls:
         self._limit = settings.limits.body_bytes
         self._most = self._connections.bodies_bytes
         self._at_once = max(1, int(SHARE * self._most) // self._limit)
+        self._streams: Counter[str] = Counter()  # that are open, by owner
         self._reading: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()  # by owner
 
     async def handle(self, method: str, passed: Passed, messages: AsyncIterator[bytes], context: Any) -> None:
@@ -113,8 +121,7 @@ class Calls:
             code = call.code
         finally:
             call.give_trace_back()
-            if self._settings.logging.access:
-                access_log.log("gRPC", f"{method} {call.model}".strip(), call.key, call.trace, code.name, began)
+            self._log(call, code, began)
 
     async def _answer(self, call: Call, passed: Passed, messages: AsyncIterator[bytes]) -> None:
         if call.method == LIVE:
@@ -134,11 +141,94 @@ class Calls:
         elif "\n" in call.details:  # of Serve or Ray, with its traceback: a sentence of the replica has one line
             end(call.context)
 
+    async def handle_stream(self, passed: PassedStream, messages: AsyncIterator[bytes], context: Any) -> None:
+        """A stream: its messages are answered one after another. An error of one of them does not end it."""
+        call, began = Call(STREAM, context), time.perf_counter()
+        try:
+            key = self._key_of(call)
+            with self._opened(call.owner):
+                async with aclosing(self._messages(messages)) as each:
+                    async for message in each:
+                        await self._answer_part(call, key, passed, message)
+        except AssayError as error:
+            refuse(context, error)
+            self._log(call, call.code, began)
+        finally:
+            call.give_trace_back()
+
+    async def _messages(self, messages: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+        while True:
+            try:
+                async with asyncio.timeout(IDLE_SECONDS):
+                    message = await anext(messages)
+            except TimeoutError:
+                raise TooSlowError(f"the next message of a stream must come within {IDLE_SECONDS:g} s") from None
+            except StopAsyncIteration:
+                return
+            yield message
+
+    async def _answer_part(self, call: Call, key: Key | None, passed: PassedStream, message: bytes) -> None:
+        """Answer one message of a stream. TooSlowError if the answers are not read: that ends the stream."""
+        began, code = time.perf_counter(), grpc.StatusCode.CANCELLED
+        call.model = _model(message)
+        try:
+            if key:
+                await self._admission.spend(key)
+            call.context.set_code(UNSET)  # Serve sets the code of an answer only where none is set
+            call.context.set_details("")
+            with self._hold(call.owner) as body:
+                body.append(message)
+                async with aclosing(answers(passed, body.take(), call.context)) as parts:
+                    async for part in parts:
+                        await self._write_in_time(call, part)
+            code = call.code
+            if code is not grpc.StatusCode.OK:  # of Serve or Ray
+                await self._write_in_time(call, failure(INTERNAL if "\n" in call.details else call.details))
+        except TooSlowError:
+            raise
+        except AssayError as error:
+            code = CODES.get(error.http_status, grpc.StatusCode.INTERNAL)
+            await self._write_in_time(call, failure(shortened(str(error))))
+        finally:
+            end(call.context, grpc.StatusCode.OK, "")
+            self._log(call, code, began)
+
+    async def _write_in_time(self, call: Call, part: bytes) -> None:
+        seconds = self._connections.unread_seconds
+        try:
+            async with asyncio.timeout(seconds):
+                await self._write(call, part)
+        except TimeoutError:
+            raise TooSlowError(f"answers must be read within {seconds:g} s (connections.unread_seconds)") from None
+
+    @contextmanager
+    def _opened(self, owner: str) -> Iterator[None]:
+        """gRPC holds the part of a message that is there, so an owner has only a few streams at once."""
+        if self._streams[owner] >= self._at_once:
+            raise BusyError(f"{self._at_once} streams are open; no more are accepted now")
+        self._streams[owner] += 1
+        try:
+            yield
+        finally:
+            self._streams[owner] -= 1
+            if not self._streams[owner]:
+                del self._streams[owner]
+
     async def _admit(self, call: Call) -> None:
-        if self._settings.keys:
-            key = self._admission.holder(call.values(HEADER))
-            call.key = key.name
+        if key := self._key_of(call):
             await self._admission.spend(key)
+
+    def _key_of(self, call: Call) -> Key | None:
+        """The key of a call, where keys are required."""
+        if not self._settings.keys:
+            return None
+        key = self._admission.holder(call.values(HEADER))
+        call.key = key.name
+        return key
+
+    def _log(self, call: Call, code: grpc.StatusCode, began: float) -> None:
+        if self._settings.logging.access:
+            access_log.log("gRPC", f"{call.method} {call.model}".strip(), call.key, call.trace, code.name, began)
 
     @contextmanager
     def _hold(self, owner: str) -> Iterator[Body]:

@@ -26,6 +26,20 @@ def fields(data: bytes) -> Iterator[tuple[int, memoryview]]:
         place += length
 
 
+def text_field(number: int, text: str) -> bytes:
+    """A field of text, as it is written."""
+    contents = text.encode()
+    return _written(number << 3 | LENGTH_DELIMITED) + _written(len(contents)) + contents
+
+
+def _written(value: int) -> bytes:
+    parts = bytearray()
+    while value >= 0x80:
+        parts.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*parts, value])
+
+
 def _number(view: memoryview, place: int) -> tuple[int, int]:
     """A number, seven bits a byte, the lowest first; and where the next field begins."""
     value = 0

@@ -30,8 +30,8 @@ Json = dict[str, Any]
 Scalar = str | int | float | bool
 
 # Parameters of any request, besides those of a kind of model. The protocol lets a server ignore the priority and the
-# timeout that a client asks for; here both are in the settings.
-COMMON_PARAMETERS = ("binary_data_output", "priority", "timeout")
+# timeout that a client asks for; here both are in the settings. The last answer of a stream is never empty.
+COMMON_PARAMETERS = ("binary_data_output", "priority", "timeout", "triton_enable_empty_final_response")
 
 
 @dataclass(frozen=True)

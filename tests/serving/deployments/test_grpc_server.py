@@ -1,6 +1,7 @@
 """The application over gRPC, as tritonclient uses it, beside the same over HTTP."""
 
 import contextlib
+import queue
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,8 +12,9 @@ import tritonclient.http as http
 from tritonclient.utils import InferenceServerException
 
 from service.models import WEIGHTS
-from tests.processes import wait_for
+from tests.processes import PATIENCE_SECONDS, wait_for
 from tests.serving.conftest import SETTINGS, Served
+from tests.serving.deployments.test_server import stats
 from tests.serving.models import bits, pixels, put
 
 
@@ -122,3 +124,70 @@ def test_a_call_that_its_client_gives_up_is_abandoned(client: triton.InferenceSe
     with refused("DEADLINE_EXCEEDED", ""):
         client.infer("sums", tensors(triton, bits(4, 4000).numpy()), parameters={"iterations": 9_000}, client_timeout=1)
     assert client.infer("sums", tensors(triton, bits(1, 8).numpy()))
+
+
+# ---- streams ---------------------------------------------------------------------------------------------------------
+
+
+class Stream:
+    """A stream of the client. next(): the next result or error that came on it."""
+
+    def __init__(self, client: triton.InferenceServerClient) -> None:
+        self._answers: queue.SimpleQueue[tuple[Any, Any]] = queue.SimpleQueue()
+        client.start_stream(lambda result, error: self._answers.put((result, error)))
+
+    def next(self) -> Any:
+        result, error = self._answers.get(timeout=PATIENCE_SECONDS)
+        return error or result
+
+
+@pytest.fixture
+def opened(served: Served) -> Iterator[triton.InferenceServerClient]:
+    with triton.InferenceServerClient(served.grpc_address) as client:
+        yield client
+        client.stop_stream(cancel_requests=True)
+
+
+def is_final(result: Any) -> bool:
+    return bool(result.get_response().parameters["triton_final_response"].bool_param)
+
+
+def test_a_stream_answers_after_each_iteration(served: Served, opened: triton.InferenceServerClient) -> None:
+    """As over HTTP; a model that answers at once has one answer; an error does not end it."""
+    stream, array = Stream(opened), bits(2, 6).numpy()
+    opened.async_stream_infer(
+        "sums",
+        tensors(triton, array),
+        request_id="s",
+        parameters={"iterations": 4, "exit": "confidence"},
+        enable_empty_final_response=True,
+    )
+    results = [stream.next() for _ in range(5)]
+    assert [each.as_numpy("iterations").tolist() for each in results[:4]] == [[t, t] for t in range(1, 5)]
+    assert [is_final(each) for each in results] == [False] * 4 + [True]
+    assert {each.get_response().id for each in results} == {"s"}
+    whole = served.client().infer("sums", tensors(http, array), parameters={"iterations": 4, "exit": "confidence"})
+    np.testing.assert_array_equal(results[-1].as_numpy("prediction"), whole.as_numpy("prediction"))
+
+    for _ in range(2):
+        opened.async_stream_infer("digits", tensors(triton, pixels(2).numpy(), "images"))
+    opened.async_stream_infer("sums", tensors(triton, array), parameters={"iteration": 4})
+    opened.async_stream_infer("smus", tensors(triton, array))
+    opened.async_stream_infer("digits", tensors(triton, pixels(1).numpy(), "images"))
+    answers = [stream.next() for _ in range(5)]
+    assert [each.as_numpy("prediction").shape for each in (answers[0], answers[1], answers[4])] == [(2,), (2,), (1,)]
+    assert all(is_final(answers[each]) for each in (0, 1, 4))
+    assert "did you mean 'iterations'?" in answers[2].message()
+    assert "no model 'smus' (did you mean 'sums'?)" in answers[3].message()
+
+
+def test_a_stream_whose_client_leaves_is_computed_no_further(
+    served: Served, opened: triton.InferenceServerClient
+) -> None:
+    stream = Stream(opened)
+    opened.async_stream_infer("sums", tensors(triton, bits(1, 16).numpy()), parameters={"iterations": 10_000})
+    stream.next()
+    assert stats(served)["running"]["streams"] == 1
+    opened.stop_stream(cancel_requests=True)
+    wait_for(lambda: not stats(served)["running"]["streams"])
+    assert stats(served)["streamed"] < 9_000

@@ -14,17 +14,19 @@ import pytest
 from ray.serve._private import default_impl
 from ray.serve._private.constants import DEFAULT_GRPC_SERVER_OPTIONS
 from ray.serve._private.grpc_util import set_grpc_code_and_details, start_grpc_server
-from ray.serve._private.proxy_request_response import ResponseStatus
+from ray.serve._private.proxy_request_response import ResponseStatus, gRPCStreamingType
 from ray.serve.config import gRPCOptions
 from tritonclient.grpc import service_pb2
 
 from service.errors import ClusterError
 from serving.grpc import connections, errors
-from serving.grpc.middleware import ADDRESS, IS_LIVE, METHODS, SERVICE, add_to_server
+from serving.grpc import middleware as middleware_of_grpc
+from serving.grpc.middleware import ADDRESS, IS_LIVE, METHODS, SERVICE, STREAM, add_to_server
 from serving.http import auth
 from serving.http.keys import new_key
 from serving.http.middleware import SETTINGS
 from serving.http.settings import Connections, Grpc, Http, Limits, Logging, ServeSettings
+from serving.http.streams import AHEAD
 from tests.ports import free_port
 from tests.serving.http.test_auth import LocalQuotas
 from tests.serving.http.test_quotas import Clock
@@ -38,13 +40,38 @@ QUICK = Connections(body_seconds=0.3, unread_seconds=0.3, header_seconds=1, open
 
 
 class Replicas:
-    """Stands in for Serve. passed: (method, message) of each call that came so far. answer: bytes, or a failure."""
+    """Stands in for Serve. passed: (method, message) of each call that came so far. answer: bytes, or a failure.
+
+    parts: how many answers a message of a stream gets. computed: those so far. left: messages that nobody waits for.
+    """
 
     def __init__(self) -> None:
         self.passed: list[tuple[str, bytes]] = []
         self.answer: bytes | ResponseStatus = b"answer"
+        self.parts, self.computed, self.left = 3, 0, 0
 
-    def factory(self, service_method: str, streaming_type: object) -> Callable[[bytes, Any], Awaitable[bytes]]:
+    async def _streamed(self, messages: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
+        """As a replica answers: no more than a few answers are on their way."""
+        self.passed.append((STREAM, await anext(messages)))
+        on_the_way = 0
+        try:
+            for number in range(self.parts):
+                if isinstance(self.answer, ResponseStatus):
+                    set_grpc_code_and_details(context, self.answer)
+                    return
+                self.computed += 1
+                yield b"%d " % number + self.answer
+                on_the_way += 1
+                while on_the_way >= AHEAD and number + 1 < self.parts:
+                    assert await anext(messages) == b""
+                    on_the_way -= 1
+        except (StopAsyncIteration, asyncio.CancelledError):
+            self.left += 1
+
+    def factory(self, service_method: str, streaming_type: gRPCStreamingType) -> Callable[..., Any]:
+        if streaming_type is gRPCStreamingType.STREAM_STREAM:
+            return self._streamed
+
         async def passed(message: bytes, context: Any) -> bytes:
             self.passed.append((service_method.rpartition("/")[2], message))
             if isinstance(self.answer, ResponseStatus):
@@ -103,14 +130,14 @@ def test_every_method_of_the_protocol_that_is_offered_is_passed_on_unread(
     replicas: Replicas, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known = service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].methods_by_name
-    assert set(METHODS) <= set(known)
+    assert {*METHODS, STREAM} <= set(known)
 
     async def main() -> None:
         async with started(replicas, monkeypatch) as channel:
             for method in METHODS:
                 expected = IS_LIVE if method == "ServerLive" else b"answer"
                 assert await rpc(channel, method)(b"\xff") == expected
-            for method in set(known) - set(METHODS) | {"__init__", "_infer"}:
+            for method in set(known) - {*METHODS, STREAM} | {"__init__", "_infer"}:
                 assert (await failure(rpc(channel, method)(b""))).code() is CODE.UNIMPLEMENTED
 
     asyncio.run(main())
@@ -190,6 +217,131 @@ def test_answers_that_are_not_read_are_bounded(replicas: Replicas, monkeypatch: 
             replicas.answer = bytes(60_000_000)
             refusal = await failure(rpc(channel)(b""))
             assert refusal.code() is CODE.RESOURCE_EXHAUSTED and "fewer outputs" in refusal.details()
+
+    asyncio.run(main())
+
+
+# ---- streams ---------------------------------------------------------------------------------------------------------
+
+
+def stream(channel: grpc.aio.Channel, **options: Any) -> Any:
+    return channel.stream_stream(f"/{SERVICE}/{STREAM}")(**options)
+
+
+def sentence(part: bytes) -> str:
+    return str(service_pb2.ModelStreamInferResponse.FromString(part).error_message)
+
+
+async def read(call: Any, count: int) -> list[bytes]:
+    return [await call.read() for _ in range(count)]
+
+
+def test_messages_of_a_stream_are_answered_one_after_another(
+    replicas: Replicas, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "ray.serve")
+    monkeypatch.setattr(logging.getLogger("ray.serve"), "propagate", True)
+
+    async def main() -> None:
+        async with started(replicas, monkeypatch, logging=Logging(access=True)) as channel:
+            call = stream(channel, metadata=(("traceparent", TRACE),))
+            for number in range(2):
+                await call.write(service_pb2.ModelInferRequest(model_name=f"m{number}").SerializeToString())
+                assert await read(call, 3) == [b"0 answer", b"1 answer", b"2 answer"]
+            await call.done_writing()
+            assert await call.read() is grpc.aio.EOF and await call.code() is CODE.OK
+            assert dict(await call.trailing_metadata())["traceparent"] == TRACE
+
+    asyncio.run(main())
+    assert [method for method, _ in replicas.passed] == [STREAM] * 2
+    lines = dict.fromkeys(each.getMessage() for each in caplog.records if each.getMessage().startswith("gRPC"))
+    assert [line.partition(" key")[0] for line in lines] == ["gRPC ModelStreamInfer m0", "gRPC ModelStreamInfer m1"]
+    assert all(": OK in " in line for line in lines)
+
+
+def test_an_error_of_one_message_does_not_end_its_stream(replicas: Replicas, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        async with started(replicas, monkeypatch, keys=(ALICE,)) as channel:
+            assert (await failure(stream(channel).read())).code() is CODE.UNAUTHENTICATED
+            call = stream(channel, metadata=KEYED)
+            for answer, expected in (
+                (ResponseStatus(CODE.INTERNAL, is_error=True, message="ray::x()\n  File secret.py"), errors.INTERNAL),
+                (ResponseStatus(CODE.RESOURCE_EXHAUSTED, is_error=True, message="too many wait"), "too many wait"),
+            ):
+                replicas.answer = answer
+                await call.write(b"m")
+                assert sentence(await call.read()) == expected
+            replicas.answer = b"answer"
+            await call.write(b"m")
+            assert len(await read(call, 3)) == 3
+            await call.write(b"m")  # the fourth, of three at once
+            assert "3 requests at once" in sentence(await call.read())
+            await call.done_writing()
+            assert await call.read() is grpc.aio.EOF and await call.code() is CODE.OK
+
+    asyncio.run(main())
+    assert len(replicas.passed) == ALICE.burst
+
+
+def test_a_stream_is_computed_as_it_is_read_and_no_further_when_its_client_leaves(
+    replicas: Replicas, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replicas.answer, replicas.parts = bytes(1_000_000), 500
+    slow = Connections(unread_seconds=60, bodies_mb=100)
+
+    async def main() -> None:
+        async with started(replicas, monkeypatch, connections=slow) as channel:
+            call = stream(channel)
+            await call.write(b"m")
+            await read(call, 5)
+            before = -1
+            while replicas.computed > before:  # until it rests
+                before = replicas.computed
+                await asyncio.sleep(0.3)
+            assert replicas.computed < 100, "of 500 MB that nobody reads little is computed"
+            call.cancel()
+            while not replicas.left:
+                await asyncio.sleep(0.01)
+            assert replicas.computed < 100
+
+    asyncio.run(main())
+
+
+def test_a_stream_whose_answers_are_not_read_ends_and_one_without_messages_too(
+    replicas: Replicas, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replicas.answer, replicas.parts = bytes(1_000_000), 500
+    monkeypatch.setattr(middleware_of_grpc, "IDLE_SECONDS", 0.2)
+
+    async def main() -> None:
+        async with started(replicas, monkeypatch, connections=QUICK.model_copy(update={"bodies_mb": 100})) as channel:
+            call = stream(channel)
+            await call.write(b"m")
+            while not replicas.left:
+                await asyncio.sleep(0.01)
+            refusal = await failure(read(call, 500))
+            assert refusal.code() is CODE.DEADLINE_EXCEEDED and "must be read within 0.3 s" in refusal.details()
+            refusal = await failure(stream(channel).read())
+            assert refusal.code() is CODE.DEADLINE_EXCEEDED and "must come within 0.2 s" in refusal.details()
+
+    asyncio.run(main())
+
+
+def test_an_owner_has_only_a_few_streams_and_gets_them_back(
+    replicas: Replicas, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        async with started(replicas, monkeypatch) as channel:  # half of 0.25 MiB for messages of 0.1
+            one = stream(channel)
+            await one.write(b"m")
+            await read(one, 3)
+            refusal = await failure(stream(channel).read())
+            assert refusal.code() is CODE.UNAVAILABLE and "1 streams are open" in refusal.details()
+            await one.write(bytes(200_000))
+            assert (await failure(one.read())).code() is CODE.RESOURCE_EXHAUSTED
+            another = stream(channel)
+            await another.write(b"m")
+            assert len(await read(another, 3)) == 3
 
     asyncio.run(main())
 
