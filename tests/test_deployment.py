@@ -21,6 +21,7 @@ from service.cluster.node_types import NodeType
 from service.cluster.sweep import FAN_OUT_BYTES
 from service.errors import AssayError
 from service.spec import Resources
+from serving.app import _grpc_options
 from serving.http import middleware, settings
 
 PINS = " ".join(tomllib.loads(Path("pyproject.toml").read_text())["project"]["dependencies"])
@@ -142,6 +143,31 @@ def test_the_service_builds_what_is_there() -> None:
     assert (
         config.replicas.max * config.replicas.cpus + config.attacks.replicas.max * config.attacks.replicas.cpus <= most
     )
+
+
+def test_the_service_over_grpc_is_the_same_with_a_port_more(tmp_path: Path) -> None:
+    """What `sed 's/#grpc //'` makes of the files."""
+    service, config = (Path(f"configs/kuberay/{name}.yaml").read_text() for name in ("rayservice", "serve"))
+    plain, (over_grpc, grpc_service) = yaml.safe_load(service), yaml.safe_load_all(service.replace("#grpc ", ""))
+    (tmp_path / "serve.yaml").write_text(config.replace("#grpc ", ""))
+    wanted = settings.load_settings(str(tmp_path / "serve.yaml"))
+    assert wanted.grpc is not None and settings.load_settings("configs/kuberay/serve.yaml").grpc is None
+    schema = ServeDeploySchema.model_validate(yaml.safe_load(over_grpc["spec"]["serveConfigV2"]))
+    assert schema.grpc_options.model_dump(exclude_unset=True) | {"enable_reflection": False} == _grpc_options(wanted)
+    cluster = over_grpc["spec"]["rayClusterConfig"]
+    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+        (container,) = group["template"]["spec"]["containers"]
+        variables = {variable["name"]: variable["value"] for variable in container["env"]}
+        told = settings.ServeSettings.model_validate_json(variables.pop(middleware.SETTINGS))
+        assert (told.grpc, told.http, told.replicas.max) == (wanted.grpc, wanted.http, wanted.replicas.max)
+        container["env"].pop()
+    assert grpc_service["kind"] == "Service"
+    assert [each["port"] for each in grpc_service["spec"]["ports"]] == [wanted.grpc.port]
+    selector = grpc_service["spec"]["selector"]
+    assert selector.pop("ray.io/serve") == "true"
+    assert all(group["template"]["metadata"]["labels"] == selector for group in cluster["workerGroupSpecs"])
+    over_grpc["spec"]["serveConfigV2"] = plain["spec"]["serveConfigV2"]
+    assert over_grpc == plain, "nothing else differs"
 
 
 # ---- what a cluster may grow to ------------------------------------------------------------------------------------
