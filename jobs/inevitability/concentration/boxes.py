@@ -14,8 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from jobs.inevitability.concentration.distances import l1
-from jobs.inevitability.concentration.regions import TIE, BoxComplement
+from jobs.inevitability.concentration.regions import TIE, BoxComplement, blocks
 
 PRECISION = 0.005  # of q
 
@@ -64,7 +63,7 @@ def clustered(points: Tensor, boxes: int, iterations: int, seed: int) -> tuple[T
     drawn = torch.randperm(len(points), generator=torch.Generator().manual_seed(seed))[:boxes]
     centres, labels = points[drawn], None
     for _ in range(iterations):
-        nearest = l1(centres, points).argmin(0)
+        nearest = _nearest(points, centres)
         if labels is not None and bool((nearest == labels).all()):
             break
         # numbered anew without those that no point is nearest to
@@ -95,3 +94,13 @@ def search(clusterings: Clusterings, errors: int, epsilon: float) -> Fit | None:
         if best is None or expanded <= best.adversarial:
             best = Fit(BoxComplement(centres, widths, epsilon), share, inside, expanded)
     return best
+
+
+def _nearest(points: Tensor, centres: Tensor) -> Tensor:
+    """Which centre is nearest to each point in L1, of equal ones the first: int64 (n,)."""
+    parts = []
+    for block in blocks(points):
+        differences = torch.empty_like(block)
+        lengths = [torch.sub(block, centre, out=differences).abs_().sum(1) for centre in centres]
+        parts.append(torch.stack(lengths).argmin(0))
+    return torch.cat(parts)

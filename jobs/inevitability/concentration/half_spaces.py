@@ -13,6 +13,7 @@ Powers have few entries that are not negligible, so the product takes few pixels
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from torch import Tensor
 from jobs.inevitability.concentration.regions import TIE, HalfSpace, blocks
 
 COLUMNS = 64  # directions that are projected on at once
+PART = 4096  # points at a time in float64
 NEGLIGIBLE = 1e-5  # of the largest entry of a direction
 CONSTANT = 1e-10  # the share of the largest variance below which a component is none: rounding of constant pixels
 STRIDE = 10.0  # from one power to the next, until powers stop to help
@@ -96,83 +98,26 @@ def search(
     each component on its own: 1, 11, 21, ... while that helps, then powers around the best. Of equal ones the first by
     component, then by exponent. None where there is no component, because no pixel varies.
     """
-    tried = _Search(points, components, p, errors, epsilons)
-    tried.climb(most=math.inf if exponents else 1.0)
+    search = _Search(points, components, p, errors, epsilons)
+    search.climb(math.inf if exponents else 1.0)
+    search.settle()
     if exponents:
-        tried.refine()
-    return [tried.best(place) for place in range(len(epsilons))]
+        search.refine()
+    return [best and search.fit(place, best) for place, best in enumerate(search.best)]
 
 
-class _Search:
-    """What is known of each component: the best of its powers so far, for each epsilon."""
+@dataclass(frozen=True)
+class _Bounds:
+    """How many points the expansion for each epsilon holds at least and at most: int64 (epsilons,)."""
 
-    def __init__(
-        self, points: Tensor, components: Components, p: float, errors: int, epsilons: Sequence[float]
-    ) -> None:
-        self.pixels = points.T.double()  # (d, n)
-        self.components, self.p, self.errors = components, p, errors
-        self.epsilons = np.asarray(epsilons, np.float64)
-        shape = len(epsilons), len(components)
-        self.counts = np.full(shape, len(points) + 1)
-        """int64 (epsilons, components): points in the expansion; one more than there are before any is known"""
-        self.exponents = np.ones(shape)
-        self.signs = np.ones(shape, np.int64)
-        self.offsets = np.zeros(shape)
+    low: np.ndarray
+    high: np.ndarray
 
-    def climb(self, most: float) -> None:
-        """Try powers of exponent 1, 11, 21, ...: of each component and for each epsilon until one does not help."""
-        exponent = 1.0
-        climbing = np.ones(self.counts.shape, bool)
-        while climbing.any() and exponent <= most:
-            active = np.flatnonzero(climbing.any(0))
-            for chosen in np.split(active, range(COLUMNS, len(active), COLUMNS)):
-                directions = [self._powers(component, [exponent]) for component in chosen]
-                outcomes = self._expansions(torch.cat(directions, 1))
-                for component, outcome in zip(chosen, outcomes, strict=True):
-                    climbing[:, component] &= self._keep(component, exponent, outcome, climbing[:, component])
-            exponent += STRIDE
 
-    def refine(self) -> None:
-        """Try the powers around the best of each component."""
-        for component in range(len(self.components)):
-            around = [_around(best) for best in self.exponents[:, component]]
-            exponents = sorted(set().union(*around))
-            outcomes = self._expansions(self._powers(component, exponents))
-            for exponent, outcome in zip(exponents, outcomes, strict=True):
-                self._keep(component, exponent, outcome, np.array([exponent in each for each in around]))
-
-    def best(self, place: int) -> Fit | None:
-        """For the epsilon at a place."""
-        if not len(self.components):
-            return None
-        component = int(self.counts[place].argmin())
-        exponent, sign = float(self.exponents[place, component]), int(self.signs[place, component])
-        normal = sign * self._powers(component, [exponent]).squeeze(1)
-        region = HalfSpace(normal, float(self.offsets[place, component]))
-        return Fit(region, component, exponent, sign, int(self.counts[place, component]))
-
-    def _powers(self, component: int, exponents: Sequence[float]) -> Tensor:
-        return powers(self.components.directions[:, component], exponents, self.p)
-
-    def _keep(self, component: int, exponent: float, outcome: "_Outcome", due: np.ndarray) -> np.ndarray:
-        """Take over what is better, of the epsilons that are due. Returns for which it is: bool (epsilons,)."""
-        better = np.asarray(due & (outcome.counts < self.counts[:, component]))
-        self.exponents[better, component] = exponent
-        self.counts[better, component] = outcome.counts[better]
-        self.signs[better, component] = outcome.signs[better]
-        self.offsets[better, component] = outcome.offsets[better]
-        return better
-
-    def _expansions(self, directions: Tensor) -> list["_Outcome"]:
-        """What the smallest half-spaces across directions, (d, m), hold within each epsilon."""
-        used = directions.any(1)
-        if 2 * int(used.sum()) > len(used):  # picking rows costs more than it saves
-            projections = directions.T @ self.pixels
-        else:
-            projections = directions[used].T @ self.pixels[used]
-        rows = projections.numpy()  # (m, n)
-        rows.sort(axis=1)
-        return [_outcome(row, self.errors, self.epsilons) for row in rows]
+class _Best(NamedTuple):
+    adversarial: int
+    component: int
+    exponent: float
 
 
 @dataclass(frozen=True)
@@ -184,16 +129,121 @@ class _Outcome:
     offsets: np.ndarray
 
 
-def _outcome(projections: np.ndarray, errors: int, epsilons: np.ndarray) -> _Outcome:
-    """How many points lie within each epsilon of the smallest half-spaces with `errors` points at both ends.
+class _Search:
+    """The search over powers. Projections are in float32, which bounds the counts; those that matter are in float64."""
 
-    projections: float64 (n,), ascending.
+    def __init__(
+        self, points: Tensor, components: Components, p: float, errors: int, epsilons: Sequence[float]
+    ) -> None:
+        self.pixels = points.T.float().contiguous()  # (d, n)
+        self.components, self.p, self.errors = components, p, errors
+        self.epsilons = np.asarray(epsilons, np.float64)
+        # a sum of d products of float32 misses by less than (d + 3) roundings of |x| |w|, at most the norm of x in L_p
+        length = max(float(torch.linalg.vector_norm(block, p, 1).max()) for block in blocks(points))
+        self.rounding = (points.shape[1] + 3) * torch.finfo(torch.float32).eps / 2 * length
+        self.known: dict[tuple[int, float], _Outcome] = {}
+        shape = len(epsilons), len(components)
+        self.low, self.high = np.full((2, *shape), len(points) + 1)
+        """int64 (epsilons, components): bounds of the count of the best of 1, 11, 21, ..."""
+        self.exponents = np.ones(shape)
+        """which of them it is"""
+        self.best: list[_Best | None] = [None] * len(epsilons)
+
+    def climb(self, most: float) -> None:
+        """Try powers of exponent 1, 11, 21, ...: of each component and for each epsilon until one does not help."""
+        exponent = 1.0
+        climbing = np.ones(self.low.shape, bool)
+        while climbing.any() and exponent <= most:
+            active = np.flatnonzero(climbing.any(0))
+            for chosen in np.split(active, range(COLUMNS, len(active), COLUMNS)):
+                directions = torch.cat([self._powers(component, [exponent]) for component in chosen], 1)
+                for component, bounds in zip(chosen.tolist(), self._bounds(directions), strict=True):
+                    for place in np.flatnonzero(climbing[:, component]).tolist():
+                        climbing[place, component] = self._improves(place, component, exponent, bounds)
+            exponent += STRIDE
+
+    def settle(self) -> None:
+        """Find the best component for each epsilon, of the powers tried so far."""
+        for place, (low, high) in enumerate(zip(self.low, self.high, strict=True)):
+            for component in np.flatnonzero(low <= high.min(initial=len(self.pixels[0]))).tolist():
+                self._challenge(place, component, float(self.exponents[place, component]))
+
+    def refine(self) -> None:
+        """Try the powers around the best of each component."""
+        for component in range(len(self.components)):
+            around = [_around(best) for best in self.exponents[:, component]]
+            exponents = sorted(set().union(*around))
+            for exponent, bounds in zip(exponents, self._bounds(self._powers(component, exponents)), strict=True):
+                for place, best in enumerate(self.best):
+                    if best is not None and exponent in around[place] and bounds.low[place] <= best.adversarial:
+                        self._challenge(place, component, exponent)
+
+    def fit(self, place: int, best: "_Best") -> Fit:
+        """For the epsilon at a place."""
+        outcome = self._outcome(best.component, best.exponent)
+        sign = int(outcome.signs[place])
+        normal = sign * self._powers(best.component, [best.exponent]).squeeze(1)
+        region = HalfSpace(normal, float(outcome.offsets[place]))
+        return Fit(region, best.component, best.exponent, sign, best.adversarial)
+
+    def _challenge(self, place: int, component: int, exponent: float) -> None:
+        """Count a power exactly, and keep it if it is better than the best so far, or as good and of an earlier one."""
+        count = int(self._outcome(component, exponent).counts[place])
+        best = self.best[place]
+        if best is None or (count, component) < (best.adversarial, best.component):
+            self.best[place] = _Best(count, component, exponent)
+
+    def _improves(self, place: int, component: int, exponent: float, bounds: _Bounds) -> bool:
+        """Whether a power is better for an epsilon than the best before, which it then is."""
+        low, high = int(bounds.low[place]), int(bounds.high[place])
+        if low < self.high[place, component] and high >= self.low[place, component]:  # float32 does not tell
+            low = high = int(self._outcome(component, exponent).counts[place])
+            before = self._outcome(component, self.exponents[place, component]).counts[place]
+            self.low[place, component] = self.high[place, component] = before
+        if high >= self.low[place, component]:
+            return False
+        self.low[place, component], self.high[place, component] = low, high
+        self.exponents[place, component] = exponent
+        return True
+
+    def _powers(self, component: int, exponents: Sequence[float]) -> Tensor:
+        return powers(self.components.directions[:, component], exponents, self.p)
+
+    def _bounds(self, directions: Tensor) -> list[_Bounds]:
+        """What the smallest half-spaces across directions, (d, m), hold within each epsilon."""
+        used = directions.any(1)
+        # where most pixels are used, to pick them costs more than it saves
+        pixels = self.pixels if 2 * int(used.sum()) > len(used) else self.pixels[used]
+        directions = directions if pixels is self.pixels else directions[used]
+        rows = (directions.T.float() @ pixels).numpy()  # (m, n)
+        rows.sort(axis=1)
+        # both the boundary and a projection miss by as much
+        near, far = (self.epsilons + TIE + side * 2 * self.rounding for side in (-1, 1))
+        return [_Bounds(_counts(row, self.errors, near).min(0), _counts(row, self.errors, far).min(0)) for row in rows]
+
+    def _outcome(self, component: int, exponent: float) -> _Outcome:
+        """The same for one power, in float64."""
+        if (component, exponent) not in self.known:
+            direction = self._powers(component, [exponent]).squeeze(1)
+            used = direction != 0
+            parts = [self.pixels[:, first : first + PART] for first in range(0, self.pixels.shape[1], PART)]
+            row = torch.cat([direction[used] @ part[used].double() for part in parts]).sort().values.numpy()
+            forward, backward = _counts(row, self.errors, self.epsilons + TIE)
+            signs = np.where(backward < forward, -1, 1)
+            offsets = np.where(signs > 0, row[self.errors - 1], -row[-self.errors])
+            self.known[component, exponent] = _Outcome(np.minimum(forward, backward), signs, offsets)
+        return self.known[component, exponent]
+
+
+def _counts(projections: np.ndarray, errors: int, reaches: np.ndarray) -> np.ndarray:
+    """How many points lie within each reach of the smallest half-spaces with `errors` points at both ends.
+
+    projections: (n,), ascending. Returns int64 (2, reaches); at least `errors`, also for a reach below 0.
     """
-    low, high = projections[errors - 1], projections[-errors]
-    forward = projections.searchsorted(low + epsilons + TIE, "right")
-    backward = len(projections) - projections.searchsorted(high - epsilons - TIE, "left")
-    signs = np.where(backward < forward, -1, 1)
-    return _Outcome(np.minimum(forward, backward), signs, np.where(signs > 0, low, -high))
+    low, high = float(projections[errors - 1]), float(projections[-errors])
+    forward = projections.searchsorted(np.asarray(low + reaches, projections.dtype), "right")
+    backward = len(projections) - projections.searchsorted(np.asarray(high - reaches, projections.dtype), "left")
+    return np.maximum([forward, backward], errors)
 
 
 def _unit(directions: Tensor, p: float) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 TIE = 1e-6
-BLOCK = 1 << 22  # numbers in a block of differences: 32 MiB in float64
+BLOCK = 1 << 18  # numbers in a block of differences: what fits into a processor's cache
 
 
 class Region(Protocol):
