@@ -22,11 +22,10 @@ from typing import Any
 
 import torch
 
-from jobs.common.attacks import Ball
 from jobs.common.data.images.base import ImageSet
 from jobs.common.data.images.relabelled import with_classes
 from jobs.common.robustness import slices
-from jobs.common.robustness.outcomes import Outcome, gathered, minimum_norm, worst_case
+from jobs.common.robustness.outcomes import minimum_norm, outcomes_at, worst_case
 from jobs.robustness_evaluation import estimation, figures, tables
 from jobs.robustness_evaluation.params import Params
 from service.errors import RunFailedError
@@ -57,15 +56,7 @@ def run(params: Params, run: Run) -> None:
     cells = [_cell(params, run, name, epsilon, span) for name, epsilon in searches for span in spans]
     attacked_slices = run.map(slices.attack, cells, subject, name="attacks")
     results = {search: attacked_slices[place * len(spans) :][: len(spans)] for place, search in enumerate(searches)}
-
-    def outcome(name: str, epsilon: float) -> Outcome:
-        attack = params.attacks[name]
-        searched = epsilon if (name, epsilon) in results else params.epsilons[-1]
-        ball = Ball(params.norm, searched)
-        whole = gathered(name, attack.kind, ball, correct, spans, results[name, searched])
-        return whole if searched == epsilon else whole.within(epsilon)
-
-    outcomes = {epsilon: [outcome(name, epsilon) for name in params.attacks] for epsilon in params.epsilons}
+    outcomes = outcomes_at(params.attacks, params.norm, params.epsilons, correct, spans, results)
     for step, (epsilon, attacked) in enumerate(outcomes.items()):
         robust = {f"robust_{each.name}": each.accuracy for each in attacked}
         robust["robust"] = float(worst_case(attacked).double().mean())

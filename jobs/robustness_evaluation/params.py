@@ -11,7 +11,7 @@ from jobs.common.data.images.base import ImageSet, Part
 from jobs.common.data.sets import Split
 from jobs.common.models.network_params import StoredNetwork
 from jobs.common.params import Name, StudyParams
-from jobs.common.robustness.outcomes import minimum_norm
+from jobs.common.robustness.outcomes import searches
 from service.errors import FieldError
 
 
@@ -69,10 +69,5 @@ class Params(StudyParams):
 
     @property
     def searches(self) -> list[tuple[str, float]]:
-        """Attack and epsilon of all that is computed: a search for the least norm is made once, at the largest."""
-        return [
-            (name, epsilon)
-            for epsilon in self.epsilons
-            for name, attack in self.attacks.items()
-            if epsilon == self.epsilons[-1] or not minimum_norm(attack)
-        ]
+        """Attack and epsilon of all that is computed."""
+        return searches(self.attacks, self.epsilons)

@@ -4,7 +4,7 @@ An image is robust if it is classified correctly and the attack does not succeed
 not attacked; they count as robust, so that accuracies are upper bounds, which those under any attack are anyway.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from jobs.common.attacks import Attack, Ball
+from jobs.common.attacks import Attack, Ball, Norm
 from jobs.common.attacks.carlini_wagner import CarliniWagner
 from jobs.common.attacks.checks import square_after_gradients
 from jobs.common.attacks.fab import FAB
@@ -57,6 +57,40 @@ class Outcome:
 def minimum_norm(attack: Attack) -> bool:
     """Whether an attack looks for the least norm, so that one search tells the outcome at every epsilon."""
     return isinstance(attack, CarliniWagner) or (isinstance(attack, FAB) and attack.minimise)
+
+
+def searches(attacks: Mapping[str, Attack], epsilons: Sequence[float]) -> list[tuple[str, float]]:
+    """Name of the attack and epsilon of all that is to be run: a search for the least norm once, at the largest.
+
+    epsilons: ascending.
+    """
+    return [
+        (name, epsilon)
+        for epsilon in epsilons
+        for name, attack in attacks.items()
+        if epsilon == epsilons[-1] or not minimum_norm(attack)
+    ]
+
+
+def outcomes_at(
+    attacks: Mapping[str, Attack],
+    norm: Norm,
+    epsilons: Sequence[float],
+    correct: Tensor,
+    slices: Sequence[tuple[int, int]],
+    results: Mapping[tuple[str, float], Sequence[dict[str, Any] | None]],
+) -> dict[float, list["Outcome"]]:
+    """What each attack did, at each epsilon, in the order of the attacks.
+
+    epsilons: ascending. correct, slices: as of `gathered`. results: of `searches`, those of the slices in order.
+    """
+
+    def outcome(name: str, epsilon: float) -> Outcome:
+        searched = epsilon if (name, epsilon) in results else epsilons[-1]
+        whole = gathered(name, attacks[name].kind, Ball(norm, searched), correct, slices, results[name, searched])
+        return whole if searched == epsilon else whole.within(epsilon)
+
+    return {epsilon: [outcome(name, epsilon) for name in attacks] for epsilon in epsilons}
 
 
 def gathered(

@@ -17,6 +17,7 @@ DATASETS = {
     "digits": "jobs.common.data.images.digits:digits",
     "digits_16": "jobs.common.data.images.digits:digits_16",
     "mnist_5k": "jobs.common.data.images.digits:mnist_5k",
+    "half_cubes": "jobs.common.data.images.half_cubes:half_cubes",
     "photo_patches": "jobs.common.data.images.photo_patches:photo_patches",
     "mnist": "jobs.common.data.images.idx:mnist",
     "fashion_mnist": "jobs.common.data.images.idx:fashion_mnist",
@@ -33,9 +34,9 @@ class DataParams(Source, LimitParams):
 
     name: Annotated[str, name_of(DATASETS, "data set")] = Field(
         "digits",
-        description="digits, digits_16, mnist_5k, photo_patches (inside packages); fashion_mnist, mnist, cifar10, "
-        "cifar100, svhn, image_folder, imagenet (on disk); or an import path mypackage.module:build, called with split "
-        "and source",
+        description="digits, digits_16, mnist_5k, photo_patches (inside packages); half_cubes (drawn at random); "
+        "fashion_mnist, mnist, cifar10, cifar100, svhn, image_folder, imagenet (on disk); or an import path "
+        "mypackage.module:build, called with split and source",
     )
 
     def load(self, split: Split) -> ImageSet:

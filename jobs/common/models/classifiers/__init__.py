@@ -76,6 +76,9 @@ ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     # small ones
     "digits_net": partial(_architecture, small.digits_net, channels=1),
     "digits_16_net": partial(_architecture, small.digits_16_net, channels=1),
+    "softmax_regression": partial(_architecture, small.softmax_regression, channels=1),
+    "mlp": partial(_architecture, small.mlp, channels=1),
+    "stem_net": partial(_architecture, small.stem_net, channels=1),
     "fast_mnist": partial(_architecture, small.fast_mnist, channels=1),
     "madry_mnist": partial(_architecture, small.madry_mnist, channels=1),
     "trades_mnist": partial(_architecture, small.trades_mnist, channels=1),

@@ -39,6 +39,35 @@ def digits_16_net(classes: int, channels: int, side: int = 16, size: int = 512) 
     )
 
 
+def softmax_regression(classes: int, channels: int, side: int = 8) -> nn.Module:
+    """One linear layer. side: of the images, in pixels."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(channels * side**2, classes))
+
+
+def mlp(classes: int, channels: int, side: int = 8, width: int = 128) -> nn.Module:
+    """Two hidden linear layers. side: of the images, in pixels."""
+    return nn.Sequential(
+        nn.Flatten(),
+        *(nn.Linear(channels * side**2, width), nn.ReLU()),
+        *(nn.Linear(width, width), nn.ReLU()),
+        nn.Linear(width, classes),
+    )
+
+
+def stem_net(classes: int, channels: int, scale: int = 1, width: int = 8) -> nn.Module:
+    """For images of 8x8 whose pixels may be replicated `scale` times in each direction: three convolutions, one linear.
+
+    The kernel and the stride of the first one grow with the scale, so that the layers after it are the same for all.
+    """
+    return nn.Sequential(
+        *(nn.Conv2d(channels, width, 3 * scale, stride=scale, padding=scale), nn.ReLU()),
+        *(nn.Conv2d(width, 2 * width, 3, stride=2, padding=1), nn.ReLU()),
+        *(nn.Conv2d(2 * width, 2 * width, 3, stride=2, padding=1), nn.ReLU()),
+        nn.Flatten(),
+        nn.Linear(8 * width, classes),
+    )
+
+
 def fast_mnist(classes: int, channels: int, width: int = 16, side: int = 28) -> nn.Module:
     """Two 4x4 convolutions of stride 2 and two linear layers (Wong et al. 2020, section 4.1). side: in pixels."""
     _check_side(side, 4)
