@@ -1,0 +1,204 @@
+"""What the bounds say of the data of a run: densities of classes, shares of the cube, verdicts, and a ceiling."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import TypeAdapter
+
+from jobs.common.attacks import Norm
+from jobs.common.data.images.base import ImageSet
+from jobs.inevitability.bounds.base import DensityBound
+from jobs.inevitability.bounds.cube import CubeBound
+from jobs.inevitability.bounds.facts import facts
+from jobs.inevitability.bounds.shares import ClassShare, class_shares
+from jobs.inevitability.bounds.sparse import SparseBound
+from jobs.inevitability.ceilings.bound_params import BoundParams
+from jobs.inevitability.ceilings.ceiling import Ceiling
+from jobs.inevitability.ceilings.density_params import DensityParams
+from jobs.inevitability.density.estimate import DensityEstimate
+from jobs.inevitability.networks import Variant
+from jobs.inevitability.resolutions import ORDERS
+from service.run import Run, reserved_device
+
+
+@dataclass(frozen=True)
+class ClassDensity:
+    """An estimate for one class."""
+
+    label: int
+    estimate: DensityEstimate
+    reach: float
+    """how far a pixel may be from that of the image whose density it is about"""
+
+
+def densities(params: BoundParams, train: ImageSet, test: ImageSet, run: Run) -> list[ClassDensity]:
+    """Every estimate for every class that has images. InputError if one cannot be made, as of too few images."""
+    images = train if params.split == "train" else test
+    cells = [
+        {"class": label, "density": each.model_dump_json(), "seed": run.seed_for("density", label)}
+        for label in sorted(set(images.labels.tolist()))
+        for each in params.densities
+    ]
+    results = run.map_across_trials(estimate_density, cells, images, name="densities")
+    return [
+        ClassDensity(cell["class"], DensityEstimate(**{**each, "notes": tuple(each["notes"])}), result["reach"])
+        for cell, result in zip(cells, results, strict=True)
+        if result is not None
+        for each in result["estimates"]
+    ]
+
+
+def estimate_density(cell: dict[str, Any], images: ImageSet) -> dict[str, Any]:
+    """A cell: class, density and seed. Returns the estimates as dictionaries, and the reach of the method."""
+    rows = (images.labels == cell["class"]).nonzero().flatten()
+    density = TypeAdapter(DensityParams).validate_json(cell["density"])
+    points = images.images(rows).flatten(1).double().numpy()
+    estimates = density.estimates(points, cell["seed"])
+    return {"estimates": [{**vars(each), "notes": list(each.notes)} for each in estimates], "reach": density.reach}
+
+
+def shares(params: BoundParams, variants: Sequence[Variant], run: Run) -> dict[str, tuple[ClassShare, ...]]:
+    """How much of the cube each network gives to each class, by the network's label. At resolution 1."""
+    chosen = [each for each in variants if each.resolution == 1 and params.samples]
+    cells = [
+        {"network": each.label, "samples": params.samples, "seed": run.seed_for("uniform points")} for each in chosen
+    ]
+    results = run.map(count_shares, cells, {each.label: each for each in chosen}, name="shares")
+    return {
+        each.label: tuple(ClassShare(hits, params.samples) for hits in result)
+        for each, result in zip(chosen, results, strict=True)
+        if result is not None
+    }
+
+
+def count_shares(cell: dict[str, Any], variants: Mapping[str, Variant]) -> list[int]:
+    """A cell: network, samples and seed. How many uniform points the network gives to each class."""
+    variant, device = variants[cell["network"]], reserved_device()
+    generator = torch.Generator(device).manual_seed(cell["seed"])
+    counted = class_shares(variant.network.to(device), variant.images.shape, cell["samples"], generator)
+    return [each.hits for each in counted]
+
+
+def share_rows(counted: Mapping[str, Sequence[ClassShare]], classes: Sequence[str]) -> list[dict[str, Any]]:
+    """A row of a table for each network and class."""
+    return [
+        {
+            "network": network,
+            "class": classes[label] if label < len(classes) else str(label),
+            "share": each.estimate,
+            "low": each.interval[0],
+            "high": each.interval[1],
+            "sentence": each.sentence,
+        }
+        for network, own in counted.items()
+        for label, each in enumerate(own)
+    ]
+
+
+@dataclass(frozen=True)
+class ClassBound:
+    """A bound for one class in one norm, from one estimate of its density."""
+
+    label: int
+    norm: Norm
+    estimate: DensityEstimate
+    bound: DensityBound
+    shift: float
+    """distance that is lost because the density is about images with noise"""
+
+    @property
+    def first_useful(self) -> float:
+        """Beyond which it says something about the images themselves."""
+        return self.bound.first_useful + self.shift
+
+    @property
+    def useful(self) -> bool:
+        """Whether it says something about the images at any distance that two of them may have."""
+        return self.first_useful < self.bound.diameter
+
+    def ceiling(self, epsilons: Sequence[float]) -> np.ndarray:
+        """The largest robust accuracy on the class at each epsilon, in [0, 1]."""
+        reached = np.asarray(epsilons, dtype=np.float64) - self.shift
+        inside = np.clip(reached, 0.0, self.bound.diameter)
+        return np.where(reached >= 0, self.bound.ceiling(inside), 1.0)
+
+    def row(self, classes: Sequence[str]) -> dict[str, Any]:
+        """A row of a table."""
+        verdict = self.bound.verdict()
+        return {
+            "class": classes[self.label],
+            "norm": self.norm,
+            "density": self.estimate.method,
+            "density_is": self.estimate.kind,
+            "log_density": self.estimate.log_density,
+            "share": self.bound.share,
+            "first_useful": self.first_useful,
+            "diameter": self.bound.diameter,
+            "verdict": verdict.kind if self.useful or self.bound.unmet else "vacuous",
+            "sentence": verdict.sentence,
+            "conclusion": self.estimate.conclusion(verdict.kind),
+            "setting": "; ".join((self.estimate.setting, *self.estimate.notes)),
+        }
+
+
+def bounds(
+    params: BoundParams,
+    norms: Sequence[Norm],
+    estimates: Sequence[ClassDensity],
+    counted: Mapping[str, Sequence[ClassShare]],
+) -> list[ClassBound]:
+    """A bound for every class, norm and estimate. The share of a class is the largest that any network may give it."""
+    return [_bound(params, norm, each, counted) for norm in norms for each in estimates]
+
+
+def _bound(
+    params: BoundParams, norm: Norm, density: ClassDensity, counted: Mapping[str, Sequence[ClassShare]]
+) -> ClassBound:
+    n = density.estimate.dimension
+    uppers = [own[density.label].upper for own in counted.values() if density.label < len(own)]
+    share, order = max(uppers, default=0.5), ORDERS[norm]
+    common = {"n": n, "log_density": density.estimate.log_density, "share": share, "form": params.form}
+    bound = CubeBound(**common, p=order) if order else SparseBound(**common)  # type: ignore[arg-type]
+    moved = math.pow(n, 1 / order if order else 1.0)  # of a vector of ones
+    shift = (density.reach * moved if order else n) if density.reach else 0.0
+    return ClassBound(density.label, norm, density.estimate, bound, shift)
+
+
+def ceilings(found: Sequence[ClassBound], epsilons: Mapping[Norm, Sequence[float]], images: ImageSet) -> list[Ceiling]:
+    """A ceiling for the test images in every norm, from every way to a density: the mean over classes, as frequent as
+    among the images.
+    """
+    counts = np.bincount(images.labels.numpy(), minlength=len(images.classes))
+    ways = dict.fromkeys((each.norm, each.estimate.method) for each in found)
+    result = []
+    for norm, method in ways:
+        own = [each for each in found if (each.norm, each.estimate.method) == (norm, method)]
+        missing = counts.sum() - sum(counts[each.label] for each in own)  # of these classes nothing is known
+        total = sum(counts[each.label] * each.ceiling(epsilons[norm]) for each in own) + missing
+        first = min(each.first_useful if each.useful else math.inf for each in own)
+        certain = all(each.estimate.kind == "upper bound" for each in own)
+        result.append(
+            Ceiling(
+                "bound",
+                f"bound, density {method}",
+                norm,
+                tuple(epsilons[norm]),
+                tuple(float(value) for value in total / counts.sum()),
+                certain,
+                first_useful=first,
+            )
+        )
+    return result
+
+
+def fact_rows(found: Sequence[ClassBound]) -> list[dict[str, Any]]:
+    """What the bounds cannot say of a class with a half of the cube: a row of a table for each sentence."""
+    rows: dict[tuple[str, str], None] = {}
+    for each in found:
+        for sentence in facts(replace(each.bound, share=0.5)):
+            rows[each.norm, sentence] = None
+    return [{"norm": norm, "fact": sentence} for norm, sentence in rows]

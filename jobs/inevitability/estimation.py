@@ -1,0 +1,95 @@
+"""What a trial costs, before it is done: trainings, cells of attacks, passes, seconds on a core here."""
+
+from dataclasses import dataclass
+
+import torch
+
+from jobs.common.estimation import TRAINING, SetSize, multiply_adds, size_of, training_seconds
+from jobs.common.robustness.outcomes import searches
+from jobs.common.robustness.slices import spans
+from jobs.inevitability.ceilings.concentration import search_cells
+from jobs.inevitability.params import Params
+from jobs.inevitability.susceptibility import epsilons_at
+from service.errors import InputError
+from service.run import Estimate
+
+
+@dataclass(frozen=True)
+class Work:
+    """Of one network at one resolution, for one image of it: passes of training and of attacks at most."""
+
+    forward: float
+    backward: float
+
+
+def estimate(params: Params) -> Estimate:
+    """Training and curves. Passes of attacks are those for images that withstand everything, which is the most.
+
+    The time of networks that are not trained here is not known.
+    """
+    details: dict[str, float | str] = {"trainings": len(params.trained) * len(params.resolutions)}
+    try:
+        size = size_of(params.data)
+    except InputError as error:
+        return Estimate(details={**details, "data": f"unknown: {error.message}"})
+    searches_made = {
+        (name, kind, resolution): _searches(params, resolution) for name, kind, resolution in _variants(params)
+    }
+    cells = sum(searches_made.values()) * len(spans(size.test, params.slice)) if params.curves is not None else 0
+    details |= {"images": size.test, "cells": cells}
+    if params.bounds is not None:
+        details["estimates of densities"] = size.classes * len(params.bounds.densities)
+    if params.concentration is not None:
+        details["searches for regions"] = len(search_cells(params.concentration, params.epsilons))
+    seconds, macs = 0.0, 0.0
+    for each in params.trained.values():
+        for resolution in params.resolutions:
+            shape = (size.shape[0], size.shape[1] * resolution, size.shape[2] * resolution)
+            network, image = each.classifier_at(resolution).build_for(size.classes, shape[0], 0), torch.rand(1, *shape)
+            passes = each.training.updates * each.training.batch * each.method.passes
+            work = _attack_work(params, size, resolution)
+            if resolution == 1 and params.averaged:
+                for larger in params.resolutions[1:]:
+                    averaged = _attack_work(params, size, larger)
+                    work = Work(work.forward + averaged.forward, work.backward + averaged.backward)
+            units = TRAINING * passes + size.test * (work.forward + 2 * work.backward)  # of a forward pass
+            seconds += units * training_seconds(network, image) / TRAINING
+            macs += float(units * multiply_adds(network, image))
+    known = len(params.trained) == len(params.networks) > 0
+    if len(params.trained) < len(params.networks):
+        details["networks that are there"] = "their time is not known"
+    if params.bounds is not None or params.concentration is not None:
+        details["bounds and concentration"] = "their time is not counted"
+    return Estimate(
+        core_seconds=seconds if known else None,
+        multiply_adds=macs if known else None,
+        pieces=max(cells, 1),
+        details=details,
+    )
+
+
+def _variants(params: Params) -> list[tuple[str, str, int]]:
+    """Name, kind and resolution of everything that has a curve."""
+    variants = []
+    for name in params.networks:
+        trained = name in params.trained
+        variants += [(name, "itself", each) for each in (params.resolutions if trained else (1,))]
+        variants += [(name, "averaged", each) for each in params.resolutions if params.averaged and each > 1]
+    return variants
+
+
+def _searches(params: Params, resolution: int) -> int:
+    return sum(
+        len(searches(params.attacks_of(norm), epsilons_at(params, norm, resolution))) for norm in params.epsilons
+    )
+
+
+def _attack_work(params: Params, size: SetSize, resolution: int) -> Work:
+    """Passes for an image that withstands all attacks in all norms."""
+    forward, backward = 1.0, 0.0
+    for norm in params.epsilons:
+        attacks = params.attacks_of(norm)
+        for name, _ in searches(attacks, epsilons_at(params, norm, resolution)):
+            cost = attacks[name].cost(norm, size.classes, targeted=False)
+            forward, backward = forward + cost.forward, backward + cost.backward
+    return Work(forward, backward)
