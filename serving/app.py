@@ -24,6 +24,7 @@ from service.cluster.connection import connect
 from service.errors import ClusterError, InputError
 from service.models import ModelCard
 from service.store import open_store
+from serving import haproxy
 from serving.deployments import attack_server
 from serving.deployments.attack_server import AttackServer
 from serving.deployments.server import Server
@@ -102,10 +103,10 @@ def shortage(settings: ServeSettings, cluster: Mapping[str, float]) -> str | Non
     return None
 
 
-def environment(settings: ServeSettings, folder: str) -> Mapping[str, str]:
-    """The variables that the processes of Serve read: to be set before Ray starts them.
+def environment(settings: ServeSettings, folder: str, own_ray: bool = True) -> Mapping[str, str]:
+    """The variables that the processes of Serve read: to be set before Ray starts them. ClusterError: no HAProxy.
 
-    folder: for the sockets of HAProxy; by default all users of a machine would share one.
+    folder: for the sockets of HAProxy. own_ray: Ray runs on this machine alone.
     """
     variables = dict(middleware.environment(settings))
     # how long Serve's router waits before it looks for a place again: its default of 0.5 s leaves replicas idle
@@ -113,17 +114,7 @@ def environment(settings: ServeSettings, folder: str) -> Mapping[str, str]:
     # a proxy that a busy machine has not started after Serve's 5 s is killed, and its successor may fare no better
     variables["RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S"] = "60"
     if settings.haproxy:
-        variables |= {
-            "RAY_SERVE_ENABLE_HA_PROXY": "1",
-            "RAY_SERVE_HAPROXY_NBTHREAD": str(settings.haproxy.threads),
-            "RAY_SERVE_HAPROXY_STATS_PORT": str(settings.haproxy.stats_port),
-            "RAY_SERVE_HAPROXY_METRICS_PORT": str(settings.haproxy.metrics_port),
-            "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": f"{folder}/haproxy.cfg",
-            "RAY_SERVE_HAPROXY_SOCKET_PATH": f"{folder}/admin.sock",
-            "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": f"{folder}/metrics.sock",
-            "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": folder,
-            "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": f"{folder}/server-state",
-        }
+        variables |= haproxy.environment(settings, folder, own_ray)
     return variables
 
 
@@ -229,7 +220,7 @@ def serve(
                     missing, "lower the cpus and gpus of replicas and attacks.replicas, or set attacks.enabled: false"
                 )
             print(f"{missing}: waiting for the cluster to grow", flush=True)
-        start(settings, folder.uri, environment(settings, sockets))
+        start(settings, folder.uri, environment(settings, sockets, own_ray))
         stopped = threading.Event()
         for signum in (signal.SIGINT, signal.SIGTERM):
             signal.signal(signum, lambda signum, frame: stopped.set())  # only now: Ray has set handlers of its own

@@ -1,16 +1,16 @@
 """Which requests are computed together, and when.
 
-Serve's dynamic batching collects the requests that arrive within a moment. Requests that ask the same of the same model
-share a queue, and those of a queue form a batch. A batch waits while another of its queue is computed, and the requests
-that come meanwhile join it: under load batches grow by themselves. Batches of different queues are computed side by
-side; long requests, in threads of their own, never delay short ones. When a batch fails, its requests are computed one
-by one, so only the bad ones fail.
+Requests that ask the same of the same model share a queue, and those of a queue form a batch. A batch waits while
+another of its queue is computed, and the requests that come meanwhile join it: nobody waits where nothing is computed,
+and under load batches grow by themselves. Serve's own batching would let the first request wait for a set time in any
+case. Batches of different queues are computed side by side; long requests, in threads of their own, never delay short
+ones. When a batch fails, its requests are computed one by one, so only the bad ones fail.
 """
 
 import asyncio
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -66,6 +66,7 @@ class Batcher:
         self._waiting: dict[Hashable, deque[Item]] = {}  # the queues in the order of their turns
         self._running: dict[Hashable, list[Item]] = {}
         self._tasks: set[asyncio.Task[None]] = set()  # a loop holds its tasks by weak references only
+        self._starting = False
 
     @property
     def running(self) -> Counter[tuple[str, int]]:
@@ -74,13 +75,15 @@ class Batcher:
             (batch[0].endpoint.card.name, batch[0].endpoint.card.version) for batch in self._running.values()
         )
 
-    def add(self, items: Iterable[Item]) -> None:
-        """Queue requests; their answers arrive in their futures."""
-        for item in items:
-            self._waiting.setdefault(item.queue, deque()).append(item)
-        self._start()
+    def add(self, item: Item) -> None:
+        """Queue a request; its answer arrives in its future. Those that came at the same moment are queued first."""
+        self._waiting.setdefault(item.queue, deque()).append(item)
+        if not self._starting:
+            self._starting = True
+            asyncio.get_running_loop().call_soon(self._start)
 
     def _start(self) -> None:
+        self._starting = False
         running = Counter(batch[0].is_long for batch in self._running.values())
         for queue in list(self._waiting):
             is_long = self._waiting[queue][0].is_long

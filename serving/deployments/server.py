@@ -15,7 +15,6 @@ from functools import partial
 from importlib.metadata import version as version_of
 from typing import Any, TypeVar
 
-from ray import serve
 from ray.serve.exceptions import BackPressureError
 from ray.serve.handle import DeploymentHandle
 from starlette.requests import Request
@@ -93,8 +92,6 @@ class Server:
         self._batcher = Batcher(settings.batching.max_rows, parallel, self._computing, self._statistics.executed)
         self._router = Router()
         self._streams = 0
-        self._gather.set_max_batch_size(settings.batching.max_rows)  # type: ignore[attr-defined]
-        self._gather.set_batch_wait_timeout_s(settings.batching.wait_seconds)  # type: ignore[attr-defined]
 
     # ---- HTTP -----------------------------------------------------------------------------------------------------
 
@@ -268,16 +265,10 @@ class Server:
     async def _batched(self, call: Call, endpoint: Endpoint, work: Work) -> Answer:
         item = Item(endpoint, work, asyncio.get_running_loop().create_future(), call.key or "")
         try:
-            await self._gather(item)
+            self._batcher.add(item)
             return await item.answer
         finally:
             item.answer.cancel()  # a client that left takes its request out of the batch
-
-    @serve.batch
-    async def _gather(self, items: list[Item]) -> list[None]:
-        """Called with the requests of a moment. They are only queued here: none waits for the answer of another."""
-        self._batcher.add(items)
-        return [None] * len(items)
 
     def _events(self, call: Call, endpoint: Endpoint, infer: InferRequest, work: Work) -> AsyncGenerator[bytes, None]:
         """Server-sent events."""

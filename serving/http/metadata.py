@@ -12,7 +12,6 @@ from service.models import ModelCard, TensorSpec
 from serving.http.settings import Batching
 
 Json = dict[str, Any]
-MICROSECONDS = 1000  # in a millisecond
 
 
 @dataclass(frozen=True)
@@ -85,10 +84,7 @@ def configuration(card: ModelCard, offer: Offer, batching: Batching) -> Json:
         "max_batch_size": batching.max_rows,
         "input": [{**_configured(spec), "format": "FORMAT_NONE", "optional": False} for spec in card.inputs],
         "output": [{**_configured(spec), "label_filename": ""} for spec in offer.outputs],
-        "dynamic_batching": {
-            "preferred_batch_size": [],
-            "max_queue_delay_microseconds": round(batching.wait_ms * MICROSECONDS),
-        },
+        "dynamic_batching": {"preferred_batch_size": [], "max_queue_delay_microseconds": 0},
         "instance_group": [],
         "default_model_filename": "model.safetensors",
         "parameters": {},

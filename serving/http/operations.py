@@ -77,9 +77,10 @@ class Router:
         NoSuchPathError; or MethodNotAllowedError, which says what is allowed there.
         """
         path: str = "/" + scope["path"].strip("/")
+        at_root = {**scope, "path": path, "root_path": ""}
         allowed: set[str] = set()
         for route, operation in self._routes:
-            match, parts = route.matches({**scope, "path": path, "root_path": ""})
+            match, parts = route.matches(at_root)
             if match is Match.FULL:
                 return operation, parts["path_params"]
             if match is Match.PARTIAL:

@@ -201,6 +201,8 @@ def encode_infer(
         if each.binary:
             tail.append(to_raw(array))
             parts.append(_json({**described, "parameters": {"binary_data_size": len(tail[-1])}}))
+        elif array.size <= PART:
+            parts.append(_json({**described, "data": array.ravel().tolist()}))
         else:
             parts += [_json(described)[:-1], b',"data":[', *_numbers(array), b"]}"]
     head = b"".join([*parts, b"]}"])

@@ -105,7 +105,8 @@ class Key(Section):
 class HaProxy(Section):
     """HAProxy in front of the replicas instead of Serve's own proxy: several times less CPU for each request.
 
-    Its two ports for statistics listen on every address of the machine: keep them behind a firewall.
+    Its two ports for statistics listen on the loopback address, or on a cluster on every address of its nodes: keep
+    them behind a firewall there.
     """
 
     stats_port: int = Field(8404, ge=1, le=65535, description="port of its page of statistics")
@@ -150,14 +151,9 @@ class Batching(Section):
     """Requests that come together and ask the same of the same model are computed together."""
 
     max_rows: int = Field(32, ge=1, le=4096, description="inputs computed at once; a larger request is refused")
-    wait_ms: float = Field(5, ge=0, le=1000, description="how long the first request waits for others to join it")
     parallel: int = Field(
         2, ge=1, le=64, description="batches computed at the same time, so that a long one blocks none"
     )
-
-    @property
-    def wait_seconds(self) -> float:
-        return self.wait_ms / 1000
 
 
 class Models(Section):

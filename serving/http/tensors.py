@@ -127,7 +127,9 @@ def check_finite(name: str, array: Array, what: str = "NaN or an infinite number
 
 
 def as_float(name: str, array: Array, dtype: np.dtype[Any]) -> Array:
-    """Floats as those of another width. InputError about one that is out of its range."""
+    """Finite floats as those of another width. InputError about one that is out of its range."""
+    if array.dtype == dtype:
+        return array
     with np.errstate(over="ignore"):
         return check_finite(name, array.astype(dtype), f"a number that is out of range of {_NAMES[dtype]}")
 

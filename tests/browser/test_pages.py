@@ -15,7 +15,7 @@ from sklearn.datasets import load_digits
 
 from service.store import open_store
 from serving.http.keys import new_key
-from serving.http.settings import Batching, Http, ServeSettings
+from serving.http.settings import Http, ServeSettings
 from tests.ports import free_port
 from tests.serving import in_process
 from tests.serving.models import DIGITS, put, put_classifier, put_segmenter
@@ -44,7 +44,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def url(store: str) -> Iterator[str]:
-    settings = ServeSettings(http=Http(port=free_port()), batching=Batching(wait_ms=0))
+    settings = ServeSettings(http=Http(port=free_port()))
     with in_process.listening(settings, store) as address:
         yield address
 

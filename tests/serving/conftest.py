@@ -28,7 +28,7 @@ from tests.serving.models import put, put_classifier
 SETTINGS = ServeSettings(
     http=Http(port=free_port()),
     grpc=Grpc(port=free_port()),
-    batching=Batching(wait_ms=30, parallel=2),
+    batching=Batching(parallel=2),
     models=Models(loaded=3, refresh_seconds=0),
     limits=Limits(body_mb=4, streams=2, pixels=100_000),
     attacks=Attacks(queue=Queue(ongoing=2, waiting=1, retry_after_seconds=3), passes=200_000, seconds=60, rows=40),

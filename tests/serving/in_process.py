@@ -1,6 +1,6 @@
 """The whole server without Serve: the middleware and a replica of each deployment in this process.
 
-Serve adds the proxy, the queues and the collection of requests that come together; requests are batched as they come.
+Serve adds the proxy and its queues.
 """
 
 import os
@@ -16,7 +16,6 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serving.deployments.attack_server import AttackServer, Reply
-from serving.deployments.batching import Item
 from serving.deployments.server import Server
 from serving.http import connections, middleware
 from serving.http.quotas import Bucket, Buckets
@@ -45,13 +44,7 @@ def server(settings: ServeSettings, store_uri: str) -> Server:
     """A replica, with attacks if the settings have them."""
     with _here(settings):
         attacks = AttackHandle(AttackServer(settings.for_attacks(), store_uri)) if settings.attacks.enabled else None
-        made = Server(settings, store_uri, attacks)  # type: ignore[arg-type]
-
-    async def gather(item: Item) -> None:
-        made._batcher.add([item])
-
-    made._gather = gather  # type: ignore[method-assign, assignment]
-    return made
+        return Server(settings, store_uri, attacks)  # type: ignore[arg-type]
 
 
 @contextmanager

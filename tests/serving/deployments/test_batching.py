@@ -65,6 +65,10 @@ class Bench:
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         return Item(self.echo, Work(np.array(rows), key, options, gmacs), answer, owner)
 
+    def add(self, *items: Item) -> None:
+        for item in items:
+            self.batcher.add(item)
+
     def held(self) -> "Bench":
         """Nothing is computed until the gate opens."""
         self.echo.gate.clear()
@@ -87,7 +91,7 @@ def test_requests_that_come_together_are_computed_together() -> None:
     async def test() -> None:
         bench = Bench()
         items = [bench.item(1), bench.item(2, 3), bench.item(4)]
-        bench.batcher.add(items)
+        bench.add(*items)
         assert await answers(*items) == [[1], [2, 3], [4]]
         assert bench.echo.batches == [[[1], [2, 3], [4]]]
         (report,) = bench.reports
@@ -100,8 +104,9 @@ def test_whoever_comes_while_a_batch_is_computed_forms_the_next() -> None:
     async def test() -> None:
         bench = Bench().held()
         items = [bench.item(number) for number in range(7)]
-        for item in items:
-            bench.batcher.add([item])
+        bench.add(items[0])
+        await asyncio.sleep(0)
+        bench.add(*items[1:])
         bench.echo.gate.set()
         await answers(*items)
         assert bench.echo.batches == [[[0]], [[1], [2], [3], [4]], [[5], [6]]]
@@ -113,7 +118,7 @@ def test_kinds_are_not_mixed_and_take_turns() -> None:
     async def test() -> None:
         bench = Bench(max_rows=1).held()
         items = [bench.item(number, key="ab"[number % 2]) for number in range(6)]
-        bench.batcher.add(items)
+        bench.add(*items)
         bench.echo.gate.set()
         await answers(*items)
         assert bench.echo.batches == [[[0]], [[1]], [[2]], [[3]], [[4]], [[5]]]
@@ -125,7 +130,7 @@ def test_a_long_thought_holds_up_no_other_kind() -> None:
     async def test() -> None:
         bench = Bench(parallel=2)
         slow, quick = bench.item(1, key="slow", options="slow"), bench.item(2, key="quick")
-        bench.batcher.add([slow, quick])
+        bench.add(slow, quick)
         await quick.answer
         assert not slow.answer.done()
         await slow.answer
@@ -137,7 +142,7 @@ def test_one_that_fails_fails_alone() -> None:
     async def test() -> None:
         bench = Bench()
         items = [bench.item(1), bench.item(13), bench.item(2)]
-        bench.batcher.add(items)
+        bench.add(*items)
         assert await answers(items[0], items[2]) == [[1], [2]]
         with pytest.raises(RuntimeError, match="thirteen"):
             await items[1].answer
@@ -150,7 +155,7 @@ def test_what_is_said_of_a_whole_batch_is_not_tried_again() -> None:
     async def test() -> None:
         bench = Bench()
         items = [bench.item(1), bench.item(14)]
-        bench.batcher.add(items)
+        bench.add(*items)
         for item in items:
             with pytest.raises(BusyError):
                 await item.answer
@@ -163,8 +168,9 @@ def test_requests_of_clients_that_left_are_not_computed() -> None:
     async def test() -> None:
         bench = Bench().held()
         first, left, stays = bench.item(0), bench.item(1), bench.item(2)
-        bench.batcher.add([first])
-        bench.batcher.add([left, stays])
+        bench.add(first)
+        await asyncio.sleep(0)
+        bench.add(left, stays)
         left.answer.cancel()
         bench.echo.gate.set()
         await stays.answer
@@ -178,8 +184,9 @@ def test_a_batch_is_abandoned_when_all_its_clients_left_and_not_before() -> None
         bench = Bench().held()
         batch = [bench.item(1), bench.item(2)]
         after = bench.item(3)
-        bench.batcher.add(batch)
-        bench.batcher.add([after])
+        bench.add(*batch)
+        await asyncio.sleep(0)
+        bench.add(after)
         batch[0].answer.cancel()
         await asyncio.sleep(0.1)
         assert not after.answer.done() and not bench.echo.batches
@@ -196,11 +203,11 @@ def test_short_requests_do_not_wait_for_long_ones() -> None:
     async def test() -> None:
         bench = Bench().held()
         long = [bench.item(number, key=str(number), gmacs=LONG_GMACS) for number in range(5)]
-        bench.batcher.add(long)
+        bench.add(*long)
         while sum(bench.batcher.running.values()) < 5:  # all begin, and one of them computes
             await asyncio.sleep(0.01)
         other = Bench()
-        bench.batcher.add([short := Item(other.echo, Work(np.array([7]), "", ""), asyncio.Future())])
+        bench.add(short := Item(other.echo, Work(np.array([7]), "", ""), asyncio.Future()))
         assert await answers(short) == [[7]]
         assert not any(item.answer.done() for item in long)
         bench.echo.gate.set()
@@ -213,7 +220,7 @@ def test_long_requests_of_two_keys_are_not_one_batch() -> None:
     async def test() -> None:
         bench = Bench().held()
         items = [bench.item(number, gmacs=LONG_GMACS, owner="ab"[number % 2]) for number in range(4)]
-        bench.batcher.add(items)
+        bench.add(*items)
         bench.echo.gate.set()
         await answers(*items)
         assert sorted(bench.echo.batches) == [[[0], [2]], [[1], [3]]]

@@ -193,10 +193,12 @@ def test_thirty_two_at_once_are_batched(served: Served) -> None:
     client = served.client(concurrency=32)
     client.infer("sums", tensor(bits(1, 16).numpy()))
     before = stats(served)
-    pending = [client.async_infer("sums", tensor(bits(1, 16, seed=seed).numpy())) for seed in range(32)]
+    iterations = 300  # so that others come while one is computed
+    asked = {"parameters": {"iterations": iterations}}
+    pending = [client.async_infer("sums", tensor(bits(1, 16, seed=seed).numpy()), **asked) for seed in range(32)]
     for seed, request in enumerate(pending):
         with torch.no_grad():
-            expected = network(width=16, seed=1)(bits(1, 16, seed=seed), 5)[0].argmax(1)
+            expected = network(width=16, seed=1)(bits(1, 16, seed=seed), iterations)[0].argmax(1)
         np.testing.assert_array_equal(request.get_result().as_numpy("prediction"), expected)
     after = stats(served)
     assert after["inference_count"] - before["inference_count"] == 32

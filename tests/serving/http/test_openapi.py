@@ -11,7 +11,7 @@ from service.store import open_store
 from serving.deployments.server import Server
 from serving.http import openapi
 from serving.http.operations import OPERATIONS
-from serving.http.settings import Batching, ServeSettings
+from serving.http.settings import ServeSettings
 from tests.serving import in_process
 from tests.serving.models import put, put_classifier, put_segmenter
 
@@ -22,7 +22,7 @@ CHECKS = {
     "positive_data_acceptance": {"expected-statuses": ["2xx", "400", "404", "501"]},
     "not_a_server_error": {"expected-statuses": ["2xx", "4xx", "501"]},
 }
-SETTINGS = ServeSettings(batching=Batching(wait_ms=0))
+SETTINGS = ServeSettings()
 EXAMPLES = 15  # of each operation
 
 

@@ -22,10 +22,10 @@ def test_the_shipped_settings_spell_out_every_default() -> None:
                 assert f"  {inner}:" in text, f"{name}.{inner} is not in configs/serve.yaml"
 
 
-def test_the_fast_profile_differs_in_the_proxy_and_the_wait() -> None:
+def test_the_fast_profile_differs_in_the_proxy_alone() -> None:
     fast = load_settings(str(CONFIGS / "serve.fast.yaml"))
     assert fast.haproxy is not None and fast.haproxy.threads == 1
-    assert fast.model_copy(update={"haproxy": None, "batching": ServeSettings().batching}) == ServeSettings()
+    assert fast.model_copy(update={"haproxy": None}) == ServeSettings()
 
 
 def test_without_a_file_the_defaults_bind_to_loopback() -> None:
