@@ -1,4 +1,4 @@
-"""What one would write without Assay: a model behind FastAPI, a request at a time. Arguments: store, model, port."""
+"""What one would write without Assay: models behind FastAPI, a request at a time. Arguments: store, port, models."""
 
 import sys
 
@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 
 from service import models
-from service.store import open_store
+from service.store import Folder, open_store
 
 
 class Tensor(BaseModel):
@@ -24,11 +24,16 @@ class Request(BaseModel):
 
 
 def main() -> None:
-    store, name, port = open_store(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+    store, port, *names = sys.argv[1:]
     torch.set_num_threads(1)
-    card = models.find(store, name)
-    network = models.load(store, card)
     app = FastAPI()
+    for name in names:
+        _add(app, open_store(store), name)
+    uvicorn.run(app, port=int(port), log_level="warning")
+
+
+def _add(app: FastAPI, store: Folder, name: str) -> None:
+    network = models.load(store, models.find(store, name))
 
     @app.post(f"/v2/models/{name}/infer")
     def infer(request: Request) -> dict[str, object]:
@@ -38,8 +43,6 @@ def main() -> None:
             prediction = network(inputs, request.parameters["iterations"])[0].argmax(1)
         output = {"name": "prediction", "datatype": "INT64", "shape": list(prediction.shape)}
         return {"model_name": name, "outputs": [{**output, "data": prediction.flatten().tolist()}]}
-
-    uvicorn.run(app, port=port, log_level="warning")
 
 
 if __name__ == "__main__":

@@ -1,44 +1,91 @@
 """What a request costs: `assay serve`, by Serve's own proxy and by HAProxy, against FastAPI and the bare model.
 
-All answer the same request with the same model: 16 strings of 32 bits, 15 iterations of thought, in JSON. For each
-server in turn, with 1, 16, 128 and 256 clients at once: latency (p50 and p99), requests per second, the CPU time of all
-its processes per request, and how many were told to come back (503). Ratios are against FastAPI and uvicorn.
+Two models answer requests in JSON. The small one takes a string of 16 bits and thinks once: nearly all of the time is
+that of the servers. The large one is wide and thinks 15 times about 32 bits: computing 32 requests together takes much
+less than computing them one by one. All servers run at once, and load is put on each of them in turn, several times
+over, so that whatever else the machine does is the same for all. For 1, 16, 128 and 256 clients at once: latency (p50
+and p99), requests per second, CPU time of each process per request without what it takes when idle, what all of them
+take beyond the model alone, and how many requests were told to come back (503). Ratios are to FastAPI and uvicorn.
 """
 
 import asyncio
+import contextlib
 import json
-import os
 import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from statistics import median, quantiles
 
+import psutil
 import torch
 
 from service import models
 from service.store import open_store
 from tests.ports import free_port
-from tests.processes import PATIENCE_SECONDS, started, wait_for
+from tests.processes import PATIENCE_SECONDS, started, titles, wait_for
 from tests.serving.models import bits, put
 
-MODEL, ROWS, LENGTH, ITERATIONS = "bench", 16, 32, 15
-CLIENTS, REQUESTS = (1, 16, 128, 256), 600
+CLIENTS, REQUESTS, ROUNDS = (1, 16, 128, 256), 300, 3
+IDLE_SECONDS = 3.0
 PAUSE = 0.1  # seconds after which a request is sent again that was told to come back
-TICK = os.sysconf("SC_CLK_TCK")
+TOGETHER = 32  # batching.max_rows
+PARTS = {  # what a process is called here, by a part of its command line
+    "ServeReplica:assay:models": "replica",
+    "ServeReplica": "attacks",
+    "HAProxyManager": "HAProxy's manager",
+    "ProxyActor": "proxy",
+    "ServeController": "controller",
+    "haproxy": "HAProxy",
+    "_plain_server": "server",
+}
 
 
 @dataclass(frozen=True)
-class Measured:
-    """latencies: ms of each request, from when it was first sent. rate: requests/s. cpu: ms of each. refused: 503s."""
+class Workload:
+    """A model and what is asked of it: one string of `length` bits, some iterations of thought."""
 
-    latencies: Sequence[float]
-    rate: float
-    cpu: float
-    refused: int
+    name: str
+    width: int
+    length: int
+    iterations: int
+
+    @property
+    def request(self) -> bytes:
+        inputs = bits(1, self.length)
+        tensor = {"name": "input", "datatype": "FP32", "shape": list(inputs.shape), "data": inputs.flatten().tolist()}
+        body = json.dumps({"inputs": [tensor], "parameters": {"iterations": self.iterations}}).encode()
+        head = f"POST /v2/models/{self.name}/infer HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json"
+        return f"{head}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+
+    def alone(self, store: str, together: int) -> float:
+        """CPU-ms of the model alone, in this process, per request, with so many of them computed at once."""
+        torch.set_num_threads(1)
+        opened = open_store(store)
+        network, inputs = models.load(opened, models.find(opened, self.name)), bits(together, self.length)
+        taken = []
+        with torch.inference_mode():
+            for _ in range(50):
+                began = time.process_time()
+                network(inputs, self.iterations)
+                taken.append(1000 * (time.process_time() - began))
+        return median(taken) / together
+
+
+WORKLOADS = Workload("small", 8, 16, 1), Workload("large", 48, 32, 15)
+
+
+@dataclass
+class Measured:
+    """latencies: ms of each request, from when it was first sent. cpu: ms by process. seconds: that load lasted."""
+
+    latencies: list[float] = field(default_factory=list)
+    cpu: Counter[str] = field(default_factory=Counter)
+    seconds: float = 0.0
+    refused: int = 0
 
     @property
     def p50(self) -> float:
@@ -48,13 +95,44 @@ class Measured:
     def p99(self) -> float:
         return quantiles(self.latencies, n=100)[98]
 
+    @property
+    def rate(self) -> float:
+        return len(self.latencies) / self.seconds
 
-def request(path: str) -> bytes:
-    inputs = bits(ROWS, LENGTH)
-    tensor = {"name": "input", "datatype": "FP32", "shape": list(inputs.shape), "data": inputs.flatten().tolist()}
-    body = json.dumps({"inputs": [tensor], "parameters": {"iterations": ITERATIONS}}).encode()
-    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
-    return f"{head}\r\n\r\n".encode() + body
+    @property
+    def cpu_each(self) -> Mapping[str, float]:
+        """ms by process, of one request."""
+        return {part: spent / len(self.latencies) for part, spent in self.cpu.items()}
+
+
+class Server:
+    """A server that runs. idle: CPU-ms a second by process when nothing is asked of it."""
+
+    def __init__(self, name: str, process: "subprocess.Popen[str]", port: int) -> None:
+        self.name, self.process, self.port = name, process, port
+        self.idle: Mapping[str, float] = {}
+
+    def warm_up(self) -> None:
+        for workload in WORKLOADS:
+            wait_for(lambda workload=workload: answers(self.port, workload.request), self.process)
+            asyncio.run(load(self.port, workload.request, 16, REQUESTS // 3))
+
+    def rest(self) -> None:
+        """Measure what it takes when idle."""
+        before = cpu_ms(self.process.pid)
+        time.sleep(IDLE_SECONDS)
+        spent = cpu_ms(self.process.pid)
+        self.idle = {part: (spent[part] - before[part]) / IDLE_SECONDS for part in spent}
+
+    def measure(self, message: bytes, clients: int, into: Measured) -> None:
+        before, began = cpu_ms(self.process.pid), time.perf_counter()
+        latencies, refused = asyncio.run(load(self.port, message, clients, REQUESTS))
+        seconds = time.perf_counter() - began
+        for part, spent in cpu_ms(self.process.pid).items():
+            into.cpu[part] += spent - before[part] - self.idle.get(part, 0.0) * seconds
+        into.latencies += latencies
+        into.seconds += seconds
+        into.refused += refused
 
 
 async def client(port: int, message: bytes, count: int) -> tuple[list[float], int]:
@@ -88,42 +166,8 @@ async def client(port: int, message: bytes, count: int) -> tuple[list[float], in
 
 
 async def load(port: int, message: bytes, clients: int, count: int) -> tuple[list[float], int]:
-    done = await asyncio.gather(*[client(port, message, max(count // clients, 4)) for _ in range(clients)])
+    done = await asyncio.gather(*[client(port, message, max(count // clients, 3)) for _ in range(clients)])
     return [each for taken, _ in done for each in taken], sum(refused for _, refused in done)
-
-
-def cpu_seconds(root: int) -> float:
-    """CPU time of a process and all its descendants that are alive."""
-    parents: dict[int, tuple[int, float]] = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue  # it has just ended
-        parents[int(stat.parent.name)] = int(fields[1]), (int(fields[11]) + int(fields[12])) / TICK
-    family, size = {root}, 0
-    while len(family) > size:
-        size = len(family)
-        family |= {pid for pid, (parent, _) in parents.items() if parent in family}
-    return sum(parents[pid][1] for pid in family if pid in parents)
-
-
-def measure(command: Sequence[str], port: int) -> dict[int, Measured]:
-    """Start a server, wait until it answers, put load of more and more clients on it, end it."""
-    message = request(f"/v2/models/{MODEL}/infer")
-    measured = {}
-    with started(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
-        wait_for(lambda: answers(port, message), server)
-        asyncio.run(load(port, message, 16, REQUESTS // 3))  # warm up
-        for clients in CLIENTS:
-            before, began = cpu_seconds(server.pid), time.perf_counter()
-            latencies, refused = asyncio.run(load(port, message, clients, REQUESTS))
-            took, spent = time.perf_counter() - began, cpu_seconds(server.pid) - before
-            rate, cpu = len(latencies) / took, 1000 * spent / len(latencies)
-            measured[clients] = Measured(latencies, rate, cpu, refused)
-        server.terminate()
-        server.wait(PATIENCE_SECONDS)
-    return measured
 
 
 def answers(port: int, message: bytes) -> bool:
@@ -135,36 +179,42 @@ def answers(port: int, message: bytes) -> bool:
     return True
 
 
-def bare(store: str) -> float:
-    """ms of the model alone, per request."""
-    torch.set_num_threads(1)
-    opened = open_store(store)
-    network, inputs = models.load(opened, models.find(opened, MODEL)), bits(ROWS, LENGTH)
-    taken = []
-    with torch.inference_mode():
-        for _ in range(REQUESTS // 3):
-            began = time.perf_counter()
-            network(inputs, ITERATIONS)
-            taken.append(1000 * (time.perf_counter() - began))
-    return median(taken)
+def cpu_ms(root: int) -> Counter[str]:
+    """CPU time of a process and all its descendants that are alive, by what they are."""
+    spent: Counter[str] = Counter()
+    for process, title in {psutil.Process(root): "", **titles(root)}.items():
+        with contextlib.suppress(psutil.Error):  # it has just ended
+            times = process.cpu_times()
+            command = title or " ".join(process.cmdline())
+            spent[next((part for text, part in PARTS.items() if text in command), "others")] += (
+                times.user + times.system
+            )
+    return Counter({part: 1000 * seconds for part, seconds in spent.items()})
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory() as store:
-        put(open_store(store), MODEL, width=48)
-        alone = bare(store)
-        print(f"{'the model alone, in this process':38} p50 {alone:.1f} ms")
+    with tempfile.TemporaryDirectory() as store, contextlib.ExitStack() as running:
+        for workload in WORKLOADS:
+            put(open_store(store), workload.name, width=workload.width)
         ports = [free_port() for _ in range(3)]
+        names = [workload.name for workload in WORKLOADS]
         commands = {
-            "FastAPI + uvicorn": [sys.executable, "-m", "tests.benchmarks._plain_server", store, MODEL, str(ports[0])],
+            "FastAPI": [sys.executable, "-m", "tests.benchmarks._plain_server", store, str(ports[0]), *names],
             "assay serve": _serve(store, "serve.yaml", ports[1]),
-            "assay serve, HAProxy": _serve(store, "serve.fast.yaml", ports[2]),
+            "with HAProxy": _serve(store, "serve.fast.yaml", ports[2]),
         }
-        baseline: dict[int, Measured] | None = None
+        servers = []
         for (name, command), port in zip(commands.items(), ports, strict=True):
-            measured = measure(command, port)
-            baseline = baseline or measured
-            _report(name, measured, baseline, alone)
+            process = running.enter_context(started(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+            servers.append(server := Server(name, process, port))
+            server.warm_up()
+        for server in servers:
+            server.rest()
+        for workload in WORKLOADS:
+            _compare(servers, workload, workload.alone(store, 1), workload.alone(store, TOGETHER))
+        for server in servers:
+            server.process.terminate()
+            server.process.wait(PATIENCE_SECONDS)
 
 
 def _serve(store: str, config: str, port: int) -> list[str]:
@@ -172,15 +222,24 @@ def _serve(store: str, config: str, port: int) -> list[str]:
     return [sys.executable, "-m", "service", "serve", *options]
 
 
-def _report(name: str, measured: Mapping[int, Measured], baseline: Mapping[int, Measured], bare_ms: float) -> None:
-    for clients, here in measured.items():
-        there = baseline[clients]
-        print(
-            f"{name}: {clients} client(s)".ljust(38) + f" p50 {here.p50:6.1f} ms ({here.p50 / there.p50:.2f} of "
-            f"FastAPI's)  p99 {here.p99:6.1f} ms ({here.p99 / there.p99:.2f})  {here.rate:.0f} requests/s "
-            f"({here.rate / there.rate:.2f})  {here.cpu:.1f} CPU-ms ({here.cpu - bare_ms:+.1f} to the bare model's)  "
-            f"{here.refused} told to come back"
-        )
+def _compare(servers: Sequence[Server], workload: Workload, alone: float, together: float) -> None:
+    print(f"{workload.name} model alone: {alone:.2f} CPU-ms a request, {together:.2f} where {TOGETHER} are together")
+    for clients in CLIENTS:
+        measured = {server.name: Measured() for server in servers}
+        for _ in range(ROUNDS):
+            for server in servers:
+                server.measure(workload.request, clients, measured[server.name])
+        (baseline, *_) = measured.values()
+        for name, here in measured.items():
+            total = sum(here.cpu_each.values())
+            parts = ", ".join(f"{part} {spent:.2f}" for part, spent in here.cpu_each.items() if abs(spent) >= 0.02)
+            print(
+                f"{clients:3} client(s), {name:12}  p50 {here.p50:6.1f} ms ({here.p50 / baseline.p50:.2f} of FastAPI's)"
+                f"  p99 {here.p99:6.1f} ms ({here.p99 / baseline.p99:.2f})  {here.rate:4.0f} requests/s "
+                f"({here.rate / baseline.rate:.2f})  {total:5.2f} CPU-ms: {total - alone:+.2f} to the model alone "
+                f"({parts})  {here.refused} told to come back",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":
