@@ -37,10 +37,10 @@ docs: $(VENV)/ready
 	$(BIN)/python docs/structure.py
 	$(MKDOCS) build
 
-# what the benchmarks compare with; those at the end ask for old versions of packages that they do not need
+# what the benchmarks compare with; those at the end ask for packages, or old versions of them, that they do not need
 $(VENV)/bench: $(VENV)/ready
 	$(BIN)/python -m pip install --quiet --editable '.[dev,bench]'
-	$(BIN)/python -m pip install --quiet --no-deps 'torchattacks==3.5.1' 'landscaper==1.3.1' 'topopy==1.0.4' 'nglpy==1.1.7'
+	$(BIN)/python -m pip install --quiet --no-deps 'torchattacks==3.5.1' 'landscaper==1.3.1' 'topopy==1.0.4' 'nglpy==1.1.7' 'adv-lib==0.2.8'
 	touch $@
 
 bench: $(VENV)/bench

@@ -12,13 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from jobs.common.attacks import Attack, Norm
+from jobs.common.attacks import Norm
 from jobs.common.metrics.intervals import clopper_pearson
-from jobs.common.robustness.outcomes import Outcome, minimum_norm, worst_case
+from jobs.common.robustness.outcomes import Outcome
 from jobs.inevitability.resolutions import factor
-
-DISAGREEMENT = 0.02
-"""difference of accuracy between two ways of measuring a curve that is warned of"""
 
 
 @dataclass(frozen=True)
@@ -98,49 +95,10 @@ class Curve:
         return {"network": self.name, "kind": self.kind, "resolution": self.resolution, "norm": self.norm}
 
 
-def carried(robust: Sequence[Tensor]) -> Tensor:
-    """Carry success upwards: bool (images,) for each epsilon, ascending -> bool (epsilons, images)."""
-    return torch.stack(list(robust)).cummin(0).values
-
-
-def worst_cases(correct: Tensor, outcomes: Mapping[float, Sequence[Outcome]]) -> Tensor:
-    """Robust to all attacks, at 0 and at each epsilon: bool (1 + epsilons, images). correct: bool (images,)."""
-    return carried([correct, *(worst_case(attacked) for attacked in outcomes.values())])
-
-
 def least_distances(correct: Tensor, outcomes: Mapping[float, Sequence[Outcome]]) -> Tensor:
     """The least norm that any attack is known to succeed at: float64 (images,)."""
     everything = [each.distances for attacked in outcomes.values() for each in attacked]
     return torch.where(correct, torch.stack(everything).amin(0), 0.0)
-
-
-def disagreements(
-    attacks: Mapping[str, Attack], correct: Tensor, outcomes: Mapping[float, Sequence[Outcome]]
-) -> list[str]:
-    """Where the curve of searches for the least norm is not that of attacks within each epsilon.
-
-    One sentence if they differ by more than 2 points somewhere, of the epsilon where they differ most.
-    """
-    searching = {name for name, attack in attacks.items() if minimum_norm(attack)}
-    if not 0 < len(searching) < len(attacks):
-        return []
-    curves = []
-    for searches in (True, False):
-        chosen = {
-            epsilon: [each for each in attacked if (each.name in searching) == searches]
-            for epsilon, attacked in outcomes.items()
-        }
-        curves.append(worst_cases(correct, chosen).double().mean(1)[1:])
-    by_search, within = curves
-    place = int((by_search - within).abs().argmax())
-    if float((by_search - within).abs()[place]) <= DISAGREEMENT + 1e-12:
-        return []
-    epsilon = list(outcomes)[place]
-    weaker = "the searches for the least norm are" if by_search[place] > within[place] else "the other attacks are"
-    return [
-        f"at epsilon {epsilon:g} searches for the least norm leave {by_search[place]:.1%} robust, attacks within "
-        f"epsilon {within[place]:.1%}: {weaker} too weak"
-    ]
 
 
 def resolution_gaps(curves: Sequence[Curve]) -> list[dict[str, Any]]:

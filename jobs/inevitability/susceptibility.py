@@ -11,9 +11,17 @@ from jobs.common.attacks import Norm
 from jobs.common.attacks.checks import merged
 from jobs.common.data.images.base import ImageSet
 from jobs.common.robustness import slices
-from jobs.common.robustness.outcomes import lacking, outcomes_at, rises, searches, worst_case
+from jobs.common.robustness.outcomes import (
+    disagreements,
+    lacking,
+    outcomes_at,
+    rises,
+    searches,
+    worst_case,
+    worst_cases,
+)
 from jobs.common.robustness.slices import Span, Subject, spans
-from jobs.inevitability.curves import Curve, disagreements, least_distances, worst_cases
+from jobs.inevitability.curves import Curve, least_distances
 from jobs.inevitability.networks import Variant, never_predicted
 from jobs.inevitability.params import CurveParams, Params
 from jobs.inevitability.resolutions import factor, norms_of
@@ -155,7 +163,7 @@ def _curve(
     ]
     sentences = [
         *raised,
-        *disagreements(attacks, correct, outcomes),
+        *disagreements(outcomes),
         *rises("the worst case", epsilons, [worst_case(attacked) for attacked in outcomes.values()]),
         *dict.fromkeys(sentence for attacked in outcomes.values() for sentence in lacking(attacked)),
     ]

@@ -53,9 +53,8 @@ def security_curves(curves: Sequence[Curve], norm: str, title: str = "") -> Figu
             low, high = 100 * np.asarray(curve.low), 100 * np.asarray(curve.high)
             axes.fill_between(epsilons, low, high, color=colour, alpha=0.12, lw=0)
             axes.plot(epsilons, 100 * np.asarray(curve.accuracy), "o-", ms=3, color=colour, lw=width, label=curve.label)
-        axes.set(
-            xlabel=f"epsilon ({norm}, pixels in [0, 1])", ylabel="robust accuracy (%)", ylim=(-3, 103), title=title
-        )
+        unit = "coordinates that change" if norm == "L0" else "pixels in [0, 1]"
+        axes.set(xlabel=f"epsilon ({norm}, {unit})", ylabel="robust accuracy (%)", ylim=(-3, 103), title=title)
         axes.set_xlim(left=0)
         figure.legend(loc="outside lower center", ncols=min(len(curves), 4))
     return figure

@@ -13,7 +13,12 @@ logged last are those of the largest:
 
 Specs to begin with: configs/robustness_evaluation/.
 
+An attack for the least norm and attacks within epsilon check each other: a warning says where they are more than 2
+points apart. Where there are several attacks, a table says how near each security curve is to the best known one, and
+for how much work.
+
 Sources: Croce & Hein 2020 (the attacks of AutoAttack, worst case over them); Biggio & Roli 2018 (security curves);
+Cinà et al. 2025 (AttackBench: optimality of a curve);
 Carlini et al. 2019, "On Evaluating Adversarial Robustness" (what to check and to report).
 """
 
@@ -25,7 +30,7 @@ import torch
 from jobs.common.data.images.base import ImageSet
 from jobs.common.data.images.relabelled import with_classes
 from jobs.common.robustness import slices
-from jobs.common.robustness.outcomes import minimum_norm, outcomes_at, worst_case
+from jobs.common.robustness.outcomes import outcomes_at, worst_case
 from jobs.robustness_evaluation import estimation, figures, tables
 from jobs.robustness_evaluation.params import Params
 from service.errors import RunFailedError
@@ -77,9 +82,12 @@ def run(params: Params, run: Run) -> None:
     if examples := _examples(images, {name: results[name, largest][0] for name in params.attacks}, params.show):
         title = f"Images and adversarial images, {params.norm} {largest:.3g}"
         run.figure("adversarials", figures.adversarial_images(examples), title=title)
-    searching = [name for name, attack in params.attacks.items() if minimum_norm(attack)]
+    searching = [name for name, attack in params.attacks.items() if attack.finds_least]
     if least := tables.distances(correct, outcomes, searching):
         run.table("distances", least, title="The least perturbations found, of images classified correctly")
+    if scores := tables.optimality(correct, outcomes):
+        title = "How near each security curve is to the best known one (1), and passes for an image in all"
+        run.table("optimality", scores, title=title)
     run.table("images", tables.images(images, predictions, outcomes), title="What became of each image")
 
 

@@ -9,7 +9,16 @@ from torch import Tensor
 from jobs.common.attacks.checks import merged
 from jobs.common.data.images.base import ImageSet
 from jobs.common.metrics.intervals import wilson
-from jobs.common.robustness.outcomes import Outcome, lacking, rises, square_breaks_more, worst_case
+from jobs.common.robustness import outcomes as robustness
+from jobs.common.robustness.outcomes import (
+    Outcome,
+    disagreements,
+    lacking,
+    rises,
+    square_breaks_more,
+    worst_case,
+    worst_cases,
+)
 
 CLEAN, WORST_CASE = "no attack", "worst case"  # with a space, so that no attack of a spec has such a name
 
@@ -55,7 +64,7 @@ def warnings(outcomes: Outcomes) -> list[str]:
     curves[WORST_CASE] = [worst_case(attacked) for attacked in outcomes.values()]
     for name, robust in curves.items():
         sentences += rises(name, list(outcomes), robust)
-    return raised + sentences
+    return raised + sentences + disagreements(outcomes)
 
 
 def distances(correct: Tensor, outcomes: Outcomes, names: Sequence[str]) -> list[dict[str, Any]]:
@@ -70,6 +79,25 @@ def distances(correct: Tensor, outcomes: Outcomes, names: Sequence[str]) -> list
             quartiles = torch.quantile(least, least.new_tensor([0.0, 0.25, 0.5, 0.75]), interpolation="higher").tolist()
             columns = dict(zip(("least", "quarter", "median", "three_quarters"), quartiles, strict=True))
             rows.append({"attack": each.name, "norm": each.ball.norm, "found": _mean(least.isfinite()), **columns})
+    return rows
+
+
+def optimality(correct: Tensor, outcomes: Outcomes) -> list[dict[str, Any]]:
+    """How near the security curve of each attack is to the best known one, of two attacks or more.
+
+    passes: forward and back, the mean over the images, at all epsilons together; an attack that finds the least norm
+    is run once for all of them.
+    """
+    if min(map(len, outcomes.values())) < 2:
+        return []
+    best = worst_cases(correct, outcomes).double().mean(1).tolist()[1:]
+    rows = []
+    for place, each in _attacks(outcomes):
+        own = [attacked[place] for attacked in outcomes.values()]
+        searches = own[-1:] if each.finds_least else own
+        score = robustness.optimality(_mean(correct), list(outcomes), [one.accuracy for one in own], best)
+        passes = sum(_mean(one.queries) + _mean(one.gradients) for one in searches)
+        rows.append({"attack": each.name, "optimality": score, "passes": passes, "searches": len(searches)})
     return rows
 
 

@@ -2,8 +2,8 @@
 
 What every such attack takes, beside the images and what a kind of model adds:
 
-    epsilon   radius of the ball, in the units of the pixels; the only one that is required
-    norm      "Linf" (default), "L2" or "L1"
+    epsilon   radius of the ball, in the units of the pixels, in L0 a number of coordinates; required
+    norm      "Linf" (default), "L2", "L1" or "L0"
     attack    default "pgd"; the other parameters are those of the attack: steps, restarts, loss, ...
     seed      default 0
 """

@@ -6,13 +6,14 @@ import { canvas, drawDifference, drawTensor, png, tensorOf } from "./pictures.js
 import { request, outputs } from "./server.js";
 
 const DEFAULT = "pgd";
-const LARGEST = { Linf: 0.3, L2: 0.05, L1: 0.03 }; // of the slider: per pixel, for L2 by the root of their number
-const NORMS = { Linf: "L∞", L2: "L2", L1: "L1" };
+// of the slider: per pixel, for L2 by the root of their number, for L0 the share of them that changes
+const LARGEST = { Linf: 0.3, L2: 0.05, L1: 0.03, L0: 0.15 };
+const NORMS = { Linf: "L∞", L2: "L2", L1: "L1", L0: "L0" };
 const STEPS = 200;
 
 /** The largest radius of the slider. count: numbers in a picture. */
 function largest(norm, count) {
-  const scale = { Linf: 1, L2: Math.sqrt(count), L1: count }[norm];
+  const scale = { Linf: 1, L2: Math.sqrt(count), L1: count, L0: count }[norm];
   return Number((LARGEST[norm] * scale).toPrecision(1));
 }
 
@@ -88,13 +89,15 @@ export function attackPart(model, { classes, named, show, page }) {
   }
 
   function setEpsilon(value, slid = false) {
-    const epsilon = Number(Math.max(0, value).toPrecision(4));
+    const epsilon = norm.value === "L0" ? Math.max(1, Math.round(value)) : Number(Math.max(0, value).toPrecision(4));
     number.value = epsilon;
     if (!slid) slider.value = Math.min(STEPS, (epsilon / most) * STEPS);
     readout.textContent =
       norm.value === "Linf"
         ? `${shown(Number((255 * epsilon).toPrecision(3)))} of 255 for each pixel`
-        : `${NORMS[norm.value]} norm of the whole`;
+        : norm.value === "L0"
+          ? "numbers of the picture may change, of a coloured pixel each channel for itself"
+          : `${NORMS[norm.value]} norm of the whole`;
   }
 
   function again() {

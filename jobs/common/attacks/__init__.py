@@ -18,15 +18,21 @@ from jobs.common.attacks.autoattack import AutoAttack
 from jobs.common.attacks.ball import Ball, Norm
 from jobs.common.attacks.base import Attack, Goal, Loss, Model, Result, Search
 from jobs.common.attacks.carlini_wagner import CarliniWagner
+from jobs.common.attacks.ddn import DDN
 from jobs.common.attacks.fab import FAB
+from jobs.common.attacks.fmn import FMN
 from jobs.common.attacks.pgd import FGSM, PGD
+from jobs.common.attacks.sigma_zero import SigmaZero
+from jobs.common.attacks.sparse_rs import SparseRS
 from jobs.common.attacks.square import Square
 
 __all__ = [
     "APGD",
     "ATTACKS",
+    "DDN",
     "FAB",
     "FGSM",
+    "FMN",
     "PGD",
     "APGDTargeted",
     "Attack",
@@ -40,15 +46,18 @@ __all__ = [
     "Norm",
     "Result",
     "Search",
+    "SigmaZero",
+    "SparseRS",
     "Square",
 ]
 
 AttackParams = Annotated[
-    FGSM | PGD | CarliniWagner | APGD | APGDTargeted | FAB | Square | AutoAttack, Field(discriminator="kind")
+    FGSM | PGD | CarliniWagner | APGD | APGDTargeted | FAB | DDN | FMN | SigmaZero | SparseRS | Square | AutoAttack,
+    Field(discriminator="kind"),
 ]
 
 ATTACKS: Mapping[str, type[Attack]] = {
     attack.model_fields["kind"].default: attack
-    for attack in (FGSM, PGD, CarliniWagner, APGD, APGDTargeted, FAB, Square, AutoAttack)
+    for attack in (FGSM, PGD, CarliniWagner, APGD, APGDTargeted, FAB, DDN, FMN, SigmaZero, SparseRS, Square, AutoAttack)
 }
 """Every attack by its kind."""

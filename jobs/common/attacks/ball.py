@@ -7,10 +7,12 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from jobs.common.attacks.projections import TINY, broadcast, project_l1, project_l2, project_linf
+from jobs.common.attacks.projections import TINY, broadcast, project_l0, project_l1, project_l2, project_linf
 from service.errors import FieldError
 
-Norm = Literal["Linf", "L2", "L1"]
+Norm = Literal["Linf", "L2", "L1", "L0"]
+"""How long a perturbation is. L0 counts the coordinates that change: of a colour image each channel of each pixel."""
+
 LEAST = torch.finfo(torch.float32).tiny
 
 ROUNDING = 3e-7
@@ -21,7 +23,9 @@ ROUNDING = 3e-7
 class Ball:
     """Every image within `epsilon` of the clean one in a norm, with pixels in [0, 1].
 
-    InputError: an unknown norm, or an epsilon that is not above 0, not finite or beyond the box.
+    In L0 epsilon is a number of coordinates (a channel of a pixel each), as in Donoho's counting "norm", not of pixels:
+    a change of k pixels of c channels is one of at most k c coordinates. InputError: an unknown norm, an epsilon that
+    is not above 0, not finite or beyond the box, or in L0 one that is not whole.
     """
 
     norm: Norm
@@ -36,6 +40,8 @@ class Ball:
             raise FieldError("epsilon", "be finite", self.epsilon)
         if self.epsilon < LEAST:
             raise FieldError("epsilon", f"be at least {LEAST:g}, the least normal number of float32", self.epsilon)
+        if self.norm == "L0" and self.epsilon != round(self.epsilon):
+            raise FieldError("epsilon", "be a whole number of coordinates in L0", self.epsilon)
         if self.norm == "Linf" and self.epsilon > 1:
             raise FieldError(
                 "epsilon",
@@ -46,6 +52,8 @@ class Ball:
 
     def project(self, points: Tensor, centres: Tensor) -> Tensor:
         """Points in the ball around the centres and in the box [0, 1]; those inside stay, up to rounding."""
+        if self.norm == "L0":
+            return project_l0(points, centres, int(self.epsilon))
         project = {"Linf": project_linf, "L2": project_l2, "L1": project_l1}[self.norm]
         return project(points, centres, self.epsilon)
 
@@ -54,6 +62,8 @@ class Ball:
         flat = differences.flatten(1)
         if self.norm == "Linf":
             return flat.abs().amax(1)  # ten times as fast as vector_norm on a CPU
+        if self.norm == "L0":
+            return (flat != 0).sum(1).to(flat.dtype)
         norms: Tensor = torch.linalg.vector_norm(flat, ord=2.0 if self.norm == "L2" else 1.0, dim=1)
         return norms
 
@@ -75,7 +85,7 @@ def random_in_ball(images: Tensor, ball: Ball, generator: torch.Generator) -> Te
     """A point for each image, uniform in the ball, then clipped to the box. images: (batch, ...) in [0, 1].
 
     L2: a Gaussian direction times U^(1/n). L1: n of n + 1 exponential variates over the sum of all, with random signs
-    (the simplex of Dirichlet(1, ..., 1); the last variate is what is left of epsilon).
+    (the simplex of Dirichlet(1, ..., 1); the last variate is what is left of epsilon). Not in L0.
     """
     if ball.norm == "Linf":
         differences = torch.empty_like(images).uniform_(-ball.epsilon, ball.epsilon, generator=generator)
@@ -94,7 +104,8 @@ def random_in_ball(images: Tensor, ball: Ball, generator: torch.Generator) -> Te
 def ascent_direction(gradient: Tensor, norm: Norm, share: float = 0.01) -> Tensor:
     """The step of length 1 in a norm that follows the gradient: (batch, ...), the same shape; 0 where the gradient is.
 
-    share: of the coordinates that an L1 step moves, all by the same: those of the largest gradients, at least one.
+    Not in L0. share: of the coordinates that an L1 step moves, all by the same: those of the largest gradients, at
+    least one.
     Sources: Linf Goodfellow et al. 2015; L2 Madry et al. 2018; L1 Tramèr & Boneh 2019 (SLIDE), section 4.
     """
     if norm == "Linf":

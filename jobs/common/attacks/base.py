@@ -239,6 +239,11 @@ class Attack(StudyParams):
         checks.check_classes(self.kind, classes, self.fewest_classes(targeted=False))
 
     @property
+    def finds_least(self) -> bool:
+        """Whether it looks for the least norm, so that one search tells the outcome at every epsilon."""
+        return False
+
+    @property
     def for_random_models(self) -> bool:
         """Whether it averages gradients over several passes, so that a model may answer differently each time."""
         return False

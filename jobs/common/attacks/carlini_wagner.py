@@ -34,6 +34,10 @@ class CarliniWagner(Attack):
     initial_constant: float = Field(1e-3, gt=0, le=1e10, description="first weight of the margin against the distance")
     confidence: float = Field(0.0, ge=0, le=1e6, description="margin by which the logit of the goal must win")
 
+    @property
+    def finds_least(self) -> bool:
+        return True
+
     def cost(self, norm: Norm, classes: int, targeted: bool) -> Cost:
         return Cost(forward=self.steps, backward=self.steps).times(self.binary_search_steps)
 

@@ -33,13 +33,14 @@ def check_ball(attack: str, norms: tuple[Norm, ...], ball: Ball, images: Tensor)
     if ball.norm not in norms:
         raise FieldError("norm", f"be {' or '.join(norms)} for {attack}", ball.norm)
     pixels = images[0].numel() if len(images) else 0
-    diameter = {"Linf": 1.0, "L2": pixels**0.5, "L1": float(pixels)}[ball.norm]
+    diameter = {"Linf": 1.0, "L2": pixels**0.5, "L1": float(pixels), "L0": float(pixels)}[ball.norm]
     if pixels and ball.epsilon > diameter:
+        units = f"epsilon is in the units of the pixels: {ball.epsilon:g} of 255 is {ball.epsilon / 255:.3g}"
         raise FieldError(
             "epsilon",
             f"be at most {diameter:g}, the largest distance of two images of {pixels} pixels in {ball.norm}",
             ball.epsilon,
-            hint=f"epsilon is in the units of the pixels: {ball.epsilon:g} of 255 is {ball.epsilon / 255:.3g}",
+            hint="epsilon is a number of coordinates in L0" if ball.norm == "L0" else units,
         )
 
 

@@ -40,6 +40,10 @@ class FAB(Attack):
         True, description="go on below epsilon for the least norm; false: any perturbation in the ball is enough"
     )
 
+    @property
+    def finds_least(self) -> bool:
+        return self.minimise
+
     def cost(self, norm: Norm, classes: int, targeted: bool) -> Cost:
         if self.targets == 0 and not targeted:
             return Cost(forward=2, backward=classes - 1).times(self.steps * self.restarts)

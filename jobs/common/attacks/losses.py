@@ -33,6 +33,17 @@ def margin(logits: Tensor, goal: Goal) -> Tensor:
     return _best_other(logits, goal.labels) - _of(logits, goal.labels)
 
 
+def soft_margin(logits: Tensor, goal: Goal) -> Tensor:
+    """The logarithm of the odds of the other classes against the label; targeted: of the target against the others.
+
+    Cross entropy is a rising function of it, so both lead the same way, but this gradient does not vanish in float32
+    where the label is near certain.
+    """
+    if goal.targets is not None:
+        return _of(logits, goal.targets) - _others(logits, goal.targets).logsumexp(1)
+    return _others(logits, goal.labels).logsumexp(1) - _of(logits, goal.labels)
+
+
 def dlr(logits: Tensor, goal: Goal) -> Tensor:
     """Difference of logits ratio. Needs 3 classes, targeted 4. Source: Croce & Hein 2020 (AutoAttack), eq. 6 and 7.
 
@@ -58,4 +69,9 @@ def _of(logits: Tensor, classes: Tensor) -> Tensor:
 
 
 def _best_other(logits: Tensor, classes: Tensor) -> Tensor:
-    return logits.scatter(1, classes.unsqueeze(1), -torch.inf).amax(1)
+    return _others(logits, classes).amax(1)
+
+
+def _others(logits: Tensor, classes: Tensor) -> Tensor:
+    """The logits, that of one class minus infinity."""
+    return logits.scatter(1, classes.unsqueeze(1), -torch.inf)

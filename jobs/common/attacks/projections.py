@@ -43,6 +43,45 @@ def project_l1(points: Tensor, centres: Tensor, epsilon: float) -> Tensor:
     return (centres + (moved * differences.sign()).view_as(points)).clamp_(0, 1)
 
 
+def project_l0(points: Tensor, centres: Tensor, counts: int | Tensor) -> Tensor:
+    """The nearest points in the box that differ from the centres in at most so many coordinates.
+
+    counts: of all, or int64 (batch,). Those stay moved whose way back would cost the most of the squared distance.
+    """
+    origin, ends = centres.flatten(1), points.flatten(1)
+    inside = ends.clamp(0, 1)
+    gains = (ends - origin).square() - (ends - inside).square()
+    chosen = largest(gains, counts if isinstance(counts, Tensor) else torch.full_like(gains[:, 0], counts).long())
+    return torch.where(chosen, inside, origin).view_as(points)
+
+
+def largest(values: Tensor, counts: Tensor) -> Tensor:
+    """Where the largest so many of each row are, of equals the first: (batch, n), int64 (batch,) -> bool (batch, n)."""
+    most = int(counts.max().clamp(max=values.shape[1])) if len(counts) else 0
+    places = values.topk(most, dim=1).indices
+    taken = torch.arange(most, device=values.device) < counts.unsqueeze(1)
+    return torch.zeros_like(values, dtype=torch.bool).scatter_(1, places, taken)
+
+
+def onto_l1(differences: Tensor, radii: Tensor) -> Tensor:
+    """The nearest differences whose L1 norms are at most the radii: (batch, n), (batch,) -> (batch, n).
+
+    Each coordinate shrinks by a threshold t, where sum_i max(|d_i| - t, 0) is the radius. The sum is convex in t, so
+    that Newton's steps from below never pass the root and reach it in finitely many steps, where sorting would order
+    every coordinate. Source of the threshold: Duchi et al. 2008.
+    """
+    lengths, radii = differences.abs(), radii.unsqueeze(1)
+    thresholds = (lengths.amax(1, keepdim=True) - radii).clamp(min=0)  # the longest alone may not exceed the radius
+    last = torch.full_like(radii, torch.inf)
+    while True:
+        above = (lengths - thresholds).clamp_(min=0)
+        counts = torch.count_nonzero(above, 1).unsqueeze(1).to(radii)
+        if not bool((counts < last).any()):
+            return torch.copysign(above, differences)
+        thresholds = thresholds + ((above.sum(1, keepdim=True) - radii) / counts.clamp(min=1)).clamp(min=0)
+        last = counts
+
+
 def broadcast(values: Tensor, like: Tensor) -> Tensor:
     """One value a sample, shaped so that it multiplies a batch: (batch,) -> (batch, 1, ..., 1)."""
     return values.view(-1, *[1] * (like.dim() - 1))

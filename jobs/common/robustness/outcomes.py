@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from jobs.common.attacks import Attack, Ball, Norm
-from jobs.common.attacks.carlini_wagner import CarliniWagner
 from jobs.common.attacks.checks import square_after_gradients
-from jobs.common.attacks.fab import FAB
+
+DISAGREEMENT = 0.02
+"""of robust accuracies, above which one of two kinds of attacks is called too weak"""
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,8 @@ class Outcome:
     """of all cells together"""
     warnings: tuple[str, ...] = ()
     """why the attack may flatter the network, one sentence for each slice that it was found in"""
+    finds_least: bool = False
+    """whether one search for the least norm told the outcome at every epsilon"""
 
     @property
     def accuracy(self) -> float:
@@ -54,11 +57,6 @@ class Outcome:
         return replace(self, ball=ball, robust=self.distances > ball.longest)
 
 
-def minimum_norm(attack: Attack) -> bool:
-    """Whether an attack looks for the least norm, so that one search tells the outcome at every epsilon."""
-    return isinstance(attack, CarliniWagner) or (isinstance(attack, FAB) and attack.minimise)
-
-
 def searches(attacks: Mapping[str, Attack], epsilons: Sequence[float]) -> list[tuple[str, float]]:
     """Name of the attack and epsilon of all that is to be run: a search for the least norm once, at the largest.
 
@@ -68,7 +66,7 @@ def searches(attacks: Mapping[str, Attack], epsilons: Sequence[float]) -> list[t
         (name, epsilon)
         for epsilon in epsilons
         for name, attack in attacks.items()
-        if epsilon == epsilons[-1] or not minimum_norm(attack)
+        if epsilon == epsilons[-1] or not attack.finds_least
     ]
 
 
@@ -87,7 +85,8 @@ def outcomes_at(
 
     def outcome(name: str, epsilon: float) -> Outcome:
         searched = epsilon if (name, epsilon) in results else epsilons[-1]
-        whole = gathered(name, attacks[name].kind, Ball(norm, searched), correct, slices, results[name, searched])
+        attack, ball = attacks[name], Ball(norm, searched)
+        whole = gathered(name, attack.kind, ball, correct, slices, results[name, searched], attack.finds_least)
         return whole if searched == epsilon else whole.within(epsilon)
 
     return {epsilon: [outcome(name, epsilon) for name in attacks] for epsilon in epsilons}
@@ -100,6 +99,7 @@ def gathered(
     correct: Tensor,
     slices: Sequence[tuple[int, int]],
     results: Sequence[dict[str, Any] | None],
+    finds_least: bool = False,
 ) -> Outcome:
     """The outcome from the results of the slices, None for a cell that failed.
 
@@ -120,7 +120,18 @@ def gathered(
         seconds += result["seconds"]
         warnings += result["warnings"]
     return Outcome(
-        name, kind, ball, attacked, robust, not_finite, distances, queries, gradients, seconds, tuple(warnings)
+        name,
+        kind,
+        ball,
+        attacked,
+        robust,
+        not_finite,
+        distances,
+        queries,
+        gradients,
+        seconds,
+        tuple(warnings),
+        finds_least,
     )
 
 
@@ -152,6 +163,54 @@ def square_breaks_more(outcomes: Sequence[Outcome]) -> list[str]:
         return []
     before, after = worst_case(by_gradients), worst_case(outcomes)
     return square_after_gradients(float(before.double().mean()), float(after.double().mean()))
+
+
+def carried(robust: Sequence[Tensor]) -> Tensor:
+    """Carry success upwards: bool (images,) for each epsilon, ascending -> bool (epsilons, images)."""
+    return torch.stack(list(robust)).cummin(0).values
+
+
+def worst_cases(correct: Tensor, outcomes: Mapping[float, Sequence[Outcome]]) -> Tensor:
+    """Robust to all attacks, at 0 and at each epsilon: bool (1 + epsilons, images). correct: bool (images,)."""
+    return carried([correct, *(worst_case(attacked) for attacked in outcomes.values())])
+
+
+def disagreements(outcomes: Mapping[float, Sequence[Outcome]]) -> list[str]:
+    """Where the curve of searches for the least norm is not that of attacks within each epsilon.
+
+    One sentence if they differ by more than 2 points somewhere, of the epsilon where they differ most.
+    """
+    curves = []
+    for searching in (True, False):
+        chosen = [[each for each in attacked if each.finds_least == searching] for attacked in outcomes.values()]
+        if not all(chosen):
+            return []
+        curves.append(carried([worst_case(each) for each in chosen]).double().mean(1))
+    by_search, within = curves
+    place = int((by_search - within).abs().argmax())
+    if float((by_search - within).abs()[place]) <= DISAGREEMENT + 1e-12:
+        return []
+    epsilon = list(outcomes)[place]
+    weaker = "the searches for the least norm are" if by_search[place] > within[place] else "the other attacks are"
+    return [
+        f"at epsilon {epsilon:g} searches for the least norm leave {by_search[place]:.1%} robust, attacks within "
+        f"epsilon {within[place]:.1%}: {weaker} too weak"
+    ]
+
+
+def optimality(clean: float, epsilons: Sequence[float], curve: Sequence[float], best: Sequence[float]) -> float | None:
+    """How much of what can be taken from a network an attack takes: 1 if its security curve is the best known one.
+
+    The area between the clean accuracy and the curve over that between it and the best, from 0 to the largest epsilon,
+    linear between the epsilons; None where nothing can be taken. clean, curve, best: shares; epsilons: ascending.
+    Source: Cinà et al. 2025 (AttackBench), local optimality, which goes up to where the best curve reaches 0.
+    """
+
+    def taken(accuracy: Sequence[float]) -> float:
+        heights = [0.0, *(clean - each for each in accuracy)]
+        return float(torch.trapezoid(torch.tensor(heights).double(), torch.tensor([0.0, *epsilons]).double()))
+
+    return taken(curve) / taken(best) if taken(best) > 0 else None
 
 
 def lacking(outcomes: Sequence[Outcome]) -> list[str]:

@@ -4,19 +4,10 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from scipy.stats import beta
 
-from jobs.common.attacks import FAB, PGD
-from jobs.inevitability.curves import (
-    Curve,
-    carried,
-    disagreements,
-    least_distances,
-    resolution_gaps,
-    worst_cases,
-)
+from jobs.common.robustness.outcomes import worst_cases
+from jobs.inevitability.curves import Curve, least_distances, resolution_gaps
 from tests.jobs.common.robustness.made import outcome
 
 
@@ -26,14 +17,6 @@ def curve(robust: list[list[int]], epsilons: tuple[float, ...] = (0.0, 0.1, 0.2)
     known = {"name": "net", "kind": "trained", "resolution": 1, "norm": "L2", "mean_norm": 4.0, **changes}
     distances = changes.get("distances", torch.zeros(flags.shape[1]).double())
     return Curve(epsilons=epsilons, robust=flags, **{**known, "distances": distances})
-
-
-@given(st.lists(st.lists(st.booleans(), min_size=5, max_size=5), min_size=1, max_size=6))
-def test_success_is_carried_upwards(flags: list[list[bool]]) -> None:
-    """An image is robust at an epsilon if it is at that and at every smaller one."""
-    result = carried([torch.tensor(each) for each in flags])
-    for place, row in enumerate(result.tolist()):
-        assert row == [all(each[image] for each in flags[: place + 1]) for image in range(5)]
 
 
 def test_the_worst_case_is_over_attacks_and_smaller_epsilons() -> None:
@@ -68,22 +51,6 @@ def test_numbers_of_a_curve() -> None:
 def test_half_of_the_images_that_withstand_everything_have_no_median() -> None:
     distances = torch.tensor([0.0, float("inf"), float("inf")]).double()
     assert curve([[0, 1, 1]] * 3, distances=distances).summary()["median_distance"] == float("inf")
-
-
-def test_searches_and_attacks_within_epsilon_check_each_other() -> None:
-    attacks = {"least": FAB(), "pgd": PGD()}
-    correct = torch.ones(100).bool()
-
-    def outcomes(by_search: int, within: int) -> Any:
-        flags = [[int(place < count) for place in range(100)] for count in (by_search, within)]
-        return {0.1: [outcome("least", flags[0], kind="fab"), outcome("pgd", flags[1])]}
-
-    assert disagreements(attacks, correct, outcomes(50, 52)) == [], "two points are in order"
-    (sentence,) = disagreements(attacks, correct, outcomes(50, 53))
-    assert "leave 50.0% robust, attacks within epsilon 53.0%: the other attacks are too weak" in sentence
-    (sentence,) = disagreements(attacks, correct, outcomes(60, 53))
-    assert sentence.endswith("the searches for the least norm are too weak")
-    assert disagreements({"pgd": PGD()}, correct, {0.1: [outcome("pgd", [1] * 100)]}) == []
 
 
 def test_differences_between_resolutions() -> None:

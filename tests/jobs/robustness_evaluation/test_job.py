@@ -16,6 +16,7 @@ from service.execution.runner import Execution
 from service.models import CardDraft, TensorSpec
 from service.run import Run
 from service.store import Folder, open_store
+from tests.jobs.common.attacks.linear import least_norms
 from tests.jobs.robustness_evaluation.small import HERE, odd, params, tree
 from tests.jobs.robustness_evaluation.subjects import DIGITS
 
@@ -45,6 +46,13 @@ def test_a_linear_model_keeps_exactly_what_it_can(make_run):
     successes = [row for row in rows(handle.folder, "images") if row["successful"]]
     assert not any(exact[row["epsilon"]][row["index"]] for row in successes), "no success where none is possible"
 
+    scores = {row["attack"]: row for row in rows(handle.folder, "optimality")}
+    assert scores["pgd"]["optimality"] < scores["apgd_t"]["optimality"] <= 1
+    assert {name: row["searches"] for name, row in scores.items()} == {"pgd": 3, "apgd_t": 3, "fab": 1}
+    assert scores["pgd"]["passes"] == pytest.approx(
+        sum(accuracy["pgd", each]["queries"] + accuracy["pgd", each]["gradients"] for each in epsilons)
+    )
+
     with torch.no_grad():
         predictions = DIGITS.model(DIGITS.images).argmax(1)
     clean = accuracy["no attack", 0.0]["accuracy"]
@@ -65,6 +73,25 @@ def test_a_linear_model_keeps_exactly_what_it_can(make_run):
     assert metrics["robust_pgd"] == accuracy["pgd", 0.08]["accuracy"]
     assert handle.folder.exists("figures/security_curves.png") and handle.folder.exists("figures/adversarials.png")
     assert not handle.written.warnings, "there is nothing to warn of"
+
+
+def test_few_coordinates_are_enough(make_run):
+    """In L0, one search for the fewest and a search at each number, against the exact numbers of a linear model."""
+    handle, counts = make_run(), (1.0, 2.0, 4.0)
+    attacks = {"fmn": {"kind": "fmn", "steps": 40}, "sparse_rs": {"kind": "sparse_rs", "queries": 5}}
+    run(params(norm="L0", epsilons=list(counts), attacks=attacks, first=60, slice=60, show=2), handle)
+    least = least_norms(DIGITS.model, DIGITS.images[:60], DIGITS.labels[:60], "L0")
+    accuracy = {(row["attack"], row["epsilon"]): row["accuracy"] for row in rows(handle.folder, "accuracy")}
+    for count in counts:
+        share = float((least > count).double().mean())
+        assert share <= accuracy["fmn", count] <= share + 0.05 and share <= accuracy["sparse_rs", count]
+    fewest = {row["index"]: row["distance"] for row in rows(handle.folder, "images") if row["attack"] == "fmn"}
+    assert all(fewest[index] >= float(each) for index, each in enumerate(least))
+    (scores, work) = (
+        {row["attack"]: row[name] for row in rows(handle.folder, "optimality")} for name in ("optimality", "passes")
+    )
+    assert scores["sparse_rs"] < 0.9 < scores["fmn"] and work["sparse_rs"] < work["fmn"]
+    assert any("the other attacks are too weak" in each for each in handle.written.warnings)
 
 
 def test_a_search_for_the_least_norm_is_made_once_and_tells_all_epsilons(make_run):

@@ -27,6 +27,10 @@ FEW = {  # what makes each attack short
     "apgd": {"steps": 3},
     "apgd_targeted": {"steps": 3, "targets": 2},
     "fab": {"steps": 2, "targets": 2},
+    "ddn": {"norm": "L2", "steps": 5},
+    "fmn": {"norm": "L0", "epsilon": 3, "steps": 5},
+    "sigma_zero": {"norm": "L0", "epsilon": 3, "steps": 5},
+    "sparse_rs": {"norm": "L0", "epsilon": 3, "queries": 5},
     "square": {"queries": 5},
     "autoattack": {"version": "rand"},
 }
@@ -54,14 +58,26 @@ def test_every_attack_of_the_library_is_served(kind: str) -> None:
     model, images = endpoint(), pixels(4, seed=3)
     answer = run(work_of({"attack": kind, **FEW[kind]}, model, images=images)).answer
     assert tuple(answer) == ClassificationAttack.outputs and {len(array) for array in answer.values()} == {4}
-    norm = FEW[kind].get("norm", "Linf")
+    norm, epsilon = FEW[kind].get("norm", "Linf"), FEW[kind].get("epsilon", 0.1)
     differences = answer["adversarials"] - images.numpy()
-    order = {"Linf": np.inf, "L2": 2}[norm]
+    order = {"Linf": np.inf, "L2": 2, "L0": 0}[norm]
     norms = np.linalg.norm(differences.reshape(4, -1), order, axis=1)
     np.testing.assert_allclose(answer["distance"], norms, atol=1e-6)
-    assert (norms <= 0.1 + 1e-5).all()
+    assert (norms <= epsilon + 1e-5).all()
     np.testing.assert_array_equal(answer["successful"], answer["prediction"] != answer["adversarial_prediction"])
     assert answer["adversarials"].min() >= 0 and answer["adversarials"].max() <= 1
+
+
+def test_l0_counts_coordinates() -> None:
+    """What a request asks of them is whole, within the image, and within the budget of passes."""
+    with pytest.raises(InputError, match="epsilon must be a whole number of coordinates in L0; it is 2.5"):
+        work_of({"attack": "fmn", "norm": "L0", "epsilon": 2.5})
+    with pytest.raises(InputError, match=r"epsilon must be at most \d+, .* in L0; it is 100000"):
+        work_of({"attack": "fmn", "norm": "L0", "epsilon": 100_000})
+    with pytest.raises(InputError, match="norm must be L0 for sigma_zero; it is 'Linf'"):
+        work_of({"attack": "sigma_zero"})
+    with pytest.raises(InputError, match=r"attack 'sigma_zero' must take at most .* passes"):
+        work_of({"attack": "sigma_zero", "norm": "L0", "epsilon": 2, "steps": 90_000})
 
 
 def test_the_answer_is_that_of_the_library() -> None:

@@ -43,6 +43,8 @@ def in_ball(points: Tensor, images: Tensor, ball: Ball) -> bool:
 
     Half a unit in the last place of each pixel adds up: pixels^(1/p) of them in the norm p.
     """
+    if ball.norm == "L0":
+        return bool((ball.distances(points, images) <= ball.epsilon).all())
     power = {"Linf": 0.0, "L2": 0.5, "L1": 1.0}[ball.norm]
     rounding = 2**-24 * images[0].numel() ** power + 2**-22 * ball.epsilon
     return bool((ball.distances(points, images) <= ball.epsilon + rounding).all())

@@ -26,8 +26,22 @@ def test_epsilon_of_255_shades_is_refused() -> None:
 
 
 def test_an_unknown_norm_is_refused() -> None:
-    with pytest.raises(InputError, match="norm must be one of Linf, L2, L1; it is 'L3'"):
+    with pytest.raises(InputError, match="norm must be one of Linf, L2, L1, L0; it is 'L3'"):
         Ball("L3", 0.1)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("epsilon", [0.5, 2.5])
+def test_parts_of_coordinates_are_refused(epsilon: float) -> None:
+    with pytest.raises(InputError, match=f"epsilon must be a whole number of coordinates in L0; it is {epsilon}"):
+        Ball("L0", epsilon)
+
+
+def test_l0_counts_channels_of_pixels() -> None:
+    images, points = torch.zeros(2, 3, 2, 2), torch.zeros(2, 3, 2, 2)
+    points[0, :, 1, 1] = torch.tensor([0.1, 0.0, 1e-30])
+    ball = Ball("L0", 2)
+    assert ball.norms(points - images).tolist() == ball.distances(points, images).tolist() == [2, 0]
+    assert ball.holds(points, images).all() and not Ball("L0", 1).holds(points, images)[0]
 
 
 def test_norms_and_tolerance() -> None:

@@ -6,8 +6,10 @@ from torch import Tensor
 
 from jobs.common.attacks import (
     APGD,
+    DDN,
     FAB,
     FGSM,
+    FMN,
     PGD,
     APGDTargeted,
     Attack,
@@ -15,8 +17,11 @@ from jobs.common.attacks import (
     Ball,
     CarliniWagner,
     Norm,
+    SigmaZero,
+    SparseRS,
     Square,
 )
+from jobs.common.attacks.nearest import prunings
 from tests.jobs.common.attacks.networks import random_images
 
 CLEAN = 1  # pass over the clean images
@@ -32,6 +37,11 @@ CASES: list[tuple[Attack, Norm]] = [
     (FAB(steps=4, restarts=2, targets=2), "Linf"),
     (FAB(steps=4, restarts=2, targets=0), "L2"),
     (Square(queries=30, restarts=2), "L2"),
+    (DDN(steps=8), "L2"),
+    (FMN(steps=8), "Linf"),
+    (FMN(steps=1), "L0"),
+    (SigmaZero(steps=20), "L0"),
+    (SparseRS(queries=30, restarts=2), "L0"),
 ]
 
 
@@ -46,13 +56,17 @@ def firm(images: Tensor) -> Tensor:
 def test_a_robust_sample_costs_all_of_it(attack: Attack, norm: Norm, targeted: bool) -> None:
     labels = torch.zeros(3, dtype=torch.int64)
     targets = torch.tensor([1, 2, 3]) if targeted else None
-    result = attack.run(firm, random_images(3, 1, 6, 6), labels, Ball(norm, 0.02), targets=targets)
+    ball = Ball(norm, 1 if norm == "L0" else 0.02)
+    result = attack.run(firm, random_images(3, 1, 6, 6), labels, ball, targets=targets)
     cost = attack.cost(norm, 5, targeted)
     assert not result.successful.any()
     if isinstance(attack, CarliniWagner):  # whose descents end by themselves
         assert (result.queries <= cost.forward + CLEAN).all() and (result.gradients <= cost.backward).all()
     elif isinstance(attack, APGD) and attack.large_epsilon:  # the last of three climbs may have no steps left
         assert (cost.forward + CLEAN - result.queries).max() <= 2 and (result.gradients <= cost.backward).all()
+    elif isinstance(attack, DDN | FMN | SigmaZero):  # whose last passes are for what is found, which is nothing here
+        assert (result.queries <= cost.forward + CLEAN).all() and (result.gradients <= cost.backward).all()
+        assert (result.gradients >= cost.backward - prunings(cost.backward)).all()
     else:
         assert result.queries.tolist() == [cost.forward + CLEAN] * 3
         assert result.gradients.tolist() == [cost.backward] * 3

@@ -1,5 +1,7 @@
 """Projections: properties on random batches, and the nearest point found by other means."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 from torch import Tensor
 
-from jobs.common.attacks.projections import project_l1, project_l2, project_linf
+from jobs.common.attacks.projections import largest, onto_l1, project_l0, project_l1, project_l2, project_linf
 
 PROJECTIONS = {"Linf": project_linf, "L2": project_l2, "L1": project_l1}
 ORDERS = {"Linf": float("inf"), "L2": 2.0, "L1": 1.0}
@@ -88,3 +90,56 @@ def test_l1_of_many_pixels_spends_epsilon() -> None:
     points = centres + torch.randn(2, 3, 224, 224, generator=generator)
     norms = (project_l1(points, centres, 12.0) - centres).abs().double().sum((1, 2, 3))
     torch.testing.assert_close(norms, torch.full((2,), 12.0, dtype=torch.float64), rtol=1e-4, atol=0)
+
+
+@given(st.integers(0, 2**31), st.integers(1, 6), st.booleans())
+@settings(max_examples=40, deadline=None)
+def test_l0_is_the_nearest_point(seed: int, count: int, ties: bool) -> None:
+    """Of all points in the box that differ in so many coordinates, by trying which."""
+    generator = torch.Generator().manual_seed(seed)
+    centres = torch.rand(3, 1, 2, 3, generator=generator)
+    points = centres + torch.randn(3, 1, 2, 3, generator=generator)
+    if ties:
+        points = points.round()
+    projected = project_l0(points, centres, count)
+    assert ((projected != centres).flatten(1).sum(1) <= count).all()
+    assert projected.amin() >= 0 and projected.amax() <= 1
+    inside = points.clamp(0, 1).flatten(1)
+    nearest = torch.full((3,), torch.inf)
+    for chosen in itertools.combinations(range(6), count):
+        candidates = centres.flatten(1).clone()
+        candidates[:, chosen] = inside[:, chosen]
+        nearest = torch.minimum(nearest, (candidates - points.flatten(1)).norm(dim=1))
+    torch.testing.assert_close((projected - points).flatten(1).norm(dim=1), nearest)
+    assert torch.equal(project_l0(points, centres, torch.tensor([count, count, 0]))[2], centres[2])
+
+
+@given(st.integers(0, 2**31), st.sampled_from([0.01, 1.0, 100.0]), st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_onto_l1_shrinks_all_coordinates_alike(seed: int, scale: float, ties: bool) -> None:
+    """Against the threshold that sorting gives, in float64."""
+    generator = torch.Generator().manual_seed(seed)
+    differences = scale * torch.randn(5, 40, generator=generator)
+    if ties:
+        differences = differences.round()
+    radii = torch.rand(5, generator=generator) * 3
+    shrunk = onto_l1(differences, radii)
+    for row in range(5):
+        lengths, radius = differences[row].double().abs().numpy(), float(radii[row])
+        threshold = 0.0
+        if lengths.sum() > radius:
+            ordered = -np.sort(-lengths)
+            candidates = (np.cumsum(ordered) - radius) / np.arange(1, 41)
+            threshold = candidates[np.nonzero(ordered > candidates)[0][-1]]
+        expected = np.sign(differences[row].numpy()) * np.maximum(lengths - threshold, 0)
+        np.testing.assert_allclose(shrunk[row], expected, atol=1e-5 * scale, rtol=0)
+
+
+def test_largest() -> None:
+    values = torch.tensor([[3.0, 1.0, 2.0], [1.0, 5.0, 0.0], [1.0, 2.0, 3.0]])
+    assert largest(values, torch.tensor([2, 1, 0])).tolist() == [
+        [True, False, True],
+        [False, True, False],
+        [False, False, False],
+    ]
+    assert largest(values, torch.tensor([9, 9, 9])).all()

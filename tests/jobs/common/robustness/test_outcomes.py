@@ -1,13 +1,14 @@
 """What attacks leave, against closed forms and outcomes made by hand."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.common.attacks import FAB, PGD, AutoAttack, Ball, CarliniWagner
+from jobs.common.attacks import ATTACKS, FAB, Ball
 from jobs.common.robustness import outcomes
 from jobs.common.robustness.slices import spans
 from tests.jobs.common.robustness.made import outcome
@@ -21,12 +22,42 @@ def test_slices_cover_all_images_once(count: int, size: int) -> None:
 
 
 def test_which_attacks_look_for_the_least_norm() -> None:
-    assert [outcomes.minimum_norm(each) for each in (CarliniWagner(), FAB(), FAB(minimise=False))] == [
-        True,
-        True,
-        False,
-    ]
-    assert not outcomes.minimum_norm(PGD()) and not outcomes.minimum_norm(AutoAttack())
+    least = {kind for kind, attack in ATTACKS.items() if attack().finds_least}
+    assert least == {"carlini_wagner", "fab", "ddn", "fmn", "sigma_zero"}
+    assert not FAB(minimise=False).finds_least
+
+
+def test_two_kinds_of_attacks_check_each_other() -> None:
+    """Of 100 images: 2 points apart are allowed, 3 are not."""
+
+    def left(by_search: int, within: int) -> dict[float, list[outcomes.Outcome]]:
+        least, pgd = ([int(place < count) for place in range(100)] for count in (by_search, within))
+        return {0.1: [replace(outcome("least", least), finds_least=True), outcome("pgd", pgd)]}
+
+    assert outcomes.disagreements(left(50, 52)) == [], "two points are in order"
+    (sentence,) = outcomes.disagreements(left(50, 53))
+    assert "leave 50.0% robust, attacks within epsilon 53.0%: the other attacks are too weak" in sentence
+    (sentence,) = outcomes.disagreements(left(60, 53))
+    assert sentence.endswith("the searches for the least norm are too weak")
+    assert outcomes.disagreements({0.1: [outcome("pgd", [1] * 100)]}) == []
+
+
+@given(st.lists(st.lists(st.booleans(), min_size=5, max_size=5), min_size=1, max_size=6))
+def test_success_is_carried_upwards(flags: list[list[bool]]) -> None:
+    """An image is robust at an epsilon if it is at that and at every smaller one."""
+    result = outcomes.carried([torch.tensor(each) for each in flags])
+    for place, row in enumerate(result.tolist()):
+        assert row == [all(each[image] for each in flags[: place + 1]) for image in range(5)]
+
+
+def test_optimality_is_a_share_of_areas() -> None:
+    """From 0.9: the best takes triangles and trapezoids of 0.4 and 0.8, another attack half of each."""
+    epsilons = [0.1, 0.3]
+    assert outcomes.optimality(0.9, epsilons, [0.5, 0.1], [0.5, 0.1]) == 1
+    assert outcomes.optimality(0.9, epsilons, [0.7, 0.5], [0.5, 0.1]) == pytest.approx(0.5)
+    expected = (0.1 * 0.4 / 2 + 0.2 * 0.4) / (0.1 * 0.4 / 2 + 0.2 * 0.6)
+    assert outcomes.optimality(0.9, epsilons, [0.5, 0.5], [0.5, 0.1]) == pytest.approx(expected)
+    assert outcomes.optimality(0.9, epsilons, [0.9, 0.9], [0.9, 0.9]) is None
 
 
 def test_cells_that_failed_count_as_robust() -> None:
