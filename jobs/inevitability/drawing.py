@@ -69,6 +69,20 @@ def resolution_lines(rows: Rows) -> dict[str, dict[str, list[figures.ResolutionL
     return lines
 
 
+def growth_of(rows: Rows) -> dict[str, list[figures.Growth]]:
+    """By norm, how the regions of every search grow, in the mean over seeds."""
+    found: dict[str, list[figures.Growth]] = {}
+    for norm, search in dict.fromkeys((row["norm"], row["search"]) for row in rows):
+        own = [row for row in rows if (row["norm"], row["search"]) == (norm, search)]
+        epsilons = sorted({row["epsilon"] for row in own})
+        risks = [[row for row in own if row["epsilon"] == epsilon] for epsilon in epsilons]
+        fitted, others = (
+            [[row[f"{part}_adversarial_risk"] for row in each] for each in risks] for part in ("train", "test")
+        )
+        found.setdefault(norm, []).append(figures.Growth(search, epsilons, fitted, others))
+    return found
+
+
 def columns_of(examples: Sequence[Perturbed], images: ImageSet) -> list[figures.Column]:
     """The columns of the picture of perturbed images."""
     names = dict(enumerate(images.classes))

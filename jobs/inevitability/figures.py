@@ -96,6 +96,47 @@ def _under(panel: Panel) -> str:
 
 
 @dataclass(frozen=True)
+class Growth:
+    """The regions of one search. epsilons: ascending; for each, the shares in the expansion, one for each seed."""
+
+    search: str
+    epsilons: Sequence[float]
+    fitted: Sequence[Sequence[float]]
+    """of the points fitted to"""
+    others: Sequence[Sequence[float]]
+    """of the points not fitted to"""
+
+
+def growth(found: Mapping[str, Sequence[Growth]], alpha: float) -> Figure:
+    """A panel a norm: how much of the images lies within epsilon of the region that each search ends with.
+
+    A line: the mean over seeds, of images not fitted to, in a band from the least to the most; dashes: of those fitted
+    to. Grey: alpha, the mass of the regions themselves.
+    """
+    searches = list(dict.fromkeys(each.search for own in found.values() for each in own))
+    colours = {search: COLOURS[place % len(COLOURS)] for place, search in enumerate(searches)}
+    with house_style():
+        figure, axes = panels(1, len(found), 4.4, 3.6, sharey=True)
+        for each, (norm, own) in zip(axes, found.items(), strict=True):
+            for one in own:
+                style: dict[str, Any] = {"color": colours[one.search], "marker": "o", "ms": 3}
+                fitted, others = ([100 * np.array(risk) for risk in part] for part in (one.fitted, one.others))
+                least, most = ([bound(risk) for risk in others] for bound in (np.min, np.max))
+                each.fill_between(one.epsilons, least, most, color=colours[one.search], alpha=0.15, lw=0)
+                each.plot(one.epsilons, [risk.mean() for risk in others], label=one.search, lw=1.4, **style)
+                each.plot(one.epsilons, [risk.mean() for risk in fitted], ls="--", lw=0.9, **style | {"marker": ""})
+            each.axhline(100 * alpha, color=GREY, lw=1, zorder=0)
+            each.set(xlabel=f"epsilon ({norm}, pixels in [0, 1])", title=norm)
+            each.set_xlim(left=0)
+            each.set_ylim(bottom=0)
+        axes[0].set_ylabel("images within epsilon of the region (%)")
+        named = [zip(*each.get_legend_handles_labels(), strict=True) for each in axes]
+        handles = {label: handle for own in named for handle, label in own}
+        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4)
+    return figure
+
+
+@dataclass(frozen=True)
 class ResolutionLine:
     """A curve of a network at a resolution. epsilons, scaled: ascending; accuracy: shares in [0, 1], one for each."""
 

@@ -47,6 +47,9 @@ def run(params: Params, run: Run) -> None:
     loaded = networks.given(params, images, run)
     susceptibility.check(params, networks.untrained(params, images) + loaded)
     estimates = bounds.densities(params.bounds, train, images, run) if params.bounds is not None else []
+    regions = (
+        concentration.prepared(params.concentration, params.epsilons, train, images) if params.concentration else None
+    )
     variants = networks.trained(params, images, run) + loaded
     variants += networks.averaged(params, variants)
     variants.sort(key=lambda each: list(params.networks).index(each.name))  # stable: by resolution within a network
@@ -59,8 +62,8 @@ def run(params: Params, run: Run) -> None:
     ceilings: list[Ceiling] = []
     if params.bounds is not None:
         ceilings += _bounds(params, params.bounds, estimates, variants, images, run)
-    if params.concentration is not None:
-        ceilings += _concentration(params, params.concentration, train, images, run)
+    if params.concentration is not None and regions is not None:
+        ceilings += _concentration(params, params.concentration, regions, run)
     raised = alarms(curves, ceilings)
     for sentence in raised:
         run.warn(sentence)
@@ -128,14 +131,16 @@ def _bounds(
 
 
 def _concentration(
-    params: Params, section: ConcentrationParams, train: ImageSet, images: ImageSet, run: Run
+    params: Params, section: ConcentrationParams, images: concentration.Images, run: Run
 ) -> list[Ceiling]:
     """Measure how concentrated the data are."""
-    rows = concentration.measured(section, params.epsilons, train, images, run)
+    rows = concentration.measured(section, params.epsilons, images, run)
     if not rows:
         run.warn("no search ended with a region that holds enough of the data, so concentration gives no ceiling")
         return []
     run.table("concentration", rows, title="The error regions that grow least, on images not fitted to")
+    title = f"How regions with {section.alpha:.3g} of the images grow, by every search"
+    run.figure("concentration", figures.growth(drawing.growth_of(rows), section.alpha), title=title)
     return concentration.ceilings(section, rows)
 
 

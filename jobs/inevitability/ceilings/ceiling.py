@@ -28,6 +28,8 @@ class Ceiling:
     """whether it is proven for these data, not resting on an estimate"""
     least_error: float = 0.0
     """it is one for networks whose error on clean images is at least this"""
+    least_uncertainty: float | None = None
+    """and whose errors have an average label uncertainty of at least this; none: whatever it is"""
     first_useful: float = 0.0
     """beyond which it says something; infinity: nowhere"""
 
@@ -42,7 +44,8 @@ class Ceiling:
     def rows(self) -> list[dict[str, Any]]:
         """A row of a table for each epsilon."""
         columns = {"source": self.source, "ceiling": self.label, "norm": self.norm, "certain": self.certain}
-        columns |= {"least_error": self.least_error, "first_useful": self.first_useful}
+        columns |= {"least_error": self.least_error, "least_uncertainty": self.least_uncertainty}
+        columns |= {"first_useful": self.first_useful}
         return [
             columns | {"epsilon": epsilon, "value": value}
             for epsilon, value in zip(self.epsilons, self.values, strict=True)
@@ -53,7 +56,8 @@ def alarms(curves: Sequence[Curve], ceilings: Sequence[Ceiling]) -> list[str]:
     """Where a measured robust accuracy lies above a ceiling by more than its 95 % interval.
 
     One sentence for each curve and ceiling, of the smallest such epsilon. By theorem 4 of Shafahi et al. 2019 a ceiling
-    holds at every resolution once epsilon is scaled.
+    holds at every resolution once epsilon is scaled. A ceiling for networks whose errors have uncertain labels raises
+    no alarm: how uncertain those of a network are is not known here.
     """
     sentences = []
     for curve in curves:
@@ -61,6 +65,8 @@ def alarms(curves: Sequence[Curve], ceilings: Sequence[Ceiling]) -> list[str]:
         scaled = [epsilon / curve.factor for epsilon in curve.epsilons]
         for ceiling in ceilings:
             if ceiling.norm != curve.norm or 1 - curve.accuracies[0] < ceiling.least_error:
+                continue
+            if ceiling.least_uncertainty is not None:
                 continue
             for epsilon, robust, value in zip(scaled, curve.robust, ceiling.at(scaled), strict=True):
                 if clopper_pearson(int(robust.sum()), count)[0] > value:

@@ -14,7 +14,7 @@ below.
 from jobs.inevitability.concentration.label_uncertainty import label_uncertainty
 from jobs.inevitability.concentration.measurement import Mass, Measurement, measure
 from jobs.inevitability.concentration.methods import METHODS, Balls, Boxes, HalfSpaces, Method, MethodParams
-from jobs.inevitability.concentration.samples import Sample, halves
+from jobs.inevitability.concentration.samples import Sample, half, halves
 
 __all__ = [
     "METHODS",
@@ -26,6 +26,7 @@ __all__ = [
     "Method",
     "MethodParams",
     "Sample",
+    "half",
     "halves",
     "label_uncertainty",
     "measure",

@@ -49,14 +49,12 @@ class Method(StudyParams):
         "too it holds a share alpha",
     )
 
-    def check(self, train: Sample, p: float, alpha: float, epsilons: Sequence[float]) -> None:
-        """FieldError or InputError, one sentence, about the first thing that does not suit."""
+    def check(self, points: int, p: float, alpha: float, epsilons: Sequence[float]) -> None:
+        """FieldError, one sentence, about the first thing that does not suit. points: how many are fitted to."""
         if not 0 < alpha < 1:
             raise FieldError("alpha", "be above 0 and below 1", alpha)
-        if alpha * len(train) < 1:
-            raise FieldError(
-                "alpha", f"be at least {1 / len(train):.3g}, one of the {len(train):,} points of the fit", alpha
-            )
+        if alpha * points < 1:
+            raise FieldError("alpha", f"be at least {1 / points:.3g}, one of the {points:,} points of the fit", alpha)
         if alpha + self.slack >= 1:
             raise FieldError("slack", f"be below {1 - alpha:g}, what alpha leaves", self.slack)
         for epsilon in epsilons:
@@ -74,7 +72,7 @@ class Method(StudyParams):
 
         p: of the norm; inf is one. alpha: the share of points that the region holds at least, beside the slack.
         """
-        self.check(train, p, alpha, epsilons)
+        self.check(len(train), p, alpha, epsilons)
         errors = math.ceil(len(train) * (alpha + self.slack) - 1e-6)  # 0.05 of 60,000 is not quite 3,000
         return self._fit(train, p, errors, epsilons, seed)
 
@@ -132,21 +130,21 @@ class Balls(Method):
         description="the least average label uncertainty of the points in the region; none: labels do not matter",
     )
 
-    def check(self, train: Sample, p: float, alpha: float, epsilons: Sequence[float]) -> None:
-        super().check(train, p, alpha, epsilons)
-        most = MOST_BYTES // (8 * len(train))
-        if min(self.centres, len(train)) > most:
-            requirement = f"be at most {most:,}, whose distances to {len(train):,} points take 2 GiB"
+    def check(self, points: int, p: float, alpha: float, epsilons: Sequence[float]) -> None:
+        super().check(points, p, alpha, epsilons)
+        most = MOST_BYTES // (8 * points)
+        if min(self.centres, points) > most:
+            requirement = f"be at most {most:,}, whose distances to {points:,} points take 2 GiB"
             raise FieldError("centres", requirement, self.centres)
-        if self.gamma is not None and train.uncertainty is None:
-            raise InputError("gamma asks for uncertain labels; the points have no label uncertainty")
 
     def _fit(self, train: Sample, p: float, errors: int, epsilons: Sequence[float], seed: int) -> list[Fitted | None]:
+        uncertainty = None
+        if self.gamma is not None:
+            if train.uncertainty is None:
+                raise InputError("gamma asks for uncertain labels; the points have no label uncertainty")
+            uncertainty = balls.Uncertainty(train.uncertainty, self.gamma)
         rows = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))[: self.centres].sort().values
         around = balls.neighbourhoods(train.points, rows, p)
-        uncertainty = None
-        if self.gamma is not None and train.uncertainty is not None:
-            uncertainty = balls.Uncertainty(train.uncertainty, self.gamma)
         best = [
             _best([balls.search(around, count, errors, epsilon, uncertainty) for count in self.counts])
             for epsilon in epsilons
@@ -168,10 +166,10 @@ class Boxes(Method):
     )
     iterations: int = Field(30, ge=1, description="of the clustering, at most")
 
-    def check(self, train: Sample, p: float, alpha: float, epsilons: Sequence[float]) -> None:
-        super().check(train, p, alpha, epsilons)
-        if self.neighbours > len(train):
-            raise FieldError("neighbours", f"be at most {len(train):,}, the points of the fit", self.neighbours)
+    def check(self, points: int, p: float, alpha: float, epsilons: Sequence[float]) -> None:
+        super().check(points, p, alpha, epsilons)
+        if self.neighbours > points:
+            raise FieldError("neighbours", f"be at most {points:,}, the points of the fit", self.neighbours)
 
     def _fit(self, train: Sample, p: float, errors: int, epsilons: Sequence[float], seed: int) -> list[Fitted | None]:
         points = train.points.float()

@@ -50,12 +50,17 @@ class Sample:
         return Sample(self.points[rows], None if self.uncertainty is None else self.uncertainty[rows])
 
 
+def half(count: int, share: float = 0.5) -> int:
+    """How many of so many points are fitted to."""
+    return round(count * share)
+
+
 def halves(sample: Sample, seed: int, share: float = 0.5) -> tuple[Sample, Sample]:
     """Draw the points to fit to, without replacement, and leave the others to measure on.
 
     share: of the points to fit to, in (0, 1); half of them in the sources. FieldError: one of the two would be empty.
     """
-    first = round(len(sample) * share)
+    first = half(len(sample), share)
     if not 0 < first < len(sample):
         raise FieldError("share", f"leave points on both sides, of {len(sample):,}", share)
     order = torch.randperm(len(sample), generator=torch.Generator().manual_seed(seed))

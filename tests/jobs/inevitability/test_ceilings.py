@@ -124,7 +124,7 @@ def test_a_class_of_too_few_images(make_run) -> None:
 
 
 def row(search: str, epsilon: float, ceiling: float, holds: bool = True, norm: str = "L2") -> dict[str, object]:
-    return {"search": search, "norm": norm, "epsilon": epsilon, "ceiling": ceiling, "holds": holds}
+    return {"search": search, "norm": norm, "epsilon": epsilon, "ceiling": ceiling, "holds": holds, "gamma": None}
 
 
 def test_the_best_region_that_holds_its_mass_makes_the_ceiling() -> None:
@@ -143,7 +143,9 @@ def test_half_spaces_of_half_cubes(make_run) -> None:
     """Half-spaces of uniform points: {x1 < alpha} grows by epsilon, as no other region across an axis does."""
     images = HalfCubes("test", 8)
     params = ConcentrationParams(alpha=0.2, seeds=(0, 1))
-    rows = concentration.measured(params, {"Linf": (0.1, 0.2)}, images, images, make_run())
+    epsilons = {"Linf": (0.1, 0.2)}
+    prepared = concentration.prepared(params, epsilons, images, images)
+    rows = concentration.measured(params, epsilons, prepared, make_run())
     assert [(each["seed"], each["epsilon"]) for each in rows] == [(0, 0.1), (0, 0.2), (1, 0.1), (1, 0.2)]
     (ceiling,) = concentration.ceilings(params, rows)
     assert ceiling.values[0] == pytest.approx(1 - 0.3, abs=0.06) and ceiling.values[1] == pytest.approx(0.6, abs=0.08)
