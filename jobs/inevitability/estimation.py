@@ -9,6 +9,9 @@ from jobs.common.robustness.outcomes import searches
 from jobs.common.robustness.slices import spans
 from jobs.inevitability.ceilings.concentration import search_cells
 from jobs.inevitability.params import Params
+from jobs.inevitability.spheres.nearest import STEP_UNITS
+from jobs.inevitability.spheres.networks import build
+from jobs.inevitability.spheres.sphere_params import SpheresParams
 from jobs.inevitability.susceptibility import epsilons_at
 from service.errors import InputError
 from service.run import Estimate
@@ -55,7 +58,12 @@ def estimate(params: Params) -> Estimate:
             units = TRAINING * passes + size.test * (work.forward + 2 * work.backward)  # of a forward pass
             seconds += units * training_seconds(network, image) / TRAINING
             macs += float(units * multiply_adds(network, image))
-    known = len(params.trained) == len(params.networks) > 0
+    if params.spheres is not None:
+        cells += len(params.spheres.dimensions) * len(params.spheres.seeds)
+        details["networks for spheres"] = len(params.spheres.dimensions) * len(params.spheres.seeds)
+        sphere_seconds, sphere_macs = _sphere_work(params.spheres)
+        seconds, macs = seconds + sphere_seconds, macs + sphere_macs
+    known = len(params.trained) == len(params.networks) and seconds > 0
     if len(params.trained) < len(params.networks):
         details["networks that are there"] = "their time is not known"
     if params.bounds is not None or params.concentration is not None:
@@ -66,6 +74,18 @@ def estimate(params: Params) -> Estimate:
         pieces=max(cells, 1),
         details=details,
     )
+
+
+def _sphere_work(spheres: SpheresParams) -> tuple[float, float]:
+    """Seconds on a core and multiply-adds: training, counting errors on both spheres, searches for the nearest ones."""
+    units = TRAINING * spheres.updates * spheres.batch + 2 * spheres.samples
+    units += 2 * spheres.attacked * spheres.steps * STEP_UNITS
+    seconds = macs = 0.0
+    for n in spheres.dimensions:
+        network, point = build(spheres, n, 0), torch.rand(1, n)
+        seconds += len(spheres.seeds) * units * training_seconds(network, point, spheres.batch) / TRAINING
+        macs += float(len(spheres.seeds) * units * multiply_adds(network, point))
+    return seconds, macs
 
 
 def _variants(params: Params) -> list[tuple[str, str, int]]:

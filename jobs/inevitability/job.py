@@ -7,6 +7,9 @@ Replicating every pixel b times in each direction multiplies the dimension by b^
 once epsilon is scaled by b^(2/q) in Lq, as norms of images are (theorem 4). A network of the small images behind an
 average of blocks has exactly the same curve; networks trained anew have nearly the same.
 
+Where the density of the data is known the theorem is exact: networks learn to tell concentric spheres apart, and how
+far their errors are is compared with how far errors can be.
+
 Metrics, for `sweep.metric` (shares of images in [0, 1]), in one row at the end; NETWORK is as the spec names it, of
 resolution 1:
     clean_NETWORK                   accuracy on the clean images
@@ -14,14 +17,17 @@ resolution 1:
     area_NORM_NETWORK               mean robust accuracy from 0 to the largest epsilon
     robust                          the mean of robust_NORM_NETWORK over norms and networks
     alarms                          curves above a ceiling
+    spheres                         how far errors on concentric spheres are over how far they could be, in the mean
 While networks are trained, for each by NETWORK_xRESOLUTION_: train_loss, train_accuracy, val_clean, val_robust,
 gradient_evaluations, train_seconds.
 
 Specs to begin with: configs/inevitability/.
 
-Source: Shafahi, Huang, Studer, Feizi & Goldstein 2019, "Are adversarial examples inevitable?".
+Sources: Shafahi, Huang, Studer, Feizi & Goldstein 2019, "Are adversarial examples inevitable?"; for the spheres
+Gilmer et al. 2018, "Adversarial spheres".
 """
 
+import math
 from collections.abc import Mapping, Sequence
 
 from torch import Tensor
@@ -36,6 +42,9 @@ from jobs.inevitability.curves import Curve, resolution_gaps
 from jobs.inevitability.networks import Variant
 from jobs.inevitability.params import CurveParams, ExampleParams, Params
 from jobs.inevitability.resolutions import factor
+from jobs.inevitability.spheres import drawing as sphere_drawing
+from jobs.inevitability.spheres import measurement as sphere_measurement
+from jobs.inevitability.spheres.measurement import Robustness
 from service.run import Estimate, Run, Trial
 
 PLACEMENT = "fan_out"
@@ -64,24 +73,29 @@ def run(params: Params, run: Run) -> None:
         ceilings += _bounds(params, params.bounds, estimates, variants, images, run)
     if params.concentration is not None and regions is not None:
         ceilings += _concentration(params, params.concentration, regions, run)
-    raised = alarms(curves, ceilings)
+    on_spheres = sphere_measurement.measured(params.spheres, run) if params.spheres is not None else []
+    raised = alarms(curves, ceilings) + sphere_measurement.alarms(on_spheres)
     for sentence in raised:
         run.warn(sentence)
     if ceilings:
         rows = [row for ceiling in ceilings for row in ceiling.rows()]
         run.table("ceilings", rows, title="What robust accuracy is said not to exceed")
-    run.log(step=run.step, **_metrics(curves), alarms=len(raised))
+    run.log(step=run.step, **_metrics(curves), **_spheres(on_spheres, run), alarms=len(raised))
 
 
 def summarize(trials: Sequence[Trial], run: Run) -> None:
     """The curves of every trial under the ceilings, on one axis for each norm, and a table of them all."""
-    tables = {trial.label: (trial.table("curves"), trial.table("ceilings")) for trial in trials if trial.has_results}
-    if not (shown := drawing.panels_of(tables)):
-        return
-    title = "Robust accuracy of networks, and what no network exceeds"
-    run.figure("inevitability", figures.curves_under_ceilings(shown), title=title)
-    rows = [{"trial": trial.label, **row} for trial in trials if trial.has_results for row in trial.table("summary")]
-    run.table("summary", rows, title="Every curve: median distance and area")
+    trials = [trial for trial in trials if trial.has_results]
+    tables = {trial.label: (trial.table("curves"), trial.table("ceilings")) for trial in trials}
+    if shown := drawing.panels_of(tables):
+        title = "Robust accuracy of networks, and what no network exceeds"
+        run.figure("inevitability", figures.curves_under_ceilings(shown), title=title)
+    if rows := [{"trial": trial.label, **row} for trial in trials for row in trial.table("summary")]:
+        run.table("summary", rows, title="Every curve: median distance and area")
+    if rows := [row for trial in trials for row in trial.table("spheres")]:
+        lines = [row for trial in trials for row in trial.table("sphere_curves")]
+        title = "Concentric spheres: how far errors are, and how far they can be"
+        run.figure("spheres", sphere_drawing.spheres(rows, lines), title=title)
 
 
 def estimate(params: Params) -> Estimate:
@@ -128,6 +142,18 @@ def _bounds(
         run.table("shares", rows, title="How much of the cube networks give to each class")
     run.table("facts", bounds.fact_rows(each), title="What the bounds cannot say, whatever the classifier")
     return bounds.ceilings(each, params.epsilons, images)
+
+
+def _spheres(results: list[Robustness], run: Run) -> dict[str, float]:
+    """Keep what was measured on spheres. Returns its metric, of the spheres with a mean distance and a ceiling."""
+    if not results:
+        return {}
+    rows = [each.row() for each in results]
+    run.table("spheres", rows, title="Concentric spheres: errors, and mean distances to them")
+    lines = [row for each in results for row in each.curve_rows()]
+    run.table("sphere_curves", lines, title="Concentric spheres: shares of points without an error within an angle")
+    shares = [row["share_of_ceiling"] for row in rows if not math.isnan(row["share_of_ceiling"])]
+    return {"spheres": sum(shares) / len(shares)} if shares else {}
 
 
 def _concentration(

@@ -10,6 +10,7 @@ from jobs.common.params import Name, StudyParams
 from jobs.inevitability.ceilings.bound_params import BoundParams
 from jobs.inevitability.ceilings.concentration_params import ConcentrationParams
 from jobs.inevitability.network_params import NetworkParams, TrainedNetwork
+from jobs.inevitability.spheres.sphere_params import SpheresParams
 from service.errors import FieldError
 from service.models import check_name
 
@@ -68,6 +69,9 @@ class Params(StudyParams):
         None, description="ceilings by the concentration of the data; none: they are left out"
     )
     examples: ExampleParams | None = Field(None, description="a picture of perturbed images; none: no picture")
+    spheres: SpheresParams | None = Field(
+        None, description="networks for concentric spheres, where the theorem holds exactly; none: they are left out"
+    )
 
     @field_validator("epsilons")
     @classmethod

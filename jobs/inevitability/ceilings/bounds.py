@@ -31,8 +31,6 @@ class ClassDensity:
 
     label: int
     estimate: DensityEstimate
-    reach: float
-    """how far a pixel may be from that of the image whose density it is about"""
 
 
 def densities(params: BoundParams, train: ImageSet, test: ImageSet, run: Run) -> list[ClassDensity]:
@@ -45,20 +43,19 @@ def densities(params: BoundParams, train: ImageSet, test: ImageSet, run: Run) ->
     ]
     results = run.map_across_trials(estimate_density, cells, images, name="densities")
     return [
-        ClassDensity(cell["class"], DensityEstimate(**{**each, "notes": tuple(each["notes"])}), result["reach"])
+        ClassDensity(cell["class"], DensityEstimate(**{**each, "notes": tuple(each["notes"])}))
         for cell, result in zip(cells, results, strict=True)
         if result is not None
-        for each in result["estimates"]
+        for each in result
     ]
 
 
-def estimate_density(cell: dict[str, Any], images: ImageSet) -> dict[str, Any]:
-    """A cell: class, density and seed. Returns the estimates as dictionaries, and the reach of the method."""
+def estimate_density(cell: dict[str, Any], images: ImageSet) -> list[dict[str, Any]]:
+    """A cell: class, density and seed. Returns the estimates as dictionaries."""
     rows = (images.labels == cell["class"]).nonzero().flatten()
     density = TypeAdapter(DensityParams).validate_json(cell["density"])
     points = images.images(rows).flatten(1).double().numpy()
-    estimates = density.estimates(points, cell["seed"])
-    return {"estimates": [{**vars(each), "notes": list(each.notes)} for each in estimates], "reach": density.reach}
+    return [{**vars(each), "notes": list(each.notes)} for each in density.estimates(points, cell["seed"])]
 
 
 def shares(params: BoundParams, variants: Sequence[Variant], run: Run) -> dict[str, tuple[ClassShare, ...]]:
@@ -164,7 +161,8 @@ def _bound(
     common = {"n": n, "log_density": density.estimate.log_density, "share": share, "form": params.form}
     bound = CubeBound(**common, p=order) if order else SparseBound(**common)  # type: ignore[arg-type]
     moved = math.pow(n, 1 / order if order else 1.0)  # of a vector of ones
-    shift = (density.reach * moved if order else n) if density.reach else 0.0
+    reach = density.estimate.reach
+    shift = (reach * moved if order else n) if reach else 0.0
     return ClassBound(density.label, norm, density.estimate, bound, shift)
 
 

@@ -23,11 +23,6 @@ class Density(StudyParams):
     def estimates(self, images: Images, seed: int) -> tuple[DensityEstimate, ...]:
         """What it says of images of one class, (count, n). FieldError: there are too few of them."""
 
-    @property
-    def reach(self) -> float:
-        """How far a pixel may be from that of the image whose density it is about."""
-        return 0.0
-
 
 class NearestNeighbours(Density):
     """By the smallest distance to a k-th neighbour."""
@@ -70,10 +65,6 @@ class Noise(Density):
 
     def estimates(self, images: Images, seed: int) -> tuple[DensityEstimate, ...]:
         return (noise_expanded(images.shape[1], self.amplitude),)
-
-    @property
-    def reach(self) -> float:
-        return 2 * self.amplitude
 
 
 class Likelihood(Density):

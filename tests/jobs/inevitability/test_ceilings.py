@@ -81,7 +81,7 @@ def test_noise_moves_the_ceiling_by_what_it_moves_pixels() -> None:
     """Half of the noise's range is the whole range: the density is then 1, and the noise reaches 1 a pixel."""
     images = HalfCubes("test", 8)
     (noise,) = Noise(amplitude=0.01).estimates(np.zeros((3, 64)), 0)
-    density = bounds.ClassDensity(0, noise, Noise(amplitude=0.01).reach)
+    density = bounds.ClassDensity(0, noise)
     (found,) = bounds.bounds(KNOWN, ["L2"], [density], {})
     assert found.shift == pytest.approx(0.02 * 8), "of 64 pixels in L2"
     assert noise.log_density == pytest.approx(-64 * math.log(0.02))
@@ -94,7 +94,7 @@ def test_noise_moves_the_ceiling_by_what_it_moves_pixels() -> None:
 
 
 def test_shares_are_the_largest_that_a_network_may_give() -> None:
-    density = bounds.ClassDensity(0, Known(log_density=1.0).estimates(np.zeros((1, 4)), 0)[0], 0.0)
+    density = bounds.ClassDensity(0, Known(log_density=1.0).estimates(np.zeros((1, 4)), 0)[0])
     counted = {"one": (bounds.ClassShare(10, 100),), "other": (bounds.ClassShare(30, 100),)}
     (found,) = bounds.bounds(KNOWN, ["Linf"], [density], counted)
     assert found.bound.share == pytest.approx(bounds.ClassShare(30, 100).upper) and found.bound.share > 0.3

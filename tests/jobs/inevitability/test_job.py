@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 
-from jobs.inevitability.job import run, summarize
+from jobs.inevitability.job import estimate, run, summarize
+from jobs.inevitability.params import Params
 from service.errors import AssayError, SpecError
+from service.planning.validation import validate
 from service.run import Run, Trial
 from tests.jobs.inevitability.small import HERE, LINEAR, TRAINED, params
 from tests.jobs.inevitability.subjects import COUNT, DIGITS
@@ -222,3 +224,20 @@ def test_what_does_not_fit_is_refused_in_a_sentence(changes, sentence, make_run)
     with pytest.raises(AssayError, match=sentence) as refused:
         run(params(**changes), make_run())
     assert "\n" not in str(refused.value)
+
+
+def test_concentric_spheres_are_a_part_of_their_own(make_run):
+    handle, summary = make_run(), make_run("summary")
+    spheres = {"dimensions": [60], "width": 60, "updates": 150, "samples": 2000, "attacked": 20, "steps": 40}
+    asked = validate(Params, {"data": {"name": f"{HERE}:digits"}, "spheres": spheres}, "params")
+    run(asked, handle)
+    measured = rows(handle, "spheres")
+    assert [row["sphere"] for row in measured] == ["inner", "outer"]
+    assert all(row["mean_distance"] < row["highest_ceiling"] for row in measured)
+    assert 0 < handle.metrics["spheres"] < 1 and handle.metrics["alarms"] == 0 and not handle.written.warnings
+    described = {"id": "a", "label": "a", "variant": None, "seed": 0, "overrides": {}, "best": False}
+    trial = Trial(handle.folder, params=asked, status="finished", metrics=handle.metrics, **described)
+    summarize([trial], summary)
+    assert summary.folder.exists("figures/spheres.png") and not summary.folder.exists("figures/inevitability.png")
+    estimated = estimate(asked)
+    assert estimated.details["networks for spheres"] == estimated.pieces == 1 and estimated.core_seconds > 0
