@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import gzip
 import logging
+import threading
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from functools import partial
@@ -41,7 +42,7 @@ from serving.deployments.memory import Holding, Memory
 from serving.deployments.model_cache import ModelCache
 from serving.deployments.replica import prepare_process
 from serving.deployments.statistics import ModelKey, Statistics
-from serving.deployments.turns import Owner
+from serving.deployments.turns import Owner, Pause
 from serving.http import metadata, middleware, protocol
 from serving.http.auth import is_open
 from serving.http.bodies import body_too_large
@@ -319,13 +320,21 @@ class Server:
 
     async def _steps(self, owner: Owner, values: Iterator[T]) -> AsyncGenerator[T, None]:
         """An iterator that computes, a step at a time in a turn of its owner; closed when nobody reads on."""
-        done = object()
+        done, one_at_a_time = object(), threading.Lock()  # a step goes on when nobody waits for it any more
+
+        def step(pause: Pause) -> T | object:
+            with one_at_a_time:
+                return next(values, done)
+
+        def close(pause: Pause) -> None:
+            with one_at_a_time:
+                getattr(values, "close", lambda: None)()
+
         try:
-            while (value := await self._computing.long(owner, lambda pause: next(values, done))) is not done:
+            while (value := await self._computing.long(owner, step)) is not done:
                 yield value  # type: ignore[misc]
         finally:
-            if close := getattr(values, "close", None):
-                await self._computing.long(owner, lambda pause: close())
+            await self._computing.long(owner, close)
 
     # ---- attacks --------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,45 @@
+"""What is computed a step at a time, for somebody who may leave in the middle of one."""
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from serving.deployments.computing import Computing
+from serving.deployments.server import Server
+
+OWNER = ("key", "model")
+
+
+def test_steps_come_in_order_and_what_is_left_in_the_middle_of_one_is_closed_after_it() -> None:
+    begun, go_on, events = threading.Event(), threading.Event(), list[str]()
+
+    def values() -> Iterator[int]:
+        try:
+            yield 1
+            yield 2
+            begun.set()
+            go_on.wait()
+            events.append("ended")
+            yield 3
+        finally:
+            events.append("closed")
+
+    async def main() -> None:
+        server = cast(Any, SimpleNamespace(_computing=Computing(1)))
+        steps = Server._steps(server, OWNER, values())
+        assert [await anext(steps), await anext(steps)] == [1, 2]
+        reading = asyncio.ensure_future(anext(steps))
+        await asyncio.to_thread(begun.wait)
+        reading.cancel()
+        await asyncio.wait([reading], timeout=0.05)
+        assert not reading.done() and not events
+        go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+
+    asyncio.run(main())
+    assert events == ["ended", "closed"]
