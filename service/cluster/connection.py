@@ -22,6 +22,7 @@ from service.spec import Resources
 from service.store import Folder, open_store
 
 MOST_OF_SOCKET = 24  # characters of a temporary folder: below it Ray makes sockets, whose paths have 107 at most
+_HINTS = "ray._private.authentication.authentication_token_setup"
 ANSWER_SECONDS = 60.0  # that a node has to look at the store, the start of a worker included
 
 # Said before Ray starts, and inherited by its processes.
@@ -58,6 +59,8 @@ def connect(address: str | None = None, cpus: int | None = None, insecure: bool 
                 "RAY_AUTH_MODE must not be disabled: every user of this machine could run code in the embedded Ray",
                 "unset it, or say --insecure",
             )
+        if not insecure:
+            logging.getLogger(_HINTS).setLevel(logging.ERROR)  # it would say how to do without the token
         with embedded.started(lambda: _init_local(cpus), ray.shutdown):
             yield
         return

@@ -60,6 +60,7 @@ def test_a_killed_process_ends_the_run_in_a_sentence(tmp_path: Path, victims: tu
         assert state.status == "lost"
     else:
         assert driver.returncode == 1 and "Traceback" not in printed
+        assert "RAY_AUTH_MODE" not in printed, "Ray's hint how to do without the token"
         assert "failed: 2 of 3 trials" in printed and "assay: the embedded Ray has lost its " in printed, printed
         assert state.failure and state.failure.message.startswith("the embedded Ray has lost its "), state.failure
 
