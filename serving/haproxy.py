@@ -2,6 +2,7 @@
 
 import importlib
 from collections.abc import Mapping
+from math import ceil
 from pathlib import Path
 
 from service.errors import ClusterError
@@ -31,6 +32,8 @@ def environment(settings: ServeSettings, folder: str, on_this_machine: bool) -> 
         # one event loop for HTTP and the models: what computes has threads of its own
         "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
         "RAY_SERVE_HAPROXY_NBTHREAD": str(haproxy.threads),
+        # for a client that sends nothing: Serve lets it wait for an hour
+        "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": str(ceil(settings.http.request_seconds)),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(haproxy.stats_port),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(haproxy.metrics_port),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": f"{folder}/haproxy.cfg",
