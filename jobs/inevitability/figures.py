@@ -85,7 +85,7 @@ def _draw_ceiling(axes: Axes, ceiling: CeilingLine) -> None:
 
 def _under(panel: Panel) -> str:
     """What stands below a panel: its axis, and the bounds that say nothing in it."""
-    axis = f"epsilon ({panel.norm}, pixels in [0, 1])"
+    axis = f"epsilon ({panel.norm}, {'coordinates that change' if panel.norm == 'L0' else 'pixels in [0, 1]'})"
     if not panel.silent:
         return axis
     nowhere = [label for label, first in panel.silent.items() if math.isinf(first)]

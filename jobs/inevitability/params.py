@@ -52,7 +52,8 @@ class Params(StudyParams):
     epsilons: dict[Norm, Epsilons] = Field(
         {"Linf": (0.05, 0.1, 0.15, 0.2)},
         min_length=1,
-        description="sizes of perturbations by norm, at resolution 1, for pixels in [0, 1]: 8 of 255 is 0.03137",
+        description="sizes of perturbations by norm, at resolution 1, for pixels in [0, 1]: 8 of 255 is 0.03137; in L0 "
+        "a number of coordinates, a channel of a pixel each",
     )
     resolutions: tuple[Annotated[int, Field(ge=1, le=64)], ...] = Field(
         (1,),

@@ -9,7 +9,7 @@ from jobs.common.attacks import Norm
 from jobs.common.data.images.base import ImageSet
 from jobs.inevitability.bounds.resolution import average, replicate, scale
 
-ORDERS: dict[Norm, float] = {"Linf": float("inf"), "L2": 2.0, "L1": 1.0}
+ORDERS: dict[Norm, float] = {"Linf": float("inf"), "L2": 2.0, "L1": 1.0, "L0": 0.0}
 """the q of each norm"""
 
 
@@ -19,7 +19,7 @@ def factor(norm: Norm, resolution: int) -> float:
 
 
 def norms_of(images: Tensor, norm: Norm) -> Tensor:
-    """The norm of each image, in float64: (batch, ...) -> (batch,)."""
+    """The norm of each image, in float64: (batch, ...) -> (batch,). In L0: its coordinates that are not 0."""
     lengths: Tensor = torch.linalg.vector_norm(images.double().flatten(1), ord=ORDERS[norm], dim=1)
     return lengths
 

@@ -10,6 +10,7 @@ from jobs.inevitability.params import Params
 from service.errors import AssayError, SpecError
 from service.planning.validation import validate
 from service.run import Run, Trial
+from tests.jobs.common.attacks.linear import least_norms
 from tests.jobs.inevitability.small import HERE, LINEAR, TRAINED, params
 from tests.jobs.inevitability.subjects import COUNT, DIGITS
 
@@ -39,6 +40,20 @@ def test_the_curve_of_a_linear_model_is_exact(make_run):
         assert exact(norm, 0.97 * median) > 0.5 >= exact(norm, 1.03 * median) and median > start / 2
     assert handle.metrics["clean_linear"] == exact("L2", 0.0) and handle.metrics["alarms"] == 0
     assert handle.metrics["robust_L2_linear"] == rows(handle, "curves")[-1]["accuracy"]
+
+
+def test_a_curve_in_l0_is_one_search(make_run):
+    """Sigma-zero against the exact number of pixels that the linear model takes; a bound for few pixels beside it."""
+    handle = make_run()
+    bounds = {"densities": [{"kind": "quantised", "levels": 17}], "samples": 0, "split": "test"}
+    attacks = {"sigma_zero": {"kind": "sigma_zero", "steps": 100}}
+    run(params(epsilons={"L0": [2, 4, 8]}, curves__attacks=attacks, bounds=bounds), handle)
+    images, labels = DIGITS.images[:COUNT], DIGITS.labels[:COUNT]
+    needed = least_norms(DIGITS.model, images, labels, "L0")
+    for row in rows(handle, "curves"):
+        assert row["accuracy"] == pytest.approx(float((needed > row["epsilon"]).double().mean()), abs=0.05)
+    assert {row["norm"] for row in rows(handle, "bounds")} == {"L0"}
+    assert {row["diameter"] for row in rows(handle, "bounds")} == {64.0}
 
 
 def test_averaged_networks_have_identical_curves(make_run):
@@ -177,6 +192,7 @@ def test_networks_that_were_trained_are_saved(make_run):
         ({"epsilons": {"L2": [float("nan")]}}, "params.epsilons"),
         ({"epsilons": {"L2": [0.1, 0.1]}}, "params.epsilons.L2 must name each epsilon once"),
         ({"epsilons": {"L3": [0.1]}}, "params.epsilons"),
+        ({"epsilons": {"L0": [1.5]}}, "params.epsilons.L0 must be a whole number of coordinates in L0; it is 1.5"),
         ({"networks": {}}, "params.networks must name at least one for curves"),
         ({"networks": {"Linear": LINEAR}}, "params.networks"),
         ({"curves": {"attacks": {"cw": {"kind": "carlini_wagner"}}}}, "attacks must hold an attack that knows Linf"),
@@ -206,6 +222,7 @@ def test_parameters_that_cannot_work_are_refused_in_a_sentence(changes, sentence
     ("changes", "sentence"),
     [
         ({"epsilons": {"L2": [9.0]}}, "epsilon must be at most 8, the largest distance"),
+        ({"epsilons": {"L0": [65]}, "curves": {"attacks": {"s": {"kind": "sigma_zero"}}}}, "at most 64, the largest"),
         ({"data": {"name": f"{HERE}:bright"}}, "from 0 to 1; they are from"),
         ({"data": {"name": "digits_16"}}, "does not fit digits_16"),
         (

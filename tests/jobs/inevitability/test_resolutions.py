@@ -11,7 +11,7 @@ from tests.jobs.inevitability.subjects import COUNT, DIGITS, pixels
 IMAGES = pixels(DIGITS.images[:COUNT])
 
 
-@pytest.mark.parametrize(("norm", "power"), [("Linf", 0), ("L2", 1), ("L1", 2)])
+@pytest.mark.parametrize(("norm", "power"), [("Linf", 0), ("L2", 1), ("L1", 2), ("L0", 2)])
 def test_norms_grow_with_the_resolution(norm: Norm, power: int) -> None:
     small = norms_of(IMAGES.images(torch.arange(COUNT)), norm)
     for resolution in (2, 3):
