@@ -9,6 +9,7 @@ and gradients, hands every candidate back to it, and goes on with the samples th
 leaves the batch at once. The search counts the queries and gradients of each sample.
 """
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -86,12 +87,15 @@ class Search:
         """The rows on which no attack has succeeded."""
         return (~self.successful).nonzero().squeeze(1)
 
-    def logits(self, rows: Tensor, points: Tensor) -> Tensor:
-        """(k, classes), all finite. Counts one query for each row."""
-        logits = self._pass(rows, points)
-        lost = _not_finite(logits)
-        if not bool(lost.any()):
+    def logits(self, rows: Tensor, points: Tensor, model: Model | None = None) -> Tensor:
+        """(k, classes), all finite. Counts one query for each row.
+
+        model: another way to the same logits; default the model of the search.
+        """
+        logits = self._pass(rows, points, model)
+        if _all_finite(logits):
             return logits
+        lost = _not_finite(logits)
         self.not_finite[rows[lost]] = True
         return logits.where(~broadcast(lost, logits), self.clean_logits[rows])
 
@@ -121,14 +125,16 @@ class Search:
         self.queries.index_add_(0, rows, torch.full_like(rows, passes))
         self.gradients.index_add_(0, rows, torch.full_like(rows, passes * len(aims)))
 
-        lost = _not_finite(logits) | torch.stack([each.isnan() for each in losses]).any(0)
-        self.not_finite[rows[lost]] = True
-        self._steep[rows[torch.stack([_not_finite(each) for each in gradients]).any(0) & ~lost]] = True
+        lost = torch.zeros_like(rows, dtype=torch.bool)
+        if not all(_all_finite(each) for each in (logits, *losses, *gradients)):
+            lost = _not_finite(logits) | torch.stack([each.isnan() for each in losses]).any(0)
+            self.not_finite[rows[lost]] = True
+            self._steep[rows[torch.stack([_not_finite(each) for each in gradients]).any(0) & ~lost]] = True
+            gradients = [each.nan_to_num() for each in gradients]
         if bool(lost.any()):
             clean = self.clean_logits[rows]
             logits = logits.where(~broadcast(lost, logits), clean)
             losses = [each.where(~lost, aim.average(loss(clean, aim))) for each, aim in zip(losses, aims, strict=True)]
-        gradients = [each.nan_to_num() for each in gradients]
         if not self._gradients_checked:
             self._gradients_checked = True
             self.warnings += checks.zero_gradients(gradients[0][~lost])
@@ -178,10 +184,10 @@ class Search:
             tuple(self.warnings + checks.not_finite(self.not_finite, self._steep)),
         )
 
-    def _pass(self, rows: Tensor, points: Tensor) -> Tensor:
+    def _pass(self, rows: Tensor, points: Tensor, model: Model | None = None) -> Tensor:
         self.queries.index_add_(0, rows, torch.ones_like(rows))
         with torch.no_grad():
-            return self.model(points)
+            return (model or self.model)(points)
 
 
 class Cost(NamedTuple):
@@ -272,6 +278,11 @@ def kept(keep: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
 def _not_finite(values: Tensor) -> Tensor:
     """Which samples have a NaN or infinite value: (batch, ...) -> bool (batch,)."""
     return ~values.isfinite().flatten(1).all(1)
+
+
+def _all_finite(values: Tensor) -> bool:
+    """Whether their sum is finite, which is quick to see: if it is, all of them are."""
+    return math.isfinite(values.sum())
 
 
 def _backward(

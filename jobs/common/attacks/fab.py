@@ -13,7 +13,7 @@ from jobs.common.attacks.apgd import on_sphere
 from jobs.common.attacks.ball import Ball, Norm
 from jobs.common.attacks.base import Attack, Cost, Goal, Search
 from jobs.common.attacks.losses import margin
-from jobs.common.attacks.projections import TINY
+from jobs.common.attacks.projections import TINY, broadcast
 from jobs.common.attacks.projections_hyperplane import onto_hyperplane_l1, onto_hyperplane_l2, onto_hyperplane_linf
 from jobs.common.attacks.targets import aim_at, first_of_each, groups, joined
 
@@ -79,17 +79,17 @@ class FAB(Attack):
         for _ in range(self.steps):
             gaps, normals = _nearest(search, rows, points) if aim is None else _towards(search, rows, points, aim)
             points = self._step(ball, points, images, gaps, normals)
-            beyond = goal.reached(search.logits(rows, points)).nonzero().squeeze(1)
+            reached = goal.reached(search.logits(rows, points))
+            beyond = reached.nonzero().squeeze(1)
             if not len(beyond):
                 continue
-            differences = points[beyond] - images[beyond]
+            differences = points - images
             norms = ball.norms(differences)
-            order = norms.argsort()
-            order = order[first_of_each(rows[beyond[order]])]  # the shortest of the walks of each row
-            shortest = beyond[order]
-            _improve(best, least, rows[shortest], points[shortest], norms[order])
+            order = beyond[norms[beyond].argsort()]
+            shortest = order[first_of_each(rows[order])]  # of the walks of each row
+            _improve(best, least, rows[shortest], points[shortest], norms[shortest])
             ends = shortest[:0] if self.minimise else shortest[ball.holds(points[shortest], images[shortest])]
-            points[beyond] -= differences.mul_(1 - self.beta)
+            points = points.sub_(differences.mul_(broadcast((1 - self.beta) * reached, differences)))
             if len(ends):
                 search.record_minimum(rows[ends], best[rows[ends]])
                 remaining = ~search.successful[rows]

@@ -9,10 +9,11 @@ import copy
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from jobs.common.attacks.base import Model
 from jobs.common.models import graph
+from jobs.common.models.windowed import Windowed, windowed
 
 TOLERANCE = 1e-4  # of the logits, by the largest
 GRADIENT_TOLERANCE = 1e-3  # of the gradient of an image; of a few, rounding may turn a ReLU over
@@ -42,6 +43,17 @@ def prepared(model: Model, images: Tensor) -> Model:
         return ready if _same(ready, model, images) else model
     except RuntimeError:  # without a way back through it
         return model
+
+
+def windows(model: Model, images: Tensor, side: int) -> Windowed | None:
+    """Passes of a prepared model over square windows of its images; None for another model, or where they save little.
+
+    Not on a GPU, where many small layers wait for one another.
+    """
+    network = model.network if isinstance(model, ChannelsLast) else model
+    if not isinstance(network, fx.GraphModule) or images.device.type != "cpu":
+        return None
+    return windowed(network, images, side)
 
 
 def _same(ready: nn.Module, model: nn.Module, images: Tensor) -> bool:

@@ -7,13 +7,16 @@ Random numbers are drawn in the order of AutoAttack's code, so that the same str
 """
 
 import math
-from functools import cache
+from functools import cache, partial
 
 import torch
 from torch import Tensor
 
 from jobs.common.attacks.ball import Ball
+from jobs.common.attacks.base import Model
+from jobs.common.attacks.prepared import windows
 from jobs.common.attacks.projections import TINY, broadcast
+from jobs.common.models.windowed import Windowed
 
 TILES = 5
 """tiles along the height of the image where the search in L2 begins"""
@@ -41,11 +44,24 @@ class Stripes:
         room = torch.tensor([(height - side, width - side) for side in self.sides], device=draws.device)
         self.corners = (draws[:, :2] * room).long().tolist()
         self.up = (draws[:, 2:] > 0.5).view(-1, channels, 1, 1)
+        self.windowed: Windowed | None = None
+
+    def passes(self, model: Model, number: int) -> Model | None:
+        """Passes that compute what the next window changes; None where the model is as quick."""
+        side = self.sides[number]
+        if number == 0 or side < self.sides[number - 1]:
+            self.windowed = windows(model, self.points, side)
+        return None if self.windowed is None else partial(self.windowed.logits, *self._spans(number))
+
+    def _spans(self, number: int) -> tuple[tuple[int, int], tuple[int, int]]:
+        """The rows and the columns of a window."""
+        (row, column), side = self.corners[number], self.sides[number]
+        return (row, row + side), (column, column + side)
 
     def propose(self, number: int) -> Tensor:
         """The points themselves, changed until `accept`."""
-        (row, column), side = self.corners[number], self.sides[number]
-        place = (..., slice(row, row + side), slice(column, column + side))
+        rows, columns = self._spans(number)
+        place = (..., slice(*rows), slice(*columns))
         self.window = self.points[place]
         self.before = self.window.clone()
         self.window.copy_(torch.where(self.up[number], self.upper[place], self.lower[place]))
@@ -53,11 +69,18 @@ class Stripes:
 
     def accept(self, better: Tensor) -> None:
         """better: bool (batch,)."""
-        self.window.copy_(torch.where(broadcast(better, self.window), self.window, self.before))
+        some = bool(better.any())
+        self.window.copy_(
+            torch.where(broadcast(better, self.window), self.window, self.before) if some else self.before
+        )
+        if self.windowed:
+            self.windowed.accept(better)
 
     def keep(self, keep: Tensor) -> None:
         """keep: bool (batch,)."""
         self.points, self.lower, self.upper = self.points[keep], self.lower[keep], self.upper[keep]
+        if self.windowed:
+            self.windowed.keep(keep)
 
 
 class Bumps:
@@ -96,6 +119,10 @@ class Bumps:
             return self.ball.project(self.images + differences, self.images)
         scales = self.ball.epsilon / (self._root(self._mass(differences).sum(1, keepdim=True)) + TINY)
         return torch.addcmul(self.images, differences, scales).clamp_(0, 1)
+
+    def passes(self, model: Model, number: int) -> Model | None:
+        """None: the perturbation is scaled anew with each window, which changes every pixel."""
+        return None
 
     def propose(self, number: int) -> Tensor:
         """Candidates: (batch, channels, height, width)."""

@@ -6,9 +6,11 @@ from pyautoattack.square import SquareAttack
 from torch import Tensor
 
 from jobs.common.attacks.base import Ball
+from jobs.common.attacks.prepared import prepared
 from jobs.common.attacks.projections import project_l1
 from jobs.common.attacks.square import Square
 from jobs.common.attacks.square_windows import Stripes, bump
+from jobs.common.models.windowed import Windowed
 from tests.jobs.common.attacks.linear import LinearDigits
 from tests.jobs.common.attacks.networks import in_ball, predictions, random_images, small_net
 
@@ -143,3 +145,21 @@ def test_the_last_row_is_in_no_small_window() -> None:
     state = Stripes(images, Ball("Linf", 0.1), [0.1] * 300, torch.Generator().manual_seed(0))
     covered = {(row + state.sides[0], column + state.sides[0]) for row, column in state.corners}
     assert max(row for row, _ in covered) == 5 and max(column for _, column in covered) == 5
+
+
+def test_windows_of_a_prepared_model_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Passes that compute only what a window changes: the same samples break, by the same images."""
+    model, images = small_net(3, gain=5), random_images(12, 3, 32, 32)
+    labels = predictions(model, images)
+    ready, attack, ball = prepared(model, images[:2]), Square(queries=120, p_init=0.05), Ball("Linf", 0.02)
+    windowed = []
+    monkeypatch.setattr("jobs.common.models.windowed.SAVED", 1.0)
+    monkeypatch.setattr(
+        Windowed, "accept", lambda self, better, accept=Windowed.accept: windowed.append(accept(self, better))
+    )
+    found = attack.run(ready, images, labels, ball)
+    assert len(windowed) > 100
+    expected = attack.run(model, images, labels, ball)
+    assert 2 <= found.successful.sum() <= 10
+    assert torch.equal(found.successful, expected.successful) and torch.equal(found.queries, expected.queries)
+    assert torch.equal(found.adversarials, expected.adversarials)
