@@ -89,7 +89,7 @@ class ImageAttack(AttackWork):
     @property
     def cost(self) -> AttackCost:
         perturbation, classes = self.perturbation, len(self.model.classes)
-        most = perturbation.attack.cost(perturbation.ball.norm, classes, self.targets is not None)
+        most = perturbation.attack.most(perturbation.ball.norm, classes, self.targets is not None)
         return AttackCost(most.forward + most.backward, self.model.gmacs(self.images.shape))
 
     @property

@@ -26,20 +26,15 @@ class _AutoPGD(Attack):
     steps: int = Field(100, ge=1, le=100_000, description="steps of each start")
     restarts: int = Field(1, ge=1, le=1000, description="starts, each from another random point")
     rho: float = Field(0.75, ge=0, le=1, description="share of steps that must lead up, else they are halved")
-    passes: int = Field(1, ge=1, le=1000, description="gradients averaged at each point, for models that are random")
     large_epsilon: bool = Field(
         False, description="L1 only: spend 30 % of the steps in a ball of 3 epsilon and 30 % in one of 2 epsilon"
     )
-
-    @property
-    def for_random_models(self) -> bool:
-        return self.passes > 1
 
     def cost(self, norm: Norm, classes: int, targeted: bool) -> Cost:
         points = self.steps + 1
         if self.large_epsilon:  # three climbs, which begin at a point each
             points = max(self.steps, 2 * ceil(0.3 * self.steps)) + 3
-        return Cost(points, points).times(self.restarts * self.passes)
+        return Cost(points, points).times(self.restarts)
 
     def _start(self, search: Search, rows: Tensor, aims: list[Goal], loss: Loss, generator: torch.Generator) -> None:
         """One start of some rows for each of the aims, all at a time. aims: what the losses of the rows are about."""
@@ -49,7 +44,7 @@ class _AutoPGD(Attack):
         copies, aim = rows.repeat(len(aims)), joined(aims)
         if not self.large_epsilon:
             start = torch.cat([_random_start(images, ball, generator) for _ in aims])
-            ascend(search, copies, aim, start, ball, self.steps, loss, self.passes, self.rho)
+            ascend(search, copies, aim, start, ball, self.steps, loss, self.rho)
             return
         if ball.norm != "L1":
             raise InputError(f"large_epsilon is a schedule for L1, but the norm is {ball.norm}")
@@ -59,7 +54,7 @@ class _AutoPGD(Attack):
         for times, steps in ((3, early), (2, early), (1, max(self.steps - 2 * early, 0))):
             around = Ball(ball.norm, times * ball.epsilon)
             start = around.project(points, images)
-            points = ascend(search, copies, aim, start, around, steps, loss, self.passes, self.rho, warm=True)
+            points = ascend(search, copies, aim, start, around, steps, loss, self.rho, warm=True)
 
 
 class APGD(_AutoPGD):
@@ -129,7 +124,6 @@ def ascend(
     ball: Ball,
     steps: int,
     loss: Loss,
-    passes: int,
     rho: float,
     warm: bool = False,
 ) -> Tensor:
@@ -141,7 +135,7 @@ def ascend(
     but not while the ball is larger than the search's, where nothing counts.
     """
     counts = ball == search.ball
-    logits, losses, gradient = search.gradient(rows, start, loss, aim, passes)
+    logits, losses, gradient = search.gradient(rows, start, loss, aim)
     climb = Climb(
         rows,
         search.goal[rows],
@@ -162,7 +156,7 @@ def ascend(
         if not len(climb.rows):
             return climb.best
         points = rule.move(climb, ball, first=step == 1)
-        logits, losses, gradient = search.gradient(climb.rows, points, loss, climb.aim, passes)
+        logits, losses, gradient = search.gradient(climb.rows, points, loss, climb.aim)
         climb.arrive(points, losses, gradient)
         rule.note(losses)
         if step in due and step < steps:

@@ -183,7 +183,7 @@ def randomised(model: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor
         return []
     return [
         "the model answers the same images differently each time, so single gradients mislead: "
-        "run the rand version of AutoAttack, or average gradients over several passes"
+        "run the rand version of AutoAttack, or average over several passes and have successes confirmed"
     ]
 
 

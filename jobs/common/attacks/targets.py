@@ -22,7 +22,7 @@ def groups(search: Search, most: int) -> Iterator[range]:
     while place < len(ranks):
         yield ranks[place : place + together]
         place += together
-        together = max(1, BATCH // max(1, int((~search.successful).sum())))
+        together = max(1, BATCH // max(1, len(search.remaining)))
 
 
 def aim_at(search: Search, rows: Tensor, rank: int) -> Goal:

@@ -128,7 +128,7 @@ def test_the_answer_says_what_was_done_and_what_it_took(served: Served) -> None:
     assert (answer["model_name"], answer["model_version"], answer["id"]) == ("digits", "1", "a")
     assert answer["parameters"] == {
         "attack": "pgd", "norm": "Linf", "epsilon": 1e-9, "seed": 0,
-        "steps": 4, "restarts": 1, "random_start": True, "loss": "cross_entropy",
+        "steps": 4, "restarts": 1, "random_start": True, "loss": "cross_entropy", "passes": 1, "confirmations": 0,
     }  # fmt: skip
     attacked = outputs(answer)
     assert (attacked["queries"], attacked["gradients"], attacked["successful"]) == ([6, 6], [4, 4], [False, False])

@@ -147,6 +147,7 @@ def test_pixels_whose_logits_are_not_finite_have_no_label() -> None:
 def test_what_is_done_is_described_with_every_default() -> None:
     assert work_of({"target": 1, "region": "0,0,8,8"}).parameters == {
         "attack": "pgd", "norm": "Linf", "epsilon": EPSILON, "seed": 0, "steps": 5, "restarts": 1,
+        "passes": 1, "confirmations": 0,
         "random_start": True, "loss": "cross_entropy", "target": 1, "region": "0,0,8,8",
     }  # fmt: skip
 

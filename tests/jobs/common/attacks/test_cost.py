@@ -30,6 +30,7 @@ CASES: list[tuple[Attack, Norm]] = [
     (PGD(steps=7, restarts=3), "L2"),
     (CarliniWagner(steps=6, binary_search_steps=2), "L2"),
     (APGD(steps=9, restarts=2, passes=3), "Linf"),
+    (PGD(steps=7, passes=2), "L2"),
     (APGD(steps=1, large_epsilon=True), "L1"),
     (APGD(steps=24, large_epsilon=True, restarts=2), "L1"),
     (APGDTargeted(steps=5, targets=2), "Linf"),
@@ -58,7 +59,7 @@ def test_a_robust_sample_costs_all_of_it(attack: Attack, norm: Norm, targeted: b
     targets = torch.tensor([1, 2, 3]) if targeted else None
     ball = Ball(norm, 1 if norm == "L0" else 0.02)
     result = attack.run(firm, random_images(3, 1, 6, 6), labels, ball, targets=targets)
-    cost = attack.cost(norm, 5, targeted)
+    cost = attack.most(norm, 5, targeted)
     assert not result.successful.any()
     if isinstance(attack, CarliniWagner):  # whose descents end by themselves
         assert (result.queries <= cost.forward + CLEAN).all() and (result.gradients <= cost.backward).all()
@@ -73,14 +74,15 @@ def test_a_robust_sample_costs_all_of_it(attack: Attack, norm: Norm, targeted: b
 
 
 @pytest.mark.parametrize(
-    ("version", "norm"), [("standard", "Linf"), ("standard", "L1"), ("plus", "L2"), ("rand", "L2")]
+    ("version", "norm"), [("standard", "Linf"), ("standard", "L1"), ("plus", "L2"), ("rand", "L2"), ("fast", "Linf")]
 )
 def test_the_ensemble_costs_its_parts(version: str, norm: Norm) -> None:
     attack = AutoAttack.model_validate({"version": version, "queries": 20})
     cost = attack.cost(norm, 10, False)
     parts = [part.cost(norm, 10, False) for part in attack.components(norm, 10).values()]
     doubts = 1 if version == "rand" else 66  # so many passes tell what may be wrong with the model
-    assert cost == (sum(part.forward for part in parts) + doubts, sum(part.backward for part in parts))
+    nearness = len(parts) if version == "fast" else 0  # a pass before each
+    assert cost == (sum(part.forward for part in parts) + doubts + nearness, sum(part.backward for part in parts))
 
 
 def test_every_pass_of_the_ensemble_is_counted() -> None:
