@@ -21,6 +21,7 @@ from jobs.common.attacks.carlini_wagner import CarliniWagner
 from jobs.common.attacks.ddn import DDN
 from jobs.common.attacks.fab import FAB
 from jobs.common.attacks.fmn import FMN
+from jobs.common.attacks.hop_skip_jump import HopSkipJump
 from jobs.common.attacks.pgd import FGSM, PGD
 from jobs.common.attacks.sigma_zero import SigmaZero
 from jobs.common.attacks.sparse_rs import SparseRS
@@ -41,6 +42,7 @@ __all__ = [
     "Ball",
     "CarliniWagner",
     "Goal",
+    "HopSkipJump",
     "Loss",
     "Model",
     "Norm",
@@ -52,12 +54,27 @@ __all__ = [
 ]
 
 AttackParams = Annotated[
-    FGSM | PGD | CarliniWagner | APGD | APGDTargeted | FAB | DDN | FMN | SigmaZero | SparseRS | Square | AutoAttack,
+    FGSM
+    | PGD
+    | CarliniWagner
+    | APGD
+    | APGDTargeted
+    | FAB
+    | DDN
+    | FMN
+    | SigmaZero
+    | SparseRS
+    | Square
+    | HopSkipJump
+    | AutoAttack,
     Field(discriminator="kind"),
 ]
 
 ATTACKS: Mapping[str, type[Attack]] = {
     attack.model_fields["kind"].default: attack
-    for attack in (FGSM, PGD, CarliniWagner, APGD, APGDTargeted, FAB, DDN, FMN, SigmaZero, SparseRS, Square, AutoAttack)
+    for attack in (
+        *(FGSM, PGD, CarliniWagner, APGD, APGDTargeted, FAB, DDN, FMN, SigmaZero),
+        *(SparseRS, Square, HopSkipJump, AutoAttack),
+    )
 }
 """Every attack by its kind."""

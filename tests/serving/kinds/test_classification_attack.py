@@ -32,6 +32,7 @@ FEW = {  # what makes each attack short
     "sigma_zero": {"norm": "L0", "epsilon": 3, "steps": 5},
     "sparse_rs": {"norm": "L0", "epsilon": 3, "queries": 5},
     "square": {"queries": 5},
+    "hop_skip_jump": {"queries": 30},
     "autoattack": {"version": "rand"},
 }
 
@@ -143,7 +144,7 @@ def test_what_is_done_is_described_with_every_default() -> None:
     described = work_of({"attack": "apgd", "norm": "L2", "steps": 7}).parameters
     assert described == {
         "attack": "apgd", "norm": "L2", "epsilon": 0.1, "seed": 0, "steps": 7, "restarts": 1, "rho": 0.75,
-        "passes": 1, "large_epsilon": False, "loss": "cross_entropy",
+        "passes": 1, "confirmations": 0, "large_epsilon": False, "loss": "cross_entropy",
     }  # fmt: skip
 
 

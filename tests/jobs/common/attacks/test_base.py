@@ -15,6 +15,7 @@ from jobs.common.attacks import (
     APGDTargeted,
     AttackParams,
     CarliniWagner,
+    HopSkipJump,
     Norm,
     SigmaZero,
     SparseRS,
@@ -37,6 +38,7 @@ EXAMPLES: list[Attack] = [
     FMN(steps=10),
     SigmaZero(steps=20),
     SparseRS(queries=30),
+    HopSkipJump(queries=60),
 ]
 BALLS = [Ball("L2", 0.4), Ball("Linf", 0.05), Ball("L1", 2.0), Ball("L0", 2)]
 CASES = [(attack, ball) for attack in EXAMPLES for ball in BALLS if ball.norm in attack.norms]
@@ -121,7 +123,13 @@ def test_a_point_just_outside_of_the_ball_breaks_nothing(norm: Norm) -> None:
     assert search.result().successful.tolist() == [True, False]
 
 
-@pytest.mark.parametrize(("attack", "ball"), CASES, ids=[f"{attack.kind}-{ball.norm}" for attack, ball in CASES])
+# HopSkipJump may begin at another image of the batch, whose logits are finite
+AT_THE_IMAGE = [(attack, ball) for attack, ball in CASES if attack.kind != "hop_skip_jump"]
+
+
+@pytest.mark.parametrize(
+    ("attack", "ball"), AT_THE_IMAGE, ids=[f"{attack.kind}-{ball.norm}" for attack, ball in AT_THE_IMAGE]
+)
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
 def test_logits_that_are_not_finite_are_no_success(attack: Attack, ball: Ball, value: float) -> None:
     """A model that gives no numbers as soon as an image changes: nothing has changed its answer, and that is told."""

@@ -18,6 +18,10 @@ SHORT: dict[str, dict[str, Any]] = {
     "fab": {"steps": 4, "targets": 2},
     "square": {"queries": 12},
     "hop_skip_jump": {"queries": 60},
+    "ddn": {"steps": 5},
+    "fmn": {"steps": 5},
+    "sigma_zero": {"steps": 5},
+    "sparse_rs": {"queries": 12},
 }
 
 
