@@ -128,7 +128,7 @@ def growth(found: Mapping[str, Sequence[Growth]], alpha: float) -> Figure:
             each.axhline(100 * alpha, color=GREY, lw=1, zorder=0)
             each.set(xlabel=f"epsilon ({norm}, pixels in [0, 1])", title=norm)
             each.set_xlim(left=0)
-            each.set_ylim(bottom=0)
+        axes[0].set_ylim(bottom=0)  # of all panels, once all is drawn
         axes[0].set_ylabel("images within epsilon of the region (%)")
         named = [zip(*each.get_legend_handles_labels(), strict=True) for each in axes]
         handles = {label: handle for own in named for handle, label in own}

@@ -87,6 +87,8 @@ def test_the_growth_of_regions_is_drawn_over_seeds() -> None:
     ]
     (growth,) = drawing.growth_of(rows)["L2"]
     assert growth == figures.Growth("balls", [0.1, 0.2], [[0.2, 0.4], [0.6, 0.6]], [[0.3, 0.5], [0.7, 0.9]])
-    (axes,) = figures.growth({"L2": [growth]}, 0.05).axes
+    low = figures.Growth("balls", [0.1], [[0.1]], [[0.1]])
+    first, axes = figures.growth({"Linf": [low], "L2": [growth]}, 0.05).axes
+    assert first.get_ylim() == axes.get_ylim() and axes.get_ylim()[0] == 0 and axes.get_ylim()[1] >= 90
     others, fitted, alpha = (line.get_ydata() for line in axes.lines)
     assert others == pytest.approx([40, 80]) and fitted == pytest.approx([30, 60]) and alpha == [5, 5]
