@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 
+from ray.exceptions import RayError
 from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -91,7 +92,15 @@ class EventStream(Response):
                 await send({"type": "http.response.body", "body": event, "more_body": True})
                 on_the_way += 1
                 while on_the_way >= AHEAD and TELLS_OF_PARTS in scope:
-                    if (await receive())["type"] == "http.disconnect":
+                    if await _has_left(receive):
                         return
                     on_the_way -= 1
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _has_left(receive: Receive) -> bool:
+    """Whether the client has left; if not, a part was sent on."""
+    try:
+        return (await receive())["type"] == "http.disconnect"
+    except RayError:  # the server that held the connection has given the request up
+        return True

@@ -3,9 +3,10 @@
 import asyncio
 from collections.abc import AsyncGenerator
 
+from ray.exceptions import RayTaskError
 from starlette.types import Message, Receive, Scope, Send
 
-from serving.http.streams import AHEAD, EventStream, SentParts
+from serving.http.streams import AHEAD, TELLS_OF_PARTS, EventStream, SentParts
 from tests.serving import virtual_time
 
 SCOPE: Scope = {"type": "http", "headers": []}
@@ -116,3 +117,19 @@ def test_other_answers_are_not_told_of() -> None:
         await SentParts(app)(SCOPE, reader.receive, reader.send)
 
     virtual_time.run(run())
+
+
+def test_a_stream_whose_request_was_given_up_ends() -> None:
+    """Serve's proxy may forget a request before its replica has heard that the client left."""
+
+    async def given_up() -> Message:
+        raise RayTaskError("receive_asgi_messages", "", None)
+
+    async def run() -> None:
+        app, reader = Stream(), Reader()
+        for _ in range(10):
+            reader.room.release()
+        await EventStream(app.events(), {})({**SCOPE, TELLS_OF_PARTS: True}, given_up, reader.send)
+        assert app.closed and app.computed == AHEAD
+
+    asyncio.run(run())
