@@ -16,9 +16,10 @@ from functools import partial
 from importlib.metadata import version as version_of
 from typing import Any, TypeVar
 
+from ray.exceptions import TaskCancelledError
 from ray.serve.exceptions import BackPressureError
 from ray.serve.handle import DeploymentHandle
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from service import json_text
@@ -107,6 +108,11 @@ class Server:
         except AssayError as error:
             response = _failure(str(error), error.http_status, call.retry_after)
             response.headers.update(error_headers(error))
+        except (
+            ClientDisconnect,
+            TaskCancelledError,
+        ):  # its body was on the way from the server that it is connected to
+            response = Response(status_code=CLIENT_LEFT)
         except Exception:
             trace = trace_of(request.headers.get(TRACE_HEADER))
             logger.exception("request failed: %s %s, trace %s", request.method, request.scope["path"], trace)

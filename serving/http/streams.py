@@ -101,6 +101,7 @@ class EventStream(Response):
 async def _has_left(receive: Receive) -> bool:
     """Whether the client has left; if not, a part was sent on."""
     try:
-        return (await receive())["type"] == "http.disconnect"
+        kind: str = (await receive())["type"]
     except RayError:  # the server that held the connection has given the request up
         return True
+    return kind == "http.disconnect"

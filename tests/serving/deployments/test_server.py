@@ -1,5 +1,6 @@
 """The application over HTTP, as tritonclient and curl use it."""
 
+import asyncio
 import concurrent.futures
 import contextlib
 import http.client
@@ -7,6 +8,7 @@ import json
 import socket
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -14,12 +16,19 @@ import numpy as np
 import pytest
 import torch
 import tritonclient.http as triton
+from ray.exceptions import TaskCancelledError
+from starlette.requests import Request
+from starlette.types import Message
 from tritonclient.utils import InferenceServerException
 
 from jobs.deep_thinking.problems import problem
 from service.models import WEIGHTS
+from service.store import open_store
+from serving.deployments import server
 from serving.deployments.server import EXTENSIONS
+from serving.http.settings import Attacks, ServeSettings
 from tests.processes import wait_for
+from tests.serving import in_process
 from tests.serving.conftest import SETTINGS, Served
 from tests.serving.models import bits, network, put
 from tests.serving.unanswered import answered, asked
@@ -312,6 +321,24 @@ def test_a_client_that_leaves_takes_its_work_along(served: Served) -> None:
             served.client().infer("sums", tensor(bits(1, 8).numpy()))  # another kind is answered meanwhile
             assert not answered([client])
     wait_for(lambda: not stats(served)["running"]["batches"])
+
+
+@pytest.mark.parametrize("error", [None, TaskCancelledError()], ids=["it says so", "Serve has given it up"])
+def test_a_client_that_leaves_before_its_body_is_read_is_no_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception | None
+) -> None:
+    store = open_store(str(tmp_path))
+    put(store, "sums")
+    replica = in_process.server(ServeSettings(attacks=Attacks(enabled=False)), store.uri)
+    monkeypatch.setattr(server.logger, "exception", lambda *what: pytest.fail(str(what)))
+
+    async def receive() -> Message:
+        if error:
+            raise error
+        return {"type": "http.disconnect"}
+
+    scope = {"type": "http", "method": "POST", "path": "/v2/models/sums/infer", "headers": [], "query_string": b""}
+    assert asyncio.run(replica(Request(scope, receive))).status_code == server.CLIENT_LEFT
 
 
 # ---- streams ---------------------------------------------------------------------------------------------------------
