@@ -25,7 +25,7 @@ from service.errors import ClusterError, InputError
 from service.models import ModelCard
 from service.store import open_store
 from serving import haproxy
-from serving.deployments import attack_server
+from serving.deployments import attack_server, memory
 from serving.deployments.attack_server import AttackServer
 from serving.deployments.server import Server
 from serving.grpc import middleware as middleware_of_grpc
@@ -72,7 +72,11 @@ def _deployment(name: str, replica: type, settings: ServeSettings) -> ray_serve.
         }}  # fmt: skip
     deployment: ray_serve.Deployment = ray_serve.deployment(
         name=name,
-        ray_actor_options={"num_cpus": replicas.cpus, "num_gpus": replicas.gpus},
+        ray_actor_options={
+            "num_cpus": replicas.cpus,
+            "num_gpus": replicas.gpus,
+            "runtime_env": {"env_vars": memory.ONE_HEAP},
+        },
         max_ongoing_requests=queue.ongoing,
         max_queued_requests=queue.waiting,
         backpressure_config={"status_code": 503, "retry_after_s": queue.retry_after_seconds},

@@ -1,10 +1,21 @@
-"""The memory of the requests under way at a replica, bounded for all of them and for each key."""
+"""The memory of the requests under way at a replica: bounded for all of them and for each key, and given back.
 
+What is freed stays with glibc, in a heap for each of many threads: of each up to 64 MiB and all that lies between what
+is in use. So a replica has one heap, and some seconds after requests have ended its free pages go to the operating
+system. Smaller bounds in glibc would not do: pages that come and go with every tensor take longer than convolutions.
+"""
+
+import asyncio
+import ctypes
 from collections import Counter
+from collections.abc import Callable
 
 from service.errors import BusyError, TooLargeError
 
 SHARE = 0.5  # of the memory, that of the requests of one key at most
+ONE_HEAP = {"MALLOC_ARENA_MAX": "1"}  # in the environment of a replica from its start
+TRIM_SECONDS = 5.0  # from the end of a request to the next trim, which takes milliseconds
+_malloc_trim: Callable[[int], int] | None = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc alone
 
 
 class Memory:
@@ -13,6 +24,7 @@ class Memory:
     def __init__(self, total: int) -> None:
         self._total, self._most_of_key = total << 20, int(SHARE * (total << 20))
         self._held: Counter[str] = Counter()  # bytes by the name of the key
+        self._will_trim = False
 
     def change(self, key: str, size: int, before: int) -> None:
         """A request of a key holds `size` bytes, and no longer `before`. BusyError if there is no room for them now.
@@ -31,6 +43,14 @@ class Memory:
         self._held[key] += growth
         if not self._held[key]:
             del self._held[key]
+        if growth < 0 and not self._will_trim and _malloc_trim is not None:
+            self._will_trim = True
+            asyncio.get_running_loop().call_later(TRIM_SECONDS, self._trim)
+
+    def _trim(self) -> None:
+        assert _malloc_trim is not None
+        self._will_trim = False
+        asyncio.get_running_loop().run_in_executor(None, _malloc_trim, 0)
 
 
 class Holding:
