@@ -20,7 +20,7 @@ from ray.serve.schema import ProxyStatus
 
 from service import models
 from service.cluster import embedded
-from service.cluster.connection import connect
+from service.cluster.connection import LOOPBACK, connect
 from service.errors import ClusterError, InputError
 from service.models import ModelCard
 from service.store import open_store
@@ -195,15 +195,16 @@ def serve(
     config: str | None = None,
     host: str | None = None,
     port: int | None = None,
+    metrics_port: int | None = None,
     without_keys: bool = False,
     insecure: bool = False,
 ) -> None:
     """`assay serve`: every model of the store over HTTP until SIGINT or SIGTERM.
 
-    config: a settings file such as configs/serve.yaml. host, port: instead of those in it. without_keys: also where
-    other machines may reach it. insecure: as `connect`.
+    config: a settings file such as configs/serve.yaml. host, port, metrics_port: instead of those in it. without_keys:
+    also where other machines may reach it. insecure: as `connect`.
     """
-    settings = load_settings(config).listening(host, port)
+    settings = load_settings(config).listening(host, port, metrics_port)
     if settings.http.public and not settings.keys and not without_keys:
         raise InputError(
             f"http.host: {settings.http.host} is public, and there are no keys: everybody could use the models",
@@ -213,10 +214,15 @@ def serve(
     cards = models.list_models(folder)
     own_ray = "RAY_ADDRESS" not in os.environ
     if own_ray:
-        for port in (settings.http.port, *([settings.grpc.port] if settings.grpc else [])):
-            check_free(settings.http.host, port)
+        check_free(settings.http.host, settings.http.port, "try --port")
+        if settings.grpc:
+            check_free(settings.http.host, settings.grpc.port, "set another grpc.port in the settings")
+        check_free(LOOPBACK, settings.metrics.port, "try --metrics-port")
     logging.getLogger("ray.serve").setLevel(settings.logging.level)
-    with tempfile.TemporaryDirectory(prefix="assay-") as sockets, connect(insecure=insecure):
+    with (
+        tempfile.TemporaryDirectory(prefix="assay-") as sockets,
+        connect(insecure=insecure, metrics_port=settings.metrics.port),
+    ):
         cluster = ray.cluster_resources()  # type: ignore[no-untyped-call]
         if missing := shortage(settings, cluster):
             if own_ray:
@@ -229,8 +235,7 @@ def serve(
         for signum in (signal.SIGINT, signal.SIGTERM):
             signal.signal(signum, lambda signum, frame: stopped.set())  # only now: Ray has set handlers of its own
         if own_ray:
-            (node,) = ray.nodes()  # type: ignore[no-untyped-call]
-            print(f"metrics for Prometheus at http://127.0.0.1:{node['MetricsExportPort']}/metrics", flush=True)
+            print(f"metrics for Prometheus at http://{LOOPBACK}:{settings.metrics.port}/metrics", flush=True)
         print(greeting(settings, cards), flush=True)
         embedded.while_up(stopped.wait)
         print("stopping", flush=True)
@@ -239,15 +244,15 @@ def serve(
             ray_serve.shutdown()  # type: ignore[no-untyped-call]
 
 
-def check_free(host: str, port: int) -> None:
-    """ClusterError if the port cannot be listened at: Serve would write so into a log only."""
+def check_free(host: str, port: int, hint: str) -> None:
+    """ClusterError if the port cannot be listened at: Ray would write so into a log only."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
         except OSError as error:
-            raise ClusterError(f"cannot listen at {host}:{port}: {error.strerror or error}", "try --port") from error
+            raise ClusterError(f"cannot listen at {host}:{port}: {error.strerror or error}", hint) from error
 
 
 def greeting(settings: ServeSettings, cards: Sequence[ModelCard]) -> str:

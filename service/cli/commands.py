@@ -82,6 +82,7 @@ for _command in (*running.COMMANDS, checking.check, remote.submit, *views.COMMAN
 @click.option("--config", type=click.Path(), help="Limits and batching of the endpoints, as in configs/serve.yaml.")
 @click.option("--host", help="Address to listen on (default 127.0.0.1).")
 @click.option("--port", type=click.IntRange(1, 65535), help="Port to listen on (default 8000).")
+@click.option("--metrics-port", type=click.IntRange(1, 65535), help="Port for Prometheus at 127.0.0.1 (default 8002).")
 @insecure_option
 @click.option("--without-keys", is_flag=True, help="Let everybody in, also on a public address.")
 @click.option("--new-key", metavar="NAME", help="Make a key for somebody, print it once, and serve nothing.")

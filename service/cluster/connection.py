@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray._private import ray_constants
 from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -22,6 +23,7 @@ from service.spec import Resources
 from service.store import Folder, open_store
 
 MOST_OF_SOCKET = 24  # characters of a temporary folder: below it Ray makes sockets, whose paths have 107 at most
+LOOPBACK = "127.0.0.1"  # where an embedded Ray listens
 _HINTS = "ray._private.authentication.authentication_token_setup"
 ANSWER_SECONDS = 60.0  # that a node has to look at the store, the start of a worker included
 
@@ -39,12 +41,15 @@ _ENVIRONMENT = {
 
 
 @contextmanager
-def connect(address: str | None = None, cpus: int | None = None, insecure: bool = False) -> Iterator[None]:
+def connect(
+    address: str | None = None, cpus: int | None = None, insecure: bool = False, metrics_port: int | None = None
+) -> Iterator[None]:
     """Ray for the length of a `with` block.
 
     address: `host:port` of a cluster's GCS or `ray://host:port`; default RAY_ADDRESS; none: an embedded Ray that ends
     with the block. A Ray that this process is connected to already is used and left alone.
     cpus: how many cores the embedded Ray has; default all. insecure: it may also be one that asks for no token.
+    metrics_port: at which it tells Prometheus, on the loopback address as all of it; default any that is free.
     """
     if ray.is_initialized():
         yield
@@ -61,7 +66,7 @@ def connect(address: str | None = None, cpus: int | None = None, insecure: bool 
             )
         if not insecure:
             logging.getLogger(_HINTS).setLevel(logging.ERROR)  # it would say how to do without the token
-        with embedded.started(lambda: _init_local(cpus), ray.shutdown):
+        with embedded.started(lambda: _init_local(cpus, metrics_port), ray.shutdown):
             yield
         return
     probe(address)
@@ -78,19 +83,35 @@ def connect(address: str | None = None, cpus: int | None = None, insecure: bool 
         ray.shutdown()
 
 
-def _init_local(cpus: int | None) -> None:
+def _init_local(cpus: int | None, metrics_port: int | None) -> None:
     import_path.extend()
-    with _told("the embedded Ray does not start"):
+    with _told("the embedded Ray does not start"), _on_loopback():
         ray.init(
             address="local",
             num_cpus=cpus,
             include_dashboard=False,
             _temp_dir=_session_folder(),
+            _metrics_export_port=metrics_port,
             log_to_driver=True,
             logging_level=logging.WARNING,
             runtime_env=import_path.runtime_env(),
         )
         _protect_token()
+
+
+@contextmanager
+def _on_loopback() -> Iterator[None]:
+    """A Ray that starts meanwhile listens on the loopback address alone.
+
+    It does so where it takes other machines for impossible, as on macOS. Elsewhere it would take the machine's own
+    address, also in place of a loopback address that it is given, and with it listen on all.
+    """
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 @contextmanager

@@ -1,6 +1,11 @@
-"""How a replica begins: its threads, and the device that its deployment reserved."""
+"""How a replica begins: its threads, its own port, and the device that its deployment reserved."""
 
+from typing import Any
+
+import ray
 import torch
+from ray._common.tls_utils import add_port_to_grpc_server
+from ray.serve._private import replica as serve_replica
 
 from service.execution.devices import reservation
 from serving.http.settings import Replicas
@@ -11,6 +16,15 @@ def prepare_process(replicas: Replicas, field: str) -> torch.device:
 
     field: of `replicas` in the settings. ClusterError, one sentence, if a GPU is reserved and torch cannot use one.
     """
+    serve_replica.add_port_to_grpc_server = _listen_at_node  # type: ignore[attr-defined]
     torch.set_num_threads(replicas.threads)  # Ray reuses workers, whatever was set in them before
     with reservation(replicas.gpus, f"{field}.gpus") as device:
         return device
+
+
+def _listen_at_node(server: Any, address: str) -> int:
+    """How Serve opens the port of a replica for its other processes, after its constructor. Alone it would on all."""
+    host: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+    host = f"[{host}]" if ":" in host else host
+    port: int = add_port_to_grpc_server(server, f"{host}:0")  # type: ignore[no-untyped-call]
+    return port

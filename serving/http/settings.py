@@ -62,6 +62,12 @@ class Grpc(Section):
     port: int = Field(8001, ge=1, le=65535, description="TCP port")
 
 
+class Metrics(Section):
+    """What Prometheus reads, of an embedded Ray, at 127.0.0.1. The nodes of a cluster have ports of their own."""
+
+    port: int = Field(8002, ge=1, le=65535, description="TCP port")
+
+
 class Connections(Section):
     """The clients of an HTTP server: how many, how slow, and how much is held of what they send."""
 
@@ -206,6 +212,7 @@ class ServeSettings(Section):
 
     http: Http = Field(Http(), description="where the endpoints listen")
     grpc: Grpc | None = Field(None, description="the Open Inference Protocol over gRPC as well; none: over HTTP alone")
+    metrics: Metrics = Field(Metrics(), description="where Prometheus finds the metrics")
     connections: Connections = Field(Connections(), description="how many, how slow and how large its clients may be")
     keys: tuple[Key, ...] = Field((), max_length=256, description="who may use the endpoints; none: everybody")
     haproxy: HaProxy | None = Field(None, description="HAProxy in front; none: Serve's own proxy")
@@ -232,17 +239,25 @@ class ServeSettings(Section):
             raise ValueError("grpc is for Serve's own proxy; it does not go with haproxy")
         if self.grpc and self.grpc.port == self.http.port:
             raise FieldError("grpc.port", "be another than http.port", self.grpc.port)
+        if self.metrics.port in (self.http.port, self.grpc and self.grpc.port):
+            raise FieldError("metrics.port", "be another than http.port and grpc.port", self.metrics.port)
         return self
 
     def for_attacks(self) -> Self:
         """The settings of a replica that attacks: the same but for its own size and queue."""
         return self.model_copy(update={"replicas": self.attacks.replicas, "queue": self.attacks.queue})
 
-    def listening(self, host: str | None, port: int | None) -> Self:
-        """The same settings with another address; None leaves it as it is."""
-        changes = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
-        http = validate(Http, self.http.model_dump() | changes, "http")
-        return self.model_copy(update={"http": http})
+    def listening(self, host: str | None, port: int | None, metrics_port: int | None) -> "ServeSettings":
+        """The same settings with other addresses; None leaves one as it is."""
+        tree = self.model_dump()
+        for section, name, value in (
+            ("http", "host", host),
+            ("http", "port", port),
+            ("metrics", "port", metrics_port),
+        ):
+            if value is not None:
+                tree[section][name] = value
+        return validate(ServeSettings, tree, "")
 
 
 def load_settings(path: str | None) -> ServeSettings:

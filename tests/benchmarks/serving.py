@@ -218,7 +218,8 @@ def main() -> None:
 
 
 def _serve(store: str, config: str, port: int) -> list[str]:
-    options = ["--store", store, "--config", f"configs/{config}", "--port", str(port)]
+    ports = ["--port", str(port), "--metrics-port", str(free_port())]
+    options = ["--store", store, "--config", f"configs/{config}", *ports]
     return [sys.executable, "-m", "service", "serve", *options]
 
 

@@ -48,6 +48,7 @@ class Guarded:
 
     port: int
     grpc_port: int
+    metrics_port: int
     process: "subprocess.Popen[str]"
     certificate: str
     keys: dict[str, str]
@@ -96,17 +97,17 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
         entries.append(key.model_copy(update=changes).model_dump())
     tls = {"certificate": cert, "private_key": secret}
     logging = {"level": "INFO", "access": True}
-    grpc_port = free_port()
+    grpc_port, metrics_port = free_port(), free_port()
     settings = {"http": {"port": port, "tls": tls}, "grpc": {"port": grpc_port}, "keys": entries, "logging": logging}
     (folder / "serve.yaml").write_text(json.dumps(settings))
-    words = ["serve", "--store", store.uri, "--config", str(folder / "serve.yaml")]
+    words = ["serve", "--store", store.uri, "--config", str(folder / "serve.yaml"), "--metrics-port", str(metrics_port)]
     environment = {**os.environ, "RAY_metrics_report_interval_ms": "1000", "PYTHONUNBUFFERED": "1"}
     environment.pop("RAY_ADDRESS", None)
     with (
         open(folder / "output", "w") as output,
         started([sys.executable, "-m", "service", *words], stdout=output, stderr=output, env=environment) as process,
     ):
-        server = Guarded(port, grpc_port, process, cert, tokens, folder / "output")
+        server = Guarded(port, grpc_port, metrics_port, process, cert, tokens, folder / "output")
         wait_for(lambda: "serving 2 model(s)" in server.output.read_text(), process)
         yield server
         process.terminate()
@@ -221,12 +222,12 @@ def test_a_key_over_its_attack_budget_gets_429_and_what_was_not_needed_comes_bac
 
 
 def test_metrics_are_scraped_and_neither_they_nor_logs_hold_a_key(guarded: Guarded) -> None:
-    address = re.search(r"metrics for Prometheus at (\S+)", guarded.output.read_text())
-    assert address is not None
+    address = f"http://127.0.0.1:{guarded.metrics_port}/metrics"
+    assert f"metrics for Prometheus at {address}\n" in guarded.output.read_text()
 
     def lines(complete: Callable[[str], bool]) -> str:
         deadline = time.monotonic() + PATIENCE_SECONDS
-        while not complete(text := httpx.get(address[1], timeout=10).text):
+        while not complete(text := httpx.get(address, timeout=10).text):
             assert time.monotonic() < deadline, [line for line in text.splitlines() if "ray_assay" in line]
             time.sleep(0.3)
         return text
@@ -289,10 +290,10 @@ def test_what_listens_is_what_the_documentation_lists(guarded: Guarded) -> None:
     for command, ip, port in open_ports:
         name = max((known for known in expected if Path(command).name.startswith(known)), key=len, default=None)
         assert name is not None, f"{command} listens at {ip}:{port}"
-        if port not in (guarded.port, guarded.grpc_port):
-            assert kind_of(ip) in expected[name], f"{command} listens at {ip}:{port}"
-    for at in (guarded.port, guarded.grpc_port):
+        assert kind_of(ip) in expected[name], f"{command} listens at {ip}:{port}"
+    for at in (guarded.port, guarded.grpc_port, guarded.metrics_port):
         assert {ip for _, ip, port in open_ports if port == at} == {"127.0.0.1"}
+    assert {address for addresses in expected.values() for address in addresses} == {"loopback"}
 
 
 def test_neither_dashboard_nor_job_api_is_started(guarded: Guarded) -> None:
@@ -314,7 +315,7 @@ def test_a_public_address_needs_keys_or_a_plain_word(
 ) -> None:
     reached: list[str] = []
 
-    def stop(host: str, port: int) -> None:
+    def stop(host: str, port: int, hint: str) -> None:
         reached.append(host)
         raise InputError("as far as this test goes")
 

@@ -77,6 +77,7 @@ def test_requests_are_answered_and_no_port_is_open_to_others(tmp_path: Path) -> 
     port, stats_port, metrics_port = free_port(), free_port(), free_port()
     settings = {
         "http": {"port": port},
+        "metrics": {"port": free_port()},
         "haproxy": {"stats_port": stats_port, "metrics_port": metrics_port},
         "connections": {"header_seconds": 2},
         "attacks": {"enabled": False},

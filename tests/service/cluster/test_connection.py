@@ -49,7 +49,7 @@ def test_a_ray_without_a_token_is_refused_unless_told(
     monkeypatch.setattr(connection.ray, "is_initialized", lambda: False)
     monkeypatch.setattr(connection.embedded, "started", lambda *calls: pytest.fail("Ray was started"))
     store = [f"store={tmp_path}/store"] if command[0] == "run" else ["--store", str(tmp_path), "--port", "1"]
-    monkeypatch.setattr("serving.app.check_free", lambda host, port: None)
+    monkeypatch.setattr("serving.app.check_free", lambda host, port, hint: None)
     assert main([*command, *store]) == 2
     assert "RAY_AUTH_MODE must not be disabled" in capsys.readouterr().err
     assert not (tmp_path / "store" / "runs").exists()

@@ -34,11 +34,14 @@ def test_without_a_file_the_defaults_bind_to_loopback() -> None:
 
 
 def test_the_command_line_wins() -> None:
-    settings = ServeSettings().listening("0.0.0.0", 9001)
+    settings = ServeSettings().listening("0.0.0.0", 9001, None)
     assert (settings.http.host, settings.http.port) == ("0.0.0.0", 9001)
-    assert ServeSettings().listening(None, None) == ServeSettings()
+    assert ServeSettings().listening(None, None, None) == ServeSettings()
+    assert ServeSettings().listening(None, None, 9002).metrics.port == 9002
     with pytest.raises(SpecError, match="http.port must be at most 65,535; it is 70,000"):
-        ServeSettings().listening(None, 70000)
+        ServeSettings().listening(None, 70000, None)
+    with pytest.raises(SpecError, match="metrics.port must be another than http.port and grpc.port; it is 8002"):
+        ServeSettings().listening(None, 8002, None)
 
 
 @pytest.mark.parametrize(
