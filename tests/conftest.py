@@ -1,15 +1,26 @@
-"""What all tests share: one small local Ray for the session, and stores of their own, local and on S3."""
+"""What all tests share: one small local Ray for the session, stores of their own, local and on S3, and seeds."""
 
 import os
+import random
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 # before torch is loaded, also by processes that tests start: two test processes of two threads each on two cores would
 # spend their time waiting for each other
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def pytest_runtest_setup() -> None:
+    """What a test draws hangs neither on the tests before it nor on the time."""
+    import torch
+
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")

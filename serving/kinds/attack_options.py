@@ -30,11 +30,11 @@ def described(names: Iterable[str], more: Mapping[str, Json]) -> dict[str, Json]
 
 
 def _options(attack: type[Attack]) -> dict[str, Json]:
-    """Schemas of the options of an attack that fit into a parameter of a request."""
+    """Schemas of the options of an attack that fit into a parameter of a request: its own, then those of all."""
     schema = attack.model_json_schema()
     definitions = schema.get("$defs", {})
     options = {}
-    for name, option in schema["properties"].items():
+    for name, option in sorted(schema["properties"].items(), key=lambda each: each[0] in Attack.model_fields):
         if name != "kind" and (plain := _scalar(option, definitions)):
             options[name] = plain
     return options

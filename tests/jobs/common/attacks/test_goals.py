@@ -106,7 +106,8 @@ def test_of_several_starts_the_best_is_kept() -> None:
 
 @pytest.mark.parametrize("kind", sorted(set(ATTACKS) - {"fgsm", "pgd"}))
 def test_other_attacks_say_that_they_take_no_maps(kind: str) -> None:
-    attack, ball = ATTACKS[kind](), Ball(ATTACKS[kind].norms[0], EPSILON)  # type: ignore[call-arg]
+    attack, norm = ATTACKS[kind](), ATTACKS[kind].norms[0]  # type: ignore[call-arg]
+    ball = Ball(norm, 1 if norm == "L0" else EPSILON)
     with pytest.raises(InputError, match=f"{kind} attacks classifiers alone, but fgsm and pgd"):
         attack.run(linear(), images(), torch.zeros(4, 6, 6, dtype=torch.int64), ball)
 

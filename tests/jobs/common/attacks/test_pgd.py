@@ -149,9 +149,9 @@ def test_averaged_gradients_of_a_noisy_model() -> None:
         return net(points) * next(scales)
 
     goal = Goal(torch.tensor([1, 2, 3, 4]))
-    search = Search(model, images, goal, Ball("Linf", 0.1))
+    search = Search(model, images, goal, Ball("Linf", 0.1), passes=3)
     rows = torch.tensor([0, 2])
-    logits, losses, gradient = search.gradient(rows, images[rows], LOSSES["margin"], passes=3)
+    logits, losses, gradient = search.gradient(rows, images[rows], LOSSES["margin"])
     points = images[rows].requires_grad_()
     expected = LOSSES["margin"](net(points), goal[rows])
     (slope,) = torch.autograd.grad(expected.sum(), points)
