@@ -63,7 +63,9 @@ class Params(StudyParams):
     averaged: bool = Field(
         False, description="at higher resolutions also measure the networks of resolution 1 behind an average of blocks"
     )
-    slice: int = Field(100, ge=1, le=100_000, description="images in a cell, attacked at once; results depend on it")
+    slice: int = Field(
+        100, ge=1, le=100_000, description="images in a cell, at most, attacked at once; results depend on it"
+    )
     curves: CurveParams | None = Field(None, description="how curves are measured; none: they are not")
     bounds: BoundParams | None = Field(None, description="ceilings by the theorems; none: they are left out")
     concentration: ConcentrationParams | None = Field(

@@ -29,7 +29,9 @@ class Params(StudyParams):
     attacks: dict[Name, AttackParams] = Field(
         {"autoattack": AutoAttack()}, min_length=1, description="attacks by a name of your choice"
     )
-    slice: int = Field(100, ge=1, le=100_000, description="images in a cell, attacked at once; results depend on it")
+    slice: int = Field(
+        100, ge=1, le=100_000, description="images in a cell, at most, attacked at once; results depend on it"
+    )
     show: int = Field(8, ge=0, le=16, description="images in the picture of adversarial images; 0: no picture")
 
     @field_validator("epsilons")
@@ -56,15 +58,13 @@ class Params(StudyParams):
         return self
 
     def images(self) -> ImageSet:
-        """InputError if there are fewer images than `first` or `slice` ask for."""
+        """InputError if there are fewer images than `first` asks for."""
         images = self.data.load(self.split)
         if self.first is not None:
             if self.first > len(images):
                 count = f"{len(images)}, the number of images of {images.name} to {self.split}"
                 raise FieldError("first", f"be at most {count}", self.first)
             images = Part(images, torch.arange(self.first))
-        if self.slice > len(images):
-            raise FieldError("slice", f"be at most {len(images)}, the number of images", self.slice)
         return images
 
     @property
