@@ -13,6 +13,7 @@ from torch import Tensor
 
 from jobs.common.attacks.ball import Norm, ascent_direction
 from jobs.common.attacks.base import Attack, Cost, Search
+from jobs.common.attacks.nearest import Nearest
 from jobs.common.attacks.projections import broadcast
 
 POINTS = 256
@@ -61,15 +62,16 @@ class HopSkipJump(Attack):
         rows, points = rows[reached], points[reached]
         pixels = search.images[0].numel()
         theta = pixels**-1.5 if norm == "L2" else pixels**-2.0
+        nearest = Nearest.none(search.images)
         number = 0
         while len(rows):
             number += 1
             before = search.ball.norms(points - search.images[rows])
             points = self._onto_border(search, rows, points, theta, limit)
-            search.record_minimum(rows, points)
-            going = search.queries[rows] < limit[rows]
-            rows, points, before = rows[going], points[going], before[going]
             distances = search.ball.norms(points - search.images[rows])
+            nearest.improve(rows, points, distances, torch.ones_like(rows, dtype=torch.bool))
+            going = search.queries[rows] < limit[rows]
+            rows, points, before, distances = rows[going], points[going], before[going], distances[going]
             if number == 1:
                 reach = torch.full_like(distances, FIRST_REACH)
             else:
@@ -77,6 +79,7 @@ class HopSkipJump(Attack):
             count = int(self.directions * math.sqrt(number))
             normals = self._normals(search, rows, points, reach, count, limit, generator)
             points = self._step(search, rows, points, normals, distances / math.sqrt(number), limit)
+        nearest.record(search)
 
     def _start(self, search: Search, rows: Tensor, limit: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """A point for each row, and whether it is at the goal."""

@@ -36,6 +36,7 @@ def test_the_distance_to_a_plane(norm: Norm, tolerance: float) -> None:
     ratios = found.minimum_distances / exact
     assert found.successful.all() and (ratios >= 1 - 1e-4).all()
     assert ratios.median() < tolerance and not found.gradients.any()
+    assert torch.equal(found.distances, found.minimum_distances), "what comes out is the nearest, not the first"
     less = HopSkipJump(queries=300).run(labels_alone(model), images, labels, Ball(norm, 0.9))
     assert less.minimum_distances.median() > found.minimum_distances.median(), "more queries bring it nearer"
 
