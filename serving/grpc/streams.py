@@ -15,18 +15,18 @@ ERROR_MESSAGE = 1  # the field of a ModelStreamInferResponse
 SENT_ON = b""
 
 
-class _Told:
-    """A message, and that its answers were sent on."""
+class _Messages:
+    """What a replica gets: a message, and then an empty one for each answer that was sent on."""
 
     def __init__(self, message: bytes) -> None:
         self._parts: asyncio.Queue[bytes | None] = asyncio.Queue()
-        self.tell(message)
+        self.put(message)
 
-    def tell(self, part: bytes | None) -> None:
-        """None: there is nothing more to be told."""
+    def put(self, part: bytes | None) -> None:
+        """None: there are no more."""
         self._parts.put_nowait(part)
 
-    def __aiter__(self) -> "_Told":
+    def __aiter__(self) -> "_Messages":
         return self
 
     async def __anext__(self) -> bytes:
@@ -38,12 +38,12 @@ class _Told:
 
 async def answers(passed: PassedStream, message: bytes, context: Any) -> AsyncGenerator[bytes, None]:
     """What a replica answers to a message. When nobody takes more, the replica is told so, and its work cancelled."""
-    told, parts = _Told(message), asyncio.Queue[bytes | None]()
+    messages, parts = _Messages(message), asyncio.Queue[bytes | None]()
 
     async def pull() -> None:
         """In a task of its own: Serve's generator can be cancelled while it waits, but not be closed."""
         try:
-            async for part in passed(told, context):
+            async for part in passed(messages, context):
                 parts.put_nowait(part)
         finally:
             parts.put_nowait(None)
@@ -52,10 +52,10 @@ async def answers(passed: PassedStream, message: bytes, context: Any) -> AsyncGe
     try:
         while (part := await parts.get()) is not None:
             yield part
-            told.tell(SENT_ON)
+            messages.put(SENT_ON)
         await pulling
     finally:
-        told.tell(None)
+        messages.put(None)
         pulling.cancel()
         await asyncio.wait([pulling])
 

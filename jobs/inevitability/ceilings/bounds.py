@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 
 from jobs.common.attacks import Norm
 from jobs.common.data.images.base import ImageSet
-from jobs.inevitability.bounds.base import DensityBound
+from jobs.inevitability.bounds.base import DensityBound, Verdict
 from jobs.inevitability.bounds.cube import CubeBound
 from jobs.inevitability.bounds.facts import facts
 from jobs.inevitability.bounds.shares import ClassShare, class_shares
@@ -117,6 +117,18 @@ class ClassBound:
         """Whether it says something about the images at any distance that two of them may have."""
         return self.first_useful < self.bound.diameter
 
+    @property
+    def verdict(self) -> Verdict:
+        """That of the bound, of the images themselves where the density is about images with noise."""
+        verdict = self.bound.verdict()
+        if verdict.kind != "useful" or not self.shift:
+            return verdict
+        start = f"the noise of the density included, it says something from {self.first_useful:.6g} on"
+        space = f"{self.bound.space}, whose diameter is {self.bound.diameter:.6g}"
+        if self.useful:
+            return Verdict("useful", self.first_useful, f"useful in {space}: {start}")
+        return Verdict("vacuous", self.first_useful, f"vacuous at every epsilon in {space}: {start}")
+
     def ceiling(self, epsilons: Sequence[float]) -> np.ndarray:
         """The largest robust accuracy on the class at each epsilon, in [0, 1]."""
         reached = np.asarray(epsilons, dtype=np.float64) - self.shift
@@ -125,7 +137,7 @@ class ClassBound:
 
     def row(self, classes: Sequence[str]) -> dict[str, Any]:
         """A row of a table."""
-        verdict = self.bound.verdict()
+        verdict = self.verdict
         return {
             "class": classes[self.label],
             "norm": self.norm,
@@ -135,7 +147,7 @@ class ClassBound:
             "share": self.bound.share,
             "first_useful": self.first_useful,
             "diameter": self.bound.diameter,
-            "verdict": verdict.kind if self.useful or self.bound.unmet else "vacuous",
+            "verdict": verdict.kind,
             "sentence": verdict.sentence,
             "conclusion": self.estimate.conclusion(verdict.kind),
             "setting": "; ".join((self.estimate.setting, *self.estimate.notes)),
@@ -166,15 +178,17 @@ def _bound(
     return ClassBound(density.label, norm, density.estimate, bound, shift)
 
 
-def ceilings(found: Sequence[ClassBound], epsilons: Mapping[Norm, Sequence[float]], images: ImageSet) -> list[Ceiling]:
+def ceilings(
+    each_class: Sequence[ClassBound], epsilons: Mapping[Norm, Sequence[float]], images: ImageSet
+) -> list[Ceiling]:
     """A ceiling for the test images in every norm, from every way to a density: the mean over classes, as frequent as
     among the images.
     """
     counts = np.bincount(images.labels.numpy(), minlength=len(images.classes))
-    ways = dict.fromkeys((each.norm, each.estimate.method) for each in found)
+    ways = dict.fromkeys((each.norm, each.estimate.method) for each in each_class)
     result = []
     for norm, method in ways:
-        own = [each for each in found if (each.norm, each.estimate.method) == (norm, method)]
+        own = [each for each in each_class if (each.norm, each.estimate.method) == (norm, method)]
         missing = counts.sum() - sum(counts[each.label] for each in own)  # of these classes nothing is known
         total = sum(counts[each.label] * each.ceiling(epsilons[norm]) for each in own) + missing
         first = min(each.first_useful if each.useful else math.inf for each in own)
@@ -193,10 +207,10 @@ def ceilings(found: Sequence[ClassBound], epsilons: Mapping[Norm, Sequence[float
     return result
 
 
-def fact_rows(found: Sequence[ClassBound]) -> list[dict[str, Any]]:
+def fact_rows(each_class: Sequence[ClassBound]) -> list[dict[str, Any]]:
     """What the bounds cannot say of a class with a half of the cube: a row of a table for each sentence."""
     rows: dict[tuple[str, str], None] = {}
-    for each in found:
+    for each in each_class:
         for sentence in facts(replace(each.bound, share=0.5)):
             rows[each.norm, sentence] = None
     return [{"norm": norm, "fact": sentence} for norm, sentence in rows]

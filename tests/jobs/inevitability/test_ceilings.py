@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy.special import ndtri_exp
 from scipy.stats import norm as normal
 
 from jobs.common.data.images.half_cubes import HalfCubes
@@ -91,6 +92,17 @@ def test_noise_moves_the_ceiling_by_what_it_moves_pixels() -> None:
     assert below == 1 and above == pytest.approx(float(found.bound.ceiling(min(8 - 0.16, reached + 0.5))))
     (ceiling,) = bounds.ceilings([found], {"L2": (0.1,)}, images)
     assert ceiling.values == (1.0,), "of the other class nothing is known"
+
+
+@pytest.mark.parametrize(("amplitude", "kind"), [(0.05, "useful"), (0.025, "vacuous")])
+def test_the_verdict_is_about_the_images_without_noise(amplitude: float, kind: str) -> None:
+    """In L2 two images are at most 8 apart; the theorem speaks of noisy ones where Phi(-sqrt(2 pi) s) = 1 / U."""
+    (noise,) = Noise(amplitude=amplitude).estimates(np.zeros((3, 64)), 0)
+    (bound,) = bounds.bounds(KNOWN, ["L2"], [bounds.ClassDensity(0, noise)], {})
+    start = -ndtri_exp(64 * math.log(2 * amplitude)) / math.sqrt(2 * math.pi) + 8 * 2 * amplitude
+    row = bound.row(["the first"])
+    assert bound.bound.verdict().kind == "useful" and row["verdict"] == kind == ("useful" if start < 8 else "vacuous")
+    assert row["sentence"].startswith(kind) and row["first_useful"] == pytest.approx(start)
 
 
 def test_shares_are_the_largest_that_a_network_may_give() -> None:
