@@ -12,12 +12,12 @@ import torch
 from torch import nn
 
 from jobs.common.estimation import TRAINING, layer_work, least_seconds, size_of, training_seconds
+from jobs.common.models.directions import random_direction
 from jobs.common.models.network_params import PublishedNetwork, StoredNetwork, TrainedNetwork
 from jobs.common.models.weights import tensors
 from jobs.common.multiplications import LayerWork
 from jobs.loss_landscape.curvature.hessian import Hessian
 from jobs.loss_landscape.params import Params
-from jobs.loss_landscape.planes.directions import random_direction
 from jobs.loss_landscape.planes.plane_params import EigenvectorPlane, TrajectoryPlane
 from jobs.loss_landscape.surface.evaluator import Evaluator, EvaluatorParams
 from service.errors import InputError

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 
+from jobs.common.models.directions import cosine
 from jobs.common.models.weights import tensors
 from jobs.loss_landscape import figures
 from jobs.loss_landscape.curvature.map import Curvature
@@ -14,7 +15,6 @@ from jobs.loss_landscape.files.exchange import export_directions, export_surface
 from jobs.loss_landscape.networks import LandscapeNetwork
 from jobs.loss_landscape.params import Params
 from jobs.loss_landscape.planes.axes import Axes
-from jobs.loss_landscape.planes.directions import cosine
 from jobs.loss_landscape.planes.path import TrainingPath
 from jobs.loss_landscape.surface.computation import Surface
 from jobs.loss_landscape.surface.plain import MeanScore

@@ -22,8 +22,8 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
 from jobs.common.models.classifiers import classifier
+from jobs.common.models.directions import moved, random_direction
 from jobs.common.models.weights import Direction, tensors
-from jobs.loss_landscape.planes.directions import moved, random_direction
 from jobs.loss_landscape.samples import Samples
 from jobs.loss_landscape.surface.computation import Subject, compute_surface
 from jobs.loss_landscape.surface.evaluator import PIXELS, Evaluator, EvaluatorParams

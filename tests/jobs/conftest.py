@@ -1,4 +1,4 @@
-"""What the tests of all studies share: a handle on a folder of its own, and a package of the user's own."""
+"""What the tests of all studies share: a handle on a folder of its own, a package of the user's own, networks."""
 
 import sys
 from collections.abc import Callable
@@ -6,7 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import nn
 
+from jobs.common.models.classifiers import classifier
 from service.run import Run
 from service.store import open_store
 
@@ -30,3 +33,21 @@ def own_package(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pyt
     monkeypatch.syspath_prepend(tmp_path)
     for name in ("mypackage", "mypackage.module"):
         monkeypatch.delitem(sys.modules, name, raising=False)
+
+
+@pytest.fixture
+def make_network() -> Callable[..., nn.Module]:
+    """A classifier in evaluation mode with statistics and weights of batch norm that are not those of the start."""
+
+    def make(name: str = "cifar_resnet", side: int = 8, channels: int = 1, **options: object) -> nn.Module:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            network = classifier(name, classes=10, channels=channels, **options)
+            for module in network.modules():
+                if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+                    nn.init.uniform_(module.weight, 0.5, 1.5)
+                    nn.init.normal_(module.bias, std=0.1)
+            network.train()(torch.rand(32, channels, side, side))
+        return network.eval()
+
+    return make

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from scipy.sparse.linalg import LinearOperator, eigsh
 
+from jobs.common.models.directions import Normalisation, rescale
 from jobs.common.models.weights import Direction
 from jobs.loss_landscape.curvature.hessian import Hessian
-from jobs.loss_landscape.planes.directions import Normalisation, rescale
 from service.errors import FieldError
 
 Product = Callable[[np.ndarray], np.ndarray]

@@ -7,8 +7,8 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
+from jobs.common.models.directions import complete
 from jobs.common.models.weights import Direction, digest
-from jobs.loss_landscape.planes.directions import complete
 from service.errors import InputError
 
 FORMAT = "assay directions 1"

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from jobs.common.models.directions import complete
 from jobs.common.models.weights import Direction, tensors
 from jobs.loss_landscape.files.paraview import VtpParams, vtk_polydata
 from jobs.loss_landscape.files.surface_files import (
@@ -17,7 +18,6 @@ from jobs.loss_landscape.files.surface_files import (
     write_directions,
     write_surface,
 )
-from jobs.loss_landscape.planes.directions import complete
 from service.errors import InputError
 from service.run import Run
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from jobs.common.imports import resolve
+from jobs.common.models.directions import between, check_axes, random_direction, rescale
 from jobs.common.models.weights import Direction, tensors
 from jobs.loss_landscape.curvature.eigenvalues import eigenvector_axes
 from jobs.loss_landscape.curvature.hessian import Hessian
@@ -17,7 +18,6 @@ from jobs.loss_landscape.files.exchange import import_directions
 from jobs.loss_landscape.files.surface_files import BEGINNING
 from jobs.loss_landscape.network_params import CENTRE
 from jobs.loss_landscape.networks import LandscapeNetwork
-from jobs.loss_landscape.planes.directions import between, check_axes, random_direction, rescale
 from jobs.loss_landscape.planes.plane_params import (
     EigenvectorPlane,
     FilePlane,

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from jobs.common.models.directions import moved
 from jobs.common.models.weights import tensors
 from jobs.loss_landscape.networks import LandscapeNetwork
 from jobs.loss_landscape.planes.axes import Axes
-from jobs.loss_landscape.planes.directions import moved
 from jobs.loss_landscape.planes.plane_params import PlaneParams, TrajectoryPlane
 from jobs.loss_landscape.planes.trajectory import project, surrounding
 from jobs.loss_landscape.surface.computation import Subject

@@ -4,10 +4,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from jobs.common.models.directions import Ignore, Normalisation
 from jobs.common.models.weights import Space
 from jobs.common.params import StudyParams
 from jobs.loss_landscape.network_params import NetworkParams
-from jobs.loss_landscape.planes.directions import Ignore, Normalisation
 
 
 class RandomPlane(StudyParams):

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from jobs.common.models.directions import Ignore, check_axes, complete
 from jobs.common.models.weights import Direction, check_alike, check_finite
-from jobs.loss_landscape.planes.directions import Ignore, check_axes, complete
 from service.errors import FieldError, InputError
 
 State = Mapping[str, Tensor]

@@ -9,8 +9,8 @@ from torch import nn
 from torch.nn import functional
 
 from jobs.common.models import graph
+from jobs.common.models.directions import complete, moved, random_direction
 from jobs.common.models.weights import tensors
-from jobs.loss_landscape.planes.directions import complete, moved, random_direction
 from jobs.loss_landscape.surface.evaluator import Evaluator, EvaluatorParams
 from jobs.loss_landscape.surface.scores import Scores, plain_scores
 from service.errors import InputError

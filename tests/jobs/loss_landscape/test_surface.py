@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from jobs.common.models.directions import moved, random_direction
 from jobs.common.models.graph import has_bfloat16
 from jobs.common.models.weights import tensors
-from jobs.loss_landscape.planes.directions import moved, random_direction
 from jobs.loss_landscape.samples import Samples
 from jobs.loss_landscape.surface.computation import Subject, compute_surface, loss_at
 from jobs.loss_landscape.surface.evaluator import EvaluatorParams

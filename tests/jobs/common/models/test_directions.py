@@ -1,4 +1,4 @@
-"""Directions: the rules of every normalisation, what stays, angles, and files of them."""
+"""Directions: the rules of every normalisation, what stays, and angles."""
 
 import math
 
@@ -6,9 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from jobs.common.models.weights import check_finite, digest, tensors
-from jobs.loss_landscape.files import direction_file
-from jobs.loss_landscape.planes.directions import (
+from jobs.common.models.directions import (
     between,
     check_axes,
     complete,
@@ -18,6 +16,7 @@ from jobs.loss_landscape.planes.directions import (
     random_direction,
     rescale,
 )
+from jobs.common.models.weights import check_finite, tensors
 from service.errors import InputError
 
 
@@ -43,7 +42,7 @@ def test_filters_have_the_norms_of_those_of_the_weights(make_network):
 def test_each_normalisation_is_what_it_says(normalisation):
     noise, weight = torch.randn(4, 3, 2, 2, generator=stream(1)), torch.randn(4, 3, 2, 2, generator=stream(2))
     scaled = rescale(noise, weight, normalisation)
-    wanted = {
+    expected = {
         "filter": torch.stack([d * w.norm() / d.norm() for d, w in zip(noise, weight, strict=True)]),
         "layer": noise * weight.norm() / noise.norm(),
         "weight": noise * weight,
@@ -51,7 +50,7 @@ def test_each_normalisation_is_what_it_says(normalisation):
         "dlayer": noise / noise.norm(),
         "none": noise,
     }[normalisation]
-    torch.testing.assert_close(scaled, wanted)
+    torch.testing.assert_close(scaled, expected)
 
 
 @pytest.mark.parametrize("normalisation", ["filter", "layer", "weight"])
@@ -112,26 +111,6 @@ def test_weights_that_have_no_landscape_are_refused():
         check_finite({"w": torch.tensor([math.inf])}, "model")
     with pytest.raises(InputError, match="'weight' are torch.complex64"):
         tensors(nn.Linear(2, 2, dtype=torch.complex64))
-
-
-def test_a_file_of_directions_is_read_back_and_only_for_its_model(make_network):
-    weights = tensors(make_network("digits_net"))
-    axes = [random_direction(weights, "filter", "biasbn", stream(seed)) for seed in (0, 1)]
-    data = direction_file.encode(axes, weights, "random")
-    for axis, read in zip(axes, direction_file.decode(data, weights, "the file"), strict=True):
-        assert all(torch.equal(axis[name], read[name]) for name in weights)
-    other = {**weights, "network.0.weight": weights["network.0.weight"] + 1e-6}
-    assert digest(other) != digest(weights)
-    with pytest.raises(InputError, match="the file is stale"):
-        direction_file.decode(data, other, "the file")
-
-
-@pytest.mark.parametrize(
-    "data", [b"", b"\x80\x02pickle", b"\xff" * 40, b"\x02" + bytes(7) + b"{}", b"\x09" + bytes(7) + b"[1, 2, 3]"]
-)
-def test_files_that_are_something_else_are_refused(data):
-    with pytest.raises(InputError, match="^the file "):
-        direction_file.decode(data, {"w": torch.ones(1)}, "the file")
 
 
 def test_a_direction_that_does_not_fit_is_refused():

@@ -50,16 +50,22 @@ def rescale(direction: Tensor, weight: Tensor, normalisation: Normalisation) -> 
     wide, reference = direction.double(), weight.detach().double()
     match normalisation:
         case "filter":
-            wide = wide * (_filter_norms(reference) / (_filter_norms(wide) + SMALLEST))
+            wide = wide * (filter_norms(reference) / (filter_norms(wide) + SMALLEST))
         case "layer":
             wide = wide * (reference.norm() / (wide.norm() + SMALLEST))
         case "weight":
             wide = wide * reference
         case "dfilter":
-            wide = wide / (_filter_norms(wide) + SMALLEST)
+            wide = wide / (filter_norms(wide) + SMALLEST)
         case "dlayer":
             wide = wide / (wide.norm() + SMALLEST)
     return wide.float()
+
+
+def filter_norms(tensor: Tensor) -> Tensor:
+    """The norm of each slice along dimension 0: (filters, 1, ...)."""
+    norms: Tensor = tensor.flatten(1).norm(dim=1)
+    return norms.view(-1, *[1] * (tensor.ndim - 1))
 
 
 def between(start: Mapping[str, Tensor], end: Mapping[str, Tensor], what: str) -> Direction:
@@ -113,9 +119,3 @@ def check_axes(axes: Sequence[Mapping[str, Tensor]]) -> None:
             raise InputError(f"the direction of {name} is zero: it moves no weight")
     if len(axes) == 2 and abs(angle := cosine(*axes)) > PARALLEL:
         raise InputError(f"the directions of x and y are parallel (cosine {angle:.6f}): they span no plane")
-
-
-def _filter_norms(tensor: Tensor) -> Tensor:
-    """The norm of each slice along dimension 0: (filters, 1, ...)."""
-    norms: Tensor = tensor.flatten(1).norm(dim=1)
-    return norms.view(-1, *[1] * (tensor.ndim - 1))
