@@ -21,16 +21,16 @@ Source: Li et al. 2018, "Visualizing the Loss Landscape of Neural Nets".
 
 from collections.abc import Sequence
 
+from jobs.common.mean_loss.plain import score_of
+from jobs.common.mean_loss.samples import drawn, normalised
 from jobs.loss_landscape import estimation, figures, results
 from jobs.loss_landscape.curvature.map import compute_curvature
-from jobs.loss_landscape.network_params import CENTRE
 from jobs.loss_landscape.networks import load_networks, scored_and_saved
 from jobs.loss_landscape.params import Params
 from jobs.loss_landscape.planes.axes import axes_of
 from jobs.loss_landscape.planes.path import grid_around, path_on
-from jobs.loss_landscape.samples import drawn, normalised
+from jobs.loss_landscape.planes.plane_params import CENTRE
 from jobs.loss_landscape.surface.computation import Subject, compute_surface
-from jobs.loss_landscape.surface.plain import score_of
 from service.run import Estimate, Run, Trial
 
 PLACEMENT = "fan_out"

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from torch import Tensor, nn
 
@@ -10,15 +9,20 @@ from jobs.common.data.images import DataParams
 from jobs.common.data.images.base import ImageSet
 from jobs.common.data.images.relabelled import with_classes
 from jobs.common.data.sets import Split, listed
+from jobs.common.mean_loss.plain import score_of
 from jobs.common.models.cards import classifier_card
 from jobs.common.models.fit import check_fit, check_sendable
-from jobs.common.models.network_params import PublishedNetwork, StoredNetwork, TrainedNetwork
+from jobs.common.models.network_params import (
+    NetworkFile,
+    NetworkParams,
+    PublishedNetwork,
+    StoredNetwork,
+    TrainedNetwork,
+)
 from jobs.common.models.weights import check_alike, check_finite, tensors
-from jobs.common.models.weights_file import load_weights
 from jobs.common.training.supervised import Training, train
-from jobs.loss_landscape.network_params import CENTRE, NetworkFile, NetworkParams
 from jobs.loss_landscape.params import Params
-from jobs.loss_landscape.surface.plain import score_of
+from jobs.loss_landscape.planes.plane_params import CENTRE
 from service.errors import InputError
 from service.models import CardDraft
 from service.run import Run
@@ -120,9 +124,7 @@ def _stored(params: StoredNetwork | PublishedNetwork, images: ImageSet, run: Run
 
 
 def _read(params: NetworkFile, like: ImageSet) -> LandscapeNetwork:
-    network = params.classifier.build(like, 0)
-    load_weights(network, Path(params.weights).expanduser())
-    return LandscapeNetwork(params.weights, network.eval())
+    return LandscapeNetwork(params.weights, params.load(like))
 
 
 def _labelled(images: ImageSet, networks: Mapping[str, LandscapeNetwork]) -> ImageSet:

@@ -8,16 +8,15 @@ from pydantic import Field, model_validator
 from jobs.common.data.images import DataParams
 from jobs.common.data.sets import Split
 from jobs.common.imports import resolve
+from jobs.common.mean_loss.losses import LOSSES
 from jobs.common.models.cards import PublishingParams
-from jobs.common.models.network_params import TrainedNetwork
+from jobs.common.models.network_params import NetworkParams, TrainedNetwork
 from jobs.common.training.supervised import SupervisedParams
 from jobs.loss_landscape.curvature.map import CurvatureParams
 from jobs.loss_landscape.files.paraview import VtpParams
-from jobs.loss_landscape.network_params import CENTRE, NetworkParams
-from jobs.loss_landscape.planes.plane_params import ModelPlane, PlaneParams, RandomPlane, TrajectoryPlane
+from jobs.loss_landscape.planes.plane_params import CENTRE, ModelPlane, PlaneParams, RandomPlane, TrajectoryPlane
 from jobs.loss_landscape.surface.evaluator import EvaluatorParams
 from jobs.loss_landscape.surface.grid import GridParams
-from jobs.loss_landscape.surface.losses import LOSSES
 from jobs.loss_landscape.surface.refinement import RefinementParams
 from service.errors import FieldError, InputError
 

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 
+from jobs.common.mean_loss.plain import MeanScore
 from jobs.common.models.directions import cosine
 from jobs.common.models.weights import tensors
 from jobs.loss_landscape import figures
@@ -17,7 +18,6 @@ from jobs.loss_landscape.params import Params
 from jobs.loss_landscape.planes.axes import Axes
 from jobs.loss_landscape.planes.path import TrainingPath
 from jobs.loss_landscape.surface.computation import Surface
-from jobs.loss_landscape.surface.plain import MeanScore
 from service.errors import InputError
 from service.run import Run, Trial
 

@@ -21,10 +21,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
+from jobs.common.mean_loss.samples import Samples
 from jobs.common.models.classifiers import classifier
 from jobs.common.models.directions import moved, random_direction
 from jobs.common.models.weights import Direction, tensors
-from jobs.loss_landscape.samples import Samples
 from jobs.loss_landscape.surface.computation import Subject, compute_surface
 from jobs.loss_landscape.surface.evaluator import PIXELS, Evaluator, EvaluatorParams
 from jobs.loss_landscape.surface.grid import AxisParams, GridParams

@@ -1,13 +1,16 @@
 """The network that a study looks at: trained by the run itself, or one that is there."""
 
-from typing import Literal
+from pathlib import Path
+from typing import Annotated, Literal
 
 from pydantic import Field
 from torch import nn
 
+from jobs.common.data.images.base import ImageSet
 from jobs.common.models.classifier_params import ClassifierParams
 from jobs.common.models.classifiers import classifier, published_inception_v3
 from jobs.common.models.reference import ModelReference, ReferredModel
+from jobs.common.models.weights_file import load_weights
 from jobs.common.params import StudyParams
 from jobs.common.training.supervised import SupervisedParams
 from service.run import Run
@@ -41,3 +44,23 @@ class PublishedNetwork(StudyParams):
     def untrained(self) -> nn.Module:
         """The same architecture with any weights, for what does not depend on them."""
         return classifier(self.name).eval()
+
+
+class NetworkFile(StudyParams):
+    """A classifier with weights from a file."""
+
+    kind: Literal["file"] = Field("file", description="an architecture, and its weights in a file")
+    classifier: ClassifierParams = Field(ClassifierParams(), description="the network")
+    weights: str = Field(
+        min_length=1, description="path of a safetensors file, by the network's names or those of the released code"
+    )
+
+    def load(self, like: ImageSet) -> nn.Module:
+        """The network for such images, in evaluation mode. InputError if the file is not there or of another one."""
+        network = self.classifier.build(like, 0)
+        load_weights(network, Path(self.weights).expanduser())
+        return network.eval()
+
+
+NetworkParams = Annotated[TrainedNetwork | StoredNetwork | PublishedNetwork | NetworkFile, Field(discriminator="kind")]
+"""any of them"""

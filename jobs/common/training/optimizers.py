@@ -76,3 +76,13 @@ def restore_moments(optimizer: torch.optim.Optimizer, saved: list[dict[str, Tens
             else value.to(parameter.device, copy=True)
             for name, value in remembered.items()
         }
+
+
+def second_moments(optimizer: torch.optim.Optimizer, network: nn.Module) -> dict[str, Tensor]:
+    """The running means of squared gradients that Adam and its kin remember, by the names of the network's weights.
+
+    On the CPU; empty of an optimizer that has none.
+    """
+    remembered = {name: optimizer.state.get(weight, {}) for name, weight in network.named_parameters()}
+    squares = {name: state.get("exp_avg_sq", state.get("square_avg")) for name, state in remembered.items()}
+    return {name: square.detach().cpu().clone() for name, square in squares.items() if square is not None}

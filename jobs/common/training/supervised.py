@@ -4,10 +4,10 @@ Which images a batch holds and how they are changed depends on the run's seed, t
 so a killed training goes on to the same weights bit for bit.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from pydantic import Field
 from torch import Tensor, nn
@@ -15,12 +15,13 @@ from torch.nn import functional
 
 from jobs.common.data.augmentation import AugmentationParams
 from jobs.common.data.images.base import ImageSet
-from jobs.common.data.training_data import EpochImages
+from jobs.common.data.training_data import EpochImages, SeedFor
 from jobs.common.params import StudyParams
 from jobs.common.training import loop
 from jobs.common.training.averages import Term
 from jobs.common.training.engine import Batch, Engine, EngineParams
-from jobs.common.training.optimizers import OptimizerParams, device_of
+from jobs.common.training.loader import Batches
+from jobs.common.training.optimizers import OptimizerParams, device_of, second_moments
 from jobs.common.training.schedules import StepDecay
 from service.errors import FieldError
 from service.run import Run
@@ -35,7 +36,7 @@ class SupervisedParams(StudyParams):
     300: the rate falls after a half, three quarters and eleven twelfths of them.
     """
 
-    epochs: int = Field(30, ge=1, le=100_000, description="times that each image is seen")
+    epochs: int = Field(30, ge=1, le=10_000_000, description="times that each image is seen")
     batch: int = Field(128, ge=1, le=100_000, description="images in a minibatch")
     optimizer: OptimizerParams = Field(
         OptimizerParams(
@@ -69,6 +70,8 @@ class Training:
     """states of the network along the way, on the CPU: the first, every keep_every epochs, the last"""
     kept_at: list[int] = field(default_factory=list)
     """the epochs after which they were kept"""
+    second_moments: dict[str, Tensor] = field(default_factory=dict)
+    """after training: the running means of squared gradients, by the names of the weights, if the optimizer has any"""
 
     @property
     def phase(self) -> str:
@@ -76,9 +79,34 @@ class Training:
         return self.name.strip("_").replace("_", "-").lower() or "main"
 
 
-def train(trainings: Sequence[Training], run: Run) -> None:
+class EpochBatches(Batches, Protocol):
+    """A training set in batches, gone through in epochs."""
+
+    epoch: int
+    """batches in an epoch"""
+
+
+Assemble = Callable[[Engine, Training, SeedFor], tuple["KeepingStep", EpochBatches]]
+"""what a training does with a batch, and its batches; seeds are asked for by a purpose and an epoch"""
+
+
+def plain(engine: Engine, training: Training, seed_for: SeedFor) -> tuple["KeepingStep", EpochBatches]:
+    """The mean cross entropy of minibatches of the images. InputError if these do not fill one."""
+    data = epoch_images(engine, training, seed_for)
+    return KeepingStep(engine, training, data.epoch), data
+
+
+def epoch_images(engine: Engine, training: Training, seed_for: SeedFor) -> EpochImages:
+    """The images of a training in minibatches. InputError if they do not fill one."""
+    params = training.params
+    home = params.engine.home(engine.device)
+    return EpochImages(training.images, params.batch, params.augmentation, seed_for, home)
+
+
+def train(trainings: Sequence[Training], run: Run, assemble: Assemble = plain) -> None:
     """Train networks one after another, each as a phase of the run that goes on from its checkpoint if there is one.
 
+    assemble: what is minimised, and over which batches.
     Logs train_loss and train_accuracy (a share) over the images as they were learnt from, after the name of the
     network. RunFailedError if the loss stops being finite. InputError if a set does not fill one batch, or if all that
     is to be kept is too large; half precision without a GPU.
@@ -89,16 +117,16 @@ def train(trainings: Sequence[Training], run: Run) -> None:
         each.params.engine.check(device_of(each.network))
     first_step = 0
     for training in trainings:
-        _train(training, first_step, run)
+        _train(training, first_step, run, assemble)
         first_step += training.params.epochs
 
 
-def _train(training: Training, first_step: int, run: Run) -> None:
+def _train(training: Training, first_step: int, run: Run, assemble: Assemble) -> None:
     """Train one network. first_step: epochs of the networks before it."""
     params, name = training.params, training.name
     engine = Engine(training.network, params.engine)
     seed_for = partial(_seed, run, name)
-    data = EpochImages(training.images, params.batch, params.augmentation, seed_for, params.engine.home(engine.device))
+    step, data = assemble(engine, training, seed_for)
     plan = loop.Plan(
         updates=params.epochs * data.epoch,
         rates=params.optimizer,
@@ -111,7 +139,8 @@ def _train(training: Training, first_step: int, run: Run) -> None:
         first_step=first_step,
     )
     optimizer = params.optimizer.build([(1.0, list(training.network.parameters()))])
-    loop.train(KeepingStep(engine, training, data.epoch), optimizer, data, plan, run)
+    loop.train(step, optimizer, data, plan, run)
+    training.second_moments = second_moments(optimizer, training.network)
 
 
 def _seed(run: Run, name: str, purpose: str, epoch: int) -> int:

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from jobs.common.mean_loss.losses import Loss, cross_entropy
 from jobs.common.models.weights import Direction
-from jobs.loss_landscape.surface.losses import Loss, cross_entropy
 from service.errors import InputError
 
 

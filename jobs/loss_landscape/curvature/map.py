@@ -8,12 +8,12 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from jobs.common.imports import resolve
+from jobs.common.mean_loss.losses import LOSSES, Loss, cross_entropy
 from jobs.common.params import StudyParams
 from jobs.loss_landscape.curvature.eigenvalues import extreme_eigenvalues
 from jobs.loss_landscape.curvature.hessian import Hessian
 from jobs.loss_landscape.surface.computation import Subject
 from jobs.loss_landscape.surface.grid import GridParams
-from jobs.loss_landscape.surface.losses import LOSSES, Loss, cross_entropy
 from service.run import Run, reserved_device
 
 

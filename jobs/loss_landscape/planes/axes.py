@@ -9,6 +9,8 @@ import torch
 from torch import nn
 
 from jobs.common.imports import resolve
+from jobs.common.mean_loss.losses import LOSSES
+from jobs.common.mean_loss.samples import Samples
 from jobs.common.models.directions import between, check_axes, random_direction, rescale
 from jobs.common.models.weights import Direction, tensors
 from jobs.loss_landscape.curvature.eigenvalues import eigenvector_axes
@@ -16,9 +18,9 @@ from jobs.loss_landscape.curvature.hessian import Hessian
 from jobs.loss_landscape.files import direction_file
 from jobs.loss_landscape.files.exchange import import_directions
 from jobs.loss_landscape.files.surface_files import BEGINNING
-from jobs.loss_landscape.network_params import CENTRE
 from jobs.loss_landscape.networks import LandscapeNetwork
 from jobs.loss_landscape.planes.plane_params import (
+    CENTRE,
     EigenvectorPlane,
     FilePlane,
     ModelPlane,
@@ -27,8 +29,6 @@ from jobs.loss_landscape.planes.plane_params import (
     TrajectoryPlane,
 )
 from jobs.loss_landscape.planes.trajectory import principal_axes
-from jobs.loss_landscape.samples import Samples
-from jobs.loss_landscape.surface.losses import LOSSES
 from service.errors import InputError
 from service.run import Run
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from jobs.common.mean_loss.plain import PlainEvaluation, mean_scores
 from jobs.common.models.directions import moved
 from jobs.common.models.weights import tensors
 from jobs.loss_landscape.networks import LandscapeNetwork
@@ -12,7 +13,6 @@ from jobs.loss_landscape.planes.plane_params import PlaneParams, TrajectoryPlane
 from jobs.loss_landscape.planes.trajectory import project, surrounding
 from jobs.loss_landscape.surface.computation import Subject
 from jobs.loss_landscape.surface.grid import AxisParams, GridParams
-from jobs.loss_landscape.surface.plain import PlainEvaluation, mean_scores
 from service.run import Run
 
 

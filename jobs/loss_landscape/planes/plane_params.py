@@ -5,9 +5,12 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from jobs.common.models.directions import Ignore, Normalisation
+from jobs.common.models.network_params import NetworkParams
 from jobs.common.models.weights import Space
 from jobs.common.params import StudyParams
-from jobs.loss_landscape.network_params import NetworkParams
+
+CENTRE = ""
+"""the role of the network at the centre of the landscape"""
 
 
 class RandomPlane(StudyParams):

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from jobs.common.mean_loss.samples import Samples
 from jobs.common.models.weights import Direction
-from jobs.loss_landscape.samples import Samples
 from jobs.loss_landscape.surface.evaluator import Evaluator, EvaluatorParams
 from jobs.loss_landscape.surface.grid import GridParams
 from jobs.loss_landscape.surface.refinement import Index, RefinementParams, interpolate, measure

@@ -18,13 +18,13 @@ from pydantic import Field
 from torch import Tensor, fx, nn
 
 from jobs.common.imports import resolve
+from jobs.common.mean_loss.losses import LOSSES
+from jobs.common.mean_loss.scores import Scores, correct
 from jobs.common.models import graph
 from jobs.common.models.weights import Direction, places
 from jobs.common.params import StudyParams
 from jobs.loss_landscape.surface import first_layer
-from jobs.loss_landscape.surface.losses import LOSSES
 from jobs.loss_landscape.surface.moving_weights import MovingNetwork
-from jobs.loss_landscape.surface.scores import Scores, correct
 from service.run import reserved_device
 
 PrecisionName = Literal["float32", "bfloat16"]

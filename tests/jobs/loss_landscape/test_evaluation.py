@@ -8,11 +8,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from jobs.common.mean_loss.scores import Scores, plain_scores
 from jobs.common.models import graph
 from jobs.common.models.directions import complete, moved, random_direction
 from jobs.common.models.weights import tensors
 from jobs.loss_landscape.surface.evaluator import Evaluator, EvaluatorParams
-from jobs.loss_landscape.surface.scores import Scores, plain_scores
 from service.errors import InputError
 
 AT = (0.2, -0.3)

@@ -7,16 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from jobs.common.mean_loss.plain import PlainEvaluation, mean_scores
+from jobs.common.mean_loss.samples import Samples
+from jobs.common.mean_loss.scores import plain_scores
 from jobs.common.models.directions import moved, random_direction
 from jobs.common.models.graph import has_bfloat16
 from jobs.common.models.weights import tensors
-from jobs.loss_landscape.samples import Samples
 from jobs.loss_landscape.surface.computation import Subject, compute_surface, loss_at
 from jobs.loss_landscape.surface.evaluator import EvaluatorParams
 from jobs.loss_landscape.surface.grid import AxisParams, GridParams
-from jobs.loss_landscape.surface.plain import PlainEvaluation, mean_scores
 from jobs.loss_landscape.surface.refinement import RefinementParams, interpolate, measure
-from jobs.loss_landscape.surface.scores import plain_scores
 from service.execution.fan_out.mapping import InProcess
 
 GRID = GridParams(x=AxisParams(low=-1, high=1, steps=5), y=AxisParams(low=-0.5, high=0.5, steps=3))

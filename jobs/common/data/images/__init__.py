@@ -19,6 +19,10 @@ DATASETS = {
     "mnist_5k": "jobs.common.data.images.digits:mnist_5k",
     "half_cubes": "jobs.common.data.images.half_cubes:half_cubes",
     "photo_patches": "jobs.common.data.images.photo_patches:photo_patches",
+    "spirals": "jobs.common.data.images.plane_points:spirals",
+    "swiss_roll": "jobs.common.data.images.plane_points:swiss_roll",
+    "circles": "jobs.common.data.images.plane_points:circles",
+    "circles_gap": "jobs.common.data.images.plane_points:circles_gap",
     "mnist": "jobs.common.data.images.idx:mnist",
     "fashion_mnist": "jobs.common.data.images.idx:fashion_mnist",
     "cifar10": "jobs.common.data.images.cifar:cifar10",
@@ -35,6 +39,7 @@ class DataParams(Source, LimitParams):
     name: Annotated[str, name_of(DATASETS, "data set")] = Field(
         "digits",
         description="digits, digits_16, mnist_5k, photo_patches (inside packages); half_cubes (drawn at random); "
+        "spirals, swiss_roll, circles, circles_gap (points of the plane); "
         "fashion_mnist, mnist, cifar10, cifar100, svhn, image_folder, imagenet (on disk); or an import path "
         "mypackage.module:build, called with split and source",
     )

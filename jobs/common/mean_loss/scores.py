@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from jobs.common.imports import resolve
-from jobs.loss_landscape.surface.losses import LOSSES
+from jobs.common.mean_loss.losses import LOSSES
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from jobs.common.data.images.base import ImageSet
-from jobs.loss_landscape.samples import Samples, normalised
-from jobs.loss_landscape.surface.scores import plain_scores
+from jobs.common.mean_loss.samples import Samples, normalised
+from jobs.common.mean_loss.scores import plain_scores
 from service.errors import RunFailedError
 from service.run import Run, reserved_device
 

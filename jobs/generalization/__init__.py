@@ -1,0 +1,1 @@
+"""Understanding generalization through visualization: minima that generalize badly, their basins and margins."""

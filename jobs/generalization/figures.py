@@ -1,0 +1,121 @@
+"""The pictures of the study: decision boundaries, accuracy against the share of poison.
+
+Source of the kinds: Huang et al. 2020, figures 3 and 5 to 7.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+
+from jobs.common.figures.plots import PALETTE, house_style, panels
+
+WRONG = "#000000"
+MOST_COLUMNS, MOST_PANELS = 4, 12
+
+
+@dataclass(frozen=True)
+class Boundary:
+    """What a network says of the plane.
+
+    axis: float64 (steps,) coordinates. probabilities: (classes, steps, steps) of each class, (y, x). points: rows with
+    set, x, y, label, predicted.
+    """
+
+    title: str
+    axis: np.ndarray
+    probabilities: np.ndarray
+    points: Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A network that has been trained: share of poison, accuracies in [0, 1], whether it fits its training images."""
+
+    share: float
+    training: float
+    test: float
+    fitted: bool
+
+
+def boundaries(maps: Sequence[Boundary]) -> Figure:
+    """A panel a network: the plane in the colours of the classes, training points, crosses at wrong test points."""
+    columns = min(MOST_COLUMNS, len(maps))
+    rows = -(-len(maps) // columns)
+    with house_style():
+        figure, axes = panels(rows, columns, 3.4, 3.5)
+        for each in axes[len(maps) :]:
+            each.set_visible(False)
+        for each, shown in zip(axes, maps, strict=False):
+            draw_boundary(each, shown)
+        handles, labels = axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=4)
+    return figure
+
+
+def draw_boundary(axes: Axes, shown: Boundary) -> None:
+    """One map. Colours are paler where the network is less sure."""
+    low, high = float(shown.axis[0]), float(shown.axis[-1])
+    if len(shown.probabilities) == 2:
+        axes.imshow(
+            shown.probabilities[1], extent=(low, high, low, high), origin="lower", cmap="RdBu", vmin=-0.3, vmax=1.3
+        )
+        axes.contour(shown.axis, shown.axis, shown.probabilities[1], levels=[0.5], colors="black", linewidths=0.6)
+    else:
+        colours = ListedColormap([PALETTE[index % len(PALETTE)] for index in range(len(shown.probabilities))])
+        axes.imshow(
+            shown.probabilities.argmax(0), extent=(low, high, low, high), origin="lower", cmap=colours, alpha=0.35
+        )
+    two = len(shown.probabilities) == 2
+    for label in range(len(shown.probabilities)):
+        colour = ("#8c1a1a", "#123f7a")[label] if two else PALETTE[label % len(PALETTE)]
+        points = _chosen(shown, "training", lambda row, label=label: row["label"] == label)
+        axes.plot(*points, ".", color=colour, ms=3.5, label=f"training, class {label}")
+    wrong = _chosen(shown, "test", lambda row: row["label"] != row["predicted"])
+    axes.plot(*wrong, "x", color=WRONG, ms=3, mew=0.7, label="test, wrong")
+    tested = [row for row in shown.points if row["set"] == "test"]
+    right = 100 * sum(row["label"] == row["predicted"] for row in tested) / max(len(tested), 1)
+    axes.set_title(f"{shown.title}: {right:.0f} % of test right", fontsize=8)
+    axes.set(xlim=(low, high), ylim=(low, high), aspect="equal")
+    axes.grid(visible=False)
+
+
+def _chosen(shown: Boundary, of_set: str, choose: Any) -> tuple[list[float], list[float]]:
+    rows = [row for row in shown.points if row["set"] == of_set and choose(row)]
+    return [row["x"] for row in rows], [row["y"] for row in rows]
+
+
+def shares(samples: Sequence[Sample]) -> Figure:
+    """Accuracy against the share of poison: a dot a network, a line through the means, a band from lowest to highest.
+
+    Open dots do not fit their training images.
+    """
+    levels = sorted({sample.share for sample in samples})
+    with house_style():
+        figure, (axes,) = panels(1, 1, 5.4, 3.6)
+        for name, colour in (("training", PALETTE[0]), ("test", PALETTE[1])):
+            groups = [[100 * getattr(each, name) for each in samples if each.share == level] for level in levels]
+            axes.plot(levels, [np.mean(group) for group in groups], color=colour, label=name)
+            lowest, highest = [min(group) for group in groups], [max(group) for group in groups]
+            axes.fill_between(levels, lowest, highest, color=colour, alpha=0.15, lw=0)
+            for fitted in (True, False):
+                some = [each for each in samples if each.fitted == fitted]
+                axes.plot(
+                    [each.share for each in some],
+                    [100 * getattr(each, name) for each in some],
+                    "o",
+                    color=colour,
+                    mfc=colour if fitted else "white",
+                    ms=4,
+                )
+        positive = [level for level in levels if level > 0]
+        if positive and max(positive) / min(positive) > 20:
+            axes.set_xscale("symlog", linthresh=min(positive))
+        axes.set(xlabel="share of poison in the objective", ylabel="accuracy (%)", ylim=(-3, 103))
+        axes.plot([], [], "o", color="black", mfc="white", ms=4, ls="", label="does not fit its training images")
+        figure.legend(loc="outside lower center", ncols=3)
+    return figure

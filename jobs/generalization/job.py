@@ -1,0 +1,64 @@
+"""Generalization: minima that fit the training images and are wrong about others, and what sets good ones apart.
+
+A network is trained with poison: images besides the training images, which it learns not to classify correctly. What it
+comes to is called a minimum only if it fits every training image. Beside it stand networks that were trained plainly,
+or that are there already. Decision boundaries show what lies between the points.
+
+Metrics, for `sweep.metric` and schedulers (accuracies are shares in [0, 1]):
+    train_loss, train_accuracy      while it is trained: the objective, and the training images as they were learnt from
+    train_poison_accuracy           the same of the poison, where there is any
+    clean_train_loss, clean_train_accuracy      after training: cross entropy and accuracy on the training images
+    poison_loss, poison_accuracy    on the poison; test_loss, test_accuracy: on the test images
+    untouched_loss, untouched_accuracy          on test images that nothing should be chosen by
+    gap                             of clean_train_accuracy and test_accuracy
+    fitted                          1 if every training image is classified correctly, else 0
+
+Specs to begin with: configs/generalization/.
+
+Source: Huang, Emam, Goldblum, Fowl, Terry, Huang & Goldstein 2020, "Understanding Generalization through
+Visualizations".
+"""
+
+from collections.abc import Sequence
+
+from jobs.common.models.network_params import TrainedNetwork
+from jobs.generalization import estimation, figures, results
+from jobs.generalization.boundary import check_points
+from jobs.generalization.networks import card, measured_network
+from jobs.generalization.params import Params
+from jobs.generalization.sets import sets_of
+from service.run import Estimate, Run, Trial
+
+PLACEMENT = "fan_out"
+
+
+def run(params: Params, run: Run) -> None:
+    """Set poison aside, train or load the network, score it on every set, and measure what is asked for."""
+    sets = sets_of(params.data, params.poison, params.untouched)
+    if params.boundary is not None:
+        check_points(sets.training, "boundary")
+    measured = measured_network(params, sets, run)
+    scores = results.scores_of(measured, sets, run)
+    results.keep_scores(params, scores, sets, run)
+    if isinstance(params.network, TrainedNetwork):
+        run.save_model(params.model_name, measured.network, card(params, sets, run.metrics))
+    if params.boundary is not None:
+        results.keep_boundary(params.boundary, measured, sets, run)
+
+
+def summarize(trials: Sequence[Trial], run: Run) -> None:
+    """Every network in one table, accuracy against the share of poison, and decision boundaries side by side."""
+    trials = [trial for trial in trials if trial.has_results]
+    if not trials:
+        return
+    run.table("results", results.rows_of(trials), title="Every network")
+    samples = results.samples_of(trials)
+    if len({sample.share for sample in samples}) > 1:
+        run.figure("shares", figures.shares(samples), title="Accuracy against the share of poison")
+    if maps := [each for trial in trials if (each := results.boundary_of(trial)) is not None]:
+        run.figure("boundaries", figures.boundaries(maps[: figures.MOST_PANELS]), title="Decision boundaries")
+
+
+def estimate(params: Params) -> Estimate:
+    """What a trial costs."""
+    return estimation.estimate(params)

@@ -1,0 +1,55 @@
+"""What a spec of the study says."""
+
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from jobs.common.data.images import DataParams
+from jobs.common.models.cards import PublishingParams
+from jobs.common.models.network_params import NetworkParams, TrainedNetwork
+from jobs.common.params import StudyParams
+from jobs.generalization.minima.poison_params import PoisonParams
+from service.errors import FieldError
+
+
+class BoundaryParams(StudyParams):
+    """A map of what the network says of the plane that its points lie in."""
+
+    steps: int = Field(200, ge=2, le=2000, description="points of the map along each side of the frame of the data")
+
+
+class Params(PublishingParams):
+    """A network, how it came to its minimum, and what is measured there. Sections that are left out are not."""
+
+    data: DataParams = Field(DataParams(), description="the images")
+    untouched: int | None = Field(
+        None, ge=1, description="images to test that are looked at once, at the end; none: half of them"
+    )
+    network: NetworkParams = Field(TrainedNetwork(), description="the network that is measured")
+    poison: PoisonParams = Field(PoisonParams(), description="what its training is to get wrong")
+    boundary: BoundaryParams | None = Field(None, description="the decision boundary, of points of the plane; none: no")
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        """The parts know each other."""
+        if self.poison.share and not isinstance(self.network, TrainedNetwork):
+            raise FieldError("poison.share", "be 0 for a network that is not trained here", self.poison.share)
+        if self.poison.share and not self.poison.images:
+            raise FieldError("poison.images", "be at least 1 where poison.share is above 0", self.poison.images)
+        if isinstance(self.network, TrainedNetwork):
+            beside = self.poison.beside(self.network.training.batch)
+            if beside > self.poison.images:
+                raise FieldError(
+                    "poison.images",
+                    f"be at least {beside}, the poison images in a minibatch",
+                    self.poison.images,
+                    hint="the batch would hold less poison than poison.share says",
+                )
+        return self
+
+    @property
+    def name_parts(self) -> tuple[str, ...]:
+        if not isinstance(self.network, TrainedNetwork):
+            return ()
+        kind = f"poison-{self.poison.share:g}".replace(".", "-") if self.poison.share else "clean"
+        return self.data.name, self.network.classifier.name, kind

@@ -1,0 +1,131 @@
+"""What a run writes down of its network: metrics, tables, arrays, and whether it is a minimum."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from jobs.common.data.images.base import ImageSet
+from jobs.common.data.images.plane_points import coordinates, frame_of
+from jobs.common.mean_loss.plain import MeanScore, score_of
+from jobs.common.metrics.classification import predictions
+from jobs.common.metrics.intervals import wilson
+from jobs.common.models.network_params import TrainedNetwork
+from jobs.generalization import figures
+from jobs.generalization.boundary import probabilities
+from jobs.generalization.networks import Measured
+from jobs.generalization.params import BoundaryParams, Params
+from jobs.generalization.sets import Sets
+from service.run import Run, Trial
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Of a network on each set, by the names of the sets."""
+
+    of_set: dict[str, MeanScore]
+
+    @property
+    def fitted(self) -> bool:
+        """Whether every training image is classified correctly: what is no fit is called no minimum."""
+        return self.of_set["training"].accuracy == 1
+
+    def metrics(self) -> dict[str, float]:
+        """What is logged of them."""
+        metrics: dict[str, float] = {}
+        for name, score in self.of_set.items():
+            prefix = "clean_train" if name == "training" else name
+            metrics |= {f"{prefix}_loss": score.loss, f"{prefix}_accuracy": score.accuracy}
+        gap = self.of_set["training"].accuracy - self.of_set["test"].accuracy
+        return metrics | {"gap": gap, "fitted": float(self.fitted)}
+
+
+def scores_of(measured: Measured, sets: Sets, run: Run) -> Scores:
+    """The mean cross entropy and the accuracy on every set. RunFailedError if a cell failed."""
+    return Scores(
+        {
+            name: score_of(measured.network, images, "cross_entropy", run, f"{name}_scores")
+            for name, images in sets.named.items()
+        }
+    )
+
+
+def keep_scores(params: Params, scores: Scores, sets: Sets, run: Run) -> None:
+    """Log them, keep them as a table, and say if the network does not fit what it learnt from."""
+    run.log(step=run.step + 1 if run.rows else 0, **scores.metrics())
+    rows = []
+    for name, images in sets.named.items():
+        score = scores.of_set[name]
+        right = round(score.accuracy * len(images))
+        low, high = wilson(right, len(images))
+        rows.append(
+            {"set": name, "images": len(images), "right": right, "accuracy": score.accuracy, "low": low, "high": high}
+            | {"loss": score.loss}
+        )
+    run.table("sets", rows, title="The network on every set, with 95 % intervals")
+    for sentence in sets.doubts:
+        run.warn(sentence)
+    if not scores.fitted:
+        accuracy = scores.of_set["training"].accuracy
+        what = "no bad minimum" if params.poison.share else "no minimum"
+        run.warn(f"the network fits {accuracy:.2%} of its training images, not all of them: it is called {what}")
+
+
+def keep_boundary(params: BoundaryParams, measured: Measured, sets: Sets, run: Run) -> None:
+    """The map of the plane as arrays, the points in it as a table, and both as a figure."""
+    shown = {name: sets.named[name] for name in ("training", "test")}
+    values, predicted = run.reserved(_plane, measured.network, params.steps, shown)
+    frame = frame_of(sets.training)
+    axis = np.linspace(-frame, frame, params.steps)
+    run.array("boundary", values, title="probability of each class, (classes, y, x)")
+    run.array("boundary_axis", axis, title="coordinates of the map along x and y")
+    rows = [
+        {"set": name, "x": x, "y": y, "label": label, "predicted": answer}
+        for name, images in shown.items()
+        for (x, y), label, answer in zip(
+            coordinates(images).tolist(), images.labels.tolist(), predicted[name], strict=True
+        )
+    ]
+    run.table("points", rows, title="The points of the plane, and what the network takes them for")
+    figure = figures.boundaries([figures.Boundary(measured.name, axis, values, rows)])
+    run.figure("boundary", figure, title="What the network says of the plane")
+
+
+def boundary_of(trial: Trial) -> figures.Boundary | None:
+    """The map of a trial that has ended, if it made one."""
+    rows = trial.table("points")
+    if not rows:
+        return None
+    return figures.Boundary(trial.label, trial.array("boundary_axis"), trial.array("boundary"), rows)
+
+
+def _plane(run: Run, network: nn.Module, steps: int, sets: dict[str, ImageSet]) -> tuple[np.ndarray, Any]:
+    """The map, and the classes that the network takes the images of each set for."""
+    network = network.to(run.device).eval()
+    answers = {name: predictions(network, images, len(images)).tolist() for name, images in sets.items()}
+    return probabilities(network, steps).numpy(), answers
+
+
+def rows_of(trials: Sequence[Trial]) -> list[dict[str, Any]]:
+    """A row a trial: its share of poison and its metrics."""
+    names = sorted({name for trial in trials for name in trial.metrics})
+    return [
+        {"trial": trial.label, "poison": trial.params.poison.share} | {name: trial.metrics.get(name) for name in names}
+        for trial in trials
+    ]
+
+
+def samples_of(trials: Sequence[Trial]) -> list[figures.Sample]:
+    """What the networks that were trained here came to."""
+    return [
+        figures.Sample(
+            trial.params.poison.share,
+            trial.metrics["clean_train_accuracy"],
+            trial.metrics["test_accuracy"],
+            bool(trial.metrics["fitted"]),
+        )
+        for trial in trials
+        if isinstance(trial.params.network, TrainedNetwork)
+    ]
