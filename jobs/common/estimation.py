@@ -3,21 +3,35 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import wraps
+from typing import ParamSpec, TypeVar
 
 import torch
+from pydantic_core import to_json
 from torch import Tensor, nn
 
 from jobs.common.data.images import DataParams
+from jobs.common.models.classifier_params import ClassifierParams
+from jobs.common.models.network_params import PublishedNetwork
+from jobs.common.models.reference import ModelReference
 from jobs.common.multiplications import CountMacs, LayerWork
 from service.errors import InputError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+Architecture = ClassifierParams | PublishedNetwork | ModelReference
+"""what decides how long a network takes; a reference by import path"""
+
+Shape = tuple[int, int, int]
+"""channels, height and width of an image"""
 
 
 @dataclass(frozen=True)
 class SetSize:
     """How much there is of a data set of images."""
 
-    shape: tuple[int, int, int]
-    """channels, height and width of an image"""
+    shape: Shape
     train: int
     """images to train with"""
     test: int
@@ -52,6 +66,58 @@ def size_of(data: DataParams) -> SetSize:
         if data.name != "image_folder" or data.train_limit is None or data.test_limit is None:
             raise
         return SetSize((3, data.image_size, data.image_size), data.train_limit, data.test_limit, classes=2)
+
+
+def measured_once(measure: Callable[P, T]) -> Callable[P, T]:
+    """A measurement that is made once for the same arguments, so that the trials of a sweep share what they can.
+
+    Its arguments, sections of a spec and plain values, are compared by their content: they hold what the result depends
+    on and nothing else.
+    """
+    results: dict[bytes, T] = {}
+
+    @wraps(measure)
+    def once(*arguments: P.args, **options: P.kwargs) -> T:
+        key = to_json((arguments, options))
+        if key not in results:
+            results[key] = measure(*arguments, **options)
+        return results[key]
+
+    return once
+
+
+def untrained(architecture: Architecture, classes: int, channels: int) -> nn.Module:
+    """The network in evaluation mode, with weights that do not matter. InputError if it cannot be built."""
+    match architecture:
+        case ClassifierParams():
+            network = architecture.build_for(classes, channels, 0)
+        case PublishedNetwork():  # its weights may have to be fetched
+            network = architecture.untrained()
+        case ModelReference():
+            network = architecture.built(0)
+    return network.eval()
+
+
+@dataclass(frozen=True)
+class Passes:
+    """What the passes of one input through a network cost."""
+
+    forward: int
+    """multiply-adds of a forward pass"""
+    training: float
+    """seconds of a forward and a backward pass on one core"""
+
+
+@measured_once
+def multiply_adds_of(architecture: Architecture, classes: int, shape: Shape) -> int:
+    """Of one forward pass of one image. InputError if the network cannot be built."""
+    return multiply_adds(untrained(architecture, classes, shape[0]), torch.rand(1, *shape))
+
+
+@measured_once
+def training_seconds_of(architecture: Architecture, classes: int, shape: Shape, batch: int = 16) -> float:
+    """As `training_seconds`, on images of a shape. InputError if the network cannot be built."""
+    return training_seconds(untrained(architecture, classes, shape[0]), torch.rand(1, *shape), batch)
 
 
 def layer_work(network: nn.Module, image: Tensor) -> list[LayerWork]:

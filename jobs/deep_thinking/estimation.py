@@ -5,11 +5,11 @@ import copy
 import torch
 from torch import Tensor
 
-from jobs.common.estimation import TRAINING, least_seconds
+from jobs.common.estimation import TRAINING, Passes, least_seconds, measured_once
 from jobs.common.multiplications import CountMacs
 from jobs.deep_thinking.data import FreshBatches
 from jobs.deep_thinking.networks import Thinker
-from jobs.deep_thinking.params import Params
+from jobs.deep_thinking.params import NetworkParams, Params, ProblemParams
 from service.run import Estimate
 
 TIMED = 5  # iterations that are timed, at most: each costs the same
@@ -21,19 +21,7 @@ def estimate(params: Params) -> Estimate:
     Tests on larger instances are not counted.
     """
     training = params.training
-    problem = params.problem.build()
-    with torch.random.fork_rng(devices=[]):
-        network = params.build_network(problem).train()
-    inputs, _ = problem.sample(training.size, 1, 0)
-    timed = min(TIMED, training.iterations)
-    forward = multiplications(network, inputs, training.iterations)
-
-    def passes() -> None:
-        logits, _ = network(inputs, timed)
-        logits.sum().backward()
-        network.zero_grad()
-
-    seconds = least_seconds(passes, 2) * forward / multiplications(network, inputs, timed)
+    cost = passes_at(params.problem, params.network, training.size, training.iterations)
     if isinstance(training.data, FreshBatches):
         updates = training.data.updates
     else:
@@ -41,10 +29,28 @@ def estimate(params: Params) -> Estimate:
         updates = training.data.epochs * (learnt // training.batch)
     instances = updates * training.batch
     return Estimate(
-        core_seconds=instances * seconds,
-        multiply_adds=float(TRAINING * forward * instances),
+        core_seconds=instances * cost.training,
+        multiply_adds=float(TRAINING * cost.forward * instances),
         details={"weight updates": updates, "instances to train on": instances},
     )
+
+
+@measured_once
+def passes_at(problem: ProblemParams, network: NetworkParams, size: int, iterations: int) -> Passes:
+    """Of one instance of a size, at all iterations."""
+    solved = problem.build()
+    with torch.random.fork_rng(devices=[]):
+        net = network.build(solved, iterations).train()
+    inputs, _ = solved.sample(size, 1, 0)
+    timed = min(TIMED, iterations)
+    forward = multiplications(net, inputs, iterations)
+
+    def passes() -> None:
+        logits, _ = net(inputs, timed)
+        logits.sum().backward()
+        net.zero_grad()
+
+    return Passes(forward, least_seconds(passes, 2) * forward / multiplications(net, inputs, timed))
 
 
 def multiplications(network: Thinker, inputs: Tensor, iterations: int) -> int:

@@ -59,6 +59,10 @@ class NetworkParams(ArchitectureParams):
         built_in = {"channels": channels, "width": self.width, "recall": self.recall, "group_norm": self.group_norm}
         return built_in | ({"max_iterations": iterations} if self.name.startswith("feed_forward") else {})
 
+    def build(self, solved: Problem, iterations: int) -> Thinker:
+        """The network with fresh weights from torch's global generator. InputError if it refuses its arguments."""
+        return network(self.name, **self.arguments(solved.channels, iterations))
+
 
 class Params(PublishingParams):
     """One network, trained on one problem and tested beyond what it was trained on."""
@@ -98,7 +102,7 @@ class Params(PublishingParams):
 
     def build_network(self, solved: Problem) -> Thinker:
         """The network with fresh weights from torch's global generator."""
-        return network(self.network.name, **self.network.arguments(solved.channels, self.training.iterations))
+        return self.network.build(solved, self.training.iterations)
 
     @property
     def name_parts(self) -> tuple[str, ...]:

@@ -1,8 +1,6 @@
 """What a training costs, before it is done: forward and backward passes, multiply-adds, seconds on a core here."""
 
-import torch
-
-from jobs.common.estimation import TRAINING, multiply_adds, size_of, training_seconds
+from jobs.common.estimation import TRAINING, multiply_adds_of, size_of, training_seconds_of
 from jobs.free_training.params import Params
 from service.errors import InputError
 from service.run import Estimate
@@ -18,9 +16,9 @@ def estimate(params: Params) -> Estimate:
         size = size_of(params.data)
     except InputError as error:
         return Estimate(details={**details, "data": f"unknown: {error.message}"})
-    network, image = params.network.build_for(size.classes, size.shape[0], 0), torch.rand(1, *size.shape)
+    network = params.network, size.classes, size.shape
     return Estimate(
-        core_seconds=images * passes * training_seconds(network, image),
-        multiply_adds=float(TRAINING * multiply_adds(network, image) * images * passes),
+        core_seconds=images * passes * training_seconds_of(*network),
+        multiply_adds=float(TRAINING * multiply_adds_of(*network) * images * passes),
         details=details,
     )

@@ -1,8 +1,6 @@
 """What a trial costs, before anything is computed: training, and a pass over every set."""
 
-import torch
-
-from jobs.common.estimation import TRAINING, SetSize, multiply_adds, size_of, training_seconds
+from jobs.common.estimation import TRAINING, SetSize, multiply_adds_of, size_of, training_seconds_of
 from jobs.common.models.network_params import NetworkFile, TrainedNetwork
 from jobs.generalization.params import Params
 from service.errors import InputError
@@ -19,18 +17,16 @@ def estimate(params: Params) -> Estimate:
     details: dict[str, float | str] = {"images scored": scored}
     if not isinstance(params.network, TrainedNetwork | NetworkFile):
         return Estimate(details=details)
-    image = torch.rand(1, *size.shape)
-    network = params.network.classifier.build_for(size.classes, size.shape[0], 0)
-    forward = multiply_adds(network, image)
+    network = params.network.classifier, size.classes, size.shape
     passes = scored / TRAINING
     if isinstance(params.network, TrainedNetwork):
         training = params.network.training
         passes += training.epochs * (learnt + params.poison.epoch(learnt, training.batch))
         details["weight updates"] = training.epochs * (learnt // training.batch)
-        seconds = training_seconds(network, image, batch=training.batch) * passes
+        seconds = training_seconds_of(*network, training.batch) * passes
     else:
-        seconds = training_seconds(network, image) * passes
-    return Estimate(core_seconds=seconds, multiply_adds=TRAINING * forward * passes, details=details)
+        seconds = training_seconds_of(*network) * passes
+    return Estimate(core_seconds=seconds, multiply_adds=TRAINING * multiply_adds_of(*network) * passes, details=details)
 
 
 def images_of(params: Params, size: SetSize) -> tuple[int, int]:

@@ -4,7 +4,17 @@ from dataclasses import dataclass
 
 import torch
 
-from jobs.common.estimation import TRAINING, SetSize, multiply_adds, size_of, training_seconds
+from jobs.common.estimation import (
+    TRAINING,
+    Passes,
+    SetSize,
+    measured_once,
+    multiply_adds,
+    multiply_adds_of,
+    size_of,
+    training_seconds,
+    training_seconds_of,
+)
 from jobs.common.robustness.outcomes import searches
 from jobs.common.robustness.slices import spans
 from jobs.inevitability.ceilings.concentration import search_cells
@@ -48,7 +58,7 @@ def estimate(params: Params) -> Estimate:
     for each in params.trained.values():
         for resolution in params.resolutions:
             shape = (size.shape[0], size.shape[1] * resolution, size.shape[2] * resolution)
-            network, image = each.classifier_at(resolution).build_for(size.classes, shape[0], 0), torch.rand(1, *shape)
+            network = each.classifier_at(resolution), size.classes, shape
             passes = each.training.updates * each.training.batch * each.method.passes
             work = _attack_work(params, size, resolution)
             if resolution == 1 and params.averaged:
@@ -56,8 +66,8 @@ def estimate(params: Params) -> Estimate:
                     averaged = _attack_work(params, size, larger)
                     work = Work(work.forward + averaged.forward, work.backward + averaged.backward)
             units = TRAINING * passes + size.test * (work.forward + 2 * work.backward)  # of a forward pass
-            seconds += units * training_seconds(network, image) / TRAINING
-            macs += float(units * multiply_adds(network, image))
+            seconds += units * training_seconds_of(*network) / TRAINING
+            macs += float(units * multiply_adds_of(*network))
     if params.spheres is not None:
         cells += len(params.spheres.dimensions) * len(params.spheres.seeds)
         details["networks for spheres"] = len(params.spheres.dimensions) * len(params.spheres.seeds)
@@ -82,10 +92,17 @@ def _sphere_work(spheres: SpheresParams) -> tuple[float, float]:
     units += 2 * spheres.attacked * spheres.steps * STEP_UNITS
     seconds = macs = 0.0
     for n in spheres.dimensions:
-        network, point = build(spheres, n, 0), torch.rand(1, n)
-        seconds += len(spheres.seeds) * units * training_seconds(network, point, spheres.batch) / TRAINING
-        macs += float(len(spheres.seeds) * units * multiply_adds(network, point))
+        cost = _sphere_passes(n, spheres.width, spheres.layers, spheres.batch)
+        seconds += len(spheres.seeds) * units * cost.training / TRAINING
+        macs += float(len(spheres.seeds) * units * cost.forward)
     return seconds, macs
+
+
+@measured_once
+def _sphere_passes(n: int, width: int, layers: int, batch: int) -> Passes:
+    """Of one of `batch` points."""
+    network, point = build(n, width, layers, 0), torch.rand(1, n)
+    return Passes(multiply_adds(network, point), training_seconds(network, point, batch))
 
 
 def _variants(params: Params) -> list[tuple[str, str, int]]:

@@ -9,9 +9,19 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import nn
 
-from jobs.common.estimation import TRAINING, layer_work, least_seconds, size_of, training_seconds
+from jobs.common.estimation import (
+    TRAINING,
+    Architecture,
+    Shape,
+    layer_work,
+    least_seconds,
+    measured_once,
+    multiply_adds_of,
+    size_of,
+    training_seconds_of,
+    untrained,
+)
 from jobs.common.models.directions import random_direction
 from jobs.common.models.network_params import PublishedNetwork, StoredNetwork, TrainedNetwork
 from jobs.common.models.weights import tensors
@@ -68,26 +78,21 @@ def estimate(params: Params) -> Estimate:
     if isinstance(params.network, StoredNetwork):
         return Estimate(pieces=points, details=details)
 
-    image = torch.rand(1, *shape)
-    if isinstance(params.network, PublishedNetwork):
-        network = params.network.untrained()
-    else:
-        network = params.network.classifier.build_for(classes, shape[0], 0).eval()
-    work = layer_work(network, image)
+    network = params.network if isinstance(params.network, PublishedNetwork) else params.network.classifier
+    work = layers_of(network, classes, shape)
     forward = sum(layer.macs for layer in work)
     details[f"seconds on one {H100.name}, at least"] = gpu_seconds(work, shown, H100)
     shown += path_states(params) * (params.images or population)
     shown += population + (train + test if isinstance(params.network, TrainedNetwork) else 0)
-    seconds, macs = shown / images_per_second(network, shape, params.evaluation), float(forward * shown)
+    seconds, macs = shown / images_per_second(network, classes, shape, params.evaluation), float(forward * shown)
     if bent:
-        seconds += bent * product_seconds(network, shape)
+        seconds += bent * product_seconds(network, classes, shape)
         macs += PRODUCT * forward * bent
     for each in params.networks.values():
         if isinstance(each, TrainedNetwork):
-            trained = each.classifier.build_for(classes, shape[0], 0)
             images = each.training.epochs * train
-            macs += TRAINING * sum(layer.macs for layer in layer_work(trained, image)) * images
-            seconds += training_seconds(trained, image) * images
+            macs += TRAINING * multiply_adds_of(each.classifier, classes, shape) * images
+            seconds += training_seconds_of(each.classifier, classes, shape) * images
     return Estimate(core_seconds=seconds, multiply_adds=macs, pieces=points, details=details)
 
 
@@ -112,17 +117,26 @@ def path_states(params: Params) -> int:
     return 2 * (1 + math.ceil(params.network.training.epochs / params.network.training.keep_every))
 
 
-def product_seconds(network: nn.Module, shape: tuple[int, int, int]) -> float:
+@measured_once
+def layers_of(architecture: Architecture, classes: int, shape: Shape) -> list[LayerWork]:
+    """The work of every layer for one image."""
+    return layer_work(untrained(architecture, classes, shape[0]), torch.rand(1, *shape))
+
+
+@measured_once
+def product_seconds(architecture: Architecture, classes: int, shape: Shape) -> float:
     """Of a product of the Hessian with a vector, for each image: measured on one core with made-up images."""
-    count = 2
+    network, count = untrained(architecture, classes, shape[0]), 2
     pixels = torch.rand(count, *shape, generator=torch.Generator().manual_seed(0))
     hessian = Hessian(network, pixels, torch.zeros(count, dtype=torch.int64))
     vector = np.ones(hessian.size)
     return least_seconds(lambda: hessian(vector), 2) / count
 
 
-def images_per_second(network: nn.Module, shape: tuple[int, int, int], evaluation: EvaluatorParams) -> float:
+@measured_once
+def images_per_second(architecture: Architecture, classes: int, shape: Shape, evaluation: EvaluatorParams) -> float:
     """Measured on one core with made-up images, in well under a second for small networks."""
+    network = untrained(architecture, classes, shape[0])
     count = evaluation.batch or 64
     pixels = torch.rand(count, *shape, generator=torch.Generator().manual_seed(0))
     axis = random_direction(tensors(network, "weights"), "filter", "biasbn", torch.Generator().manual_seed(0))

@@ -4,15 +4,23 @@ A step of crafting is a forward pass and a backward pass to the image, twice the
 times. Upper bounds: a craft may stop before its last step, and not every target may fit.
 """
 
-import copy
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
 
-from jobs.common.estimation import TRAINING, SetSize, least_seconds, multiply_adds, size_of, training_seconds
-from jobs.common.imports import resolve
+from jobs.common.estimation import (
+    TRAINING,
+    Architecture,
+    SetSize,
+    Shape,
+    least_seconds,
+    measured_once,
+    multiply_adds,
+    multiply_adds_of,
+    size_of,
+    training_seconds_of,
+    untrained,
+)
 from jobs.common.models.network_params import PublishedNetwork, TrainedNetwork
 from jobs.poison_frogs.features import Features
 from jobs.poison_frogs.params import Params
@@ -55,24 +63,23 @@ def estimate(params: Params) -> Estimate:
     if params.retry is not None:
         details["retries"] = f"of poisons that do not come near enough, up to {params.retry.tries - 1}: not counted"
     pieces = max(1, len(params.victims) * counts.retrainings)
-    network = _built(params, size)
-    if network is None:
+    architecture = _architecture(params)
+    if architecture is None:
         return Estimate(pieces=pieces, details=details)
 
-    image = torch.rand(1, *size.shape)
-    forward = multiply_adds(network, image)
-    rate = multiply_adds_per_second(network, image)
+    network = architecture, size.classes, size.shape
+    forward, rate = multiply_adds_of(*network), multiply_adds_per_second(*network)
     crafting = forward * _passes(params.attack) * counts.crafts
     details["multiply-adds of crafting, at most"] = crafting
     macs = crafting + forward * (counts.learnt + size.test)
     seconds = macs / rate
-    victim_macs, victim_seconds = _retraining(params, size, counts, network, image)
+    victim_macs, victim_seconds = _retraining(params, size, counts, architecture)
     details["multiply-adds of retraining, at most"] = victim_macs
     macs, seconds = macs + victim_macs, seconds + victim_seconds
     if isinstance(params.network, TrainedNetwork):
         images = params.network.training.epochs * (1 + params.surrogates) * size.train
         macs += TRAINING * forward * images
-        seconds += training_seconds(copy.deepcopy(network), image) * images
+        seconds += training_seconds_of(*network) * images
     return Estimate(core_seconds=seconds, multiply_adds=macs, pieces=pieces, details=details)
 
 
@@ -102,25 +109,22 @@ def _counts(params: Params, size: SetSize) -> Counts:
     )
 
 
-def _retraining(
-    params: Params, size: SetSize, counts: Counts, network: nn.Module, image: Tensor
-) -> tuple[float, float]:
+def _retraining(params: Params, size: SetSize, counts: Counts, attacked: Architecture) -> tuple[float, float]:
     """Multiply-adds and seconds of all victims."""
     macs = seconds = 0.0
     for victim in params.complete_victims.values():
         if isinstance(victim, HeadParams):
-            features, outputs = Features(network, image).size, len(params.task) or size.classes
+            features, outputs = features_of(attacked, size.classes, size.shape), len(params.task) or size.classes
             adam = victim.solver == "adam"
             rows, steps = (victim.batch, victim.updates) if adam else (counts.learnt, EVALUATIONS)
             macs += counts.retrainings * TRAINING * features * outputs * rows * steps
             seconds += counts.retrainings * steps * seconds_of_step(features, outputs, rows)
             continue
-        other = copy.deepcopy(network)
-        if isinstance(victim, ScratchParams) and victim.classifier is not None:
-            other = victim.classifier.build_for(size.classes, size.shape[0], 0)
+        other = isinstance(victim, ScratchParams) and victim.classifier
+        network = other or attacked, size.classes, size.shape
         images = victim.epochs * (counts.learnt + counts.poisons[-1]) + size.test / TRAINING
-        macs += counts.retrainings * TRAINING * multiply_adds(other, image) * images
-        seconds += counts.retrainings * training_seconds(other, image) * images
+        macs += counts.retrainings * TRAINING * multiply_adds_of(*network) * images
+        seconds += counts.retrainings * training_seconds_of(*network) * images
     return macs, seconds
 
 
@@ -135,11 +139,12 @@ def _passes(attack: FeatureCollision | Polytope | Matching) -> float:
             return 6.0 * attack.steps * attack.restarts
 
 
-def multiply_adds_per_second(network: nn.Module, image: Tensor) -> float:
+@measured_once
+def multiply_adds_per_second(architecture: Architecture, classes: int, shape: Shape) -> float:
     """Of crafting, measured on one core with a made-up batch that takes well under a second."""
-    forward = multiply_adds(network, image)
-    images = torch.rand(max(1, min(32, int(3e8 / forward))), *image.shape[1:])
-    network.eval().requires_grad_(False)
+    network = untrained(architecture, classes, shape[0]).requires_grad_(False)
+    forward = multiply_adds(network, torch.rand(1, *shape))
+    images = torch.rand(max(1, min(32, int(3e8 / forward))), *shape)
 
     def step() -> None:
         leaf = images.clone().requires_grad_()
@@ -148,6 +153,13 @@ def multiply_adds_per_second(network: nn.Module, image: Tensor) -> float:
     return 2.0 * forward * len(images) / least_seconds(step, 3)
 
 
+@measured_once
+def features_of(architecture: Architecture, classes: int, shape: Shape) -> int:
+    """Numbers in what the last layer reads of an image."""
+    return Features(untrained(architecture, classes, shape[0]), torch.rand(1, *shape)).size
+
+
+@measured_once
 def seconds_of_step(size: int, classes: int, rows: int) -> float:
     """One step of a head on one core, which takes longer than its multiply-adds would."""
     features, labels = torch.rand(rows, size), torch.arange(rows) % classes
@@ -155,15 +167,9 @@ def seconds_of_step(size: int, classes: int, rows: int) -> float:
     return least_seconds(lambda: fit_head(features, labels, classes, params, 0), 3) / params.updates
 
 
-def _built(params: Params, size: SetSize) -> nn.Module | None:
-    """The attacked network with any weights; None if it is one of the store."""
+def _architecture(params: Params) -> Architecture | None:
+    """Of the attacked network; None if it is one of the store, which is not opened."""
     network = params.network
     if isinstance(network, TrainedNetwork):
-        return network.classifier.build_for(size.classes, size.shape[0], 0)
-    if isinstance(network, PublishedNetwork):  # its weights, which may have to be fetched, do not change the count
-        return network.untrained()
-    if ":" not in network.name:
-        return None
-    build: Callable[..., object] = resolve(network.name, {}, "model")
-    built = build(**network.options)
-    return built.eval() if isinstance(built, nn.Module) else None
+        return network.classifier
+    return network if isinstance(network, PublishedNetwork) or ":" in network.name else None

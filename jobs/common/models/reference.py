@@ -73,14 +73,15 @@ class ModelReference(StudyParams):
     def load(self, run: Run) -> ReferredModel:
         """Find and load it. ModelNotFoundError names the nearest in the store; InputError: the import path is wrong."""
         if ":" in self.name:
-            return ReferredModel(self.name, self._build(run), None)
+            return ReferredModel(self.name, self.built(run.seed_for("model")), None)
         network, card = run.load_model(self.name, self.trusted)
         return ReferredModel(f"{card.name}/{card.version}", network, card)
 
-    def _build(self, run: Run) -> nn.Module:
+    def built(self, seed: int) -> nn.Module:
+        """What the import path builds, on the CPU. seed: of weights, should it draw some. InputError if it is wrong."""
         build: Callable[..., object] = resolve(self.name, {}, "model")
         try:
-            with weights_from(run.seed_for("model")):  # should it draw some
+            with weights_from(seed):
                 network = build(**self.options)
         except TypeError as error:
             raise InputError(f"model {self.name!r} refuses its options {self.options}: {error}") from error

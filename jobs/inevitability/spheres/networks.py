@@ -10,14 +10,14 @@ from jobs.inevitability.bounds.adversarial_spheres import INNER, points
 from jobs.inevitability.spheres.sphere_params import SpheresParams
 
 
-def build(params: SpheresParams, n: int, seed: int) -> nn.Sequential:
+def build(n: int, width: int, hidden: int, seed: int) -> nn.Sequential:
     """Rectified layers: float32 (batch, n) -> logits (batch, 2) of the inner and the outer sphere."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         layers: list[nn.Module] = []
-        for size in (n, *[params.width] * (params.layers - 1)):
-            layers += [nn.Linear(size, params.width), nn.ReLU()]
-        return nn.Sequential(*layers, nn.Linear(params.width, 2))
+        for size in (n, *[width] * (hidden - 1)):
+            layers += [nn.Linear(size, width), nn.ReLU()]
+        return nn.Sequential(*layers, nn.Linear(width, 2))
 
 
 class NewPoints:
@@ -36,7 +36,7 @@ class NewPoints:
 
 def train(params: SpheresParams, n: int, seed: int, device: torch.device) -> nn.Sequential:
     """A trained network in evaluation mode. RunFailedError if its loss stops being finite."""
-    network = build(params, n, seed).to(device)
+    network = build(n, params.width, params.layers, seed).to(device)
     plan = loop.Plan(params.updates, params.optimizer, report_every=params.updates, seed=lambda update: None)
     optimizer = params.optimizer.build([(1.0, list(network.parameters()))])
     step = ClassifierStep(Engine(network, EngineParams()))

@@ -76,9 +76,9 @@ def test_points_to_learn_from() -> None:
     drawn, labels = NewPoints(SMALL, 60, 3).batch(0)
     assert drawn.shape == (64, 60) and labels.tolist() == [0] * 32 + [1] * 32
     assert torch.allclose(drawn.norm(dim=1), torch.where(labels == 0, 1.0, 1.3), atol=1e-5)
-    first = build(SMALL, 60, 3)
+    first = build(60, SMALL.width, SMALL.layers, 3)
     assert len(first) == 5 and first[0].weight.shape == (60, 60) and first[4].weight.shape == (2, 60)
-    assert torch.equal(first[0].weight, build(SMALL, 60, 3)[0].weight)
+    assert torch.equal(first[0].weight, build(60, SMALL.width, SMALL.layers, 3)[0].weight)
 
 
 @pytest.mark.parametrize(
