@@ -101,8 +101,8 @@ class Server:
         started = time.perf_counter()
         call = HttpCall(request, self._settings.queue.retry_after_seconds)
         try:
-            if self._keyring and not is_open(request.scope):  # KeyAuth admitted it; here its name is needed
-                call.key = self._keyring.holder(request.headers.getlist(HEADER)).name
+            if self._keyring and not is_open(request.method, request.scope["path"], request.headers):
+                call.key = self._keyring.holder(request.headers.getlist(HEADER)).name  # the pipeline has admitted it
             call.holding = Holding(self._memory, call.key or "")
             response = await self._route(call)
         except AssayError as error:
@@ -411,8 +411,9 @@ def _json(value: Any) -> Response:
 
 async def _compressed(response: Response, request: Request) -> Response:
     """The response in gzip, if it is large, its client reads that, and it is no picture."""
-    accepted = request.headers.get("accept-encoding", "")
-    if len(response.body) < COMPRESSED_BYTES or response.media_type == PNG_MEDIA or not protocol.accepts_gzip(accepted):
+    if len(response.body) < COMPRESSED_BYTES or response.media_type == PNG_MEDIA:
+        return response
+    if not protocol.accepts_gzip(request.headers.get("accept-encoding", "")):
         return response
     body = await asyncio.to_thread(gzip.compress, response.body, 1)
     headers = {name: value for name, value in response.headers.items() if name != "content-length"}

@@ -7,13 +7,10 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from ray.util.metrics import Counter
-from starlette.datastructures import Headers
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.errors import AssayError, BusyError, OverLimitError, UnauthorisedError
-from serving.http.bodies import OWNER
-from serving.http.errors import refuse
-from serving.http.keys import HEADER, Keyring
+from serving.http.headers import Headers
+from serving.http.keys import Keyring
 from serving.http.quotas import Bucket, Quotas
 from serving.http.settings import Key
 
@@ -29,11 +26,11 @@ class TakesFromBuckets(Protocol):
     async def take(self, bucket: Bucket, amount: float, more: int) -> tuple[float, float]: ...
 
 
-def is_open(scope: Scope) -> bool:
+def is_open(method: str, path: str, headers: Headers) -> bool:
     """Whether a request needs no key: the health of the server, without a body."""
-    headers = Headers(scope=scope)
-    body = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
-    return scope["method"] in ("GET", "HEAD") and scope["path"].strip("/") in OPEN_PATHS and not body
+    if path.strip("/") not in OPEN_PATHS or method not in ("GET", "HEAD"):
+        return False
+    return headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers
 
 
 class Allowance:
@@ -91,26 +88,3 @@ class Admission:
     def _counted(self, error: AssayError, key: str) -> AssayError:
         self._refusals.inc(tags={"status": str(error.http_status), "key": key})
         return error
-
-
-class KeyAuth:
-    """ASGI middleware. A request without a known key gets 401, one whose key has no requests left 429, at any path."""
-
-    def __init__(self, app: ASGIApp, keys: Sequence[Key], quotas: TakesFromBuckets | None = None) -> None:
-        self._app, self._admission = app, Admission(keys, quotas)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "websocket":  # no endpoint uses them
-            await send({"type": "websocket.close", "code": 1008})
-            return
-        if scope["type"] != "http" or is_open(scope):
-            await self._app(scope, receive, send)
-            return
-        try:
-            key = self._admission.holder(Headers(scope=scope).getlist(HEADER))
-            scope[OWNER] = key.name  # also for those around this one
-            await self._admission.spend(key)
-        except AssayError as error:
-            await refuse(error, receive, send)
-            return
-        await self._app(scope, receive, send)

@@ -10,39 +10,23 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from starlette.datastructures import Headers
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Message, Receive
 
-from service.errors import AssayError, BusyError, TooLargeError, TooSlowError
-from serving.http.errors import refuse
+from service.errors import BusyError, TooLargeError, TooSlowError
+from serving.http.headers import Headers
 from serving.http.settings import Connections
 
-SERVE_PATHS = "/-/"  # Serve's own: its health and its routes, which read no body
-OWNER = "assay.owner"  # in a scope: the name of the key, where keys are required
 SHARE = 0.5  # of the bodies that are held, those of one owner at most
 
 
 class Bodies:
-    """ASGI middleware. limit: bytes that a body may have, whether it declares its length or comes in chunks."""
+    """limit: bytes that a body may have, whether it declares its length or comes in chunks."""
 
-    def __init__(self, app: ASGIApp, limit: int, connections: Connections) -> None:
-        self._app, self._limit, self._connections = app, limit, connections
+    def __init__(self, limit: int, connections: Connections) -> None:
+        self._limit, self._connections = limit, connections
         self._held: Counter[str] = Counter()  # bytes by owner
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"].startswith(SERVE_PATHS):
-            await self._app(scope, receive, send)
-            return
-        with self._hold(_owner(scope)) as body:
-            try:
-                if not await self._read(body, Headers(scope=scope), receive):
-                    return  # the client left
-            except AssayError as error:
-                await refuse(error, receive, send)
-                return
-            await self._app(scope, _replay(body, receive), send)
-
-    async def _read(self, body: "Body", headers: Headers, receive: Receive) -> bool:
+    async def read(self, body: "Body", headers: Headers, receive: Receive) -> bool:
         """Read a body. False: the client left before its end. AssayError: too large, too slow, or no room for it."""
         declared = headers.get("content-length", "")
         if declared.isdigit() and int(declared) > self._limit:
@@ -69,7 +53,8 @@ class Bodies:
         return True
 
     @contextmanager
-    def _hold(self, owner: str) -> Iterator["Body"]:
+    def hold(self, owner: str) -> Iterator["Body"]:
+        """A body to be read. owner: the name of a key, or an address where there are no keys."""
         body = Body(self._held, owner, self._connections.bodies_bytes)
         try:
             yield body
@@ -83,6 +68,7 @@ class Body:
     def __init__(self, held: Counter[str], owner: str, most: int) -> None:
         self._held, self._owner, self._most = held, owner, most
         self._parts: list[bytes] = []
+        self._taken = False
         self.size = 0
 
     def append(self, part: bytes) -> None:
@@ -99,7 +85,18 @@ class Body:
         """The whole of it, once. It counts as held until it is released."""
         whole = b"".join(self._parts)
         self._parts.clear()
+        self._taken = True
         return whole
+
+    def replay(self, receive: Receive) -> Receive:
+        """The body as one message, and then whatever the client does."""
+
+        async def replay() -> Message:
+            if self._taken:
+                return await receive()
+            return {"type": "http.request", "body": self.take(), "more_body": False}
+
+        return replay
 
     def release(self) -> None:
         self._held[self._owner] -= self.size
@@ -110,23 +107,3 @@ class Body:
 def body_too_large(limit: int) -> TooLargeError:
     """The error about a body of more than `limit` bytes."""
     return TooLargeError(f"the body must have at most {limit:,} bytes (limits.body_mb); it has more")
-
-
-def _owner(scope: Scope) -> str:
-    """Whose a body is: of a key, or of an address where there are no keys."""
-    client = scope.get("client")
-    return str(scope.get(OWNER) or (client[0] if client else ""))
-
-
-def _replay(body: Body, receive: Receive) -> Receive:
-    """The body as one message, and then whatever the client does."""
-    first = True
-
-    async def replay() -> Message:
-        nonlocal first
-        if not first:
-            return await receive()
-        first = False
-        return {"type": "http.request", "body": body.take(), "more_body": False}
-
-    return replay

@@ -8,11 +8,13 @@ import asyncio
 from typing import Any
 
 import uvicorn.config
+from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from serving.http.errors import error_body
 from serving.http.settings import Connections
 
+LEAVE = "assay.leave"  # in the scope of a request: called when its client leaves
 BAD_REQUEST, TOO_LARGE = 400, 431  # 431: Request Header Fields Too Large (RFC 6585)
 
 
@@ -58,6 +60,9 @@ class Connection(HttpToolsProtocol):
         self._end_head()
         self.resume_writing()
         super().connection_lost(exc)
+        if self.cycle is not None:
+            scope: Scope = self.cycle.scope  # type: ignore[assignment]  # of keys that servers may add to
+            scope.get(LEAVE, lambda: None)()
 
     def data_received(self, data: bytes) -> None:
         if self._refused:

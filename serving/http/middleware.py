@@ -6,24 +6,15 @@ These servers are processes of Serve: its proxies, or the replicas behind HAProx
 import os
 from collections.abc import Mapping
 
+from ray import serve
+from ray.serve.exceptions import RayServeException
 from starlette.middleware import Middleware
-from starlette.middleware.cors import CORSMiddleware
 
 from service.errors import ClusterError
 from serving.grpc import connections as grpc_connections
 from serving.http import connections
-from serving.http.access_log import AccessLog
-from serving.http.auth import KeyAuth
-from serving.http.bodies import Bodies
-from serving.http.errors import JsonErrors
-from serving.http.health import Liveness
-from serving.http.origins import Origins
-from serving.http.places import Places
-from serving.http.protocol import HEADER_LENGTH
+from serving.http.pipeline import Pipeline
 from serving.http.settings import ServeSettings
-from serving.http.streams import SentParts
-from serving.http.traces import HEADER, Traces
-from serving.pages.files import Pages
 
 SETTINGS = "ASSAY_SERVE_SETTINGS"  # the sections that the middleware needs, in JSON; of keys the hashes
 SECTIONS = {"http", "grpc", "connections", "keys", "queue", "replicas", "limits", "logging"}
@@ -37,7 +28,7 @@ def environment(settings: ServeSettings) -> Mapping[str, str]:
 
 
 def middlewares() -> list[Middleware]:
-    """The last one is outermost: of a request without a key nothing is read.
+    """The pipeline, which is all of it.
 
     Also bounds the connections of the server that calls it, and of its gRPC server, which it does before they listen.
     """
@@ -45,28 +36,19 @@ def middlewares() -> list[Middleware]:
     connections.install(settings.connections)
     if settings.grpc:
         grpc_connections.install(settings)
-    http, keys = settings.http, settings.keys
-    cors = Middleware(
-        CORSMiddleware,
-        allow_origins=http.origins,
-        allow_methods=("GET", "POST"),
-        allow_headers=("Authorization", "Content-Type", "Content-Encoding", HEADER_LENGTH, HEADER),
-        expose_headers=("Retry-After", HEADER_LENGTH, HEADER),
-    )
-    at_once, waiting = settings.queue.ongoing * settings.replicas.max, settings.queue.waiting
-    return [
-        Middleware(JsonErrors),
-        Middleware(SentParts),
-        *([Middleware(Places, at_once=at_once, waiting=waiting)] if SETTINGS in os.environ else []),
-        Middleware(Bodies, limit=settings.limits.body_bytes, connections=settings.connections),
-        *([Middleware(KeyAuth, keys=keys)] if keys else []),
-        Middleware(Pages),
-        Middleware(Origins, hosts=http.names, origins=http.origins),
-        *([cors] if http.origins else []),
-        Middleware(Liveness),
-        Middleware(Traces),
-        *([Middleware(AccessLog)] if settings.logging.access else []),
-    ]
+    direct, at_once = is_replica(), None
+    if SETTINGS in os.environ:
+        at_once = settings.queue.ongoing * (1 if direct else settings.replicas.max)
+    return [Middleware(Pipeline, settings=settings, at_once=at_once, direct=direct)]
+
+
+def is_replica() -> bool:
+    """Whether this process is a replica, to which HAProxy passes requests on, and not a proxy of Serve."""
+    try:
+        serve.get_replica_context()
+    except RayServeException:
+        return False
+    return True
 
 
 def check_keys_required(settings: ServeSettings) -> None:

@@ -9,33 +9,20 @@ Source: Fetch Standard, "CORS-safelisted request-header".
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
-from starlette.datastructures import Headers
-from starlette.types import ASGIApp, Receive, Scope, Send
-
-from service.errors import ForbiddenError, InputError, UnsupportedMediaError
-from serving.http.bodies import SERVE_PATHS
-from serving.http.errors import refuse
+from service.errors import ForbiddenError, UnsupportedMediaError
+from serving.http.headers import Headers
 
 ANY = "*"
 SENT_UNASKED = ("application/x-www-form-urlencoded", "multipart/form-data", "text/plain")
 
 
 class Origins:
-    """ASGI middleware. hosts: the names by which the server may be asked; none: any. origins: pages that may ask."""
+    """hosts: the names by which the server may be asked; none: any. origins: pages that may ask."""
 
-    def __init__(self, app: ASGIApp, hosts: Sequence[str], origins: Sequence[str]) -> None:
-        self._app, self._hosts, self._origins = app, hosts, origins
+    def __init__(self, hosts: Sequence[str], origins: Sequence[str]) -> None:
+        self._hosts, self._origins = hosts, origins
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and not scope["path"].startswith(SERVE_PATHS):
-            try:
-                self._check(scope["method"], Headers(scope=scope))
-            except InputError as error:
-                await refuse(error, receive, send)
-                return
-        await self._app(scope, receive, send)
-
-    def _check(self, method: str, headers: Headers) -> None:
+    def check(self, method: str, headers: Headers) -> None:
         """ForbiddenError or UnsupportedMediaError."""
         host = headers.get("host", "")
         if self._hosts and _name(host) not in self._hosts:

@@ -6,37 +6,32 @@ its time on looking. So what it could not place at once waits here, first come, 
 
 import asyncio
 from collections import Counter
-
-from starlette.types import ASGIApp, Receive, Scope, Send
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 
 from service.errors import BusyError
-from serving.http.bodies import OWNER, SERVE_PATHS, SHARE
-from serving.http.errors import refuse
+from serving.http.bodies import SHARE
 
 
 class Places:
-    """ASGI middleware. at_once: requests that are passed on. waiting: that may wait. Of a key half of them at most."""
+    """at_once: requests that are passed on. waiting: that may wait. Of a key half of them at most."""
 
-    def __init__(self, app: ASGIApp, at_once: int, waiting: int) -> None:
-        self._app = app
+    def __init__(self, at_once: int, waiting: int) -> None:
         self._places = asyncio.Semaphore(at_once)
         self._most = at_once + waiting
         self._here = 0
         self._of_key: Counter[str] = Counter()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"].startswith(SERVE_PATHS):
-            await self._app(scope, receive, send)
-            return
-        key = scope.get(OWNER)
+    @asynccontextmanager
+    async def place(self, key: str | None) -> AsyncGenerator[None]:
+        """One, as soon as it is free. BusyError if too many wait already. key: the name of whose it is, if known."""
         if self._here == self._most or (key and self._of_key[key] >= SHARE * self._most):
-            await refuse(BusyError("too many requests wait; send it again later"), receive, send)
-            return
+            raise BusyError("too many requests wait; send it again later")
         self._here += 1
         self._of_key[key or ""] += 1
         try:
             async with self._places:
-                await self._app(scope, receive, send)
+                yield
         finally:
             self._here -= 1
             self._of_key[key or ""] -= 1

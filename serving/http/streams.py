@@ -12,66 +12,51 @@ from contextlib import aclosing
 from ray.exceptions import RayError
 from starlette.datastructures import Headers
 from starlette.responses import Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 EVENT_STREAM = "text/event-stream"
-TELLS_OF_PARTS = "assay.tells_of_parts"  # in the scope of a request, where the middleware is in front
+TELLS_OF_PARTS = "assay.tells_of_parts"  # in the scope of a request, where it is passed on so
 AHEAD = 4  # parts that may be on their way
 SENT_ON: Message = {"type": "http.request", "body": b"", "more_body": True}
 
 
-class SentParts:
-    """ASGI middleware: tells the application of each part of a stream that was sent on."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        exchange = _Exchange(receive, send)
-        try:
-            await self._app({**scope, TELLS_OF_PARTS: True}, exchange.receive, exchange.send)
-        finally:
-            exchange.close()
-
-
-class _Exchange:
-    """One request and its answer, which may be a stream."""
+class PartsSent:
+    """One request and its answer, which may be a stream: the application is told of each part that was sent on."""
 
     def __init__(self, receive: Receive, send: Send) -> None:
         self._receive, self._send = receive, send
         self._body_ended = self._is_stream = False
-        self._sent = asyncio.Semaphore(0)
-        self._waiting: dict[str, asyncio.Task[Message]] = {}  # for the client, and for a part that is sent on
+        self._parts = 0  # sent on, of which the application was not told yet
+        self._client: asyncio.Task[Message] | None = None  # waits for what the client does after its body
+        self._news = asyncio.Event()
 
     async def send(self, message: Message) -> None:
         await self._send(message)  # returns when there is room for more on the way to the client
         if message["type"] == "http.response.start":
             self._is_stream = Headers(raw=message["headers"]).get("content-type", "").startswith(EVENT_STREAM)
         elif self._is_stream and message.get("more_body"):
-            self._sent.release()
+            self._parts += 1
+            self._news.set()
 
     async def receive(self) -> Message:
         if not self._body_ended:
             message = await self._receive()
             self._body_ended = not message.get("more_body", False)
             return message
-        for name, wait in (("client", self._receive), ("part", self._next_part)):
-            if name not in self._waiting:
-                self._waiting[name] = asyncio.ensure_future(wait())
-        await asyncio.wait(self._waiting.values(), return_when=asyncio.FIRST_COMPLETED)
-        name = "client" if self._waiting["client"].done() else "part"
-        return self._waiting.pop(name).result()
-
-    async def _next_part(self) -> Message:
-        await self._sent.acquire()
-        return SENT_ON
+        if self._client is None:
+            self._client = asyncio.ensure_future(self._receive())
+            self._client.add_done_callback(lambda done: self._news.set())
+        while not self._client.done():
+            if self._parts:
+                self._parts -= 1
+                return SENT_ON
+            self._news.clear()
+            await self._news.wait()
+        return self._client.result()
 
     def close(self) -> None:
-        for task in self._waiting.values():
-            task.cancel()
+        if self._client is not None:
+            self._client.cancel()
 
 
 class EventStream(Response):

@@ -9,11 +9,10 @@ from functools import cache
 from importlib import resources
 from importlib.resources.abc import Traversable
 
-from starlette.datastructures import Headers
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Send
 
 from service.errors import MethodNotAllowedError
-from serving.http.errors import refuse
+from serving.http.headers import Headers
 from serving.http.openapi import description
 
 FOLDER = "/pages/"
@@ -54,6 +53,23 @@ class File:
         tag = f'W/"{hashlib.sha256(body).hexdigest()[:16]}"'
         return cls(MEDIA[name[name.rindex(".") :]], body, gzip.compress(body, mtime=0), tag)
 
+    async def answer(self, method: str, path: str, asked: Headers, send: Send) -> None:
+        """asked: the headers of the request. MethodNotAllowedError if it is not for reading."""
+        if method not in METHODS:
+            raise MethodNotAllowedError(method, path, METHODS)
+        headers = {**HEADERS, "etag": self.tag, "content-type": self.media_type}
+        status, body = 200, self.body
+        if "gzip" in asked.get("accept-encoding", ""):
+            body = self.compressed
+            headers["content-encoding"] = "gzip"
+        headers["content-length"] = str(len(body))
+        if self.tag in asked.get("if-none-match", ""):
+            status, body = 304, b""
+            del headers["content-length"]
+        raw = [(name.encode(), value.encode()) for name, value in headers.items()]
+        await send({"type": "http.response.start", "status": status, "headers": raw})
+        await send({"type": "http.response.body", "body": b"" if method == "HEAD" else body})
+
 
 @cache
 def files() -> Mapping[str, File]:
@@ -69,33 +85,6 @@ def _files(folder: Traversable, prefix: str) -> Mapping[str, Traversable]:
     return {f"{prefix}{file.name}": file for file in folder.iterdir() if file.name.endswith(tuple(MEDIA))}
 
 
-class Pages:
-    """ASGI middleware."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app, self._files = app, files()
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not (file := self._files.get(_address(scope["path"]))):
-            await self._app(scope, receive, send)
-            return
-        if scope["method"] not in METHODS:
-            await refuse(MethodNotAllowedError(scope["method"], scope["path"], METHODS), receive, send)
-            return
-        asked = Headers(scope=scope)
-        headers = {**HEADERS, "etag": file.tag, "content-type": file.media_type}
-        status, body = 200, file.body
-        if "gzip" in asked.get("accept-encoding", ""):
-            body = file.compressed
-            headers["content-encoding"] = "gzip"
-        headers["content-length"] = str(len(body))
-        if file.tag in asked.get("if-none-match", ""):
-            status, body = 304, b""
-            del headers["content-length"]
-        raw = [(name.encode(), value.encode()) for name, value in headers.items()]
-        await send({"type": "http.response.start", "status": status, "headers": raw})
-        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
-
-
-def _address(path: str) -> str:
+def address(path: str) -> str:
+    """Of the file that a path may mean: a slash at the end does not matter."""
     return path if path == "/" else path.rstrip("/")

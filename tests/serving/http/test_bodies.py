@@ -8,14 +8,17 @@ from typing import Any
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from serving.http import errors
-from serving.http.bodies import OWNER, Bodies
-from serving.http.errors import JsonErrors
-from serving.http.settings import Connections
+from serving.http import exchange
+from serving.http.pipeline import Pipeline
+from serving.http.settings import Connections, Http, Limits, ServeSettings
 from tests.serving import virtual_time
 
 LIMIT = 1000
-CONNECTIONS = Connections(body_seconds=0.2, body_kb_per_second=4, bodies_mb=4000 / 2**20)
+SETTINGS = ServeSettings(
+    http=Http(host="0.0.0.0"),
+    connections=Connections(body_seconds=0.2, body_kb_per_second=4, bodies_mb=4000 / 2**20),
+    limits=Limits(body_mb=LIMIT / 2**20),
+)
 
 
 class Client:
@@ -23,7 +26,7 @@ class Client:
 
     def __init__(self, chunks: list[bytes], declared: int | None = None, path: str = "/v2/models/m/infer") -> None:
         headers = [] if declared is None else [(b"content-length", str(declared).encode())]
-        self.scope: Scope = {"type": "http", "path": path, "headers": headers}
+        self.scope: Scope = {"type": "http", "method": "POST", "path": path, "headers": headers}
         self._chunks: Iterator[bytes] = iter(chunks)
         self._left = len(chunks)
         self.pulled = 0
@@ -80,25 +83,21 @@ class App:
         await send({"type": "http.response.body", "body": body})
 
 
-def exchange(app: App, client: Client) -> None:
-    virtual_time.run(Bodies(app, LIMIT, CONNECTIONS)(client.scope, client.receive, client.send))
-
-
-def shaped(app: App, client: Client) -> None:
-    asyncio.run(JsonErrors(app)(client.scope, client.receive, client.send))
+def ask(app: App, client: Client, settings: ServeSettings = SETTINGS) -> None:
+    virtual_time.run(Pipeline(app, settings)(client.scope, client.receive, client.send))
 
 
 @pytest.mark.parametrize("declared", [None, LIMIT])
 def test_a_body_at_the_limit_is_passed_on_whole(declared: int | None) -> None:
     app, client = App(), Client([b"x" * 100] * 10, declared)
-    exchange(app, client)
+    ask(app, client)
     assert (client.status, client.answer) == (200, LIMIT)
     assert app.messages == [b"x" * LIMIT]
 
 
 def test_a_declared_length_over_the_limit_never_reaches_the_application() -> None:
     app, client = App(), Client([b"x" * 100] * 11, LIMIT + 100)
-    exchange(app, client)
+    ask(app, client)
     assert not app.called
     assert client.status == 413
     assert client.answer == {"error": "the body must have at most 1,000 bytes (limits.body_mb); it has more"}
@@ -108,13 +107,13 @@ def test_a_declared_length_over_the_limit_never_reaches_the_application() -> Non
 
 def test_chunks_over_the_limit_never_reach_the_application() -> None:
     app, client = App(), Client([b"x" * 600] * 3)
-    exchange(app, client)
+    ask(app, client)
     assert not app.called
     assert client.status == 413 and "at most 1,000" in client.answer["error"]
 
 
 def test_a_client_that_never_stops_sending_is_left_alone_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(errors, "LINGER_SECONDS", 0.05)
+    monkeypatch.setattr(exchange, "LINGER_SECONDS", 0.05)
 
     class Endless(Client):
         async def receive(self) -> Message:
@@ -122,7 +121,7 @@ def test_a_client_that_never_stops_sending_is_left_alone_after_a_while(monkeypat
             return {"type": "http.request", "body": b"x", "more_body": True}
 
     client = Endless([], 10**12)
-    exchange(App(), client)
+    ask(App(), client)
     assert client.status == 413 and client.answer
 
 
@@ -131,7 +130,7 @@ class Slow(Client):
 
     def __init__(self, chunks: list[bytes], seconds: float, ends: bool = False, owner: str = "") -> None:
         super().__init__(chunks)
-        self.scope[OWNER] = owner
+        self.scope["client"] = (owner, 0)
         self._seconds, self._ends = seconds, ends
 
     async def receive(self) -> Message:
@@ -145,16 +144,16 @@ class Slow(Client):
 @pytest.mark.parametrize("seconds", [0.0, 0.02])
 def test_a_body_that_never_ends_is_408(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
     """At once and then nothing, or a byte now and then."""
-    monkeypatch.setattr(errors, "LINGER_SECONDS", 0.01)
+    monkeypatch.setattr(exchange, "LINGER_SECONDS", 0.01)
     app, client = App(), Slow([b"x"] * 100, seconds)
-    exchange(app, client)
+    ask(app, client)
     assert not app.called and client.status == 408
     assert client.answer["error"].startswith("the body must come within 0.2 s, or faster than 4 KiB/s; ")
 
 
 def test_a_slow_body_that_is_fast_enough_passes() -> None:
     client = Slow([b"x" * 200] * 4, 0.06, ends=True)
-    exchange(App(), client)
+    ask(App(), client)
     assert (client.status, client.answer) == (200, 800)
 
 
@@ -164,16 +163,16 @@ def test_a_client_that_leaves_before_the_end_is_no_failure() -> None:
             return {"type": "http.disconnect"}
 
     app, client = App(), Leaves([], 100)
-    exchange(app, client)
+    ask(app, client)
     assert not app.called and not client.sent
 
 
 def test_there_is_room_for_so_many_bodies_and_for_those_of_one_owner_half(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(errors, "LINGER_SECONDS", 0.01)
-    bodies = Bodies(App(), LIMIT, CONNECTIONS)
+    monkeypatch.setattr(exchange, "LINGER_SECONDS", 0.01)
+    pipeline = Pipeline(App(), SETTINGS)
 
     async def send(*clients: Slow) -> list[int]:
-        await asyncio.gather(*(bodies(client.scope, client.receive, client.send) for client in clients))
+        await asyncio.gather(*(pipeline(client.scope, client.receive, client.send) for client in clients))
         return sorted(client.status for client in clients)
 
     def body(owner: str) -> Slow:
@@ -189,15 +188,15 @@ def test_there_is_room_for_so_many_bodies_and_for_those_of_one_owner_half(monkey
 
 
 def test_a_refusal_for_want_of_room_says_when_to_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(errors, "LINGER_SECONDS", 0.01)
+    monkeypatch.setattr(exchange, "LINGER_SECONDS", 0.01)
     client = Slow([b"x" * 900], 0.0, ends=True)
-    asyncio.run(Bodies(App(), LIMIT, Connections(bodies_mb=1e-6))(client.scope, client.receive, client.send))
+    ask(App(), client, SETTINGS.model_copy(update={"connections": Connections(bodies_mb=1e-6)}))
     assert client.status == 503 and client.headers[b"retry-after"] == b"1"
 
 
 def test_errors_of_serve_take_the_shape_of_the_protocol() -> None:
     client = Client([b""])
-    shaped(App(503, b"text/plain; charset=utf-8", b"Request dropped due to backpressure"), client)
+    ask(App(503, b"text/plain; charset=utf-8", b"Request dropped due to backpressure"), client)
     assert client.status == 503 and client.answer == {"error": "Request dropped due to backpressure"}
     assert client.headers[b"content-type"] == b"application/json"
     assert client.headers[b"retry-after"] == b"2"
@@ -207,11 +206,11 @@ def test_errors_of_serve_take_the_shape_of_the_protocol() -> None:
 @pytest.mark.parametrize(("status", "kind"), [(200, b"text/plain"), (400, b"application/json")])
 def test_other_answers_pass_untouched(status: int, kind: bytes) -> None:
     client = Client([b""])
-    shaped(App(status, kind, b"17"), client)
+    ask(App(status, kind, b"17"), client)
     assert (client.status, client.answer, client.headers[b"content-type"]) == (status, 17, kind)
 
 
 def test_paths_of_serve_itself_pass_untouched() -> None:
     client = Client([b"x" * 2000], 2000, path="/-/healthz")
-    exchange(App(200, b"text/plain", b"17"), client)
+    ask(App(200, b"text/plain", b"17"), client)
     assert (client.status, client.answer) == (200, 17)

@@ -3,11 +3,8 @@
 import asyncio
 
 import pytest
-from starlette.middleware import Middleware
-from starlette.middleware.cors import CORSMiddleware
 
-from serving.http import middleware
-from serving.http.origins import Origins
+from serving.http.pipeline import Pipeline
 from serving.http.settings import Http, ServeSettings
 from tests.serving.http.test_bodies import App, Client
 
@@ -18,7 +15,7 @@ def ask(http: Http, method: str = "POST", **headers: str) -> Client:
     app, client = App(), Client([b""])
     raw = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
     client.scope |= {"method": method, "headers": raw}
-    asyncio.run(Origins(app, http.names, http.origins)(client.scope, client.receive, client.send))
+    asyncio.run(Pipeline(app, ServeSettings(http=http))(client.scope, client.receive, client.send))
     assert app.called == (client.status == 200)
     return client
 
@@ -70,17 +67,15 @@ def test_other_bodies_pass(media: str) -> None:
     assert ask(Http(), host="localhost").status == 200, "clients of the protocol name no type"
 
 
-def test_the_browser_is_told_of_pages_that_are_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_browser_is_told_of_pages_that_are_allowed() -> None:
     settings = ServeSettings(http=Http(origins=("https://lab.example",)))
-    monkeypatch.setattr(middleware.connections, "install", lambda limits: None)
-    monkeypatch.setenv(middleware.SETTINGS, middleware.environment(settings)[middleware.SETTINGS])
-    (cors,) = [each for each in middleware.middlewares() if each.cls is CORSMiddleware]
-    assert isinstance(cors, Middleware)
     client = Client([b""])
     preflight = {"origin": "https://lab.example", "access-control-request-method": "POST"}
     client.scope |= {
         "method": "OPTIONS",
         "headers": [(name.encode(), value.encode()) for name, value in preflight.items()],
     }
-    asyncio.run(cors.cls(App(), **cors.kwargs)(client.scope, client.receive, client.send))  # type: ignore[arg-type]
+    app = App()
+    asyncio.run(Pipeline(app, settings)(client.scope, client.receive, client.send))
     assert client.status == 200 and client.headers[b"access-control-allow-origin"] == b"https://lab.example"
+    assert not app.called

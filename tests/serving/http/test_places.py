@@ -4,10 +4,15 @@ import asyncio
 
 from starlette.types import Receive, Scope, Send
 
-from serving.http.bodies import OWNER
-from serving.http.places import Places
+from serving.http.keys import new_key
+from serving.http.pipeline import Pipeline
+from serving.http.settings import Queue
 from tests.serving import virtual_time
-from tests.serving.http.test_bodies import App, Client
+from tests.serving.http.test_auth import LocalQuotas
+from tests.serving.http.test_bodies import SETTINGS, App, Client
+from tests.serving.http.test_quotas import Clock
+
+TOKENS, KEYS = zip(*[new_key(name) for name in ("alice", "bob")], strict=True)
 
 
 class Held(App):
@@ -27,14 +32,18 @@ class Held(App):
         self._now -= 1
 
 
-def client(path: str, key: str | None = None) -> Client:
+def client(path: str, token: str | None = None) -> Client:
     made = Client([b""], path=path)
-    made.scope |= {} if key is None else {OWNER: key}
+    made.scope["headers"] = [] if token is None else [(b"authorization", f"Bearer {token}".encode())]
     return made
 
 
-async def ask(places: Places, app: Held, *clients: Client) -> list[int]:
-    tasks = [asyncio.create_task(places(each.scope, each.receive, each.send)) for each in clients]
+def places(app: Held, at_once: int, waiting: int) -> Pipeline:
+    return Pipeline(app, SETTINGS.model_copy(update={"queue": Queue(waiting=waiting)}), at_once)
+
+
+async def ask(pipeline: Pipeline, app: Held, *clients: Client) -> list[int]:
+    tasks = [asyncio.create_task(pipeline(each.scope, each.receive, each.send)) for each in clients]
     await asyncio.sleep(0.01)
     app.go.set()
     await asyncio.gather(*tasks)
@@ -44,7 +53,7 @@ async def ask(places: Places, app: Held, *clients: Client) -> list[int]:
 def test_as_many_as_there_are_places_go_on_and_the_others_follow_in_order() -> None:
     async def run() -> None:
         app = Held()
-        statuses = await ask(Places(app, 2, 3), app, *(client(f"/{number}") for number in range(7)))
+        statuses = await ask(places(app, 2, 3), app, *(client(f"/{number}") for number in range(7)))
         assert statuses == [200] * 5 + [503] * 2
         assert app.order == [f"/{number}" for number in range(5)] and app.most == 2
 
@@ -54,11 +63,13 @@ def test_as_many_as_there_are_places_go_on_and_the_others_follow_in_order() -> N
 def test_a_key_has_half_of_the_places_at_most() -> None:
     async def run() -> None:
         app = Held()
-        places = Places(app, 2, 2)
+        settings = SETTINGS.model_copy(update={"queue": Queue(waiting=2), "keys": KEYS})
+        pipeline = Pipeline(app, settings, 2, quotas=LocalQuotas(Clock()))
+        alice, bob = TOKENS
         for _ in range(2):  # the places are given back
             app.go.clear()
-            clients = [client("/a", key) for key in ("alice", "alice", "alice", "bob", "bob")]
-            assert await ask(places, app, *clients) == [200, 200, 503, 200, 200]
+            clients = [client("/a", token) for token in (alice, alice, alice, bob, bob)]
+            assert await ask(pipeline, app, *clients) == [200, 200, 503, 200, 200]
 
     virtual_time.run(run())
 
@@ -66,6 +77,6 @@ def test_a_key_has_half_of_the_places_at_most() -> None:
 def test_the_health_of_serve_itself_takes_no_place() -> None:
     async def run() -> None:
         app = Held()
-        assert await ask(Places(app, 1, 0), app, client("/x"), client("/-/healthz"), client("/y")) == [200, 200, 503]
+        assert await ask(places(app, 1, 0), app, client("/x"), client("/-/healthz"), client("/y")) == [200, 200, 503]
 
     virtual_time.run(run())

@@ -6,10 +6,14 @@ from collections.abc import AsyncGenerator
 from ray.exceptions import RayTaskError
 from starlette.types import Message, Receive, Scope, Send
 
-from serving.http.streams import AHEAD, TELLS_OF_PARTS, EventStream, SentParts
+from serving.http.pipeline import Pipeline
+from serving.http.streams import AHEAD, TELLS_OF_PARTS, EventStream
 from tests.serving import virtual_time
+from tests.serving.http.test_bodies import SETTINGS
 
-SCOPE: Scope = {"type": "http", "headers": []}
+
+def scope() -> Scope:
+    return {"type": "http", "method": "POST", "path": "/v2/models/m/infer_stream", "headers": []}
 
 
 class Stream:
@@ -54,7 +58,7 @@ class Reader:
 def test_no_more_is_computed_than_is_read() -> None:
     async def run() -> None:
         app, reader = Stream(), Reader()
-        task = asyncio.create_task(SentParts(app)(SCOPE, reader.receive, reader.send))
+        task = asyncio.create_task(Pipeline(app, SETTINGS)(scope(), reader.receive, reader.send))
         for read in range(1, 40):
             reader.room.release()
             await asyncio.sleep(0.001)
@@ -74,7 +78,7 @@ def test_no_more_is_computed_than_is_read() -> None:
 def test_the_stream_of_a_client_that_leaves_ends() -> None:
     async def run() -> None:
         app, reader = Stream(), Reader()
-        task = asyncio.create_task(SentParts(app)(SCOPE, reader.receive, reader.send))
+        task = asyncio.create_task(Pipeline(app, SETTINGS)(scope(), reader.receive, reader.send))
         for _ in range(10):
             reader.room.release()
         await asyncio.sleep(0.01)
@@ -93,7 +97,7 @@ def test_without_the_middleware_nothing_is_waited_for() -> None:
         app, reader = Stream(), Reader()
         for _ in range(200):
             reader.room.release()
-        await app(SCOPE, reader.receive, reader.send)
+        await app(scope(), reader.receive, reader.send)
         assert app.computed == app.length
 
     virtual_time.run(run())
@@ -114,7 +118,7 @@ def test_other_answers_are_not_told_of() -> None:
         reader.left.set()
         for _ in range(3):
             reader.room.release()
-        await SentParts(app)(SCOPE, reader.receive, reader.send)
+        await Pipeline(app, SETTINGS)(scope(), reader.receive, reader.send)
 
     virtual_time.run(run())
 
@@ -129,7 +133,7 @@ def test_a_stream_whose_request_was_given_up_ends() -> None:
         app, reader = Stream(), Reader()
         for _ in range(10):
             reader.room.release()
-        await EventStream(app.events(), {})({**SCOPE, TELLS_OF_PARTS: True}, given_up, reader.send)
+        await EventStream(app.events(), {})({**scope(), TELLS_OF_PARTS: True}, given_up, reader.send)
         assert app.closed and app.computed == AHEAD
 
     asyncio.run(run())

@@ -1,0 +1,159 @@
+"""What every request passes in an HTTP server of Serve before it takes a place at a replica, and its answer after it.
+
+In this order: does it ask whether the server lives, by which name and from whose page does it come, does it ask for a
+file of the pages, whose key does it show; then its body is read, and a place waited for. What is refused on the way is
+answered here.
+"""
+
+import asyncio
+import time
+
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from service.errors import AssayError, TooSlowError
+from serving.http import access_log, health
+from serving.http.auth import Admission, TakesFromBuckets, is_open
+from serving.http.bodies import Bodies
+from serving.http.connections import LEAVE
+from serving.http.exchange import Exchange
+from serving.http.headers import Headers, first_values, values
+from serving.http.keys import HEADER as KEY_HEADER
+from serving.http.origins import Origins
+from serving.http.places import Places
+from serving.http.protocol import HEADER_LENGTH
+from serving.http.settings import ServeSettings
+from serving.http.streams import TELLS_OF_PARTS, PartsSent
+from serving.http.traces import HEADER as TRACE_HEADER
+from serving.http.traces import trace_of
+from serving.pages import files as pages
+
+SERVE_PATHS = "/-/"  # Serve's own: its health and its routes, which read no body
+OWNER = "assay.owner"  # in a scope: the name of the key, where keys are required
+# Headers by which Serve is told not to look after a request: it would start a task that sees whether the client leaves,
+# and another that ends in time. In a replica both are done here. A client may not tell it so.
+TIMEOUT, UNWATCHED = "x-request-timeout-seconds", "x-request-disconnect-disabled"
+WATCHED_HERE = ((TIMEOUT.encode(), b"0"), (UNWATCHED.encode(), b"?1"))
+
+
+class Pipeline:
+    """ASGI middleware.
+
+    at_once: requests that are passed on at the same time; None: any number. direct: to a replica in this process, as
+    behind HAProxy; else to Serve's proxy, which looks for one. quotas: of requests, if not those of the cluster.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        settings: ServeSettings,
+        at_once: int | None = None,
+        direct: bool = False,
+        quotas: TakesFromBuckets | None = None,
+    ) -> None:
+        http = settings.http
+        self._app, self._pass_on = app, self._to_replica if direct else self._to_proxy
+        self._seconds, self._logged = http.request_seconds, settings.logging.access
+        self._origins = Origins(http.names, http.origins)
+        self._files = pages.files()
+        self._admission = Admission(settings.keys, quotas) if settings.keys else None
+        self._bodies = Bodies(settings.limits.body_bytes, settings.connections)
+        self._places = None if at_once is None else Places(at_once, settings.queue.waiting)
+        self._handle: ASGIApp = self._check
+        if http.origins:
+            self._handle = CORSMiddleware(
+                self._check,
+                allow_origins=http.origins,
+                allow_methods=("GET", "POST"),
+                allow_headers=("Authorization", "Content-Type", "Content-Encoding", HEADER_LENGTH, TRACE_HEADER),
+                expose_headers=("Retry-After", HEADER_LENGTH, TRACE_HEADER),
+            )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":  # no endpoint uses them
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began = time.perf_counter()
+        exchange = Exchange(receive, send, trace_of(next(iter(values(scope, TRACE_HEADER)), None)))
+        try:
+            await self._handle(scope, exchange.receive, exchange.send)
+        except AssayError as error:
+            if not exchange.has_begun:
+                await exchange.refuse(error)
+        finally:
+            if self._logged:
+                key = scope.get(OWNER, access_log.NO_KEY)
+                access_log.log(scope["method"], scope["path"], key, exchange.trace, exchange.status, began)
+
+    async def _check(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer what needs no replica, and pass on what is admitted. AssayError about what is refused."""
+        method, path, headers = scope["method"], scope["path"], first_values(scope)
+        if health.is_asked(method, path):
+            await health.answer(send)
+            return
+        is_serves = path.startswith(SERVE_PATHS)
+        if not is_serves:
+            self._origins.check(method, headers)
+        if file := self._files.get(pages.address(path)):
+            await file.answer(method, path, headers, send)
+            return
+        if self._admission and not is_open(method, path, headers):
+            key = self._admission.holder(values(scope, KEY_HEADER))
+            scope[OWNER] = key.name
+            await self._admission.spend(key)
+        if is_serves:
+            await self._app(scope, receive, send)
+        else:
+            await self._queue(scope, headers, receive, send)
+
+    async def _queue(self, scope: Scope, headers: Headers, receive: Receive, send: Send) -> None:
+        """Read the body, then wait for a place."""
+        key, (address, _) = scope.get(OWNER), scope.get("client") or ("", 0)
+        with self._bodies.hold(key or address) as body:
+            if not await self._bodies.read(body, headers, receive):
+                return  # the client left
+            if TIMEOUT in headers or UNWATCHED in headers:
+                unknown = TIMEOUT.encode(), UNWATCHED.encode()
+                scope["headers"] = [each for each in scope["headers"] if each[0] not in unknown]
+            receive = body.replay(receive)
+            if self._places is None:
+                await self._pass_on(scope, receive, send)
+            else:
+                async with self._places.place(key):
+                    await self._pass_on(scope, receive, send)
+
+    async def _to_proxy(self, scope: Scope, receive: Receive, send: Send) -> None:
+        parts = PartsSent(receive, send)
+        scope[TELLS_OF_PARTS] = True
+        try:
+            await self._app(scope, parts.receive, parts.send)
+        finally:
+            parts.close()
+
+    async def _to_replica(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Ends when the client leaves. TooSlowError when the request has taken too long."""
+        scope["headers"] = [*scope["headers"], *WATCHED_HERE]
+        task, is_late = asyncio.current_task(), False
+        assert task is not None
+
+        def end() -> None:
+            nonlocal is_late
+            is_late = True
+            task.cancel()
+
+        scope[LEAVE] = task.cancel
+        timer = asyncio.get_running_loop().call_later(self._seconds, end)
+        try:
+            await self._app(scope, receive, send)
+        except asyncio.CancelledError:  # Serve does not pass it on
+            if not is_late:
+                raise
+        finally:
+            timer.cancel()
+            del scope[LEAVE]
+        if is_late:
+            task.uncancel()
+            raise TooSlowError(f"the answer must be there within {self._seconds:g} s (http.request_seconds)")
