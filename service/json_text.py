@@ -8,6 +8,7 @@ as names of files may hold, are escaped.
 import json
 import math
 import re
+from functools import cache
 from typing import Any
 
 _NUMBERS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
@@ -21,10 +22,16 @@ def dumps(value: Any, *, marked: bool = True, **form: Any) -> str:
     marked: whether texts that read like a number which JSON lacks get their apostrophe; without it the JSON is for
     readers who only show it. form: passed on to `json.dumps`. TypeError or ValueError: the value is not plain.
     """
-    text = json.dumps(value, **form)
+    text = _encoder(**form).encode(value)
     if not _MARKED.search(text):
         return text
-    return json.dumps(_pack(value, marked), allow_nan=False, **form)
+    return _encoder(allow_nan=False, **form).encode(_pack(value, marked))
+
+
+@cache
+def _encoder(**form: Any) -> json.JSONEncoder:
+    """json.dumps makes one anew each time."""
+    return json.JSONEncoder(**form)
 
 
 def loads(text: str | bytes) -> Any:

@@ -28,16 +28,19 @@ class Thought:
     confidence: Tensor
     """float32 (batch,): the larger of the two class probabilities, its mean over the counted positions, in [0.5, 1]"""
     doubt: Tensor
-    """float64 (batch,): the logarithm of 1 - confidence, in which confidences that float32 rounds to 1 differ"""
+    """float64 (batch,): the logarithm of 1 - confidence, in which confidences that float32 rounds to 1 differ; 0 where
+    nobody asks for it"""
     finite: Tensor
     """bool (batch,): False once an instance's features have overflowed; its answer is then the last one before that"""
 
 
-def think(network: Thinker, problem: Problem, inputs: Tensor, iterations: int, *, first: int = 1) -> Iterator[Thought]:
+def think(
+    network: Thinker, problem: Problem, inputs: Tensor, iterations: int, *, first: int = 1, doubts: bool = True
+) -> Iterator[Thought]:
     """Think about a batch and yield the answers after iterations `first` to `iterations`.
 
     Whoever stops iterating stops the thinking. inputs: (batch, channels, *space). Iterations before `first` are not
-    read out, which saves the head's work.
+    read out, which saves the head's work. doubts: whether the doubt is asked for, as exit rules do.
     """
     counted = problem.counted(inputs)
     positions = counted.flatten(1).sum(1).clamp(min=1)
@@ -58,13 +61,13 @@ def think(network: Thinker, problem: Problem, inputs: Tensor, iterations: int, *
             finite = finite & now_finite
             margin = (logits[:, 0] - logits[:, 1]).abs()
             sure = (margin.sigmoid() * counted).flatten(1).sum(1) / positions
-            lacking = functional.logsigmoid(-margin.double()).masked_fill(~counted, -torch.inf).flatten(1)
-            unsure = lacking.logsumexp(1) - positions.log()
+            if doubts:
+                lacking = functional.logsigmoid(-margin.double()).masked_fill(~counted, -torch.inf).flatten(1)
+                doubt = torch.where(finite, lacking.logsumexp(1) - positions.log(), doubt)
             answer = (logits[:, 1] > logits[:, 0]) & counted
             kept = finite.view(-1, *[1] * (answer.dim() - 1))
             prediction = torch.where(kept, answer.long(), prediction)
             confidence = torch.where(finite, sure, confidence)
-            doubt = torch.where(finite, unsure, doubt)
         yield Thought(iteration, prediction, confidence, doubt, finite)
 
 

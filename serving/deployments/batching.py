@@ -4,12 +4,13 @@ Requests that ask the same of the same model share a queue, and those of a queue
 another of its queue is computed, and the requests that come meanwhile join it: nobody waits where nothing is computed,
 and under load batches grow by themselves. Serve's own batching would let the first request wait for a set time in any
 case. Batches of different queues are computed side by side; long requests, in threads of their own, never delay short
-ones. When a batch fails, its requests are computed one by one, so only the bad ones fail.
+ones. What takes less time than to pass it to a thread, as far as the last batch of its queue tells, is computed on the
+event loop. When a batch fails, its requests are computed one by one, so only the bad ones fail.
 """
 
 import asyncio
 import time
-from collections import Counter, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,9 +19,12 @@ from service.errors import AssayError
 from serving.deployments.computing import LONG_AT_ONCE, Computing
 from serving.deployments.turns import Pause
 from serving.kinds.base import Endpoint
-from serving.kinds.work import Abandoned, Answer, Work
+from serving.kinds.work import Abandoned, Answer, Stopped, Work
 
 LONG_GMACS = 1.0  # 10^9 multiplications: some hundredths of a second on one core
+BRIEF_SECONDS = 0.002  # of CPU time; what takes less is computed on the event loop
+AT_MOST_SECONDS = 0.005  # after which the event loop gives up a computation that was to be brief
+QUEUES = 1024  # of which it is remembered how long the last batch took
 
 
 @dataclass(eq=False)
@@ -67,6 +71,9 @@ class Batcher:
         self._running: dict[Hashable, list[Item]] = {}
         self._tasks: set[asyncio.Task[None]] = set()  # a loop holds its tasks by weak references only
         self._starting = False
+        self._taken: OrderedDict[Hashable, tuple[int, float]] = (
+            OrderedDict()
+        )  # rows and CPU seconds of the last batches
 
     @property
     def running(self) -> Counter[tuple[str, int]]:
@@ -135,7 +142,7 @@ class Batcher:
             if first.is_long:
                 answers = await self._computing.long((first.key, first.endpoint.card.name), in_slices)
             else:
-                answers = await self._computing.short(partial(first.endpoint.compute, works, stopped))
+                answers = await self._short(first, works, stopped)
         except Abandoned:
             return
         except AssayError as error:
@@ -153,6 +160,34 @@ class Batcher:
                     item.answer.set_result(answer)
             waited = tuple(started - item.arrived for item in batch)
             self._report(Executed(batch[0].endpoint, sum(item.work.rows for item in batch), waited, seconds))
+
+    async def _short(self, first: Item, works: list[Work], stopped: Stopped) -> list[Answer]:
+        """Compute on the event loop what is expected to be brief, and anything else in a thread."""
+        queue, rows = first.queue, sum(work.rows for work in works)
+        before, seconds = self._taken.get(queue, (1, BRIEF_SECONDS))
+        if seconds * max(1.0, rows / before) < BRIEF_SECONDS:
+            until = time.perf_counter() + AT_MOST_SECONDS
+            try:
+                answers, seconds = _timed(first, works, lambda: time.perf_counter() > until)
+                self._note(queue, rows, seconds)
+                return answers
+            except Abandoned:
+                self._note(queue, rows, AT_MOST_SECONDS)
+        answers, seconds = await self._computing.short(partial(_timed, first, works, stopped))
+        self._note(queue, rows, seconds)
+        return answers
+
+    def _note(self, queue: Hashable, rows: int, seconds: float) -> None:
+        self._taken[queue] = rows, seconds
+        self._taken.move_to_end(queue)
+        if len(self._taken) > QUEUES:
+            self._taken.popitem(last=False)
+
+
+def _timed(first: Item, works: list[Work], stopped: Stopped) -> tuple[list[Answer], float]:
+    """The answers, and the CPU seconds that they took."""
+    began = time.thread_time()
+    return first.endpoint.compute(works, stopped), time.thread_time() - began
 
 
 def _fail(batch: list[Item], error: Exception) -> None:

@@ -1,11 +1,8 @@
 """Every request that the server answers: one table, by which requests are routed and described."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Match, Route
 from starlette.types import Scope
 
 from service.errors import InputError, MethodNotAllowedError, nearest
@@ -57,42 +54,45 @@ OPERATIONS = (
 )
 
 
-def _endpoint(request: Request) -> Response:
-    raise NotImplementedError  # the routes are only matched: the server calls its own method
-
-
 class Router:
     """Finds the operation of a request. HEAD is answered as GET is."""
 
     def __init__(self, operations: Sequence[Operation] = OPERATIONS) -> None:
-        self._routes = [
-            (Route(path, _endpoint, methods=[operation.method]), operation)
-            for operation in operations
-            for path in operation.paths
-        ]
+        self._operations: dict[str, dict[str, Operation]] = {}  # by path, with the names of its parts, and method
+        for operation in operations:
+            for path in operation.paths:
+                self._operations.setdefault(path, {})[operation.method] = operation
 
     def find(self, scope: Scope) -> tuple[Operation, Mapping[str, str]]:
         """The operation of a request, and the parts of its path by name.
 
         NoSuchPathError; or MethodNotAllowedError, which says what is allowed there.
         """
-        path: str = "/" + scope["path"].strip("/")
-        at_root = {**scope, "path": path, "root_path": ""}
-        allowed: set[str] = set()
-        for route, operation in self._routes:
-            match, parts = route.matches(at_root)
-            if match is Match.FULL:
-                return operation, parts["path_params"]
-            if match is Match.PARTIAL:
-                allowed |= route.methods or set()
-        if allowed:
-            raise MethodNotAllowedError(scope["method"], path, sorted(allowed))
+        path, method = "/" + scope["path"].strip("/"), scope["method"]
+        for template, parts in _templates(path):
+            if operations := self._operations.get(template):
+                if operation := operations.get("GET" if method == "HEAD" else method):
+                    return operation, parts
+                allowed = sorted([*operations, *(["HEAD"] if "GET" in operations else [])])
+                raise MethodNotAllowedError(method, path, allowed)
         raise NoSuchPathError(f"nothing is at {path}", self._hint(path))
 
     def _hint(self, path: str) -> str:
         """The nearest action of a model, or where to begin."""
         match path.strip("/").split("/"):
             case ["v2", "models", _, "versions", _, *rest] | ["v2", "models", _, *rest] if rest:
-                known = {route.path.rpartition("/")[2] for route, _ in self._routes if route.path.startswith(OF_MODEL)}
+                known = {each.rpartition("/")[2] for each in self._operations if each.startswith(OF_MODEL)}
                 return nearest(rest[0], (end for end in known if not end.startswith("{")))
         return "the server describes itself at GET /v2, and its paths at GET /docs"
+
+
+def _templates(path: str) -> Iterator[tuple[str, dict[str, str]]]:
+    """The ways to read a path: as it is, or with the name of a model, and its version, in it."""
+    yield path, {}
+    match path.split("/"):
+        case ["", "v2", "models", name, "versions", version, *end]:
+            yield "/".join([OF_VERSION, *end]), {"name": name, "version": version}
+        case ["", "v2", "models", name, *end]:
+            yield "/".join([OF_MODEL, *end]), {"name": name}
+        case ["", "v2", "repository", "models", name, *end]:
+            yield "/".join([OF_REPOSITORY, *end]), {"name": name}

@@ -243,7 +243,8 @@ class DeepThinking(Endpoint):
                 )
 
         guarded = cast(Thinker, Guarded(self._thinker, check))
-        return think(guarded, self._problem, inputs, options.iterations, first=first)
+        doubts = options.exit is not None
+        return think(guarded, self._problem, inputs, options.iterations, first=first, doubts=doubts)
 
     def _answer(
         self, inputs: Tensor, prediction: Tensor | None, confidence: Tensor | None, iteration: Tensor | None

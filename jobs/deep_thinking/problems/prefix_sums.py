@@ -46,7 +46,7 @@ class PrefixSums:
         return (bits.cumsum(-1) % 2 == predictions).all(-1)
 
     def check_inputs(self, inputs: Tensor) -> list[str | None]:
-        clean = (inputs.abs() == 0.5).flatten(1).all(1)
+        clean = (inputs.abs() == 0.5).flatten(1).all(1).tolist()
         return [None if fine else "a bit is -0.5 (0) or 0.5 (1), and this string holds another value" for fine in clean]
 
     def warnings(self, inputs: Tensor) -> list[str | None]:

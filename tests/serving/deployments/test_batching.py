@@ -226,3 +226,46 @@ def test_long_requests_of_two_keys_are_not_one_batch() -> None:
         assert sorted(bench.echo.batches) == [[[0], [2]], [[1], [3]]]
 
     run(test)
+
+
+class Watched(Echo):
+    """Keeps the threads in which it computes. seconds: that the next computations take."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.threads: list[str] = []
+        self.seconds = 0.0
+
+    def compute(self, works: Sequence[Work], stopped: Stopped) -> list[Answer]:
+        self.threads.append(threading.current_thread().name)
+        began = time.thread_time()
+        while time.thread_time() - began < self.seconds:
+            if stopped():
+                raise Abandoned
+        return super().compute(works, stopped)
+
+
+def test_what_was_brief_is_computed_on_the_loop_until_it_is_not() -> None:
+    async def test() -> None:
+        bench = Bench()
+        bench.echo = watched = Watched()
+        here = threading.current_thread().name
+
+        async def ask(key: str = "") -> str:
+            item = bench.item(1, key=key)
+            bench.add(item)
+            assert await answers(item) == [[1]]
+            return watched.threads[-1]
+
+        assert await ask() != here, "how long it takes is not known yet"
+        assert await ask() == here
+        assert await ask("other") != here
+        watched.seconds = 0.05
+        assert await ask() != here
+        assert watched.threads[-2] == here, "it was given up after some milliseconds"
+        assert await ask() != here and watched.threads[-2] != here
+        watched.seconds = 0.0
+        assert await ask() != here
+        assert await ask() == here
+
+    run(test)
