@@ -75,7 +75,7 @@ def _deployment(name: str, replica: type, settings: ServeSettings) -> ray_serve.
         ray_actor_options={
             "num_cpus": replicas.cpus,
             "num_gpus": replicas.gpus,
-            "runtime_env": {"env_vars": memory.ONE_HEAP},
+            "runtime_env": {"env_vars": {**memory.ONE_HEAP, **haproxy.OF_REPLICAS}},
         },
         max_ongoing_requests=queue.ongoing,
         max_queued_requests=queue.waiting,
@@ -108,16 +108,18 @@ def shortage(settings: ServeSettings, cluster: Mapping[str, float]) -> str | Non
 
 
 def environment(settings: ServeSettings, folder: str, own_ray: bool = True) -> Mapping[str, str]:
-    """The variables that the processes of Serve read: to be set before Ray starts them. ClusterError: no HAProxy.
+    """The variables that the processes of Serve read: to be set before Ray starts them.
 
-    folder: for the sockets of HAProxy. own_ray: Ray runs on this machine alone.
+    folder: for the sockets of HAProxy. own_ray: Ray runs on this machine alone. ClusterError as haproxy.reason_against.
     """
     variables = dict(middleware.environment(settings))
     # how long Serve's router waits before it looks for a place again: its default of 0.5 s leaves replicas idle
     variables["RAY_SERVE_ROUTER_RETRY_MAX_BACKOFF_S"] = "0.05"
+    # how often replicas and proxies hand their counts to Ray, which exports them every ten seconds
+    variables["RAY_SERVE_METRICS_EXPORT_INTERVAL_MS"] = "1000"
     # a proxy that a busy machine has not started after Serve's 5 s is killed, and its successor may fare no better
     variables["RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S"] = "60"
-    if settings.haproxy:
+    if haproxy.reason_against(settings, own_ray) is None:
         variables |= haproxy.environment(settings, folder, own_ray)
     return variables
 
@@ -230,6 +232,8 @@ def serve(
                     missing, "lower the cpus and gpus of replicas and attacks.replicas, or set attacks.enabled: false"
                 )
             print(f"{missing}: waiting for the cluster to grow", flush=True)
+        if settings.proxy == "auto" and (reason := haproxy.reason_against(settings, own_ray)):
+            print(f"Serve's own proxy is in front, which takes several times the CPU of HAProxy: {reason}", flush=True)
         start(settings, folder.uri, environment(settings, sockets, own_ray))
         stopped = threading.Event()
         for signum in (signal.SIGINT, signal.SIGTERM):

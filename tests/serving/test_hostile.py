@@ -43,7 +43,8 @@ def test_bodies_that_never_end_take_no_place(served: Served) -> None:
 def test_half_a_head_and_nothing_are_closed(served: Served) -> None:
     with connections(served.address, 50, HEAD[:30]) as halves, connections(served.address, 50, b"") as silent:
         assert honest(served) < HONEST_SECONDS
-        assert until_closed(halves[0]) == until_closed(silent[0]) == b""
+        for opened in (halves[0], silent[0]):
+            assert until_closed(opened)[:12] in (b"", b"HTTP/1.1 408")
 
 
 def test_a_header_without_end_is_cut_off(served: Served) -> None:
@@ -135,5 +136,5 @@ def test_a_stream_that_nobody_reads_is_not_computed(served: Served) -> None:
 
     with connections(served.address, 1, head + b"Content-Length: %d\r\n\r\n" % len(body) + body):
         wait_for(rests)
-        assert streamed() - before < 200
+        assert streamed() - before < 600  # of 2,000: what the buffers of the kernel hold, between all on the way
     assert honest(served) < HONEST_SECONDS

@@ -32,7 +32,7 @@ SLOWER = 5  # times as slow as without the hostile client
 GROWTH = 48 << 20  # bytes that the last third of the time may hold more than the second
 HOSTILE_ADDRESS = "127.0.0.2"  # other than that of the honest: without keys, bodies are counted by address
 AT_ONCE = 12  # connections with the same hostile request
-SERVE = ("ServeReplica", "ProxyActor", "ServeController")
+SERVE = ("ServeReplica", "ProxyActor", "HAProxyManager", "ServeController", "haproxy")
 
 
 def post(path: str, body: bytes, *headers: str, media: str = "application/json") -> bytes:

@@ -13,9 +13,14 @@ from tritonclient.utils import InferenceServerException
 
 from service.models import WEIGHTS
 from tests.processes import PATIENCE_SECONDS, wait_for
-from tests.serving.conftest import SETTINGS, Served
+from tests.serving.conftest import OVER_GRPC, SETTINGS, Serve, Served
 from tests.serving.deployments.test_server import stats
 from tests.serving.models import bits, pixels, put
+
+
+@pytest.fixture(scope="module")
+def served(running: Serve) -> Served:
+    return running.run(OVER_GRPC)
 
 
 @pytest.fixture(scope="module")

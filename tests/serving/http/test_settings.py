@@ -17,15 +17,11 @@ def test_the_shipped_settings_spell_out_every_default() -> None:
     for name, field in ServeSettings.model_fields.items():
         if name == "keys":
             assert all(f" {inner}:" in text for inner in Key.model_fields)
-        elif name not in ("haproxy", "grpc"):
+        elif name == "proxy":
+            assert "proxy: auto" in text
+        elif name != "grpc":
             for inner in type(field.get_default()).model_fields:
                 assert f"  {inner}:" in text, f"{name}.{inner} is not in configs/serve.yaml"
-
-
-def test_the_fast_profile_differs_in_the_proxy_alone() -> None:
-    fast = load_settings(str(CONFIGS / "serve.fast.yaml"))
-    assert fast.haproxy is not None and fast.haproxy.threads == 1
-    assert fast.model_copy(update={"haproxy": None}) == ServeSettings()
 
 
 def test_without_a_file_the_defaults_bind_to_loopback() -> None:
@@ -71,7 +67,9 @@ def test_which_addresses_are_public(host: str, public: bool) -> None:
         (f"keys: [{ENTRY}, {ENTRY}]", "keys: 'alice' is given twice"),
         (f"keys: [{ENTRY[:-1]}, burst: 0}}]", "keys.0.burst must be at least 1; it is 0"),
         ("http: {tls: {certificate: c.pem}}", "http.tls.private_key: missing"),
-        ("{haproxy: {}, http: {tls: {certificate: c.pem, private_key: k.pem}}}", "http.tls is for Serve's own proxy"),
+        ("{proxy: haproxy, http: {tls: {certificate: c.pem, private_key: k.pem}}}", "http.tls is for proxy: serve"),
+        ("{proxy: haproxy, grpc: {}}", "grpc is for proxy: serve"),
+        ("proxy: nginx", "proxy must be 'auto', 'haproxy' or 'serve'; it is 'nginx'"),
         ("[1]", "a mapping of fields"),
         ("http: 3", "http"),
     ],
