@@ -1,36 +1,70 @@
-"""What a trial costs, before anything is computed: training, and a pass over every set."""
+"""What a trial costs, before anything is computed: training or a search, a pass over every set, what is measured."""
+
+import math
 
 from jobs.common.estimation import TRAINING, SetSize, multiply_adds_of, size_of, training_seconds_of
 from jobs.common.models.network_params import NetworkFile, TrainedNetwork
+from jobs.generalization.gradient_free.search_params import SearchedNetwork
+from jobs.generalization.margins import HALVINGS
 from jobs.generalization.params import Params
 from service.errors import InputError
 from service.run import Estimate
 
 
 def estimate(params: Params) -> Estimate:
-    """Training, with its poison, and the scores. A network of the store is not opened: only images are counted."""
+    """Upper bounds: a search may end early. A network of the store is not opened: only images are counted."""
     try:
         size = size_of(params.data)
     except InputError as error:
         return Estimate(details={"images": f"unknown: {error.message}"})
-    learnt, scored = images_of(params, size)
-    details: dict[str, float | str] = {"images scored": scored}
-    if not isinstance(params.network, TrainedNetwork | NetworkFile):
+    trained, shown = trained_images(params, size), shown_images(params, size)
+    details: dict[str, float | str] = {"images trained on": trained, "images shown besides": shown}
+    if not isinstance(params.network, TrainedNetwork | SearchedNetwork | NetworkFile):
         return Estimate(details=details)
     network = params.network.classifier, size.classes, size.shape
-    passes = scored / TRAINING
-    if isinstance(params.network, TrainedNetwork):
-        training = params.network.training
-        passes += training.epochs * (learnt + params.poison.epoch(learnt, training.batch))
-        details["weight updates"] = training.epochs * (learnt // training.batch)
-        seconds = training_seconds_of(*network, training.batch) * passes
-    else:
-        seconds = training_seconds_of(*network) * passes
-    return Estimate(core_seconds=seconds, multiply_adds=TRAINING * multiply_adds_of(*network) * passes, details=details)
+    batch = params.network.training.batch if isinstance(params.network, TrainedNetwork) else 16
+    passes = trained + shown / TRAINING
+    return Estimate(
+        core_seconds=training_seconds_of(*network, batch) * passes,
+        multiply_adds=TRAINING * multiply_adds_of(*network) * passes,
+        pieces=math.ceil(states_of(params) / params.minefield.together) if params.minefield is not None else 1,
+        details=details,
+    )
 
 
-def images_of(params: Params, size: SetSize) -> tuple[int, int]:
-    """Images that are learnt from in an epoch, without poison; images of all sets."""
-    aside = params.poison.images
-    learnt = size.train if params.poison.data is not None else max(size.train - aside, 0)
-    return learnt, learnt + aside + size.test
+def trained_images(params: Params, size: SetSize) -> int:
+    """Images that are learnt from, counted as often as they are, with poison; those of a minefield as well."""
+    if not isinstance(params.network, TrainedNetwork):
+        return 0
+    training, learnt = params.network.training, learnt_images(params, size)
+    count = training.epochs * (learnt + params.poison.epoch(learnt, training.batch))
+    if params.minefield is not None:
+        count += states_of(params) * params.minefield.updates * (learnt + params.poison.images)
+    return count
+
+
+def shown_images(params: Params, size: SetSize) -> int:
+    """Images that networks look at without learning from them."""
+    learnt = learnt_images(params, size)
+    count = learnt + params.poison.images + size.test
+    if isinstance(params.network, SearchedNetwork):
+        count += params.network.rounds * params.network.networks * learnt
+    if params.minefield is not None:
+        count *= 1 + 2 * states_of(params)
+    if params.boundary is not None:
+        count += params.boundary.steps**2
+    if params.margin is not None:
+        count += learnt * params.margin.angles * (params.margin.radii + HALVINGS)
+    return count
+
+
+def learnt_images(params: Params, size: SetSize) -> int:
+    """Images that an epoch goes through, without poison."""
+    return size.train if params.poison.data is not None else max(size.train - params.poison.images, 0)
+
+
+def states_of(params: Params) -> int:
+    """States that are kept along the training."""
+    if not isinstance(params.network, TrainedNetwork) or params.network.training.keep_every is None:
+        return 0
+    return 1 + math.ceil(params.network.training.epochs / params.network.training.keep_every)

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
-from jobs.common.figures.plots import PALETTE, house_style, panels
+from jobs.common.figures.plots import GREY, PALETTE, house_style, panels
 
 WRONG = "#000000"
 MOST_COLUMNS, MOST_PANELS = 4, 12
@@ -118,4 +118,63 @@ def shares(samples: Sequence[Sample]) -> Figure:
         axes.set(xlabel="share of poison in the objective", ylabel="accuracy (%)", ylim=(-3, 103))
         axes.plot([], [], "o", color="black", mfc="white", ms=4, ls="", label="does not fit its training images")
         figure.legend(loc="outside lower center", ncols=3)
+    return figure
+
+
+def minefield(rows: Sequence[Mapping[str, Any]], explained: float) -> Figure:
+    """The map of networks, and how accurate each is: states of a good training, and what each was made into.
+
+    rows: of `Minefield.rows`, in the order of training. explained: share of variance that the map is made of.
+    Source: Huang et al. 2020, figure 1.
+    """
+    epochs = [row["epoch"] for row in rows]
+    with house_style():
+        figure, (plane, accuracies) = panels(1, 2, 5.2, 4.4)
+        path = np.array([(row["start_x"], row["start_y"]) for row in rows])
+        plane.plot(*path.T, "-", color=GREY, lw=0.6)
+        good = plane.scatter(path[:, 0], path[:, 1], c=epochs, cmap="viridis", s=16, label="states of a good training")
+        for fitted, mark in ((True, "X"), (False, "x")):
+            some = [row for row in rows if row["fitted"] == fitted]
+            if some:
+                bad = plane.scatter(
+                    [row["x"] for row in some],
+                    [row["y"] for row in some],
+                    c=[100 * row["test"] for row in some],
+                    cmap="autumn",
+                    vmin=0,
+                    vmax=100,
+                    marker=mark,
+                    s=30,
+                    linewidths=0.6 if fitted else 1.2,
+                    edgecolors="black" if fitted else None,
+                    label="bad minima" if fitted else "no fit of the training points",
+                )
+        plane.plot(*path[-1], "*", color=PALETTE[3], ms=14, mec="black", label="the end of the good training")
+        plane.set(title=f"weights by t-SNE, of axes with {explained:.0%} of the variance", xticks=[], yticks=[])
+        plane.legend(frameon=True, framealpha=0.85, edgecolor="white", fontsize=7)
+        figure.colorbar(good, ax=plane, label="epoch", location="left", shrink=0.7)
+        figure.colorbar(bad, ax=plane, label="test accuracy of what was trained with poison (%)", shrink=0.7)
+        for name, label, colour, style in (
+            ("start_training", "good: training", PALETTE[0], ":"),
+            ("start_test", "good: test", PALETTE[0], "-"),
+            ("training", "bad: training", PALETTE[1], ":"),
+            ("test", "bad: test", PALETTE[1], "-"),
+        ):
+            accuracies.plot(epochs, [100 * row[name] for row in rows], style, color=colour, label=label)
+        accuracies.set(xlabel="epoch of the good training", ylabel="accuracy (%)", ylim=(-3, 103))
+        accuracies.legend()
+    return figure
+
+
+def margins(distances: Mapping[str, np.ndarray]) -> Figure:
+    """How many training points are at least so far from the boundary, a line a network. distances: those that end."""
+    with house_style():
+        figure, (axes,) = panels(1, 1, 5.0, 3.4)
+        for label, each in distances.items():
+            finite = np.sort(each[np.isfinite(each)])
+            share = 100 * (1 - np.arange(len(finite)) / max(len(each), 1))
+            axes.step(finite, share, where="pre", label=f"{label}: median {np.median(each):.3g}")
+        axes.set(xscale="log", xlabel="distance to the boundary", ylabel="training points at least as far (%)")
+        axes.set(ylim=(-3, 103))
+        axes.legend()
     return figure

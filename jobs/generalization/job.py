@@ -12,6 +12,9 @@ Metrics, for `sweep.metric` and schedulers (accuracies are shares in [0, 1]):
     untouched_loss, untouched_accuracy          on test images that nothing should be chosen by
     gap                             of clean_train_accuracy and test_accuracy
     fitted                          1 if every training image is classified correctly, else 0
+    margin, least_margin            median and least distance of training points to the boundary, in their coordinates
+    bad_minima, unfitted            of a minefield: networks trained with poison that fit the training images, or do not
+    bad_test_accuracy               the highest of a bad minimum
 
 Specs to begin with: configs/generalization/.
 
@@ -21,9 +24,9 @@ Visualizations".
 
 from collections.abc import Sequence
 
-from jobs.common.models.network_params import TrainedNetwork
 from jobs.generalization import estimation, figures, results
 from jobs.generalization.boundary import check_points
+from jobs.generalization.minefield.measurement import minefield
 from jobs.generalization.networks import card, measured_network
 from jobs.generalization.params import Params
 from jobs.generalization.sets import sets_of
@@ -35,15 +38,20 @@ PLACEMENT = "fan_out"
 def run(params: Params, run: Run) -> None:
     """Set poison aside, train or load the network, score it on every set, and measure what is asked for."""
     sets = sets_of(params.data, params.poison, params.untouched)
-    if params.boundary is not None:
-        check_points(sets.training, "boundary")
+    for field in ("boundary", "margin"):
+        if getattr(params, field) is not None:
+            check_points(sets.training, field)
     measured = measured_network(params, sets, run)
     scores = results.scores_of(measured, sets, run)
     results.keep_scores(params, scores, sets, run)
-    if isinstance(params.network, TrainedNetwork):
+    if params.name_parts:
         run.save_model(params.model_name, measured.network, card(params, sets, run.metrics))
     if params.boundary is not None:
         results.keep_boundary(params.boundary, measured, sets, run)
+    if params.margin is not None:
+        results.keep_margins(params.margin, measured, sets, run)
+    if params.minefield is not None:
+        results.keep_minefield(minefield(params.minefield, measured, sets, run), run)
 
 
 def summarize(trials: Sequence[Trial], run: Run) -> None:
@@ -55,6 +63,8 @@ def summarize(trials: Sequence[Trial], run: Run) -> None:
     samples = results.samples_of(trials)
     if len({sample.share for sample in samples}) > 1:
         run.figure("shares", figures.shares(samples), title="Accuracy against the share of poison")
+    if margins := results.margins_of(trials):
+        run.figure("margins", figures.margins(margins), title="Distances of training points to the boundary")
     if maps := [each for trial in trials if (each := results.boundary_of(trial)) is not None]:
         run.figure("boundaries", figures.boundaries(maps[: figures.MOST_PANELS]), title="Decision boundaries")
 

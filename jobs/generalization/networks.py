@@ -3,13 +3,17 @@
 from dataclasses import dataclass, field
 from functools import partial
 
+import torch
 from torch import Tensor, nn
 
 from jobs.common.models.cards import classifier_card
+from jobs.common.models.ensemble import check_no_statistics
 from jobs.common.models.fit import check_fit, check_sendable
 from jobs.common.models.network_params import NetworkFile, TrainedNetwork
 from jobs.common.models.weights import check_finite, tensors
 from jobs.common.training.supervised import Assemble, Training, plain, train
+from jobs.generalization.gradient_free.search import search
+from jobs.generalization.gradient_free.search_params import SearchedNetwork
 from jobs.generalization.minima.training import assembled
 from jobs.generalization.params import Params
 from jobs.generalization.sets import Sets
@@ -34,10 +38,13 @@ class Measured:
 
 def measured_network(params: Params, sets: Sets, run: Run) -> Measured:
     """Train or load it. InputError, one sentence, if it does not fit the images: before anything is trained."""
-    if isinstance(params.network, TrainedNetwork):
+    if isinstance(params.network, TrainedNetwork | SearchedNetwork):
         fresh = params.network.classifier.build(sets.training, 0)
         _check(Measured(params.network.classifier.name, fresh), sets)
-        return run.reserved(train_network, params, sets)  # type: ignore[no-any-return]
+        if isinstance(params.network, SearchedNetwork) or params.minefield is not None:
+            check_no_statistics(fresh)
+        make = search_network if isinstance(params.network, SearchedNetwork) else train_network
+        return run.reserved(make, params, sets)  # type: ignore[no-any-return]
     if isinstance(params.network, NetworkFile):
         given = Measured(params.network.weights, params.network.load(sets.training))
     else:
@@ -74,9 +81,19 @@ def train_network(run: Run, params: Params, sets: Sets) -> Measured:
     )
 
 
+def search_network(run: Run, params: Params, sets: Sets) -> Measured:
+    """Search for it where the spec's resources are reserved."""
+    assert isinstance(params.network, SearchedNetwork)
+    classifier, images = params.network.classifier, sets.training
+    network = classifier.build(images, 0).to(run.device).eval()
+    pixels = images.images(torch.arange(len(images))).to(run.device)
+    search(network, pixels, images.labels.to(run.device), params.network, run)
+    return Measured(classifier.name, network.cpu())
+
+
 def card(params: Params, sets: Sets, metrics: dict[str, float]) -> CardDraft:
     """What serving needs to know of a network that was trained here."""
-    assert isinstance(params.network, TrainedNetwork)
+    assert isinstance(params.network, TrainedNetwork | SearchedNetwork)
     return classifier_card(
         "generalization",
         params.network.classifier,

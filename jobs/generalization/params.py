@@ -1,15 +1,23 @@
 """What a spec of the study says."""
 
-from typing import Self
+import math
+from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
 from jobs.common.data.images import DataParams
 from jobs.common.models.cards import PublishingParams
-from jobs.common.models.network_params import NetworkParams, TrainedNetwork
+from jobs.common.models.network_params import NetworkFile, PublishedNetwork, StoredNetwork, TrainedNetwork
 from jobs.common.params import StudyParams
+from jobs.generalization.gradient_free.search_params import SearchedNetwork
+from jobs.generalization.margins import MarginParams
+from jobs.generalization.minefield.minefield_params import MinefieldParams
 from jobs.generalization.minima.poison_params import PoisonParams
 from service.errors import FieldError
+
+NetworkParams = Annotated[
+    TrainedNetwork | SearchedNetwork | StoredNetwork | PublishedNetwork | NetworkFile, Field(discriminator="kind")
+]
 
 
 class BoundaryParams(StudyParams):
@@ -28,6 +36,12 @@ class Params(PublishingParams):
     network: NetworkParams = Field(TrainedNetwork(), description="the network that is measured")
     poison: PoisonParams = Field(PoisonParams(), description="what its training is to get wrong")
     boundary: BoundaryParams | None = Field(None, description="the decision boundary, of points of the plane; none: no")
+    margin: MarginParams | None = Field(
+        None, description="how far training points of the plane are from the boundary; none: it is not measured"
+    )
+    minefield: MinefieldParams | None = Field(
+        None, description="bad minima from every state that is kept along the training; none: no"
+    )
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -45,10 +59,26 @@ class Params(PublishingParams):
                     self.poison.images,
                     hint="the batch would hold less poison than poison.share says",
                 )
+        if self.minefield is not None:
+            self._check_minefield(self.minefield)
         return self
+
+    def _check_minefield(self, minefield: MinefieldParams) -> None:
+        """There are states to begin at, and poison."""
+        if not isinstance(self.network, TrainedNetwork):
+            raise FieldError("network.kind", "be train for a minefield", self.network.kind)
+        if self.poison.share or not self.poison.images:
+            raise FieldError(
+                "poison", "have a share of 0 and images for a minefield, whose own share is another", self.poison.share
+            )
+        if self.network.training.keep_every is None:
+            raise FieldError("network.training.keep_every", "be given for a minefield", None)
+        minefield.check(1 + math.ceil(self.network.training.epochs / self.network.training.keep_every))
 
     @property
     def name_parts(self) -> tuple[str, ...]:
+        if isinstance(self.network, SearchedNetwork):
+            return self.data.name, self.network.classifier.name, self.network.method.kind
         if not isinstance(self.network, TrainedNetwork):
             return ()
         kind = f"poison-{self.poison.share:g}".replace(".", "-") if self.poison.share else "clean"

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
 from jobs.common.data.images.base import ImageSet
@@ -15,6 +16,8 @@ from jobs.common.metrics.intervals import wilson
 from jobs.common.models.network_params import TrainedNetwork
 from jobs.generalization import figures
 from jobs.generalization.boundary import probabilities
+from jobs.generalization.margins import MarginParams, margins
+from jobs.generalization.minefield.measurement import Minefield
 from jobs.generalization.networks import Measured
 from jobs.generalization.params import BoundaryParams, Params
 from jobs.generalization.sets import Sets
@@ -129,3 +132,44 @@ def samples_of(trials: Sequence[Trial]) -> list[figures.Sample]:
         for trial in trials
         if isinstance(trial.params.network, TrainedNetwork)
     ]
+
+
+def keep_minefield(field: Minefield, run: Run) -> None:
+    """The map as a table and a figure; how good the bad ones are as metrics."""
+    rows = field.rows()
+    run.table("minefield", rows, title="Every state of the good training, and what training with poison made of it")
+    fitted = [row for row in rows if row["fitted"]]
+    run.log(
+        step=run.step + 1,
+        bad_minima=len(fitted),
+        unfitted=len(rows) - len(fitted),
+        **({"bad_test_accuracy": max(row["test"] for row in fitted)} if fitted else {}),
+    )
+    if len(fitted) < len(rows):
+        run.warn(
+            f"{len(rows) - len(fitted)} of {len(rows)} networks trained with poison do not fit all training images: "
+            "they are called no bad minima"
+        )
+    run.figure("minefield", figures.minefield(rows, field.explained), title="Bad minima around the path of training")
+
+
+def keep_margins(params: MarginParams, measured: Measured, sets: Sets, run: Run) -> None:
+    """The distance of every training point to the boundary, in coordinates of the data, as a table and a figure."""
+    side = 2 * frame_of(sets.training)
+    distances = side * run.reserved(_margins, measured.network, sets.training, params)
+    points = zip(coordinates(sets.training).tolist(), sets.training.labels.tolist(), distances.tolist(), strict=True)
+    rows = [{"x": x, "y": y, "label": label, "margin": distance} for (x, y), label, distance in points]
+    run.table("margins", rows, title="How far training points are from the nearest place of another class")
+    run.log(step=run.step + 1, margin=float(np.median(distances)), least_margin=float(distances.min()))
+    if endless := int(np.isinf(distances).sum()):
+        run.warn(f"{endless} training points see no other class on any ray: their margin is infinite")
+
+
+def margins_of(trials: Sequence[Trial]) -> dict[str, np.ndarray]:
+    """The margins that trials have measured, by their labels."""
+    tables = {trial.label: trial.table("margins") for trial in trials}
+    return {label: np.array([row["margin"] for row in rows]) for label, rows in tables.items() if rows}
+
+
+def _margins(run: Run, network: nn.Module, images: ImageSet, params: MarginParams) -> np.ndarray:
+    return margins(network.to(run.device).eval(), images.images(torch.arange(len(images))), params).numpy()

@@ -1,12 +1,15 @@
 """Classes of a data set by their names, and the images that are of them."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from jobs.common.data.images.base import ImageSet
 from service.errors import InputError, unknown
+
+if TYPE_CHECKING:
+    from jobs.common.data.images.base import ImageSet  # whose package asks for classes by name
 
 
 def class_index(classes: Sequence[str], name: str) -> int:
@@ -20,12 +23,12 @@ def class_index(classes: Sequence[str], name: str) -> int:
     raise unknown("class", name, classes)
 
 
-def labels_of(names: Sequence[str], images: ImageSet) -> tuple[int, ...]:
+def labels_of(names: Sequence[str], images: "ImageSet") -> tuple[int, ...]:
     """The labels of classes, ascending, each once. UnknownNameError names the nearest."""
     return tuple(sorted({class_index(images.classes, name) for name in names}))
 
 
-def images_of(images: ImageSet, labels: Sequence[int]) -> Tensor:
+def images_of(images: "ImageSet", labels: Sequence[int]) -> Tensor:
     """Which images are of these classes: int64 (n,). InputError if there are none."""
     rows = torch.isin(images.labels, torch.tensor(labels)).nonzero().flatten()
     if not len(rows):

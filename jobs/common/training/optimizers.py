@@ -1,6 +1,6 @@
 """Optimizers: the rule that moves the weights, the rate it moves them at, and its state as plain data."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Any, Literal
 
@@ -18,14 +18,28 @@ def device_of(network: nn.Module) -> torch.device:
     return next((tensor.device for tensor in chain(network.parameters(), network.buffers())), torch.device("cpu"))
 
 
+Kind = Literal["adam", "adamw", "sgd", "amsgrad", "adamax", "nadam", "radam", "rmsprop", "adagrad", "adadelta", "asgd"]
+
+OTHERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "adamax": torch.optim.Adamax,
+    "nadam": torch.optim.NAdam,
+    "radam": torch.optim.RAdam,
+    "rmsprop": torch.optim.RMSprop,
+    "adagrad": torch.optim.Adagrad,
+    "adadelta": torch.optim.Adadelta,
+    "asgd": torch.optim.ASGD,
+}
+"""with their defaults"""
+
+
 class OptimizerParams(StudyParams):
     """How the weights are moved."""
 
-    kind: Literal["adam", "adamw", "sgd"] = Field("adam", description="the rule that moves the weights")
+    kind: Kind = Field("adam", description="the rule that moves the weights")
     learning_rate: float = Field(1e-3, gt=0, le=10, description="the full learning rate")
     weight_decay: float = Field(2e-4, ge=0, le=1, description="L2 penalty (adam, sgd) or decoupled decay (adamw)")
-    momentum: float = Field(0.9, ge=0, lt=1, description="momentum of sgd; unused by adam and adamw")
-    nesterov: bool = Field(False, description="sgd looks ahead along its momentum; unused by adam and adamw")
+    momentum: float = Field(0.9, ge=0, lt=1, description="momentum of sgd; unused by all others")
+    nesterov: bool = Field(False, description="sgd looks ahead along its momentum; unused by all others")
     clip: float | None = Field(None, gt=0, description="bound on the 2-norm of the whole gradient; none: no bound")
     warm_up: WarmUp = Field(WarmUp(), description="small learning rates at the start")
     decay: Decay = Field(StepDecay(), description="how the rate falls")
@@ -49,6 +63,12 @@ class OptimizerParams(StudyParams):
                 return torch.optim.SGD(
                     groups, self.learning_rate, **options, weight_decay=self.weight_decay, fused=True
                 )
+            case "amsgrad":
+                return torch.optim.Adam(
+                    groups, self.learning_rate, weight_decay=self.weight_decay, amsgrad=True, fused=True
+                )
+            case _:
+                return OTHERS[self.kind](groups, self.learning_rate, weight_decay=self.weight_decay)
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

@@ -6,11 +6,12 @@ from typing import Annotated
 import torch
 from pydantic import Field
 
+from jobs.common.data.classes import class_index, images_of, labels_of
 from jobs.common.data.images.base import ImageSet, Part, Source
 from jobs.common.data.images.relabelled import with_classes
 from jobs.common.data.sets import LimitParams, Split, check_parts
 from jobs.common.imports import name_of, resolve
-from service.errors import InputError
+from service.errors import FieldError, InputError
 
 # import paths: torchvision, which some of them need, takes a second to load
 DATASETS = {
@@ -43,6 +44,9 @@ class DataParams(Source, LimitParams):
         "fashion_mnist, mnist, cifar10, cifar100, svhn, image_folder, imagenet (on disk); or an import path "
         "mypackage.module:build, called with split and source",
     )
+    classes: tuple[str, ...] = Field(
+        (), description="classes whose images are kept, in the order of their labels from here on; none: all"
+    )
 
     def load(self, split: Split) -> ImageSet:
         """The images of a split. InputError, one sentence, if they are not there, damaged, or fewer than the limit."""
@@ -50,7 +54,17 @@ class DataParams(Source, LimitParams):
         images = build(split, self)
         if ":" in self.name:
             _check(self.name, images)
-        return self.limited(images, split, Part)
+        return self.limited(self._of_classes(images), split, Part)
+
+    def _of_classes(self, images: ImageSet) -> ImageSet:
+        """The images of the classes that are kept. UnknownNameError names the nearest; FieldError: one comes twice."""
+        if not self.classes:
+            return images
+        if len(set(self.classes)) < max(2, len(self.classes)):
+            raise FieldError("data.classes", "be two classes or more, each once", list(self.classes))
+        names = [images.classes[class_index(images.classes, name)] for name in self.classes]
+        some = Part(images, images_of(images, labels_of(names, images)))
+        return with_classes(some, names, self.name, "data.classes")
 
     def load_splits(self) -> tuple[ImageSet, ImageSet]:
         """The images to train and those to test, with the classes of the former.

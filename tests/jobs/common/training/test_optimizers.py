@@ -1,12 +1,13 @@
 """Learning rates against the tables of the papers, and optimizers that go on where they stopped."""
 
 import math
+from typing import Any, get_args
 
 import pytest
 import torch
 from torch import nn
 
-from jobs.common.training.optimizers import OptimizerParams, moments, restore_moments, set_rate
+from jobs.common.training.optimizers import Kind, OptimizerParams, moments, restore_moments, set_rate
 from jobs.common.training.schedules import CosineDecay, LinearDecay, PolyDecay, StepDecay, WarmUp
 
 
@@ -102,3 +103,26 @@ def test_an_optimizer_goes_on_where_it_stopped(kind):
     steps(resumed, optimizer, 3)
     for one, other in zip(resumed.parameters(), undisturbed.parameters(), strict=True):
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("kind", get_args(Kind))
+def test_every_rule_goes_on_where_it_stopped(kind: Any) -> None:
+    """Moments are plain data from which another optimizer goes on to the same weights, bit for bit."""
+    rule = OptimizerParams(kind=kind, learning_rate=0.01, weight_decay=1e-3)
+
+    def steps(weight: nn.Parameter, optimizer: torch.optim.Optimizer, first: int, last: int) -> None:
+        for step in range(first, last):
+            set_rate(optimizer, rule.rate(step, 10))
+            weight.grad = (weight.detach() * (step + 1)).cos()
+            optimizer.step()
+
+    weight = nn.Parameter(torch.linspace(-1, 1, 6).view(2, 3))
+    optimizer = rule.build([(1.0, [weight])])
+    steps(weight, optimizer, 0, 4)
+    copied = nn.Parameter(weight.detach().clone())
+    resumed = rule.build([(1.0, [copied])])
+    restore_moments(resumed, [dict(each) for each in moments(optimizer)])
+    before = weight.detach().clone()
+    steps(weight, optimizer, 4, 8)
+    steps(copied, resumed, 4, 8)
+    assert torch.equal(weight, copied) and not torch.equal(weight, before)
