@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from jobs.common.curvature.hessian import Hessian
+from jobs.common.curvature.mean_loss import layer_of
 from jobs.common.estimation import (
     TRAINING,
     Architecture,
@@ -26,7 +28,6 @@ from jobs.common.models.directions import random_direction
 from jobs.common.models.network_params import PublishedNetwork, StoredNetwork, TrainedNetwork
 from jobs.common.models.weights import tensors
 from jobs.common.multiplications import LayerWork
-from jobs.loss_landscape.curvature.hessian import Hessian
 from jobs.loss_landscape.params import Params
 from jobs.loss_landscape.planes.plane_params import EigenvectorPlane, TrajectoryPlane
 from jobs.loss_landscape.surface.evaluator import Evaluator, EvaluatorParams
@@ -72,13 +73,19 @@ def estimate(params: Params) -> Estimate:
     population = train if params.split == "train" else test
     shown = points * (params.images or population)
     details["images"] = shown
-    bent = hessian_images(params, params.images or population)
+    stored = isinstance(params.network, StoredNetwork)
+    network = (
+        params.network if isinstance(params.network, StoredNetwork | PublishedNetwork) else params.network.classifier
+    )
+    layers = 0 if stored or params.spectra is None else layers_with_weights(network, classes, shape[0])
+    bent = hessian_images(params, params.images or population, layers)
     if bent:
         details["images in products of the Hessian"] = bent
-    if isinstance(params.network, StoredNetwork):
+    if stored:
+        if params.spectra is not None and params.spectra.layers:
+            details["spectra of single layers"] = "not counted: a network of the store is not opened"
         return Estimate(pieces=points, details=details)
 
-    network = params.network if isinstance(params.network, PublishedNetwork) else params.network.classifier
     work = layers_of(network, classes, shape)
     forward = sum(layer.macs for layer in work)
     details[f"seconds on one {H100.name}, at least"] = gpu_seconds(work, shown, H100)
@@ -96,16 +103,19 @@ def estimate(params: Params) -> Estimate:
     return Estimate(core_seconds=seconds, multiply_adds=macs, pieces=points, details=details)
 
 
-def hessian_images(params: Params, images: int) -> int:
+def hessian_images(params: Params, images: int, layers: int) -> int:
     """Images that products of the Hessian with a vector are of, counted once for each product.
 
-    images: of the surface. Products are those of Lanczos iterations that settle at once, as they do at most points.
+    images: of the surface. layers: whose spectra are computed. Products are those of Lanczos iterations that settle at
+    once, as they do at most points.
     """
     count = 0
     if params.curvature is not None:
         count += params.curvature.steps**params.grid.axes * EXTREMES * min(params.curvature.images, images)
     if isinstance(params.plane, EigenvectorPlane):
         count += TOP * min(params.plane.images, images)
+    if params.spectra is not None:
+        count += round(params.spectra.products(layers) * min(params.spectra.images, images))
     return count
 
 
@@ -121,6 +131,13 @@ def path_states(params: Params) -> int:
 def layers_of(architecture: Architecture, classes: int, shape: Shape) -> list[LayerWork]:
     """The work of every layer for one image."""
     return layer_work(untrained(architecture, classes, shape[0]), torch.rand(1, *shape))
+
+
+@measured_once
+def layers_with_weights(architecture: Architecture, classes: int, channels: int) -> int:
+    """That have a spectrum of their own."""
+    parameters = untrained(architecture, classes, channels).named_parameters()
+    return len({layer_of(name) for name, each in parameters if each.dim() > 1})
 
 
 @measured_once

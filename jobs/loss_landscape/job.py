@@ -13,6 +13,9 @@ Metrics, for `sweep.metric` and schedulers:
     not_finite, censored                points whose loss is not finite; that were stopped early, being far too high
     cosine                              of the angle between the two directions
     deviation                           the largest deviation of bfloat16 from float32, relative, where it was checked
+    trace, trace_error                  of the Hessian at the centre, and its standard error, with the section `spectra`
+    largest_eigenvalue, smallest_eigenvalue     of the same; in coordinates of filters: principal_curvature
+    worst_sharpness, average_sharpness  how far the loss rises near the weights, relative to each of them
 
 Specs to begin with: configs/loss_landscape/.
 
@@ -21,16 +24,20 @@ Source: Li et al. 2018, "Visualizing the Loss Landscape of Neural Nets".
 
 from collections.abc import Sequence
 
+from jobs.common.curvature.results import keep_spectra, metrics_of, summarize_spectra
+from jobs.common.curvature.spectra import Site, compute_spectra
+from jobs.common.imports import resolve
+from jobs.common.mean_loss.losses import LOSSES
 from jobs.common.mean_loss.plain import score_of
 from jobs.common.mean_loss.samples import drawn, normalised
 from jobs.loss_landscape import estimation, figures, results
-from jobs.loss_landscape.curvature.map import compute_curvature
 from jobs.loss_landscape.networks import load_networks, scored_and_saved
 from jobs.loss_landscape.params import Params
 from jobs.loss_landscape.planes.axes import axes_of
 from jobs.loss_landscape.planes.path import grid_around, path_on
 from jobs.loss_landscape.planes.plane_params import CENTRE
 from jobs.loss_landscape.surface.computation import Subject, compute_surface
+from jobs.loss_landscape.surface.curvature_map import compute_curvature
 from service.run import Estimate, Run, Trial
 
 PLACEMENT = "fan_out"
@@ -61,6 +68,11 @@ def run(params: Params, run: Run) -> None:
     if params.curvature is not None:
         curvature = compute_curvature(params.curvature, grid, subject, run)
         results.keep_curvature(params, curvature, centre, run)
+    if params.spectra is not None:
+        site = Site(network, samples.images, samples.labels, resolve(loss, LOSSES, "loss"))
+        spectra = compute_spectra(site, params.spectra, run)
+        run.log(step=run.step, **metrics_of(spectra))
+        keep_spectra(spectra, centre.name, run)
 
 
 def summarize(trials: Sequence[Trial], run: Run) -> None:
@@ -71,6 +83,7 @@ def summarize(trials: Sequence[Trial], run: Run) -> None:
     names = sorted({name for trial in trials for name in trial.metrics})
     rows = [{"trial": trial.label, **{name: trial.metrics.get(name) for name in names}} for trial in trials]
     run.table("results", rows, title="Every trial")
+    summarize_spectra(trials, run)
     if lines := [results.curve_of(trial) for trial in trials if results.is_line(trial)]:
         run.figure("curves", figures.curves(lines), title="Loss and accuracy along the line")
     if planes := [results.landscape_of(trial) for trial in trials if not results.is_line(trial)]:

@@ -5,6 +5,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from jobs.common.curvature.spectra_params import SpectraParams
 from jobs.common.data.images import DataParams
 from jobs.common.data.sets import Split
 from jobs.common.imports import resolve
@@ -12,9 +13,9 @@ from jobs.common.mean_loss.losses import LOSSES
 from jobs.common.models.cards import PublishingParams
 from jobs.common.models.network_params import NetworkParams, TrainedNetwork
 from jobs.common.training.supervised import SupervisedParams
-from jobs.loss_landscape.curvature.map import CurvatureParams
 from jobs.loss_landscape.files.paraview import VtpParams
 from jobs.loss_landscape.planes.plane_params import CENTRE, ModelPlane, PlaneParams, RandomPlane, TrajectoryPlane
+from jobs.loss_landscape.surface.curvature_map import CurvatureParams
 from jobs.loss_landscape.surface.evaluator import EvaluatorParams
 from jobs.loss_landscape.surface.grid import GridParams
 from jobs.loss_landscape.surface.refinement import RefinementParams
@@ -37,6 +38,9 @@ class Params(PublishingParams):
     )
     evaluation: EvaluatorParams = Field(EvaluatorParams(), description="how a point is computed")
     curvature: CurvatureParams | None = Field(None, description="also a map of the Hessian's eigenvalues; none: no")
+    spectra: SpectraParams | None = Field(
+        None, description="also eigenvalues, trace, spectral density and sharpness at the centre; none: no"
+    )
     recorded_loss: float | None = Field(
         None, description="mean loss that the network is known to have on the split; a run warns if it has another"
     )

@@ -8,7 +8,6 @@ from jobs.common.mean_loss.plain import MeanScore
 from jobs.common.models.directions import cosine
 from jobs.common.models.weights import tensors
 from jobs.loss_landscape import figures
-from jobs.loss_landscape.curvature.map import Curvature
 from jobs.loss_landscape.drawing.content import CurvatureMap, Curve, Landscape, Path
 from jobs.loss_landscape.drawing.interactive import interactive
 from jobs.loss_landscape.files import direction_file
@@ -18,6 +17,7 @@ from jobs.loss_landscape.params import Params
 from jobs.loss_landscape.planes.axes import Axes
 from jobs.loss_landscape.planes.path import TrainingPath
 from jobs.loss_landscape.surface.computation import Surface
+from jobs.loss_landscape.surface.curvature_map import Curvature
 from service.errors import InputError
 from service.run import Run, Trial
 

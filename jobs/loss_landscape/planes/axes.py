@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from torch import nn
 
+from jobs.common.curvature.eigenvalues import top_eigenvectors
+from jobs.common.curvature.hessian import Hessian
 from jobs.common.imports import resolve
 from jobs.common.mean_loss.losses import LOSSES
 from jobs.common.mean_loss.samples import Samples
-from jobs.common.models.directions import between, check_axes, random_direction, rescale
+from jobs.common.models.directions import Normalisation, between, check_axes, random_direction, rescale
 from jobs.common.models.weights import Direction, tensors
-from jobs.loss_landscape.curvature.eigenvalues import eigenvector_axes
-from jobs.loss_landscape.curvature.hessian import Hessian
 from jobs.loss_landscape.files import direction_file
 from jobs.loss_landscape.files.exchange import import_directions
 from jobs.loss_landscape.files.surface_files import BEGINNING
@@ -85,6 +85,25 @@ def axes_of(
     axes = Axes(axes.directions[:count], axes.made, axes.explained[:count])
     check_axes(axes.directions)
     return axes
+
+
+def eigenvector_axes(
+    hessian: Hessian, count: int = 2, *, normalisation: Normalisation = "none", seed: int, tolerance: float = 0.01
+) -> tuple[np.ndarray, list[Direction]]:
+    """The directions in which the loss bends most, as axes of a surface: eigenvalues (count,) and directions.
+
+    A direction moves the parameters of the Hessian and no others. Without normalisation its length is 1; with `filter`
+    or another, its weights are rescaled like those of a random direction, and it is an eigenvector no longer.
+    """
+    values, vectors = top_eigenvectors(hessian, hessian.size, count, seed=seed, tolerance=tolerance)
+    weights = hessian.weights
+    return values, [
+        {
+            name: rescale(part, weights[name], normalisation) if part.ndim > 1 else part
+            for name, part in hessian.direction(torch.from_numpy(vector)).items()
+        }
+        for vector in vectors
+    ]
 
 
 def _eigenvectors(

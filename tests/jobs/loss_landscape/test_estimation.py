@@ -5,10 +5,11 @@ import json
 import pytest
 import torch
 
+from jobs.common.curvature.eigenvalues import extreme_eigenvalues, top_eigenvectors
+from jobs.common.curvature.hessian import Hessian
+from jobs.common.curvature.spectra_params import RESTART
 from jobs.common.estimation import layer_work
 from jobs.common.models.classifiers import classifier
-from jobs.loss_landscape.curvature.eigenvalues import extreme_eigenvalues, top_eigenvectors
-from jobs.loss_landscape.curvature.hessian import Hessian
 from jobs.loss_landscape.estimation import EXTREMES, H100, PRODUCT, TOP, estimate, gpu_seconds
 from jobs.loss_landscape.params import Params
 from service.cli import main
@@ -74,6 +75,20 @@ def test_curvature_eigenvectors_and_the_path_are_counted():
         ({"plane": {"kind": "trajectory"}}, 2 * 3 * 100),
     ):
         assert estimate(paper(**small, **changes)).multiply_adds - plain == pytest.approx(forward * passes, rel=1e-6)
+
+
+def test_spectra_are_counted():
+    """Of each layer as often as of the whole, but the trace, the principal curvature and sharpness."""
+    network = {"kind": "train", "classifier": {"name": "fast_mnist"}, "training": {"epochs": 2}}
+    small = {"data": {"name": "mnist", "root": "/nowhere"}, "network": network, "images": 100}
+    spectra = {"images": 30, "trace_probes": 7, "density_probes": 3, "density_steps": 11, "sharpness": None}
+    counts = []
+    for each in (None, {**spectra, "layers": False}, spectra):
+        counts.append(estimate(paper(**small, spectra=each)).details.get("images in products of the Hessian", 0))
+    lanczos = 2 * RESTART + 33
+    assert counts == [0, 30 * (lanczos + RESTART + 7), 30 * (lanczos + RESTART + 7 + 4 * lanczos)]
+    stored = estimate(paper(network={"kind": "model", "name": "net"}, images=100, spectra={}))
+    assert stored.details["spectra of single layers"].startswith("not counted")
 
 
 def test_products_of_the_hessian_are_about_as_many_as_are_counted_on():

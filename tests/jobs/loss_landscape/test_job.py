@@ -115,10 +115,13 @@ def test_eigenvectors_of_the_hessian_are_axes(make_run):
     assert told["value"].startswith("eigenvectors of the Hessian to ")
 
 
+SPECTRA = {"images": 30, "trace_probes": 4, "density_probes": 2, "density_steps": 4, "sharpness": {"steps": 2}}
+
+
 def test_surfaces_are_shown_side_by_side(make_run):
     trials = []
     for name, changes in (
-        ("a", {}),
+        ("a", {"spectra": SPECTRA}),
         ("b", {"plane": {"kind": "random", "draw": 1}}),
         ("line", {"grid": {"x": {"steps": 3}}}),
     ):
@@ -142,7 +145,8 @@ def test_surfaces_are_shown_side_by_side(make_run):
     whole = make_run("whole")
     summarize(trials, whole)
     assert not np.array_equal(trials[0].array("loss"), trials[1].array("loss")), "another draw, another surface"
-    for name in ("contours", "surfaces", "curves"):
+    assert trials[0].metrics["trace"] == trials[0].table("spectra")[0]["trace"]
+    for name in ("contours", "surfaces", "curves", "spectra"):
         assert whole.folder.exists(f"figures/{name}.png")
     assert len(whole.folder.read_table("tables/results.parquet")) == 3
 

@@ -11,9 +11,7 @@ import numpy as np
 import torch
 from scipy.sparse.linalg import LinearOperator, eigsh
 
-from jobs.common.models.directions import Normalisation, rescale
-from jobs.common.models.weights import Direction
-from jobs.loss_landscape.curvature.hessian import Hessian
+from jobs.common.curvature.hessian import SymmetricMatrix
 from service.errors import FieldError
 
 Product = Callable[[np.ndarray], np.ndarray]
@@ -34,6 +32,62 @@ class Extremes:
     def ratio(self) -> float:
         """|smallest / largest|: near 0 where the loss is nearly convex; NaN if all eigenvalues are zero."""
         return abs(self.smallest / self.largest) if self.largest else (float("inf") if self.smallest else float("nan"))
+
+
+@dataclass(frozen=True)
+class Ends:
+    """Several eigenvalues at each end of a spectrum, each with the residual |H v - lambda v| of its vector of length 1.
+
+    An eigenvalue lies within the residual of what is given. All float64.
+    """
+
+    largest: np.ndarray
+    """(top,), descending"""
+    largest_residuals: np.ndarray
+    smallest: np.ndarray
+    """(bottom,), ascending"""
+    smallest_residuals: np.ndarray
+    products: int
+
+
+def ends(matrix: SymmetricMatrix, top: int, bottom: int, *, seed: int, tolerance: float = 0.01) -> Ends:
+    """The `top` largest and the `bottom` smallest eigenvalues with their sign, at most as many as there are.
+
+    As `extreme_eigenvalues`: each end is computed with the matrix shifted by the other, so that the tolerance is
+    relative to the width of the spectrum. Errors as there.
+    """
+    size, device = matrix.size, matrix.device
+
+    def product(vector: np.ndarray) -> np.ndarray:
+        result: np.ndarray = matrix.products(torch.from_numpy(vector)[None].to(device))[0].cpu().numpy()
+        return result
+
+    counted = _Counted(product, size)
+    top, bottom = min(top, size), min(bottom, size)
+    start = _start(size, seed)
+    if not counted(start).any():
+        return Ends(np.zeros(top), np.zeros(top), np.zeros(bottom), np.zeros(bottom), counted.calls)
+    if size <= max(DENSE, 4 * max(top, bottom)):
+        values, vectors = np.linalg.eigh(_dense(counted, size))
+        residuals = np.linalg.norm(np.stack([counted(each) for each in vectors.T]).T - values * vectors, axis=0)
+        down = np.arange(size)[::-1][:top]
+        return Ends(values[down], residuals[down], values[:bottom], residuals[:bottom], counted.calls)
+
+    def largest_beside(shift: float, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """The eigenvalues farthest from `shift`, the farthest first, and their residuals."""
+        operator = LinearOperator((size, size), matvec=lambda each: counted(each) - shift * each, dtype=np.float64)
+        values, vectors = eigsh(operator, k=count, which="LM", tol=tolerance, v0=start)
+        order = np.argsort(-np.abs(values), kind="stable")
+        values, vectors = values[order] + shift, vectors[:, order]
+        products = np.stack([counted(vector) for vector in vectors.T])
+        return values, np.linalg.norm(products - values[:, None] * vectors.T, axis=1)
+
+    (one,), _ = largest_beside(0.0, 1)
+    far, far_residuals = largest_beside(one, bottom if one > 0 else top)
+    near, near_residuals = largest_beside(far[0], top if one > 0 else bottom)
+    if one > 0:
+        return Ends(near, near_residuals, far, far_residuals, counted.calls)
+    return Ends(far, far_residuals, near, near_residuals, counted.calls)
 
 
 def extreme_eigenvalues(product: Product, size: int, *, seed: int, tolerance: float = 0.01) -> Extremes:
@@ -79,25 +133,6 @@ def top_eigenvectors(
     chosen = vectors[:, order].T
     largest = chosen[np.arange(count), np.abs(chosen).argmax(1)]
     return values[order], chosen * np.sign(largest)[:, None]
-
-
-def eigenvector_axes(
-    hessian: Hessian, count: int = 2, *, normalisation: Normalisation = "none", seed: int, tolerance: float = 0.01
-) -> tuple[np.ndarray, list[Direction]]:
-    """The directions in which the loss bends most, as axes of a surface: eigenvalues (count,) and directions.
-
-    A direction moves the parameters of the Hessian and no others. Without normalisation its length is 1; with `filter`
-    or another, its weights are rescaled like those of a random direction, and it is an eigenvector no longer.
-    """
-    values, vectors = top_eigenvectors(hessian, hessian.size, count, seed=seed, tolerance=tolerance)
-    weights = hessian.weights
-    return values, [
-        {
-            name: rescale(part, weights[name], normalisation) if part.ndim > 1 else part
-            for name, part in hessian.unflatten(vector).items()
-        }
-        for vector in vectors
-    ]
 
 
 class _Counted:

@@ -7,11 +7,11 @@ import numpy as np
 from pydantic import Field
 from torch import Tensor, nn
 
+from jobs.common.curvature.eigenvalues import extreme_eigenvalues
+from jobs.common.curvature.hessian import Hessian
 from jobs.common.imports import resolve
 from jobs.common.mean_loss.losses import LOSSES, Loss, cross_entropy
 from jobs.common.params import StudyParams
-from jobs.loss_landscape.curvature.eigenvalues import extreme_eigenvalues
-from jobs.loss_landscape.curvature.hessian import Hessian
 from jobs.loss_landscape.surface.computation import Subject
 from jobs.loss_landscape.surface.grid import GridParams
 from service.run import Run, reserved_device

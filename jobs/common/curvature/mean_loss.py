@@ -1,13 +1,8 @@
-"""The Hessian of the mean loss by the weights, as its products with vectors.
-
-Only products with vectors are ever computed, each by differentiating twice.
-
-Source: Li et al. 2018, section 6 and figure 7 ("Are we really seeing convexity?").
-"""
+"""The mean loss over a data set, as a function of some of a network's weights."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import groupby
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -17,11 +12,11 @@ from jobs.common.models.weights import Direction
 from service.errors import InputError
 
 
-class Hessian:
-    """The Hessian of the mean loss over a data set, at given weights, as a product with vectors.
+class MeanLoss:
+    """The mean loss over a data set, around given weights.
 
     A vector holds the entries of the parameters `names`, one after the other. The mean is over images, whatever the
-    batches: the released code sums the means of batches, so that its eigenvalues grow with the number of batches.
+    batches.
     """
 
     def __init__(
@@ -52,35 +47,57 @@ class Hessian:
         self._images, self._labels, self._loss, self._batch = images, labels, loss, batch
         self.size = sum(self._state[name].numel() for name in self.names)
 
-    def __call__(self, vector: np.ndarray) -> np.ndarray:
-        """The product with a vector. Both float64 (size,); computed in the type of the weights."""
-        moving = [self._state[name].clone().requires_grad_() for name in self.names]
-        direction = list(self.unflatten(vector).values())
-        total = [torch.zeros_like(each, dtype=torch.float64) for each in moving]
-        for share in self._shares(moving):
-            gradient = _gradient(share, moving, create_graph=True)
-            slope = torch.stack([(each * along).sum() for each, along in zip(gradient, direction, strict=True)]).sum()
-            for sum_so_far, product in zip(total, _gradient(slope, moving), strict=True):
-                sum_so_far += product
-        return torch.cat([each.reshape(-1) for each in total]).cpu().numpy()
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """The parameters to differentiate by, at these weights."""
+        return {name: self._state[name] for name in self.names}
+
+    @property
+    def device(self) -> torch.device:
+        """Where vectors and products are."""
+        return self._state[self.names[0]].device
+
+    @property
+    def layers(self) -> dict[str, slice]:
+        """Where the entries of each layer lie in a vector: of the parameters of one module, under its name."""
+        places, first = {}, 0
+        for layer, names in groupby(self.names, key=layer_of):
+            last = first + sum(self._state[name].numel() for name in names)
+            places[layer] = slice(first, last)
+            first = last
+        return places
 
     def mean_loss(self) -> float:
         """The mean loss over the data set at these weights."""
         with torch.no_grad():
             return sum(float(share) for share in self._shares([self._state[name] for name in self.names]))
 
-    @property
-    def weights(self) -> dict[str, Tensor]:
-        """The parameters to differentiate by, at these weights."""
-        return {name: self._state[name] for name in self.names}
+    def value_at(self, offset: Tensor) -> float:
+        """The mean loss where the weights are moved by a vector (size,)."""
+        with torch.no_grad():
+            return sum(float(share) for share in self._shares(self._moved(offset)))
 
-    def unflatten(self, vector: np.ndarray) -> Direction:
-        """A vector (size,) as a direction: one tensor for each of `names`, of its parameter's shape and type."""
-        parts = np.split(vector, np.cumsum([weight.numel() for weight in self.weights.values()])[:-1])
-        return {
-            name: torch.from_numpy(part).view_as(weight).to(weight)
-            for (name, weight), part in zip(self.weights.items(), parts, strict=True)
-        }
+    def value_and_gradient_at(self, offset: Tensor) -> tuple[float, Tensor]:
+        """The same, and its gradient there: float64 (size,)."""
+        moving = [weight.requires_grad_() for weight in self._moved(offset)]
+        value, total = 0.0, torch.zeros(self.size, dtype=torch.float64, device=self.device)
+        for share in self._shares(moving):
+            value += float(share.detach())
+            total += flat(gradient_of(share, moving))
+        return value, total
+
+    def split(self, vector: Tensor) -> list[Tensor]:
+        """A vector (size,) as tensors of the shapes and types of the parameters."""
+        weights = self.weights.values()
+        parts: Sequence[Tensor] = torch.split(vector, [weight.numel() for weight in weights])
+        return [part.view_as(weight).to(weight) for part, weight in zip(parts, weights, strict=True)]
+
+    def direction(self, vector: Tensor) -> Direction:
+        """The same by the parameters' names."""
+        return dict(zip(self.names, self.split(vector), strict=True))
+
+    def _moved(self, offset: Tensor) -> list[Tensor]:
+        return [weight + part for weight, part in zip(self.weights.values(), self.split(offset), strict=True)]
 
     def _shares(self, moving: Sequence[Tensor]) -> Iterator[Tensor]:
         """What each batch adds to the mean loss over the data set."""
@@ -94,8 +111,27 @@ class Hessian:
             yield losses.sum() / len(self._images)
 
 
-def _gradient(value: Tensor, moving: Sequence[Tensor], create_graph: bool = False) -> Sequence[Tensor]:
+def layer_of(name: str) -> str:
+    """The module that a parameter belongs to; the parameter itself if it is one of the network's own."""
+    return name.rpartition(".")[0] or name
+
+
+def gradient_of(
+    value: Tensor, moving: Sequence[Tensor], *, create_graph: bool = False, retain_graph: bool = False
+) -> Sequence[Tensor]:
     """The gradient of a number; zero by what it does not depend on: the slope of a linear loss is the same anywhere."""
     if not value.requires_grad:
         return [torch.zeros_like(each) for each in moving]
-    return torch.autograd.grad(value, moving, create_graph=create_graph, allow_unused=True, materialize_grads=True)
+    return torch.autograd.grad(
+        value,
+        moving,
+        create_graph=create_graph,
+        retain_graph=create_graph or retain_graph,
+        allow_unused=True,
+        materialize_grads=True,
+    )
+
+
+def flat(parts: Sequence[Tensor]) -> Tensor:
+    """Tensors as one vector, float64."""
+    return torch.cat([part.detach().double().reshape(-1) for part in parts])

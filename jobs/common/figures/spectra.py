@@ -1,0 +1,98 @@
+"""Pictures of the Hessian's eigenvalues: how they are distributed, and what each layer has of them."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+
+from jobs.common.curvature.density import SpectralDensity
+from jobs.common.curvature.spectra import WHOLE, Spectra
+from jobs.common.figures.plots import GREY, PALETTE, house_style, panels
+
+POINTS = 600
+WIDENED = 0.005  # standard deviation that a node is drawn with, of the width of the spectrum
+LEAST = 1e-3  # of the largest magnitude: where the axis of eigenvalues is linear
+
+
+def spectra(named: Mapping[str, tuple[SpectralDensity, int]]) -> Figure:
+    """The spectral density of networks, and how many eigenvalues are beyond each magnitude, with 95 % intervals.
+
+    named: by the network's name, its density and its number of weights.
+    """
+    with house_style():
+        figure, (left, right) = panels(1, 2, 4.8, 3.6)
+        low, high = (pick(each.bounds[end] for each, _ in named.values()) for end, pick in ((0, min), (1, max)))
+        width = (high - low) or abs(high) or 1.0
+        at = np.linspace(low - 0.03 * width, high + 0.03 * width, POINTS)
+        floor = np.inf
+        for (name, (density, size)), colour in zip(named.items(), PALETTE * len(named), strict=False):
+            band = density.smoothed(at, WIDENED * width)
+            left.plot(at, band.mean, color=colour, lw=1.2, label=name)
+            left.fill_between(at, band.low, band.high, color=colour, alpha=0.2, lw=0)
+            floor = min(floor, 0.3 / size / width)
+            _draw_counts(right, density, size, colour)
+        left.set(yscale="log", ylim=(floor, None), xlabel="eigenvalue", ylabel="density")
+        right.plot([], [], color="black", label="above")
+        right.plot([], [], color="black", ls=":", label="below the negative of it")
+        right.set(xscale="log", yscale="log", ylim=(0.5, None), xlabel="magnitude", ylabel="eigenvalues beyond")
+        right.legend()
+        if len(named) > 1:
+            figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    return figure
+
+
+def _draw_counts(axes, density: SpectralDensity, size: int, colour: str) -> None:  # type: ignore[no-untyped-def]
+    largest = max(map(abs, density.bounds)) or 1.0
+    at = np.geomspace(1e-6 * largest, 1.01 * largest, POINTS)
+    above, below = density.cumulative(at), density.cumulative(-at)
+    for mean, low, high, style in (
+        (1 - above.mean, 1 - above.high, 1 - above.low, "-"),
+        (below.mean, below.low, below.high, ":"),
+    ):
+        axes.plot(at, size * mean, color=colour, ls=style, lw=1.2)
+        axes.fill_between(at, size * low, size * high, color=colour, alpha=0.15, lw=0)
+
+
+def layers(spectra: Spectra) -> Figure:
+    """By layer, from the input on: the trace with two standard errors, eigenvalues at both ends, and all the others."""
+    names = [name for name in spectra.sizes if name != WHOLE]
+    places = np.arange(len(names))
+    with house_style():
+        figure, (trace, ends, density) = panels(1, 3, 3.9, max(2.4, 0.6 + 0.24 * len(names)), sharey=True)
+        values = np.array([spectra.traces[each].value if each in spectra.traces else np.nan for each in names])
+        errors = [spectra.traces[each].standard_error if each in spectra.traces else np.nan for each in names]
+        trace.barh(places, values, xerr=2 * np.array(errors), color=PALETTE[0], ecolor=GREY, height=0.7)
+        trace.set(title="trace", yticks=places, yticklabels=names)
+        trace.invert_yaxis()
+        for name, place in zip(names, places, strict=True):
+            if name in spectra.ends:
+                ends.plot(spectra.ends[name].largest, [place] * len(spectra.ends[name].largest), "|", color=PALETTE[1])
+                ends.plot(
+                    spectra.ends[name].smallest, [place] * len(spectra.ends[name].smallest), "|", color=PALETTE[0]
+                )
+        known = [spectra.densities[name] for name in names if name in spectra.densities]
+        largest = max((abs(bound) for each in known for bound in each.bounds), default=1.0) or 1.0
+        for axes in (ends, density):
+            axes.set_xscale("symlog", linthresh=LEAST * largest)
+        ends.axvline(0, color=GREY, lw=0.6)
+        ends.set(title="largest and smallest eigenvalues", xlabel="eigenvalue")
+        edges = _edges(largest)
+        shares = np.full((len(names), len(edges) - 1), np.nan)
+        for name, place in zip(names, places, strict=True):
+            if name in spectra.densities:
+                shares[place] = np.diff(spectra.densities[name].cumulative(edges).mean)
+        drawn = density.pcolormesh(
+            edges, np.arange(len(names) + 1) - 0.5, shares, norm=LogNorm(1e-4, 1), cmap="viridis"
+        )
+        density.set(title="share of a layer's eigenvalues", xlabel="eigenvalue")
+        density.grid(False)
+        figure.colorbar(drawn, ax=density, extend="min", shrink=0.8)
+    return figure
+
+
+def _edges(largest: float) -> np.ndarray:
+    """Bounds of bins that are equally wide on the axis: linear around 0, logarithmic beyond. (61,)"""
+    beyond = np.geomspace(LEAST, 1.05, 26) * largest
+    middle = np.linspace(-LEAST * largest, LEAST * largest, 11)[1:-1]
+    return np.concatenate([-beyond[::-1], middle, beyond])

@@ -1,1 +1,0 @@
-"""The Hessian of the loss: its eigenvalues, and a map of them."""
