@@ -20,14 +20,14 @@ def estimate(params: Params) -> Estimate:
     trained, shown = trained_images(params, size), shown_images(params, size)
     details: dict[str, float | str] = {"images trained on": trained, "images shown besides": shown}
     if not isinstance(params.network, TrainedNetwork | SearchedNetwork | NetworkFile):
-        return Estimate(details=details)
+        return Estimate(pieces=pieces_of(params), details=details)
     network = params.network.classifier, size.classes, size.shape
     batch = params.network.training.batch if isinstance(params.network, TrainedNetwork) else 16
     passes = trained + shown / TRAINING
     return Estimate(
         core_seconds=training_seconds_of(*network, batch) * passes,
         multiply_adds=TRAINING * multiply_adds_of(*network) * passes,
-        pieces=math.ceil(states_of(params) / params.minefield.together) if params.minefield is not None else 1,
+        pieces=pieces_of(params),
         details=details,
     )
 
@@ -55,7 +55,17 @@ def shown_images(params: Params, size: SetSize) -> int:
         count += params.boundary.steps**2
     if params.margin is not None:
         count += learnt * params.margin.angles * (params.margin.radii + HALVINGS)
+    if params.basins is not None:
+        count += min(params.basins.images or learnt, learnt) * params.basins.passes
     return count
+
+
+def pieces_of(params: Params) -> int:
+    """Parts that can be computed at the same time: of a minefield, or rays of a basin."""
+    pieces = params.basins.cells if params.basins is not None else 1
+    if params.minefield is not None:
+        pieces = max(pieces, math.ceil(states_of(params) / params.minefield.together))
+    return pieces
 
 
 def learnt_images(params: Params, size: SetSize) -> int:

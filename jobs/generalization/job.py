@@ -2,7 +2,9 @@
 
 A network is trained with poison: images besides the training images, which it learns not to classify correctly. What it
 comes to is called a minimum only if it fits every training image. Beside it stand networks that were trained plainly,
-or that are there already. Decision boundaries show what lies between the points.
+or that are there already. Decision boundaries show what lies between the points. The basin of a network are the weights
+around it at which the loss stays below a cut: its radius is measured along random rays, its volume is estimated from
+these, and its learning coefficient says how the volume shrinks with the cut.
 
 Metrics, for `sweep.metric` and schedulers (accuracies are shares in [0, 1]):
     train_loss, train_accuracy      while it is trained: the objective, and the training images as they were learnt from
@@ -15,6 +17,10 @@ Metrics, for `sweep.metric` and schedulers (accuracies are shares in [0, 1]):
     margin, least_margin            median and least distance of training points to the boundary, in their coordinates
     bad_minima, unfitted            of a minefield: networks trained with poison that fit the training images, or do not
     bad_test_accuracy               the highest of a bad minimum
+With `basins`, at the first of their cuts, CONVENTION being filter, gaussian, adam or hessian:
+    radius_CONVENTION               mean distance at which the loss reaches the cut, in units of the filters' norms
+    log10_volume_CONVENTION         of the basin, in these units
+    learning_coefficient            local learning coefficient, with its 95 % interval (_low, _high)
 
 Specs to begin with: configs/generalization/.
 
@@ -25,6 +31,8 @@ Visualizations".
 from collections.abc import Sequence
 
 from jobs.generalization import estimation, figures, results
+from jobs.generalization.basins.measurement import basin_of, chosen_images
+from jobs.generalization.basins.results import keep_basin, keep_comparison, networks_of
 from jobs.generalization.boundary import check_points
 from jobs.generalization.minefield.measurement import minefield
 from jobs.generalization.networks import card, measured_network
@@ -41,6 +49,7 @@ def run(params: Params, run: Run) -> None:
     for field in ("boundary", "margin"):
         if getattr(params, field) is not None:
             check_points(sets.training, field)
+    chosen = chosen_images(params.basins, sets, run) if params.basins is not None else None
     measured = measured_network(params, sets, run)
     scores = results.scores_of(measured, sets, run)
     results.keep_scores(params, scores, sets, run)
@@ -52,6 +61,8 @@ def run(params: Params, run: Run) -> None:
         results.keep_margins(params.margin, measured, sets, run)
     if params.minefield is not None:
         results.keep_minefield(minefield(params.minefield, measured, sets, run), run)
+    if params.basins is not None and chosen is not None:
+        keep_basin(basin_of(params.basins, measured, sets, chosen, run), run)
 
 
 def summarize(trials: Sequence[Trial], run: Run) -> None:
@@ -67,6 +78,8 @@ def summarize(trials: Sequence[Trial], run: Run) -> None:
         run.figure("margins", figures.margins(margins), title="Distances of training points to the boundary")
     if maps := [each for trial in trials if (each := results.boundary_of(trial)) is not None]:
         run.figure("boundaries", figures.boundaries(maps[: figures.MOST_PANELS]), title="Decision boundaries")
+    if networks := networks_of(trials):
+        keep_comparison(networks, run)
 
 
 def estimate(params: Params) -> Estimate:

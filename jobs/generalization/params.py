@@ -9,6 +9,7 @@ from jobs.common.data.images import DataParams
 from jobs.common.models.cards import PublishingParams
 from jobs.common.models.network_params import NetworkFile, PublishedNetwork, StoredNetwork, TrainedNetwork
 from jobs.common.params import StudyParams
+from jobs.generalization.basins.basin_params import BasinParams
 from jobs.generalization.gradient_free.search_params import SearchedNetwork
 from jobs.generalization.margins import MarginParams
 from jobs.generalization.minefield.minefield_params import MinefieldParams
@@ -41,6 +42,9 @@ class Params(PublishingParams):
     )
     minefield: MinefieldParams | None = Field(
         None, description="bad minima from every state that is kept along the training; none: no"
+    )
+    basins: BasinParams | None = Field(
+        None, description="the basin around the network, over its training images: radius, volume, and more; none: no"
     )
 
     @model_validator(mode="after")

@@ -1,0 +1,1 @@
+"""Basins around minima: radii along random rays, volumes, and local learning coefficients."""
