@@ -64,6 +64,9 @@ class StackedLoss:
         self.layout = Layout({name: tensor.shape for name, tensor in state.items()})
         self.centre = self.layout.flatten(state)
         """the weights of the network itself (size,)"""
+        self._statistics = set(state) - set(
+            tensors(network, "weights")
+        )  # of batch norm: nothing differentiates by them
         self._inputs, self._targets, self._loss = inputs, targets, loss
         each = 4 * _widest(network, inputs[:1])  # bytes for one input
         self._batch = max(1, min(len(inputs), BATCH_ROOM // each))
@@ -80,7 +83,7 @@ class StackedLoss:
             return torch.cat([self._means(part, None) for part in torch.split(points, self.together)])
 
     def gradients(self, points: Tensor, chosen: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Losses float64 (k,) and their gradients (k, size) at points (k, size).
+        """Losses float64 (k,) and their gradients by the parameters (k, size), zero elsewhere, at points (k, size).
 
         chosen: int64 (count,), the inputs that the mean is over; none: all.
         """
@@ -111,6 +114,7 @@ class StackedLoss:
         inputs = self._inputs if chosen is None else self._inputs[chosen]
         targets = self._targets if chosen is None else self._targets[chosen]
         states = self.layout.unflatten(points)
+        states |= {name: states[name].detach() for name in self._statistics}
         total = torch.zeros(len(points), dtype=torch.float64, device=points.device)
         batches = (torch.split(each, self._batch) for each in (inputs, targets))
         for some, goals in zip(*batches, strict=True):

@@ -84,15 +84,16 @@ def test_networks_of_one_architecture_are_evaluated_together():
     assert along.tolist() == pytest.approx([expected[2], expected[0]], rel=1e-5)
 
 
-def test_gradients_are_those_of_autograd_on_the_chosen_images():
-    inputs, labels = data()
-    network = mlp()
+@pytest.mark.parametrize("kind", ["mlp", "batch norm"])
+def test_gradients_are_those_of_autograd_on_the_chosen_images(kind, make_network):
+    inputs, labels = data((1, 8, 8), 30, 10) if kind == "batch norm" else data()
+    network = make_network("digits_net") if kind == "batch norm" else mlp()
     loss = StackedLoss(network, inputs, labels, cross_entropy)
     chosen = torch.tensor([3, 4, 11])
     losses, gradients = loss.gradients(torch.stack([loss.centre, 2 * loss.centre]), chosen)
     value = functional.cross_entropy(network(inputs[chosen]), labels[chosen])
     value.backward()
-    expected = torch.cat([each.grad.flatten() for each in network.parameters()])
+    expected = loss.layout.embed({name: each.grad for name, each in network.named_parameters()})
     assert losses[0].item() == pytest.approx(value.item(), rel=1e-5)
     torch.testing.assert_close(gradients[0], expected, rtol=1e-4, atol=1e-6)
 
