@@ -1,1 +1,1 @@
-"""Data that several studies use: labelled images, images with masks, batches and augmentation."""
+"""Data that several studies use: labelled images and sounds, images with masks, batches and augmentation."""

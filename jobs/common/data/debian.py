@@ -24,9 +24,14 @@ class DebianPackage:
     about: str
 
 
+POCKETSPHINX = DebianPackage(
+    "pocketsphinx-testdata", "usr/share/pocketsphinx/test/data", "spoken sentences with transcripts"
+)
+ALSA = DebianPackage("alsa-utils", "usr/share/sounds/alsa", "spoken places of loudspeakers")
 PACKAGES = (
     DebianPackage("dataset-fashion-mnist", "usr/share/datasets/fashion-mnist", "70,000 images of clothes, 28x28 grey"),
-    DebianPackage("pocketsphinx-testdata", "usr/share/pocketsphinx/test/data", "spoken sentences with transcripts"),
+    POCKETSPHINX,
+    ALSA,
     DebianPackage("openttd-openmsx", "usr/share/games/openttd/baseset/openmsx", "31 pieces of music as MIDI"),
     DebianPackage("fonts-noto-color-emoji", "usr/share/fonts/truetype/noto", "pictograms in colour"),
     DebianPackage("timgm6mb-soundfont", "usr/share/sounds/sf2", "instruments that make the MIDI audible"),

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from jobs.common.audio.transformations import TransformationParams
 from jobs.common.data.augmentation import AugmentationParams
 from jobs.common.data.batches import Epochs, permutation
 from jobs.common.data.images import base as images_base
@@ -20,6 +21,7 @@ from jobs.common.data.masks import base as masks_base
 from jobs.common.data.masks.augmentation import DRAWS, JointAugmentationParams
 from jobs.common.data.masks.base import SegmentationSet
 from jobs.common.data.residence import resident
+from jobs.common.data.sounds.base import SoundSet
 from jobs.common.training import parallel
 from service.errors import FieldError, InputError
 
@@ -130,11 +132,29 @@ class TrainingMasks:
         return self._augmentation.apply(*self.trained.pair(index), draws)
 
 
-class EpochImages:
-    """Labelled images in batches, all of them learnt from; the changes of an epoch are one stream of draws.
+class EpochOrder:
+    """A set that is gone through in epochs, all of it learnt from; the changes of an epoch are one stream of draws.
 
     Batches have to be asked for in order, from the start of an epoch on.
     """
+
+    def __init__(self, count: int, batch: int, seed_for: SeedFor) -> None:
+        """count: examples in the set. InputError if they do not fill one batch."""
+        self._epochs = Epochs(count, batch, lambda epoch: seed_for("order", epoch))
+        self.epoch = self._epochs.steps
+        """batches in an epoch"""
+        self._seed_for = seed_for
+        self._stream = torch.Generator()
+
+    def _draw(self, index: int) -> tuple[Tensor, torch.Generator]:
+        """Which examples batch number `index` holds, and where its changes are drawn from."""
+        if index % self.epoch == 0:
+            self._stream.manual_seed(self._seed_for("augmentation", index // self.epoch))
+        return self._epochs.indices(index), self._stream
+
+
+class EpochImages(EpochOrder):
+    """Labelled images in batches, as `EpochOrder` says."""
 
     def __init__(
         self,
@@ -145,17 +165,26 @@ class EpochImages:
         home: torch.device = CPU,
     ) -> None:
         """home: where the images are kept if they fit. InputError if they do not fill one batch."""
-        self._images = resident(images, home)
-        self._epochs = Epochs(len(images), batch, lambda epoch: seed_for("order", epoch))
-        self.epoch = self._epochs.steps
-        """batches in an epoch"""
-        self._augmentation, self._seed_for = augmentation, seed_for
-        self._stream = torch.Generator()
+        super().__init__(len(images), batch, seed_for)
+        self._images, self._augmentation = resident(images, home), augmentation
 
     def batch(self, index: int) -> tuple[Tensor, Tensor]:
         """Batch number `index`: float (batch, channels, height, width) in [0, 1] and int64 (batch,)."""
-        if index % self.epoch == 0:
-            self._stream.manual_seed(self._seed_for("augmentation", index // self.epoch))
-        chosen = self._epochs.indices(index)
-        images = self._augmentation.apply(self._images.images(chosen, self._stream), self._stream)
+        chosen, stream = self._draw(index)
+        images = self._augmentation.apply(self._images.images(chosen, stream), stream)
         return images, self._images.labels[chosen]
+
+
+class EpochSounds(EpochOrder):
+    """Labelled sounds in batches, as `EpochOrder` says."""
+
+    def __init__(self, sounds: SoundSet, batch: int, augmentation: TransformationParams, seed_for: SeedFor) -> None:
+        """InputError if the sounds do not fill one batch."""
+        super().__init__(len(sounds), batch, seed_for)
+        self._sounds, self._augmentation = sounds, augmentation
+
+    def batch(self, index: int) -> tuple[Tensor, Tensor]:
+        """Batch number `index`: float (batch, samples) and int64 (batch,)."""
+        chosen, stream = self._draw(index)
+        sounds = self._augmentation.apply(self._sounds.sounds(chosen), self._sounds.rate, stream)
+        return sounds, self._sounds.labels[chosen]

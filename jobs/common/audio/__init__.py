@@ -1,0 +1,1 @@
+"""Sound: files read within bounds, rates, loudness, log-mel spectrograms, networks that listen."""

@@ -1,0 +1,61 @@
+"""How loud a sound is, and sounds of constant loudness: differentiable, along the last dimension.
+
+Nobody should be startled: whatever is made to be heard has the same power, and a peak below full scale.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+RMS = 0.1  # of sounds made here, -20 dB of full scale: about the level of speech
+PEAK = 10 ** (-1 / 20)  # -1 dB of full scale
+QUIET = 1e-8  # a root mean square below it is silence, which stays silence
+
+
+def rms(sounds: Tensor) -> Tensor:
+    """The root mean square: sounds (..., samples) to (..., 1)."""
+    return sounds.square().mean(-1, keepdim=True).clamp(min=QUIET**2).sqrt()
+
+
+def peak(sounds: Tensor) -> Tensor:
+    """The largest magnitude: sounds (..., samples) to (..., 1)."""
+    return sounds.abs().amax(-1, keepdim=True)
+
+
+def at_loudness(sounds: Tensor, loudness: float = RMS, limit: float = PEAK) -> Tensor:
+    """The same sounds at one root mean square, or less loud where a peak would be above the limit."""
+    scale = torch.minimum(loudness / rms(sounds), limit / peak(sounds).clamp(min=QUIET))
+    return sounds * scale
+
+
+def clipped_share(sounds: Tensor) -> float:
+    """The share of samples at the largest magnitude, where more than two in a row are: a clipped sound has many."""
+    flat = (sounds.abs() >= peak(sounds) * (1 - 1e-4)) & (peak(sounds) > QUIET)
+    runs = flat[..., 2:] & flat[..., 1:-1] & flat[..., :-2]
+    return float(runs.double().mean()) if runs.numel() else 0.0
+
+
+def high_pass(sounds: Tensor, rate: int, hertz: float) -> Tensor:
+    """Without what is below a frequency: half a cosine from one half of it up to all of it.
+
+    sounds: (..., samples). The filter has no phase; the ends of a sound are neighbours.
+    """
+    spectrum = torch.fft.rfft(sounds)
+    gain = high_pass_gain(sounds.shape[-1], rate, hertz, sounds.device)
+    passed: Tensor = torch.fft.irfft(spectrum * gain, sounds.shape[-1])
+    return passed
+
+
+def high_pass_gain(samples: int, rate: int, hertz: float, device: torch.device) -> Tensor:
+    """The gain of `high_pass` for each bin of the spectrum: (samples // 2 + 1,)."""
+    frequencies = torch.fft.rfftfreq(samples, 1 / rate, device=device)
+    if hertz <= 0:
+        return torch.ones_like(frequencies)
+    place = (2 * frequencies / hertz - 1).clamp(0, 1)  # 0 at half the frequency, 1 from the frequency on
+    return (1 - torch.cos(math.pi * place)) / 2
+
+
+def quantised(sounds: Tensor) -> Tensor:
+    """As a WAV of 16 bits holds them. sounds: within [-1, 1]."""
+    return (sounds.clamp(-1, 1) * 32767).round() / 32767

@@ -1,0 +1,90 @@
+"""Random changes to whole batches of sounds that leave what is heard as it is. Each sound has draws of its own.
+
+Sources: Ko et al. 2015 (speed); Park et al. 2019, "SpecAugment" (masks); Olah et al. 2017 (what is optimised has to
+bear changes).
+"""
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from jobs.common.params import StudyParams
+
+
+class TransformationParams(StudyParams):
+    """Random changes, drawn anew each time."""
+
+    shift: float = Field(0.025, ge=0, le=1, description="the most that a sound is moved in time, in seconds; it wraps")
+    speed: float = Field(0.02, ge=0, le=0.5, description="the most that speed and pitch change, as a share")
+    gain: float = Field(0.2, ge=0, lt=1, description="the most that loudness changes, as a share")
+    noise: float = Field(1e-3, ge=0, le=1, description="standard deviation of the noise that is added")
+    time_mask: float = Field(0.0, ge=0, lt=1, description="the longest part that is silenced, as a share of the sound")
+    frequency_mask: float = Field(
+        0.0, ge=0, lt=1, description="the widest band that is taken out, as a share of all frequencies"
+    )
+
+    def apply(self, sounds: Tensor, rate: int, generator: torch.Generator) -> Tensor:
+        """sounds: (batch, samples), changed or as they are. generator: on the CPU."""
+        if self.shift or self.speed:
+            sounds = moved(sounds, round(self.shift * rate), self.speed, generator)
+        if self.frequency_mask:
+            spectrum = torch.fft.rfft(sounds)
+            kept = mask(len(spectrum), spectrum.shape[1], self.frequency_mask, generator).to(sounds.device)
+            sounds = torch.fft.irfft(spectrum * kept, sounds.shape[1])
+        if self.time_mask:
+            sounds = sounds * mask(len(sounds), sounds.shape[1], self.time_mask, generator).to(sounds.device)
+        if self.gain:
+            gains = 1 + self.gain * (2 * torch.rand(len(sounds), 1, generator=generator) - 1)
+            sounds = sounds * gains.to(sounds.device)
+        if self.noise:
+            sounds = sounds + self.noise * torch.randn(sounds.shape, generator=generator).to(sounds.device)
+        return sounds
+
+    def apply_to_mels(self, mels: Tensor, hop: float, floor: float, generator: torch.Generator) -> Tensor:
+        """The same for log-mel spectrograms (batch, bands, frames), without noise; speed is then of time alone.
+
+        hop: seconds between two frames. floor: the logarithm of silence, which masks leave.
+        """
+        batch, bands, frames = mels.shape
+        if self.shift or self.speed:
+            whole = mels.transpose(1, 2).reshape(batch, frames, bands)
+            mels = moved(whole, round(self.shift / hop), self.speed, generator).transpose(1, 2)
+        if self.frequency_mask:
+            kept = mask(batch, bands, self.frequency_mask, generator).to(mels.device)[:, :, None]
+            mels = torch.where(kept > 0, mels, floor)
+        if self.time_mask:
+            kept = mask(batch, frames, self.time_mask, generator).to(mels.device)[:, None]
+            mels = torch.where(kept > 0, mels, floor)
+        if self.gain:
+            gains = 1 + self.gain * (2 * torch.rand(batch, 1, 1, generator=generator) - 1)
+            mels = mels + 2 * gains.to(mels.device).log()
+        return mels
+
+
+def moved(sounds: Tensor, most_shift: int, most_speed: float, generator: torch.Generator) -> Tensor:
+    """Move each sound in time and change its speed about its middle, by linear interpolation; the ends are neighbours.
+
+    sounds: (batch, samples) or (batch, samples, features). most_shift: in samples.
+    """
+    batch, samples = sounds.shape[:2]
+    shifts = torch.randint(-most_shift, most_shift + 1, (batch, 1), generator=generator)
+    speeds = 1 + most_speed * (2 * torch.rand(batch, 1, dtype=torch.float64, generator=generator) - 1)
+    middle = samples // 2
+    places = (torch.arange(samples, dtype=torch.float64) - middle) * (speeds if most_speed else 1) + middle + shifts
+    below = places.floor()
+    share = (places - below).float().to(sounds.device)  # (batch, samples)
+    first = below.long().remainder(samples).to(sounds.device)
+    second = (first + 1).remainder(samples)
+    if sounds.ndim == 3:
+        first, second, share = (each[:, :, None].expand(sounds.shape) for each in (first, second, share))
+    return sounds.gather(1, first) * (1 - share) + sounds.gather(1, second) * share
+
+
+def mask(batch: int, length: int, most: float, generator: torch.Generator) -> Tensor:
+    """Ones (batch, length) with zeros in one run of each row. most: its greatest length, as a share."""
+    widths, places = torch.rand(2, batch, 1, generator=generator)
+    width = widths * most * length
+    start = places * (length - width)
+    index = torch.arange(length)
+    kept: Tensor = (index < start) | (index >= start + width)
+    return kept.float()

@@ -1,0 +1,42 @@
+"""Log-mel spectrograms: against torchaudio's, their gradient against finite differences, silence."""
+
+import pytest
+import torch
+import torchaudio
+
+from jobs.common.audio.mel import FLOOR, LogMel
+from service.errors import FieldError
+
+
+@pytest.mark.parametrize(
+    ("rate", "bands", "size", "window", "hop"), [(16_000, 64, 512, 320, 160), (8_000, 20, 256, 256, 80)]
+)
+def test_it_is_that_of_torchaudio(rate: int, bands: int, size: int, window: int, hop: int) -> None:
+    sounds = 0.1 * torch.randn(3, rate, dtype=torch.float64)
+    sounds[1] *= torch.linspace(0, 1, rate, dtype=torch.float64)
+    theirs = torchaudio.transforms.MelSpectrogram(rate, size, window, hop, n_mels=bands).double()
+    expected = (theirs(sounds) + FLOOR).log()
+    ours = LogMel(rate, bands, size, window, hop).double()
+    assert ours.frames(rate) == expected.shape[2]
+    torch.testing.assert_close(ours(sounds), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_its_gradient_is_that_of_finite_differences() -> None:
+    mel = LogMel(8_000, 8, 64, 64, 32).double()
+    sounds = 0.1 * torch.randn(2, 200, dtype=torch.float64)
+    assert torch.autograd.gradcheck(mel, (sounds.requires_grad_(),), eps=1e-6, atol=1e-4)
+
+
+def test_silence_is_finite_and_has_a_finite_gradient() -> None:
+    mel, silence = LogMel(16_000), torch.zeros(1, 4000, requires_grad=True)
+    values = mel(silence)
+    assert torch.allclose(values, torch.tensor(FLOOR).log())
+    values.sum().backward()
+    assert silence.grad is not None and bool(torch.isfinite(silence.grad).all())
+
+
+def test_what_no_spectrogram_can_be() -> None:
+    with pytest.raises(FieldError, match="window must be from hop, 160, to size, 512"):
+        LogMel(16_000, window=1024)
+    with pytest.raises(FieldError, match="a filter lies between two of them"):
+        LogMel(16_000, bands=200, size=512)
