@@ -1,0 +1,1 @@
+"""Sonification: hear what a network has learnt."""

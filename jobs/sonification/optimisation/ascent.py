@@ -1,0 +1,144 @@
+"""Gradient ascent on many sounds at a time, each for a feature of its own."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from jobs.common.audio.levels import quantised
+from jobs.common.audio.networks.base import SoundNetwork
+from jobs.common.audio.transformations import TransformationParams
+from jobs.common.params import StudyParams
+from jobs.sonification.optimisation.edges import Inside
+from jobs.sonification.optimisation.objectives import Objective, mean_cosine
+from jobs.sonification.optimisation.parameterisations import AnyParameterisation, Canvas, Waveform
+from jobs.sonification.optimisation.regularisation import RegularisationParams
+
+
+class AscentParams(StudyParams):
+    """How sounds are optimised."""
+
+    parameterisation: AnyParameterisation = Field(Waveform(), description="what is optimised in place of a sound")
+    steps: int = Field(200, ge=1, le=100_000, description="gradient steps")
+    transformations: TransformationParams = Field(
+        TransformationParams(), description="random changes that the sound has to bear, at every step"
+    )
+    regularisation: RegularisationParams = Field(RegularisationParams(), description="penalties")
+    copies: int = Field(1, ge=1, le=64, description="sounds for each feature")
+    diversity: float = Field(
+        0.1, ge=0, description="weight of the mean cosine between the copies for a feature, if there are several"
+    )
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A layer of a network, and the units of its activations."""
+
+    network: SoundNetwork
+    """in evaluation mode, without gradients of its weights"""
+    layer: str
+    mean: Tensor
+    """(channels,), over the frames of the data"""
+    spread: Tensor
+    """(channels,), their standard deviation"""
+    inside: Inside
+    """the frames that count"""
+    directions: Tensor | None = None
+    """(directions, channels), unit vectors that stand in place of channels"""
+
+    def activations(self, inputs: Tensor, after: str | None = None) -> Tensor:
+        """Standardised, of the frames that count: (rows, channels, frames). inputs, after: as of the network."""
+        answers = self.network.activations(inputs, [self.layer], after)[self.layer][:, :, self.inside.frames]
+        answers = (answers - self.mean[:, None]) / self.spread[:, None]
+        if self.directions is not None:
+            return torch.einsum("rct,dc->rdt", answers, self.directions)
+        return answers
+
+
+@dataclass(frozen=True)
+class Sonified:
+    """What came out for each row: a feature, or one of its copies, next to each other."""
+
+    sounds: Tensor
+    """(rows, samples), as a WAV of 16 bits holds them"""
+    start: Tensor
+    """(rows,): the objective at the start"""
+    optimised: Tensor
+    """(rows,): of what was optimised, at the end"""
+    final: Tensor
+    """(rows,): of the sound in the WAV, through the whole network"""
+    history: Tensor
+    """(steps, rows): of what was optimised under random changes"""
+    activations: Tensor
+    """(rows, channels, frames): of the sound in the WAV"""
+
+
+def ascend(
+    subject: Subject,
+    objective: Objective,
+    features: Sequence[int],
+    seeds: Sequence[int],
+    canvas: Canvas,
+    params: AscentParams,
+    clip: Tensor | None = None,
+) -> Sonified:
+    """Make sounds that excite features of one layer, on the device of the subject, where the canvas is too.
+
+    features: channels, directions or classes. seeds: one for each, of the noise that its sounds begin with; changes are
+    drawn from the first. clip: (samples,), which all begin with in place of noise.
+    """
+    device = subject.mean.device
+    rows = torch.tensor(features, device=device).repeat_interleave(params.copies)
+    kind, after = params.parameterisation, params.parameterisation.after(subject.network)
+    begin = None if clip is None else canvas.finished(clip).expand(len(rows), -1)
+
+    def draw(*shape: int) -> Tensor:
+        streams = [torch.Generator().manual_seed(seed) for seed in seeds]
+        return torch.cat([torch.randn(params.copies, *shape, generator=each) for each in streams]).to(device)
+
+    def scores(inputs: Tensor) -> Tensor:
+        return objective.scores(subject.activations(inputs, after), rows)
+
+    values = kind.start(draw, begin, canvas).clone(memory_format=torch.contiguous_format).requires_grad_()
+    with torch.no_grad():
+        start = scores(kind.shown(values, canvas))
+    optimizer = torch.optim.Adam([values], kind.step_size)
+    stream = torch.Generator().manual_seed(seeds[0])
+    history = torch.empty(params.steps, len(rows), device=device)
+    for step in range(params.steps):
+        shown = kind.shown(values, canvas)
+        changed = kind.transformed(shown, params.transformations, canvas, stream)
+        activations = subject.activations(changed, after)
+        reached = objective.scores(activations, rows)
+        history[step] = reached.detach()
+        gains = reached - _penalties(shown, activations, begin, canvas, params)
+        (gradient,) = torch.autograd.grad(-gains.sum(), values)
+        values.grad = gradient
+        optimizer.step()
+
+    with torch.no_grad():
+        shown = kind.shown(values, canvas)
+        optimised = scores(shown)
+    sounds = quantised(kind.sounds(shown.detach(), canvas))
+    with torch.no_grad():
+        heard = subject.activations(sounds)
+        final = objective.scores(heard, rows)
+    return Sonified(sounds, start, optimised, final, history, heard)
+
+
+def _penalties(
+    shown: Tensor, activations: Tensor, begin: Tensor | None, canvas: Canvas, params: AscentParams
+) -> Tensor:
+    """(rows,)"""
+    regularisation, kind = params.regularisation, params.parameterisation
+    penalty = activations.new_zeros(len(activations))
+    if regularisation.of_mels:
+        penalty = penalty + regularisation.of_log_mels(kind.mels(shown, canvas), canvas.mean_mel)
+    if shown.ndim == 2:  # samples
+        penalty = penalty + regularisation.of_sounds(shown, begin)
+    if params.copies > 1 and params.diversity:
+        alike = mean_cosine(activations, params.copies)  # (features,)
+        penalty = penalty + params.diversity * alike.repeat_interleave(params.copies) / params.copies
+    return penalty

@@ -1,0 +1,58 @@
+"""Which frames of a layer see nothing but the sound: the others see what pads it, and can be excited by that alone."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from jobs.common.audio.networks.base import SoundNetwork
+from service.errors import InputError
+
+LEAST = 1 / 3  # of the frames that are left, in the middle, where a layer sees further than the sound is long
+
+
+@dataclass(frozen=True)
+class Inside:
+    """The frames of a layer that count."""
+
+    first: int
+    last: int
+    """after the last one"""
+    field: int
+    """samples that a frame in the middle sees"""
+    whole: bool
+    """whether each of them sees nothing but the sound"""
+
+    @property
+    def frames(self) -> slice:
+        return slice(self.first, self.last)
+
+
+def inside(network: SoundNetwork, layer: str, samples: int) -> Inside:
+    """The frames at least half a receptive field away from both ends of a sound, or else the middle third.
+
+    The receptive field is measured: where the gradient of the middle frame is not zero. InputError if there is no
+    gradient, since then nothing can be optimised.
+    """
+    network.check_length(samples)
+    sound = 0.1 * torch.randn(1, samples, generator=torch.Generator().manual_seed(0))
+    sound.requires_grad_()
+    activations = network.activations(sound, [layer])[layer]  # (1, channels, frames)
+    if not activations.requires_grad:
+        raise InputError(
+            f"layer {layer!r} has no gradient with respect to the sound: the front end of the network and all after it "
+            "must be written in torch, without detach or numpy"
+        )
+    frames = activations.shape[2]
+    middle = activations[0, :, frames // 2]
+    (gradient,) = torch.autograd.grad((middle * torch.linspace(0.5, 1.5, len(middle))).sum(), sound)
+    heard = gradient[0].nonzero().flatten()
+    if not len(heard):
+        raise InputError(f"the gradient of layer {layer!r} with respect to the sound is zero")
+    field = int(heard[-1] - heard[0]) + 1
+    margin = math.ceil(field / 2 / (samples / frames))
+    least = max(1, round(LEAST * frames))
+    if frames - 2 * margin >= least:
+        return Inside(margin, frames - margin, field, whole=True)
+    first = (frames - least) // 2
+    return Inside(first, first + least, field, whole=False)

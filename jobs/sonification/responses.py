@@ -1,0 +1,114 @@
+"""What layers answer to real clips: the units of activations, dead channels, the clips that excite most."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from jobs.common.audio.mel import LogMel
+from jobs.common.audio.networks.base import OUTPUT, SoundNetwork
+from jobs.common.data.sounds.base import SoundSet
+from service.run import Run, reserved_device
+
+SLICE = 64  # clips in a cell
+EVEN = 1e-6  # a standard deviation below it: the channel is constant
+
+
+@dataclass(frozen=True)
+class Responses:
+    """Of one layer to all clips of a split."""
+
+    layer: str
+    means: Tensor
+    """(clips, channels): over the frames of a clip"""
+    maxima: Tensor
+    """(clips, channels)"""
+    mean: Tensor
+    """(channels,): over all frames of all clips"""
+    spread: Tensor
+    """(channels,): their standard deviation; 1 where they are all the same"""
+    dead: Tensor
+    """bool (channels,): never above zero, where a ReLU would take the gradient; or constant"""
+
+    @property
+    def channels(self) -> int:
+        return self.mean.shape[0]
+
+    @property
+    def standardised(self) -> Tensor:
+        """`means` in standard deviations: (clips, channels)."""
+        return (self.means - self.mean) / self.spread
+
+
+def responses_of(network: SoundNetwork, clips: SoundSet, run: Run, name: str) -> dict[str, Responses]:
+    """By layer, in the order of depth. name: of the cells."""
+    cells = [{"first": first, "last": min(first + SLICE, len(clips))} for first in range(0, len(clips), SLICE)]
+    parts = run.map(answers, cells, shared=(network, clips), name=name)
+    return {
+        layer: _merged(network, layer, [part[layer] for part in parts if part is not None]) for layer in network.layers
+    }
+
+
+def answers(cell: dict[str, int], shared: Any) -> dict[str, dict[str, Tensor]]:
+    """Sums over frames of every layer, of the clips of a cell."""
+    network, clips = shared
+    sounds = clips.sounds(torch.arange(cell["first"], cell["last"])).to(reserved_device())
+    with torch.no_grad():
+        activations = network.to(sounds.device).activations(sounds, network.layers)
+    return {layer: _sums(each.cpu().double()) for layer, each in activations.items()}
+
+
+def _sums(activations: Tensor) -> dict[str, Tensor]:
+    """activations: float64 (clips, channels, frames)."""
+    return {
+        "means": activations.mean(2).float(),
+        "maxima": activations.amax(2).float(),
+        "sums": activations.sum((0, 2)),
+        "squares": activations.square().sum((0, 2)),
+        "frames": torch.tensor(activations.shape[0] * activations.shape[2]),
+    }
+
+
+def _merged(network: SoundNetwork, layer: str, parts: list[dict[str, Tensor]]) -> Responses:
+    frames = sum(int(part["frames"]) for part in parts)
+    mean = torch.stack([part["sums"] for part in parts]).sum(0) / frames
+    variance = torch.stack([part["squares"] for part in parts]).sum(0) / frames - mean.square()  # float64
+    spread = variance.clamp(min=0).sqrt()
+    maxima = torch.cat([part["maxima"] for part in parts])
+    constant = spread < EVEN
+    dead = constant.clone()
+    if layer not in (network.front_end, OUTPUT):  # what follows these is no ReLU
+        dead |= maxima.amax(0) <= 0
+    return Responses(
+        layer=layer,
+        means=torch.cat([part["means"] for part in parts]),
+        maxima=maxima,
+        mean=mean.float(),
+        spread=torch.where(constant, 1.0, spread).float(),
+        dead=dead,
+    )
+
+
+def mel_of(network: SoundNetwork) -> LogMel:
+    """The network's front end if it is a log-mel spectrogram, else one with windows of 20 ms."""
+    front_end = network.stages[network.front_end]
+    if isinstance(front_end, LogMel):
+        return front_end
+    hop = network.rate // 100
+    return LogMel(network.rate, 64, size=1 << (2 * hop - 1).bit_length(), window=2 * hop, hop=hop)
+
+
+@dataclass(frozen=True)
+class BandLevels:
+    """Of the log-mels of the data: (bands,) each."""
+
+    mean: Tensor
+    spread: Tensor
+    """their standard deviations"""
+
+
+def mean_mels(mel: LogMel, clips: SoundSet, most: int = 256) -> BandLevels:
+    """Over the frames of the first clips."""
+    mels = mel(clips.sounds(torch.arange(min(most, len(clips)))))  # (clips, bands, frames)
+    return BandLevels(mels.mean((0, 2)), mels.std((0, 2)).clamp(min=1e-6))
