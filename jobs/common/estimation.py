@@ -10,6 +10,7 @@ import torch
 from pydantic_core import to_json
 from torch import Tensor, nn
 
+from jobs.common.curvature.mean_loss import layer_of
 from jobs.common.data.images import DataParams
 from jobs.common.models.classifier_params import ClassifierParams
 from jobs.common.models.network_params import PublishedNetwork
@@ -149,6 +150,13 @@ def least_seconds(work: Callable[[], object], times: int) -> float:
 def multiply_adds(network: nn.Module, image: Tensor) -> int:
     """Of one forward pass of one image (1, channels, height, width), in its convolutions and linear layers."""
     return sum(layer.macs for layer in layer_work(network, image))
+
+
+@measured_once
+def layers_with_weights(architecture: Architecture, classes: int, channels: int) -> int:
+    """Layers that have a Hessian of their own: those with a parameter of more than one dimension."""
+    parameters = untrained(architecture, classes, channels).named_parameters()
+    return len({layer_of(name) for name, each in parameters if each.dim() > 1})
 
 
 TRAINING = 3  # passes of the cost of a forward pass in a training step: the backward pass costs about two

@@ -2,7 +2,15 @@
 
 import math
 
-from jobs.common.estimation import TRAINING, SetSize, multiply_adds_of, size_of, training_seconds_of
+from jobs.common.curvature.spectra_params import PRODUCT
+from jobs.common.estimation import (
+    TRAINING,
+    SetSize,
+    layers_with_weights,
+    multiply_adds_of,
+    size_of,
+    training_seconds_of,
+)
 from jobs.common.models.network_params import NetworkFile, TrainedNetwork
 from jobs.generalization.gradient_free.search_params import SearchedNetwork
 from jobs.generalization.margins import HALVINGS
@@ -53,6 +61,8 @@ def shown_images(params: Params, size: SetSize) -> int:
         count *= 1 + 2 * states_of(params)
     if params.boundary is not None:
         count += params.boundary.steps**2
+    if params.spectra is not None:
+        count += round(PRODUCT * products(params, size) * min(params.spectra.images, learnt))
     if params.margin is not None:
         count += learnt * params.margin.angles * (params.margin.radii + HALVINGS)
     if params.basins is not None:
@@ -66,6 +76,15 @@ def pieces_of(params: Params) -> int:
     if params.minefield is not None:
         pieces = max(pieces, math.ceil(states_of(params) / params.minefield.together))
     return pieces
+
+
+def products(params: Params, size: SetSize) -> float:
+    """Of the Hessian with a vector. Those of single layers are not counted where the network is not opened."""
+    if params.spectra is None:
+        return 0.0
+    if not isinstance(params.network, TrainedNetwork | SearchedNetwork | NetworkFile):
+        return params.spectra.products(0)
+    return params.spectra.products(layers_with_weights(params.network.classifier, size.classes, size.shape[0]))
 
 
 def learnt_images(params: Params, size: SetSize) -> int:

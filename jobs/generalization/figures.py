@@ -13,6 +13,7 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
 from jobs.common.figures.plots import GREY, PALETTE, house_style, panels
+from jobs.common.metrics.correlation import Association
 
 WRONG = "#000000"
 MOST_COLUMNS, MOST_PANELS = 4, 12
@@ -118,6 +119,41 @@ def shares(samples: Sequence[Sample]) -> Figure:
         axes.set(xlabel="share of poison in the objective", ylabel="accuracy (%)", ylim=(-3, 103))
         axes.plot([], [], "o", color="black", mfc="white", ms=4, ls="", label="does not fit its training images")
         figure.legend(loc="outside lower center", ncols=3)
+    return figure
+
+
+def correlations(associations: Mapping[str, Association]) -> Figure:
+    """Kendall's tau of each measure with the gap, and its 95 % interval."""
+    places = np.arange(len(associations))
+    with house_style():
+        figure, (axes,) = panels(1, 1, 6.4, 0.9 + 0.32 * len(associations))
+        for place, each in zip(places, associations.values(), strict=True):
+            colour = PALETTE[0] if each.kendall.excludes_zero else GREY
+            axes.plot([each.kendall.low, each.kendall.high], [place, place], color=colour, lw=2)
+            axes.plot(each.kendall.value, place, "o", color=colour, ms=5)
+        axes.axvline(0, color=GREY, lw=0.8)
+        labels = [f"{name.replace('_', ' ')} ({each.trials})" for name, each in associations.items()]
+        axes.set(xlim=(-1.03, 1.03), yticks=places, yticklabels=labels, xlabel="Kendall's tau with the gap")
+        axes.invert_yaxis()
+    return figure
+
+
+def measures(values: Mapping[str, np.ndarray], gap: np.ndarray) -> Figure:
+    """Each measure against the gap: a panel a measure, a dot a network."""
+    columns = min(MOST_COLUMNS, len(values))
+    rows = -(-len(values) // columns)
+    with house_style():
+        figure, axes = panels(rows, columns, 2.7, 2.4, sharey=True)
+        for each in axes[len(values) :]:
+            each.set_visible(False)
+        for each, (name, measured) in zip(axes, values.items(), strict=False):
+            each.plot(measured, 100 * gap, "o", color=PALETTE[0], ms=4, alpha=0.8)
+            known = measured[np.isfinite(measured)]
+            if len(known) and known.min() > 0 and known.max() > 20 * known.min():
+                each.set_xscale("log")
+            each.set(xlabel=name.replace("_", " "))
+        for each in axes[::columns]:
+            each.set_ylabel("gap (%)")
     return figure
 
 

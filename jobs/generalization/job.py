@@ -15,6 +15,9 @@ Metrics, for `sweep.metric` and schedulers (accuracies are shares in [0, 1]):
     gap                             of clean_train_accuracy and test_accuracy
     fitted                          1 if every training image is classified correctly, else 0
     margin, least_margin            median and least distance of training points to the boundary, in their coordinates
+    trace, trace_error              with `spectra`: of the Hessian on training images, and its standard error
+    largest_eigenvalue, smallest_eigenvalue     of the same; in coordinates of filters: principal_curvature
+    worst_sharpness, average_sharpness          how far the loss rises near the weights, relative to each of them
     bad_minima, unfitted            of a minefield: networks trained with poison that fit the training images, or do not
     bad_test_accuracy               the highest of a bad minimum
 With `basins`, at the first of their cuts, CONVENTION being filter, gaussian, adam or hessian:
@@ -30,10 +33,12 @@ Visualizations".
 
 from collections.abc import Sequence
 
+from jobs.common.curvature.results import summarize_spectra
 from jobs.generalization import estimation, figures, results
 from jobs.generalization.basins.measurement import basin_of, chosen_images
 from jobs.generalization.basins.results import keep_basin, keep_comparison, networks_of
 from jobs.generalization.boundary import check_points
+from jobs.generalization.correlations import summarize_correlations
 from jobs.generalization.minefield.measurement import minefield
 from jobs.generalization.networks import card, measured_network
 from jobs.generalization.params import Params
@@ -59,6 +64,8 @@ def run(params: Params, run: Run) -> None:
         results.keep_boundary(params.boundary, measured, sets, run)
     if params.margin is not None:
         results.keep_margins(params.margin, measured, sets, run)
+    if params.spectra is not None:
+        results.keep_curvature(params.spectra, measured, sets, run)
     if params.minefield is not None:
         results.keep_minefield(minefield(params.minefield, measured, sets, run), run)
     if params.basins is not None and chosen is not None:
@@ -66,7 +73,7 @@ def run(params: Params, run: Run) -> None:
 
 
 def summarize(trials: Sequence[Trial], run: Run) -> None:
-    """Every network in one table, accuracy against the share of poison, and decision boundaries side by side."""
+    """Every network in one table, what goes together with the gap, and the pictures of all of them side by side."""
     trials = [trial for trial in trials if trial.has_results]
     if not trials:
         return
@@ -74,6 +81,8 @@ def summarize(trials: Sequence[Trial], run: Run) -> None:
     samples = results.samples_of(trials)
     if len({sample.share for sample in samples}) > 1:
         run.figure("shares", figures.shares(samples), title="Accuracy against the share of poison")
+    summarize_spectra(trials, run)
+    summarize_correlations(trials, run)
     if margins := results.margins_of(trials):
         run.figure("margins", figures.margins(margins), title="Distances of training points to the boundary")
     if maps := [each for trial in trials if (each := results.boundary_of(trial)) is not None]:

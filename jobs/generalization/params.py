@@ -5,6 +5,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
+from jobs.common.curvature.spectra_params import SpectraParams
 from jobs.common.data.images import DataParams
 from jobs.common.models.cards import PublishingParams
 from jobs.common.models.network_params import NetworkFile, PublishedNetwork, StoredNetwork, TrainedNetwork
@@ -39,6 +40,9 @@ class Params(PublishingParams):
     boundary: BoundaryParams | None = Field(None, description="the decision boundary, of points of the plane; none: no")
     margin: MarginParams | None = Field(
         None, description="how far training points of the plane are from the boundary; none: it is not measured"
+    )
+    spectra: SpectraParams | None = Field(
+        None, description="eigenvalues, trace and density of the Hessian on training images, and sharpness; none: no"
     )
     minefield: MinefieldParams | None = Field(
         None, description="bad minima from every state that is kept along the training; none: no"

@@ -8,9 +8,13 @@ import numpy as np
 import torch
 from torch import nn
 
+from jobs.common.curvature.results import keep_spectra, metrics_of
+from jobs.common.curvature.spectra import Site, compute_spectra
+from jobs.common.curvature.spectra_params import SpectraParams
 from jobs.common.data.images.base import ImageSet
 from jobs.common.data.images.plane_points import coordinates, frame_of
 from jobs.common.mean_loss.plain import MeanScore, score_of
+from jobs.common.mean_loss.samples import drawn, normalised
 from jobs.common.metrics.classification import predictions
 from jobs.common.metrics.intervals import wilson
 from jobs.common.models.network_params import TrainedNetwork
@@ -151,6 +155,15 @@ def keep_minefield(field: Minefield, run: Run) -> None:
             "they are called no bad minima"
         )
     run.figure("minefield", figures.minefield(rows, field.explained), title="Bad minima around the path of training")
+
+
+def keep_curvature(params: SpectraParams, measured: Measured, sets: Sets, run: Run) -> None:
+    """The Hessian on training images, drawn once, as metrics, tables and figures."""
+    chosen = drawn(sets.training, min(params.images, len(sets.training)), run.seed_for("spectra"))
+    network, samples = normalised(measured.network, sets.training, chosen)
+    spectra = compute_spectra(Site(network, samples.images, samples.labels), params, run)
+    run.log(step=run.step, **metrics_of(spectra))
+    keep_spectra(spectra, measured.name, run)
 
 
 def keep_margins(params: MarginParams, measured: Measured, sets: Sets, run: Run) -> None:

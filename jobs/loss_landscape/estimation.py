@@ -11,12 +11,13 @@ import numpy as np
 import torch
 
 from jobs.common.curvature.hessian import Hessian
-from jobs.common.curvature.mean_loss import layer_of
+from jobs.common.curvature.spectra_params import PRODUCT
 from jobs.common.estimation import (
     TRAINING,
     Architecture,
     Shape,
     layer_work,
+    layers_with_weights,
     least_seconds,
     measured_once,
     multiply_adds_of,
@@ -35,7 +36,6 @@ from service.errors import InputError
 from service.run import Estimate
 
 EXTREMES, TOP = 43, 21  # products for both ends of the spectrum, and for one or two eigenvectors
-PRODUCT = 9  # passes: a gradient takes three multiplications a weight, and each is differentiated by both factors
 
 
 @dataclass(frozen=True)
@@ -131,13 +131,6 @@ def path_states(params: Params) -> int:
 def layers_of(architecture: Architecture, classes: int, shape: Shape) -> list[LayerWork]:
     """The work of every layer for one image."""
     return layer_work(untrained(architecture, classes, shape[0]), torch.rand(1, *shape))
-
-
-@measured_once
-def layers_with_weights(architecture: Architecture, classes: int, channels: int) -> int:
-    """That have a spectrum of their own."""
-    parameters = untrained(architecture, classes, channels).named_parameters()
-    return len({layer_of(name) for name, each in parameters if each.dim() > 1})
 
 
 @measured_once

@@ -57,4 +57,5 @@ class SpectraParams(StudyParams):
         return whole + (layers * lanczos if self.layers else 0) + slopes / 3 + passes / 9
 
 
+PRODUCT = 9  # passes: a gradient takes three multiplications a weight, and each is differentiated by both factors
 RESTART = 33  # products for a few eigenvalues at one end of a spectrum, as measured on networks of digits

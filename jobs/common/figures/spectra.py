@@ -25,14 +25,14 @@ def spectra(named: Mapping[str, tuple[SpectralDensity, int]]) -> Figure:
         low, high = (pick(each.bounds[end] for each, _ in named.values()) for end, pick in ((0, min), (1, max)))
         width = (high - low) or abs(high) or 1.0
         at = np.linspace(low - 0.03 * width, high + 0.03 * width, POINTS)
-        floor = np.inf
+        floor, most = np.inf, 0.0
         for (name, (density, size)), colour in zip(named.items(), PALETTE * len(named), strict=False):
             band = density.smoothed(at, WIDENED * width)
             left.plot(at, band.mean, color=colour, lw=1.2, label=name)
             left.fill_between(at, band.low, band.high, color=colour, alpha=0.2, lw=0)
-            floor = min(floor, 0.3 / size / width)
+            floor, most = min(floor, 0.3 / size / width), max(most, band.mean.max())
             _draw_counts(right, density, size, colour)
-        left.set(yscale="log", ylim=(floor, None), xlabel="eigenvalue", ylabel="density")
+        left.set(yscale="log", ylim=(floor, 3 * most), xlabel="eigenvalue", ylabel="density")
         right.plot([], [], color="black", label="above")
         right.plot([], [], color="black", ls=":", label="below the negative of it")
         right.set(xscale="log", yscale="log", ylim=(0.5, None), xlabel="magnitude", ylabel="eigenvalues beyond")
@@ -73,8 +73,11 @@ def layers(spectra: Spectra) -> Figure:
                 )
         known = [spectra.densities[name] for name in names if name in spectra.densities]
         largest = max((abs(bound) for each in known for bound in each.bounds), default=1.0) or 1.0
+        smallest = min((each.bounds[0] for each in known), default=0.0)
+        decades = 10.0 ** np.arange(np.ceil(np.log10(3 * LEAST * largest)), np.log10(1.5 * largest))
         for axes in (ends, density):
             axes.set_xscale("symlog", linthresh=LEAST * largest)
+            axes.set(xticks=[*-decades[::-1], 0, *decades], xlim=(1.2 * min(smallest, -LEAST * largest), 1.2 * largest))
         ends.axvline(0, color=GREY, lw=0.6)
         ends.set(title="largest and smallest eigenvalues", xlabel="eigenvalue")
         edges = _edges(largest)
