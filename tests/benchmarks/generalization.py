@@ -34,7 +34,7 @@ CUT = 1.0
 POINTS = 100  # that the released code evaluates along a ray
 PLAIN, TOGETHER = 20, 1000  # rays in a round
 ROUNDS = 3
-MAPPED = 20_000  # rays for one and for two workers
+MAPPED = 12_000  # rays for one and for two workers
 OPTIONS = {
     "hidden": [23, 16, 26, 32, 28, 31],
     "initialisation": "glorot_uniform",
