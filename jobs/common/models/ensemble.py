@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
 
+from jobs.common.models.stacked import stacked
 from jobs.common.models.weights import check_alike
 from service.errors import InputError
 
@@ -37,7 +37,7 @@ class Ensemble(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """images: (batch, channels, height, width), the same for all. Returns logits (networks, batch, classes)."""
         weights = dict(zip(self.names, self.stacks, strict=True))
-        return stacked_logits(self._network[0].to(images.device).train(self.training), weights, images)
+        return stacked(self._network[0].to(images.device).train(self.training))(weights, images)
 
     def states(self) -> list[dict[str, Tensor]]:
         """The weights of each network, by their names, on the CPU."""
@@ -46,16 +46,6 @@ class Ensemble(nn.Module):
             {name: stack[number].clone() for name, stack in zip(self.names, stacks, strict=True)}
             for number in range(len(stacks[0]))
         ]
-
-
-def stacked_logits(network: nn.Module, stacks: Mapping[str, Tensor], images: Tensor) -> Tensor:
-    """What networks of one architecture say of the same images: (networks, batch, classes).
-
-    stacks: the weights of all by the names of its parameters, (networks, ...) each, on the device of the images.
-    """
-    own = vmap(lambda weights: functional_call(network, weights, (images,)), randomness="different")
-    logits: Tensor = own(dict(stacks))
-    return logits
 
 
 def check_no_statistics(network: nn.Module) -> None:

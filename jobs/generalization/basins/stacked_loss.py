@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from jobs.common.mean_loss.losses import Loss
+from jobs.common.models.stacked import Forward, one_by_one, stacked
 from jobs.common.models.weights import tensors
-from jobs.generalization.basins.stacked_forward import stacked_forward
 from service.errors import InputError
 
 ROOM = 2 << 20  # bytes of activations and weights that are worked on together: about what stays in a cache
@@ -72,7 +72,7 @@ class StackedLoss:
         self._batch = max(1, min(len(inputs), BATCH_ROOM // each))
         self.together = max(1, ROOM // (each * self._batch + 4 * self.layout.size))
         """settings that are evaluated together"""
-        self._forward = stacked_forward(network, state, inputs[:1])
+        self._forward = self._fastest()
 
     def __len__(self) -> int:
         return len(self._inputs)
@@ -125,6 +125,16 @@ class StackedLoss:
                 raise InputError(f"a loss has one number for each of {len(repeated)} inputs, not {tuple(losses.shape)}")
             total = total + losses.view(len(points), -1).double().sum(1)
         return total / len(inputs)
+
+    def _fastest(self) -> Forward:
+        """All settings at once, if torch can stack what the network does."""
+        forward = stacked(self.network)
+        try:
+            with torch.no_grad():
+                forward(self.layout.unflatten(self.centre.expand(2, -1)), self._inputs[:1])
+        except RuntimeError:  # control flow that depends on numbers, or an operation without a rule for stacks
+            return one_by_one(self.network)
+        return forward
 
 
 class _Widest(TorchFunctionMode):

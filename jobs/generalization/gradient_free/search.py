@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from jobs.common.models.ensemble import stacked_logits
+from jobs.common.models.stacked import stacked
 from jobs.common.models.weights import tensors
 from jobs.generalization.gradient_free.search_params import GuessAndCheck, Method, PatternSearch, SearchedNetwork
 from service.run import Run
@@ -94,7 +94,7 @@ def scores(network: nn.Module, tried: Tensor, images: Tensor, labels: Tensor) ->
         parts[name] = part.reshape(len(tried), *weight.shape).to(images.device)
         first += weight.numel()
     with torch.no_grad():
-        logits = stacked_logits(network, parts, images)  # (networks, images, classes)
+        logits = stacked(network)(parts, images)  # (networks, images, classes)
         each = functional.cross_entropy(logits.flatten(0, 1), labels.repeat(len(tried)), reduction="none")
         right = (logits.argmax(-1) == labels).double().mean(1)
     return each.view(len(tried), -1).double().mean(1).cpu(), right.cpu()

@@ -15,11 +15,14 @@ from service.errors import InputError
 def networks(count: int, **options: Any) -> list[torch.nn.Module]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return [classifier("fully_connected", classes=3, channels=2, hidden=[8, 5], **options) for _ in range(count)]
+        options = {"classes": 3, "channels": 2, "hidden": [8, 5]} | options
+        return [classifier("fully_connected", **options) for _ in range(count)]
 
 
-def test_each_says_what_it_says_alone() -> None:
-    alone = networks(4, mean=[0.5, 0.5], std=[0.1, 0.1])
+@pytest.mark.parametrize("single", [False, True])
+def test_each_says_what_it_says_alone(single: bool) -> None:
+    """Also those of one output, which is no layer that has weights."""
+    alone = networks(4, mean=[0.5, 0.5], std=[0.1, 0.1], single=single, classes=2 if single else 3)
     ensemble = Ensemble(alone[0], [each.state_dict() for each in alone])
     images = torch.rand(7, 2, 1, 1)
     expected = torch.stack([each(images) for each in alone])
@@ -49,6 +52,29 @@ def test_each_learns_as_it_does_alone(kind: Any) -> None:
             optimizer.step()
         for name, weight in network.named_parameters():
             torch.testing.assert_close(state[name], weight.detach(), rtol=1e-3, atol=1e-5)
+
+
+class Dropping(torch.nn.Module):
+    """No chain of linear layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(2, 50), torch.nn.Dropout())
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        answer: torch.Tensor = self.layers(images)
+        return answer
+
+
+def test_each_draws_its_own_dropout() -> None:
+    network = Dropping()
+    ensemble = Ensemble(network, [network.state_dict()] * 2)
+    images = torch.rand(7, 2, 1, 1)
+    first, second = ensemble.train()(images)
+    assert not torch.equal(first, second)
+    first, second = ensemble.eval()(images)
+    assert torch.equal(first, second)
+    torch.testing.assert_close(first, network.eval()(images), rtol=1e-4, atol=1e-5)
 
 
 def test_what_cannot_be_computed_together() -> None:
