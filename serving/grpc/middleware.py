@@ -230,13 +230,8 @@ class Calls:
         if self._settings.logging.access:
             access_log.log("gRPC", f"{call.method} {call.model}".strip(), call.key, call.trace, code.name, began)
 
-    @contextmanager
-    def _hold(self, owner: str) -> Iterator[Body]:
-        body = Body(self._held, owner, self._most)
-        try:
-            yield body
-        finally:
-            body.release()
+    def _hold(self, owner: str) -> Body:
+        return Body(self._held, owner, self._most)
 
     async def _read(self, owner: str, messages: AsyncIterator[bytes]) -> bytes:
         """The message. gRPC holds the part of one that is there, so an owner has only a few on their way at once."""

@@ -7,8 +7,7 @@ replica behind HAProxy.
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from typing import Self
 
 from starlette.types import Message, Receive
 
@@ -52,18 +51,13 @@ class Bodies:
             more = message.get("more_body", False)
         return True
 
-    @contextmanager
-    def hold(self, owner: str) -> Iterator["Body"]:
+    def hold(self, owner: str) -> "Body":
         """A body to be read. owner: the name of a key, or an address where there are no keys."""
-        body = Body(self._held, owner, self._connections.bodies_bytes)
-        try:
-            yield body
-        finally:
-            body.release()
+        return Body(self._held, owner, self._connections.bodies_bytes)
 
 
 class Body:
-    """A body, counted with all others that are held. most: bytes of all of them."""
+    """A body, counted with all others that are held until the end of its `with`. most: bytes of all of them."""
 
     def __init__(self, held: Counter[str], owner: str, most: int) -> None:
         self._held, self._owner, self._most = held, owner, most
@@ -82,7 +76,7 @@ class Body:
         self._held[self._owner] += len(part)
 
     def take(self) -> bytes:
-        """The whole of it, once. It counts as held until it is released."""
+        """The whole of it, once. It goes on counting as held."""
         whole = b"".join(self._parts)
         self._parts.clear()
         self._taken = True
@@ -98,7 +92,10 @@ class Body:
 
         return replay
 
-    def release(self) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
         self._held[self._owner] -= self.size
         if not self._held[self._owner]:
             del self._held[self._owner]

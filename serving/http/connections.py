@@ -5,7 +5,7 @@ uvicorn, whose servers they are, bounds none of this but for idle connections th
 """
 
 import asyncio
-from typing import Any
+from typing import Any, cast
 
 import uvicorn.config
 from starlette.types import Scope
@@ -15,6 +15,7 @@ from serving.http.errors import error_body
 from serving.http.settings import Connections
 
 LEAVE = "assay.leave"  # in the scope of a request: called when its client leaves
+JOINED_BYTES = 64 << 10  # of an answer that wait for more of it at most
 BAD_REQUEST, TOO_LARGE = 400, 431  # 431: Request Header Fields Too Large (RFC 6585)
 
 
@@ -29,6 +30,38 @@ def install(limits: Connections) -> None:
 def bounded(limits: Connections) -> type[HttpToolsProtocol]:
     """The protocol of connections within these limits."""
     return type("BoundedConnection", (Connection,), {"limits": limits})
+
+
+class JoinedWrites:
+    """A transport that sends what is written in one turn of the event loop at once: the head of an answer and its body.
+
+    uvicorn writes them one after the other: two calls to the system, and two packets that wake the receiver.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport, self._loop = transport, loop
+        self._parts: list[bytes] = []
+        self._size = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        if not self._parts:
+            self._loop.call_soon(self._flush)
+        self._parts.append(data)
+        self._size += len(data)
+        if self._size > JOINED_BYTES:
+            self._flush()
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        if self._parts:
+            parts, self._parts, self._size = self._parts, [], 0
+            self._transport.writelines(parts)
 
 
 class Connection(HttpToolsProtocol):
@@ -50,7 +83,7 @@ class Connection(HttpToolsProtocol):
     # ---- the transport ----------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        super().connection_made(cast(asyncio.Transport, JoinedWrites(transport, self.loop)))
         if len(self.connections) > self.limits.open:
             transport.abort()
         else:
@@ -67,10 +100,10 @@ class Connection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._refused:
             return
-        if self.cycle is None or self.cycle.response_complete:
-            self._await_head()
         self._unparsed += len(data)
         super().data_received(data)
+        if self.cycle is None or self.cycle.response_complete:
+            self._await_head()  # its end has not come yet
         if self._unparsed > self.limits.header_bytes:
             self._refuse(TOO_LARGE, f"the headers have more than {self.limits.header_bytes:,} bytes")
 

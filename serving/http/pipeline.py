@@ -122,8 +122,11 @@ class Pipeline:
             if self._places is None:
                 await self._pass_on(scope, receive, send)
             else:
-                async with self._places.place(key):
+                await self._places.enter(key)
+                try:
                     await self._pass_on(scope, receive, send)
+                finally:
+                    self._places.leave(key)
 
     async def _to_proxy(self, scope: Scope, receive: Receive, send: Send) -> None:
         parts = PartsSent(receive, send)

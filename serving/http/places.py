@@ -6,8 +6,6 @@ its time on looking. So what it could not place at once waits here, first come, 
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 
 from service.errors import BusyError
 from serving.http.bodies import SHARE
@@ -22,16 +20,22 @@ class Places:
         self._here = 0
         self._of_key: Counter[str] = Counter()
 
-    @asynccontextmanager
-    async def place(self, key: str | None) -> AsyncGenerator[None]:
-        """One, as soon as it is free. BusyError if too many wait already. key: the name of whose it is, if known."""
+    async def enter(self, key: str | None) -> None:
+        """Wait for a place. BusyError if too many wait already. key: the name of whose the request is, if known."""
         if self._here == self._most or (key and self._of_key[key] >= SHARE * self._most):
             raise BusyError("too many requests wait; send it again later")
-        self._here += 1
-        self._of_key[key or ""] += 1
+        self._count(key, 1)
         try:
-            async with self._places:
-                yield
-        finally:
-            self._here -= 1
-            self._of_key[key or ""] -= 1
+            await self._places.acquire()
+        except asyncio.CancelledError:
+            self._count(key, -1)
+            raise
+
+    def leave(self, key: str | None) -> None:
+        self._places.release()
+        self._count(key, -1)
+
+    def _count(self, key: str | None, change: int) -> None:
+        self._here += change
+        if key:
+            self._of_key[key] += change

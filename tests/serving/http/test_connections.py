@@ -90,6 +90,13 @@ def test_requests_pass_one_after_another_and_pipelined(port: int) -> None:
         assert answer_of(client, 3).count(ANSWER % 5) == 3
 
 
+def test_an_answer_comes_in_one_piece(port: int) -> None:
+    with connection(port) as client:
+        for _ in range(20):
+            client.sendall(REQUEST)
+            assert client.recv(1 << 16).endswith(ANSWER % 5), "its head came alone"
+
+
 def test_a_body_far_larger_than_headers_may_be_passes(port: int) -> None:
     with connection(port) as client:
         client.sendall(b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 3000000\r\n\r\n" + bytes(3_000_000))
