@@ -139,7 +139,7 @@ def start(settings: ServeSettings, store_uri: str, variables: Mapping[str, str])
             ray_serve.start(
                 proxy_location="EveryNode" if http.public else "HeadOnly",
                 http_options={
-                    "host": http.host,
+                    "host": LOOPBACK if haproxy.PROGRAM_PATH in variables else http.host,  # HAProxy is told itself
                     "port": http.port,
                     "request_timeout_s": http.request_seconds,
                     "keep_alive_timeout_s": http.keep_alive_seconds,

@@ -2,28 +2,33 @@
 
 import http
 import importlib
+import socket
 from collections.abc import Mapping
 from math import ceil
 from pathlib import Path
 
+from service.cluster.connection import LOOPBACK
 from service.errors import ClusterError
 from serving.http.errors import error_body
 from serving.http.settings import ServeSettings
 
 # Serve writes the configuration of HAProxy anew each time before it starts it, as `BINARY -db -f CONFIGURATION …`. What
-# is changed here cannot be set otherwise: HAProxy opens no ports for statistics, which all users of the machine could
-# read, sends no lines to the log of the system, and leaves Serve's list of applications to the replicas, which ask for
-# a key. It closes a connection whose headers are not there in time, tells the replicas whose a request is, and says in
-# the shape of the protocol that it has no answer from them.
+# is changed here cannot be set otherwise. HAProxy alone listens where clients ask: Serve has one address for it, the
+# replicas, and a proxy that it keeps beside them. It opens no ports for statistics, which all users of the machine
+# could read, sends no lines to the log of the system, and leaves Serve's list of applications to the replicas, which
+# ask for a key. It closes a connection whose headers are not there in time, tells the replicas whose a request is, and
+# says in the shape of the protocol that it has no answer from them.
 PROGRAM = """#!/bin/sh
 sed -i -E '
 /^frontend prometheus/,/no log/d
 /^listen stats/,$d
 /^ *(errorfile|log .* local0|acl routes |http-request .* if routes$)/d
+s/^( *bind ).*:{port}$/\\1{host}:{port}/
 s/^global$/&\\n    tune.http.maxhdr {fields}/
 s/^defaults$/&\\n    timeout http-request {milliseconds}ms\\n    option forwardfor{errors}/
 ' "$3" && exec '{binary}' "$@"
 """
+PROGRAM_PATH = "RAY_SERVE_HAPROXY_BINARY_PATH"
 SPARE = 4 << 10  # bytes of headers, and 100 headers, that HAProxy takes beyond the limits: those the replica answers
 SENTENCES = {
     502: "the replica ended before it had answered",
@@ -82,7 +87,9 @@ def environment(settings: ServeSettings, folder: str, own_ray: bool) -> Mapping[
     if own_ray:
         # how long a replica goes on when it is to end: for load balancers elsewhere, which do not know yet
         variables["RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S"] = "0"
-        variables["RAY_SERVE_HAPROXY_BINARY_PATH"] = str(write_program(_binary(), settings, Path(folder)))
+        # of a proxy that Serve keeps beside HAProxy, for applications without replicas
+        variables["RAY_SERVE_FALLBACK_PROXY_HTTP_PORT"] = str(_free_port())
+        variables[PROGRAM_PATH] = str(write_program(_binary(), settings, Path(folder)))
     return variables
 
 
@@ -100,6 +107,8 @@ def write_program(binary: str, settings: ServeSettings, folder: Path) -> Path:
     program.write_text(
         PROGRAM.format(
             binary=binary,
+            host=settings.http.host,
+            port=settings.http.port,
             fields=settings.connections.header_fields + 100,
             milliseconds=round(1000 * seconds),
             errors=errors,
@@ -120,6 +129,13 @@ def _answer(status: int, sentence: str) -> bytes:
         "",
     ]
     return "\r\n".join(lines).encode() + body
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        port: int = probe.getsockname()[1]
+    return port
 
 
 def _binary() -> str:

@@ -22,8 +22,10 @@ from serving.kinds.base import Endpoint
 from serving.kinds.work import Abandoned, Answer, Stopped, Work
 
 LONG_GMACS = 1.0  # 10^9 multiplications: some hundredths of a second on one core
-BRIEF_SECONDS = 0.002  # of CPU time; what takes less is computed on the event loop
-AT_MOST_SECONDS = 0.005  # after which the event loop gives up a computation that was to be brief
+# Of CPU time; what takes less is computed on the event loop: a thread would wait for the interpreter's lock as long,
+# after each operation of torch, while the loop is busy.
+BRIEF_SECONDS = 0.005
+AT_MOST_SECONDS = 0.02  # after which the event loop gives up a computation that was to be brief
 QUEUES = 1024  # of which it is remembered how long the last batch took
 
 

