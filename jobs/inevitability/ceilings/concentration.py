@@ -95,9 +95,9 @@ def concentration(cell: dict[str, Any], images: Images) -> list[dict[str, Any]]:
     """A cell: one search in one norm with one seed, for all epsilons."""
     fitted, others = images.parts(cell)
     norm: Norm = cell["norm"]
-    found = measure(_method(cell), fitted, others, ORDERS[norm], cell["alpha"], cell["epsilons"], cell["seed"])
+    measurements = measure(_method(cell), fitted, others, ORDERS[norm], cell["alpha"], cell["epsilons"], cell["seed"])
     first = {"search": cell["name"], "gamma": cell["gamma"]}
-    return [first | _row(each) | {"norm": norm} for each in found if each]
+    return [first | _row(each) | {"norm": norm} for each in measurements if each]
 
 
 def _method(cell: Mapping[str, Any]) -> MethodParams:

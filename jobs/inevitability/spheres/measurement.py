@@ -121,8 +121,8 @@ def measure(cell: dict[str, Any], shared: None) -> list[dict[str, Any]]:
         errors = count_errors(network, n, radius, label, params.samples, stream, device)
         attacked = points(params.attacked, n, radius, stream).to(device)
         angles = nearest_errors(network, attacked, label, params.steps, stream).cpu()
-        found = {"errors": errors, "samples": params.samples, "angles": angles}
-        result.append({"sphere": sphere, "radius": radius, **found})
+        counted = {"errors": errors, "samples": params.samples}
+        result.append({"sphere": sphere, "radius": radius, **counted, "angles": angles})
     return result
 
 

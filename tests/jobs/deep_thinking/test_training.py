@@ -12,7 +12,7 @@ from jobs.deep_thinking.networks import network
 from jobs.deep_thinking.problems import problem
 from jobs.deep_thinking.training import Draw, cross_entropy, draw, exact, groups, loss, train
 from service.errors import InputError, RunFailedError
-from service.run import Run
+from tests.jobs.killed import KilledAtReport
 
 
 def built(seed: int = 0, name: str = "dt_net_1d", channels: int = 1, **arguments: Any):
@@ -91,15 +91,6 @@ def test_only_recurrent_parameters_are_throttled(tiny):
     assert groups(built(name="feed_forward_1d", max_iterations=4), tiny)[1][1] == []
 
 
-class Interrupted(Run):
-    """Dies right after its second checkpoint, as by SIGKILL."""
-
-    def checkpoint(self, state: dict[str, Any], phase: str = "main") -> None:
-        super().checkpoint(state, phase)
-        if len(self.rows) == 2:
-            raise KeyboardInterrupt
-
-
 @pytest.mark.parametrize("data", [FreshBatches(updates=12, validation=20), FixedSet(instances=32, epochs=4)])
 def test_killed_and_resumed_is_the_same_as_undisturbed(make_run, tiny, data):
     params = tiny.model_copy(update={"data": data})
@@ -107,7 +98,7 @@ def test_killed_and_resumed_is_the_same_as_undisturbed(make_run, tiny, data):
     undisturbed, run = built(), make_run("undisturbed")
     train(undisturbed, prefix_sums, params, run)
     with pytest.raises(KeyboardInterrupt):
-        train(built(), prefix_sums, params, make_run("killed", kind=Interrupted))
+        train(built(), prefix_sums, params, make_run("killed", kind=KilledAtReport))
     resumed, again = built(seed=1), make_run("killed")
     train(resumed, prefix_sums, params, again)
     for one, other in zip(resumed.parameters(), undisturbed.parameters(), strict=True):

@@ -17,6 +17,7 @@ from service.models import CardDraft, TensorSpec
 from service.run import Run
 from service.store import Folder, open_store
 from tests.jobs.common.attacks.linear import least_norms
+from tests.jobs.killed import KilledAfterCells, check_resumed
 from tests.jobs.robustness_evaluation.small import HERE, odd, params, tree
 from tests.jobs.robustness_evaluation.subjects import DIGITS
 
@@ -163,6 +164,11 @@ def test_cells_that_fail_leave_an_upper_bound_and_are_tried_again(store_uri, tmp
     assert attacked() - counted == Counter({"20": 1}), "what was there is not computed again"
     assert rows(folder, "accuracy")[1]["accuracy"] < before["accuracy"]
     assert all(row["successful"] is not None for row in rows(folder, "images"))
+
+
+def test_killed_and_resumed_is_the_same_as_undisturbed(make_run):
+    asked = params(attacks={"pgd": {"kind": "pgd", "steps": 3}, **SEARCHING}, epsilons=[0.05])
+    check_resumed(run, asked, make_run, make_run("killed", kind=KilledAfterCells), ("accuracy", "images", "distances"))
 
 
 def test_masked_gradients_are_flagged(make_run):

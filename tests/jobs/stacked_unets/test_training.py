@@ -17,6 +17,7 @@ from jobs.stacked_unets.training import BatchNormParams, TrainingParams, paramet
 from service.errors import InputError, RunFailedError
 from service.run import Run
 from service.store import open_store
+from tests.jobs.killed import KilledAtReport
 from tests.jobs.stacked_unets import tiny
 from tests.ports import free_port
 
@@ -32,15 +33,6 @@ def without_time(rows: list[dict[str, float]]) -> list[dict[str, float]]:
     return [{name: value for name, value in row.items() if name != "train_seconds"} for row in rows]
 
 
-class Interrupted(Run):
-    """Dies right after its second checkpoint, as by SIGKILL."""
-
-    def checkpoint(self, state: dict[str, Any], phase: str = "main") -> None:
-        super().checkpoint(state, phase)
-        if len(self.rows) == 2:
-            raise KeyboardInterrupt
-
-
 ALL = {"keep": "best", "accumulate": 2, "batch_norm": BatchNormParams(policy="freeze")}
 
 
@@ -50,7 +42,7 @@ def test_killed_and_resumed_is_the_same_as_undisturbed(make_run: Any, name: str,
     run = make_run("undisturbed")
     undisturbed = trained(tiny.network(name=name), run, params)
     with pytest.raises(KeyboardInterrupt):
-        trained(tiny.network(name=name), make_run("killed", kind=Interrupted), params)
+        trained(tiny.network(name=name), make_run("killed", kind=KilledAtReport), params)
     again = make_run("killed")
     resumed = trained(tiny.network(1, name), again, params)
     for (key, one), other in zip(resumed.state_dict().items(), undisturbed.state_dict().values(), strict=True):

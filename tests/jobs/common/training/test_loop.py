@@ -16,6 +16,7 @@ from jobs.common.training.schedules import StepDecay
 from service.errors import RunFailedError
 from service.run import Run
 from service.store import open_store
+from tests.jobs.killed import KilledAtReport
 from tests.ports import free_port
 
 ROWS, WIDTH = 6, 4
@@ -93,19 +94,6 @@ def same(one: nn.Module, other: nn.Module) -> bool:
     return all(torch.equal(*pair) for pair in zip(one.state_dict().values(), other.state_dict().values(), strict=True))
 
 
-class Killed(Run):
-    """Dies at a report, before or after its checkpoint, as by SIGKILL."""
-
-    reports, before = 1, False
-
-    def checkpoint(self, state: dict[str, Any], phase: str = "main") -> None:
-        if len(self.rows) == self.reports and self.before:
-            raise KeyboardInterrupt
-        super().checkpoint(state, phase)
-        if len(self.rows) == self.reports:
-            raise KeyboardInterrupt
-
-
 @pytest.mark.parametrize("before", [True, False])
 @pytest.mark.parametrize("reports", [1, 2, 3, 4])
 def test_killed_anywhere_it_goes_on_to_the_same_weights(make_run: Any, reports: int, before: bool) -> None:
@@ -113,7 +101,7 @@ def test_killed_anywhere_it_goes_on_to_the_same_weights(make_run: Any, reports: 
     options: dict[str, Any] = {"best_by": "score", "step": {"scores": lambda updates: -abs(updates - 6)}}
     undisturbed, run = network(), make_run("undisturbed")
     counted = trained(undisturbed, run, **options)
-    killed = make_run("killed", kind=Killed)
+    killed = make_run("killed", kind=KilledAtReport)
     killed.reports, killed.before = reports, before
     with pytest.raises(KeyboardInterrupt):
         trained(network(), killed, **options)

@@ -29,6 +29,7 @@ from service.errors import InputError, RunFailedError
 from service.run import Run
 from service.store import open_store
 from tests.jobs.common.training.adversarial import tiny
+from tests.jobs.killed import KilledAtReport
 from tests.ports import free_port
 
 BALL = Ball("Linf", 0.1)
@@ -55,15 +56,6 @@ def without_time(rows: list[dict[str, float]]) -> list[dict[str, float]]:
     return [{name: value for name, value in row.items() if name != "train_seconds"} for row in rows]
 
 
-class Interrupted(Run):
-    """Dies right after its second checkpoint, as by SIGKILL."""
-
-    def checkpoint(self, state: dict[str, Any], phase: str = "main") -> None:
-        super().checkpoint(state, phase)
-        if len(self.rows) == 2:
-            raise KeyboardInterrupt
-
-
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: f"{method.label} {getattr(method, 'delta', '')}")
 def test_killed_and_resumed_is_the_same_as_undisturbed(make_run: Any, method: Method) -> None:
     """Killed after 10 of 12 updates: in the middle of the replays of a minibatch. With dropout and augmentation."""
@@ -71,7 +63,7 @@ def test_killed_and_resumed_is_the_same_as_undisturbed(make_run: Any, method: Me
     run = make_run("undisturbed")
     undisturbed = trained(tiny.network(dropout=0.3), method, run, params)
     with pytest.raises(KeyboardInterrupt):
-        trained(tiny.network(dropout=0.3), method, make_run("killed", kind=Interrupted), params)
+        trained(tiny.network(dropout=0.3), method, make_run("killed", kind=KilledAtReport), params)
     again = make_run("killed")
     resumed = trained(tiny.network(seed=1, dropout=0.3), method, again, params)
     for (name, one), other in zip(resumed.state_dict().items(), undisturbed.state_dict().values(), strict=True):
@@ -100,7 +92,7 @@ class Enlarged(Run):
 
 def test_without_a_saved_perturbation_it_begins_at_none(make_run: Any) -> None:
     with pytest.raises(KeyboardInterrupt):
-        trained(tiny.network(), Free(replay=3), make_run(kind=Interrupted))
+        trained(tiny.network(), Free(replay=3), make_run(kind=KilledAtReport))
     again = make_run(kind=Forgetful)
     trained(tiny.network(), Free(replay=3), again)
     assert again.rows[-1]["step"] == 12
@@ -108,7 +100,7 @@ def test_without_a_saved_perturbation_it_begins_at_none(make_run: Any) -> None:
 
 def test_a_perturbation_of_another_batch_is_refused(make_run: Any) -> None:
     with pytest.raises(KeyboardInterrupt):
-        trained(tiny.network(), Free(replay=3), make_run(kind=Interrupted))
+        trained(tiny.network(), Free(replay=3), make_run(kind=KilledAtReport))
     with pytest.raises(InputError, match=r"perturbation of shape \(9, 2, 6, 6\), but a batch is \(8, 2, 6, 6\)"):
         trained(tiny.network(), Free(replay=3), make_run(kind=Enlarged))
 
