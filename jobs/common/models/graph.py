@@ -26,6 +26,8 @@ NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 NOTHING = (nn.Identity, nn.Dropout, nn.Dropout2d)  # in evaluation mode
 RELU = (functional.relu, torch.relu, "relu")
 FEW_CHANNELS = 4
+DENSE = 1 << 18
+"""entries of the matrix of a whole convolution, up to which one product with it is faster than many small ones"""
 SUM = (operator.add, operator.iadd, torch.add, "add")
 
 
@@ -119,12 +121,18 @@ class FusedConvolution(nn.Module):
         )
         """padding, stride, dilation, groups"""
         self._laid_out: Tensor | None = None
+        self._matrix: Matrix | None = None
         if shape is not None:
             self._laid_out = torch.ops.mkldnn._reorder_convolution_weight(self.weight.detach(), *self.geometry, shape)
+            with torch.no_grad():
+                outputs = convolution(torch.zeros(1, *shape[1:], dtype=self.weight.dtype)).numel()
+            self._matrix = Matrix(convolution, shape[1:]) if shape[1:].numel() * outputs <= DENSE else None
 
     def forward(self, features: Tensor, other: Tensor | None = None) -> Tensor:
         inputs = (features,) if other is None else (features, other)
         if torch.is_grad_enabled() and any(each.requires_grad for each in inputs):
+            if self._matrix is not None and features.shape[1:] == self._matrix.inputs:
+                return self._matrix(features, other)
             rectified: Tensor = _Rectified.apply(features, other, self)
             return rectified
         return self.rectified(features, other)
@@ -139,6 +147,26 @@ class FusedConvolution(nn.Module):
             other, features, weight, self.bias, *self.geometry, "add", 1.0, "relu", [], ""
         )
         return both
+
+
+class Matrix:
+    """A whole convolution and its ReLU as one product, whose way back is a product as well. For few features."""
+
+    def __init__(self, convolution: nn.Conv2d, inputs: torch.Size) -> None:
+        """inputs: (channels, height, width)."""
+        self.inputs = inputs
+        one = convolution
+        with torch.no_grad():
+            units = torch.eye(inputs.numel(), dtype=one.weight.dtype).view(-1, *inputs)
+            columns = functional.conv2d(units, one.weight, None, one.stride, one.padding, one.dilation, one.groups)
+            self.outputs = columns.shape[1:]
+            self.weight = columns.flatten(1).T.contiguous()
+            """(outputs, inputs)"""
+            self.bias = None if one.bias is None else one.bias.view(-1, 1, 1).expand(self.outputs).flatten()
+
+    def __call__(self, features: Tensor, other: Tensor | None) -> Tensor:
+        sums = functional.linear(features.flatten(1), self.weight, self.bias).view(-1, *self.outputs)
+        return functional.relu_(sums if other is None else sums + other)
 
 
 class _Rectified(torch.autograd.Function):
@@ -170,9 +198,13 @@ def _of_few_channels(slopes: Tensor, fused: FusedConvolution, shape: torch.Size)
     """The gradient of a convolution by its input: (batch, channels, height, width), of the shape.
 
     One product of matrices for all places of the kernel, each then added where it belongs. oneDNN, which computes many
-    channels at a time, takes twice as long for the three of a colour image.
+    channels at a time, takes twice as long for the three of a colour image, and six times for one channel and a stride.
     """
     padding, stride, dilation, _ = fused.geometry
+    if stride != [1, 1]:
+        parts = fused.weight.flatten(1).T @ slopes.flatten(2)  # (batch, channels and kernel, places)
+        size, kernel_size = tuple(shape[2:]), tuple(fused.weight.shape[2:])
+        return functional.fold(parts, size, kernel_size, tuple(dilation), tuple(padding), tuple(stride))
     (batch, channels, height, width), (filters, _, *kernel) = shape, fused.weight.shape
     rows, columns = slopes.shape[2:]
     matrix = fused.weight.permute(2, 3, 1, 0).reshape(-1, filters)

@@ -38,6 +38,25 @@ def test_the_same_within_rounding(name: str, shape: tuple[int, int, int]) -> Non
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 
+@pytest.mark.parametrize("geometry", [(1, 4, 2, 1, 1), (1, 3, 3, 2, 2), (2, 3, 2, 0, 1), (1, 5, 1, 2, 1)])
+@pytest.mark.parametrize("side", [9, 40])
+def test_gradients_of_few_channels(geometry: tuple[int, ...], side: int) -> None:
+    """As one product, for small features, and as products for all places of the kernel."""
+    channels, kernel, stride, padding, dilation = geometry
+    layer = nn.Conv2d(channels, 12, kernel, stride, padding, dilation)
+    model = nn.Sequential(layer, nn.ReLU(), nn.Flatten(), nn.LazyLinear(3))
+    images = random_images(5, channels, side, side - 1)
+    model(images)
+    ready = prepared(model.eval(), images[:2])
+    assert ready is not model
+    results = []
+    for each in (ready, model):
+        points = images.clone().requires_grad_()
+        logits = each(points)
+        results += [logits.detach(), *torch.autograd.grad(logits[:, 0].sum(), points)]
+    torch.testing.assert_close(results[:2], results[2:])
+
+
 def test_a_convolution_that_is_used_twice_stays() -> None:
     class Shared(nn.Module):
         def __init__(self) -> None:
