@@ -18,7 +18,7 @@ from jobs.common.attacks.ball import Norm
 from jobs.common.attacks.base import Attack, Cost, Search
 from jobs.common.attacks.fab import FAB
 from jobs.common.attacks.losses import LossName, fewest_classes, margin
-from jobs.common.attacks.prepared import prepared
+from jobs.common.attacks.prepared import FEW, prepared
 from jobs.common.attacks.square import Square
 
 Version = Literal["standard", "plus", "rand", "fast"]
@@ -26,7 +26,6 @@ Version = Literal["standard", "plus", "rand", "fast"]
 PASSES = 20  # averaged by the rand version, at least
 SHARES = {"apgd_t_1": 1.0, "apgd_t_3": 1.0, "apgd_t": 0.5, "fab_t": 0.5, "square": 1.0}
 """of the fast version: which of the remaining samples each attack goes on with, those nearest to their goal"""
-FEW = 8  # images that show whether a prepared model is right
 
 
 class AutoAttack(Attack):

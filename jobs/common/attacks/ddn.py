@@ -10,9 +10,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from jobs.common.attacks.ball import Norm, ascent_direction
-from jobs.common.attacks.projections import TINY, broadcast
-from jobs.common.attacks.shrinking import OnBall, Shrinking
+from jobs.common.attacks.ball import Norm
+from jobs.common.attacks.projections import TINY
+from jobs.common.attacks.shrinking import OnBall, Shrinking, Step, along_gradient, scaled
 
 
 class DDN(Shrinking):
@@ -25,8 +25,7 @@ class DDN(Shrinking):
 
     kind: Literal["ddn"] = Field("ddn", description="decoupled direction and norm: looks for the least L2 perturbation")
 
-    def move(self, descent: OnBall, gradient: Tensor, length: float, norm: Norm) -> Tensor:
-        radii = broadcast(descent.radii, gradient)
-        differences = torch.addcmul(descent.points - descent.images, ascent_direction(gradient, "L2"), radii * length)
-        norms = broadcast(torch.linalg.vector_norm(differences.flatten(1), dim=1), differences)
-        return differences.mul_(radii / norms.clamp(min=TINY)).add_(descent.images).clamp_(0, 1)
+    def move(self, descent: OnBall, step: Step, norm: Norm) -> Tensor:
+        moved = along_gradient(descent, step)
+        norms: Tensor = torch.linalg.vector_norm(moved.flatten(1), dim=1)
+        return scaled(descent.images, moved, descent.radii / norms.clamp(min=TINY))

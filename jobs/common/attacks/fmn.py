@@ -3,18 +3,23 @@
 Source: Pintor et al. 2021 ("Fast minimum-norm adversarial attacks through adaptive norm constraints"), algorithm 1.
 """
 
+from dataclasses import replace
 from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from jobs.common.attacks.ball import Norm, ascent_direction
+from jobs.common.attacks.ball import Norm
 from jobs.common.attacks.base import Cost, Search
-from jobs.common.attacks.nearest import HALVINGS, prune, prunings
+from jobs.common.attacks.descent import patience
+from jobs.common.attacks.nearest import HALVINGS, confirm, prune, prunings
+from jobs.common.attacks.prepared import searching_prepared
 from jobs.common.attacks.projections import TINY, broadcast, onto_l1, project_l0
-from jobs.common.attacks.shrinking import OnBall, Shrinking
+from jobs.common.attacks.shrinking import OnBall, Shrinking, Step, along_gradient, scaled
 
+SCHEDULED_L0 = 0.5
+"""share of the steps in L0 in which lengths and shares fall; then a sample leaves that no longer changes fewer"""
 L1_LENGTH = 0.2
 """of a step in L1, whose radius is the sum over coordinates, as a share of that in L2"""
 
@@ -33,26 +38,33 @@ class FMN(Shrinking):
 
     def cost(self, norm: Norm, classes: int, targeted: bool) -> Cost:
         if norm == "L0":
-            return Cost(forward=self.steps + prunings(self.steps) * HALVINGS, backward=self.steps)
+            return Cost(forward=self.steps + prunings(self.steps) * HALVINGS + 1, backward=self.steps)
         return super().cost(norm, classes, targeted)
 
     def attack(self, search: Search, generator: torch.Generator) -> None:
         if search.ball.norm != "L0":
             super().attack(search, generator)
             return
-        nearest = self.descend(search, self.steps - prunings(self.steps), generator)
-        for _ in range(prunings(self.steps)):
-            prune(search, nearest)
+        with searching_prepared(search):
+            steps = self.steps - prunings(self.steps)
+            nearest = self.descend(search, steps, SCHEDULED_L0 * steps, generator)
+            for _ in range(prunings(self.steps)):
+                prune(search, nearest)
+        confirm(search, nearest)
         nearest.record(search)
 
-    def scheduled(self, norm: Norm) -> float:
-        return 0.7 if norm == "L1" else 0.5
+    def leave(self, descent: OnBall, steps: int, least: Tensor, norm: Norm) -> None:
+        if norm == "L0":
+            descent.note(least)
+            descent.leave(patience(steps), least)
+        else:
+            super().leave(descent, steps, least, norm)
 
-    def first_radii(self, descent: OnBall, gaps: Tensor, gradient: Tensor, norm: Norm) -> Tensor:
+    def first_radii(self, descent: OnBall, gaps: Tensor, step: Step, norm: Norm) -> Tensor:
         if norm != "L0":
-            return super().first_radii(descent, gaps, gradient, norm)
-        rooms = torch.where(gradient > 0, 1 - descent.images, descent.images)
-        gains = (gradient.abs() * rooms).flatten(1).sort(dim=1, descending=True).values.cumsum(1)
+            return super().first_radii(descent, gaps, step, norm)
+        rooms = torch.where(step.gradient > 0, 1 - descent.images, descent.images)
+        gains = (step.gradient.abs() * rooms).flatten(1).sort(dim=1, descending=True).values.cumsum(1)
         return ((gains < gaps.unsqueeze(1)).sum(1) + 1).to(gaps)
 
     def radii(self, descent: OnBall, reached: Tensor, norms: Tensor, least: Tensor, share: float, norm: Norm) -> Tensor:
@@ -63,20 +75,18 @@ class FMN(Shrinking):
         more = torch.maximum(radii.floor(), descent.radii + 1)
         return torch.where(reached, fewer, more).clamp(min=1)
 
-    def move(self, descent: OnBall, gradient: Tensor, length: float, norm: Norm) -> Tensor:
-        radii, differences = broadcast(descent.radii, gradient), descent.points - descent.images
-        if norm == "Linf":
-            moved = torch.addcmul(differences, gradient.sign(), radii * length)
-            return torch.maximum(torch.minimum(moved, radii), -radii).add_(descent.images).clamp_(0, 1)
+    def move(self, descent: OnBall, step: Step, norm: Norm) -> Tensor:
         if norm == "L0":  # from face to face, for the largest slope
-            steepest = broadcast(gradient.flatten(1).abs().amax(1), gradient)
-            moved = torch.add(descent.points, gradient / steepest, alpha=length)
+            steepest = broadcast(step.gradient.flatten(1).abs().amax(1), step.gradient)
+            moved = torch.addcmul(descent.points, step.gradient, step.length / steepest)
             return project_l0(moved, descent.images, descent.radii.long())
-        length *= L1_LENGTH if norm == "L1" else 1.0
-        moved = torch.addcmul(differences, ascent_direction(gradient, "L2"), radii * length).flatten(1)
-        if norm == "L1":
-            moved = onto_l1(moved, descent.radii)
-        else:
-            norms = torch.linalg.vector_norm(moved, dim=1)
-            moved *= (descent.radii / norms.clamp(min=TINY)).clamp(max=1).unsqueeze(1)
-        return moved.view_as(gradient).add_(descent.images).clamp_(0, 1)
+        if norm == "Linf":
+            radii = broadcast(descent.radii, step.gradient)
+            moved = step.differences.addcmul_(step.gradient.sign(), radii * step.length)
+            return torch.clamp(moved, -radii, radii).add_(descent.images).clamp_(0, 1)
+        if norm == "L2":
+            moved = along_gradient(descent, step)
+            norms: Tensor = torch.linalg.vector_norm(moved.flatten(1), dim=1)
+            return scaled(descent.images, moved, (descent.radii / norms.clamp(min=TINY)).clamp(max=1))
+        moved = along_gradient(descent, replace(step, length=L1_LENGTH * step.length))
+        return onto_l1(moved.flatten(1), descent.radii).view_as(moved).add_(descent.images).clamp_(0, 1)

@@ -6,17 +6,20 @@ be prepared (`checks.randomised`), and gradients are compared, not only logits.
 """
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
-from jobs.common.attacks.base import Model
+from jobs.common.attacks.base import Model, Search
 from jobs.common.models import graph
 from jobs.common.models.windowed import Windowed, windowed
 
 TOLERANCE = 1e-4  # of the logits, by the largest
 GRADIENT_TOLERANCE = 1e-3  # of the gradient of an image; of a few, rounding may turn a ReLU over
+FEW = 8  # images that show whether a prepared model is right
 
 
 def prepared(model: Model, images: Tensor) -> Model:
@@ -43,6 +46,22 @@ def prepared(model: Model, images: Tensor) -> Model:
         return ready if _same(ready, model, images) else model
     except RuntimeError:  # without a way back through it
         return model
+
+
+@contextmanager
+def searching_prepared(search: Search) -> Iterator[None]:
+    """Within, the search asks the prepared model; afterwards the model itself, which has the last word on all points.
+
+    Not for a search that averages or confirms, whose model is random. Of another random model a trace may hold fast to
+    one draw: what is found then has to be confirmed by the model itself.
+    """
+    model = search.model
+    if search.passes == 1 and not search.confirmations:
+        search.model = prepared(model, search.images[:FEW])
+    try:
+        yield
+    finally:
+        search.model = model
 
 
 def windows(model: Model, images: Tensor, side: int) -> Windowed | None:

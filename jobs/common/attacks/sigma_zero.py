@@ -16,7 +16,8 @@ from jobs.common.attacks.carlini_wagner import adam
 from jobs.common.attacks.descent import Descent, falling
 from jobs.common.attacks.goals import Goal
 from jobs.common.attacks.losses import margin
-from jobs.common.attacks.nearest import HALVINGS, Nearest, prune, prunings
+from jobs.common.attacks.nearest import HALVINGS, Nearest, confirm, prune, prunings
+from jobs.common.attacks.prepared import searching_prepared
 from jobs.common.attacks.projections import TINY, broadcast
 
 LAST = 0.1
@@ -57,19 +58,21 @@ class SigmaZero(Attack):
         return True
 
     def cost(self, norm: Norm, classes: int, targeted: bool) -> Cost:
-        return Cost(forward=self.steps + prunings(self.steps) * HALVINGS, backward=self.steps)
+        return Cost(forward=self.steps + prunings(self.steps) * HALVINGS + 1, backward=self.steps)
 
     def attack(self, search: Search, generator: torch.Generator) -> None:
-        nearest = self._descend(search, self.steps - prunings(self.steps))
-        for _ in range(prunings(self.steps)):
-            prune(search, nearest)
+        with searching_prepared(search):
+            nearest = self._descend(search, self.steps - prunings(self.steps))
+            for _ in range(prunings(self.steps)):
+                prune(search, nearest)
+        confirm(search, nearest)
         nearest.record(search)
 
     def _descend(self, search: Search, steps: int) -> Nearest:
         nearest = Nearest.none(search.images)
         start = Descent.begin(search)
-        zeros = torch.zeros_like(start.images)
-        state = Sparse(**vars(start), velocity=zeros, scale=zeros, thresholds=start.stalls + self.threshold)
+        velocity, scale = torch.zeros_like(start.images), torch.zeros_like(start.images)
+        state = Sparse(**vars(start), velocity=velocity, scale=scale, thresholds=start.stalls + self.threshold)
         for number in range(steps):
             if not len(state.rows):
                 break

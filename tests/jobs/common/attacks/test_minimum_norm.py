@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from jobs.common.attacks import DDN, FMN, SigmaZero, SparseRS
-from jobs.common.attacks.base import Attack, Ball
+from jobs.common.attacks.base import Attack, Ball, Model, Search
 from jobs.common.attacks.goals import Goal
 from jobs.common.attacks.losses import cross_entropy, soft_margin
+from jobs.common.attacks.nearest import OVERSHOOT, straighten
 from service.errors import InputError
 from tests.jobs.common.attacks.linear import LinearDigits, least_norms, linear
 from tests.jobs.common.attacks.networks import predictions, random_images, small_net
@@ -45,6 +46,45 @@ def test_least_norms_of_a_linear_model(digits: LinearDigits, attack: Attack, nor
     assert torch.equal(result.successful, result.minimum_distances <= ball.longest)
     assert not result.distances[~result.successful].any(), "beyond epsilon the image stays"
     assert float(result.gradients.double().mean()) < 0.8 * attack.steps, "samples leave that no longer come nearer"  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("norm", ["Linf", "L2", "L1"])
+def test_on_linearised_borders_a_linear_model_is_solved_at_once(digits: LinearDigits, norm: str) -> None:
+    """From far beyond the border, in a few gradients, up to the share that is gone beyond it."""
+    images, labels = digits.images[:60], digits.labels[:60]
+    search = Search(digits.model, images, Goal(labels), BALLS[norm])
+    nearest = FMN(steps=15).descend(search, 15, 5, torch.Generator().manual_seed(0))
+    rows = nearest.known
+    nearest.points[rows] = (images[rows] + 1.5 * (nearest.points[rows] - images[rows])).clamp(0, 1)
+    nearest.norms[rows] = search.ball.norms(nearest.points[rows] - images[rows])
+    rows = rows[search.goal[rows].reached(digits.model(nearest.points[rows]))]
+    before = int(search.gradients.max())
+    straighten(search, nearest, 12)
+    exact = least_norms(digits.model, images, labels, norm)
+    assert len(rows) > 40 and int(search.gradients.max()) - before <= 12
+    ratios = nearest.norms[rows] / exact[rows]
+    assert ((ratios >= 1 - 1e-5) & (ratios.median() <= 1 + 1.1 * OVERSHOOT)).all() and ratios.mean() <= 1.05
+
+
+@pytest.mark.parametrize(
+    ("attack", "norm"), [(DDN(steps=30), "L2"), (FMN(steps=60), "L0"), (SigmaZero(steps=60), "L0")]
+)
+def test_the_model_itself_has_the_last_word(
+    digits: LinearDigits, monkeypatch: pytest.MonkeyPatch, attack: Attack, norm: str
+) -> None:
+    """Steps may ask a model that is not quite the same: what it alone takes for the goal is no success."""
+    images = digits.images[:40]
+    labels = predictions(digits.model, images)
+    nearly = torch.nn.functional.one_hot(labels, 10) * 0.05
+
+    def other(model: Model, few: Tensor) -> Model:
+        return lambda points: model(points) - nearly if len(points) == 40 else model(points)
+
+    monkeypatch.setattr("jobs.common.attacks.prepared.prepared", other)
+    ball = Ball(norm, 8)  # type: ignore[arg-type]
+    result = attack.run(digits.model, images, labels, ball)
+    assert result.successful.sum() > 10
+    assert (predictions(digits.model, result.adversarials) != labels)[result.successful].all()
 
 
 @pytest.mark.parametrize(("attack", "norm"), SEARCHES, ids=NAMES)
