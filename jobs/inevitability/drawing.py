@@ -69,9 +69,30 @@ def resolution_lines(rows: Rows) -> dict[str, dict[str, list[figures.ResolutionL
     return lines
 
 
+def generated_panels(rows: Rows) -> list[figures.Panel]:
+    """A panel for each network on generated images, its curve below the ceiling of the bound for these.
+
+    rows: as of `generated.measurement.Robustness.curve_rows`, with the name of the trial.
+    """
+    panels = []
+    trials = {row["trial"] for row in rows}
+    for trial, network in dict.fromkeys((row["trial"], row["network"]) for row in rows):
+        own = [row for row in rows if (row["trial"], row["network"]) == (trial, network)]
+        epsilons, accuracy, low, high, values = _columns(own, "epsilon", "accuracy", "low", "high", "value")
+        curve = figures.Line("keeps its answer", epsilons, accuracy, low, high)
+        label, title = own[0]["ceiling"], f"{trial}: {network}" if len(trials) > 1 else network
+        if min(values) >= 1:
+            silent = {label.removeprefix("bound, "): own[0]["first_useful"]}
+            panels.append(figures.Panel("L2", [curve], [], silent, title))
+        else:
+            ceiling = figures.CeilingLine("bound", label, epsilons, values)
+            panels.append(figures.Panel("L2", [curve], [ceiling], {}, title))
+    return panels
+
+
 def growth_of(rows: Rows) -> dict[str, list[figures.Growth]]:
     """By norm, how the regions of every search grow, in the mean over seeds."""
-    found: dict[str, list[figures.Growth]] = {}
+    regions: dict[str, list[figures.Growth]] = {}
     for norm, search in dict.fromkeys((row["norm"], row["search"]) for row in rows):
         own = [row for row in rows if (row["norm"], row["search"]) == (norm, search)]
         epsilons = sorted({row["epsilon"] for row in own})
@@ -79,8 +100,8 @@ def growth_of(rows: Rows) -> dict[str, list[figures.Growth]]:
         fitted, others = (
             [[row[f"{part}_adversarial_risk"] for row in each] for each in risks] for part in ("train", "test")
         )
-        found.setdefault(norm, []).append(figures.Growth(search, epsilons, fitted, others))
-    return found
+        regions.setdefault(norm, []).append(figures.Growth(search, epsilons, fitted, others))
+    return regions
 
 
 def columns_of(examples: Sequence[Perturbed], images: ImageSet) -> list[figures.Column]:

@@ -66,8 +66,13 @@ def estimate(params: Params) -> Estimate:
                     averaged = _attack_work(params, size, larger)
                     work = Work(work.forward + averaged.forward, work.backward + averaged.backward)
             units = TRAINING * passes + size.test * (work.forward + 2 * work.backward)  # of a forward pass
+            units += _generated_units(params, size) if resolution == 1 else 0
             seconds += units * training_seconds_of(*network) / TRAINING
             macs += float(units * multiply_adds_of(*network))
+    if params.generated is not None:
+        details["generated images"] = params.generated.images
+        made = len(searches(params.attacks_of("L2"), epsilons_at(params, "L2", 1)))
+        cells += len(params.networks) * made * len(spans(params.generated.images, params.slice))
     if params.spheres is not None:
         cells += len(params.spheres.dimensions) * len(params.spheres.seeds)
         details["networks for spheres"] = len(params.spheres.dimensions) * len(params.spheres.seeds)
@@ -103,6 +108,14 @@ def _sphere_passes(n: int, width: int, layers: int, batch: int) -> Passes:
     """Of one of `batch` points."""
     network, point = build(n, width, layers, 0), torch.rand(1, n)
     return Passes(multiply_adds(network, point), training_seconds(network, point, batch))
+
+
+def _generated_units(params: Params, size: SetSize) -> float:
+    """Forward passes of one network for generated images, those of the generator left out."""
+    if params.generated is None:
+        return 0.0
+    work = _attack_work(params.model_copy(update={"epsilons": {"L2": params.epsilons["L2"]}}), size, 1)
+    return params.generated.samples + params.generated.images * (work.forward + 2 * work.backward)
 
 
 def _variants(params: Params) -> list[tuple[str, str, int]]:

@@ -46,6 +46,8 @@ class Panel:
     ceilings: Sequence[CeilingLine] = ()
     silent: Mapping[str, float] = field(default_factory=dict)
     """bounds that say nothing here, and from which epsilon on they do; infinity: nowhere"""
+    title: str | None = None
+    """none: the norm"""
 
 
 def curves_under_ceilings(shown: Sequence[Panel]) -> Figure:
@@ -67,7 +69,7 @@ def curves_under_ceilings(shown: Sequence[Panel]) -> Figure:
                 each.plot(epsilons, 100 * accuracy, label=line.label, **style)
             for ceiling in panel.ceilings:
                 _draw_ceiling(each, ceiling)
-            each.set(xlabel=_under(panel), ylim=(-3, 107), title=panel.norm)
+            each.set(xlabel=_under(panel), ylim=(-3, 107), title=panel.title or panel.norm)
             each.set_xlim(left=0)
         axes[0].set_ylabel("robust accuracy (%)")
         named = [zip(*each.get_legend_handles_labels(), strict=True) for each in axes]
@@ -107,17 +109,17 @@ class Growth:
     """of the points not fitted to"""
 
 
-def growth(found: Mapping[str, Sequence[Growth]], alpha: float) -> Figure:
+def growth(regions: Mapping[str, Sequence[Growth]], alpha: float) -> Figure:
     """A panel a norm: how much of the images lies within epsilon of the region that each search ends with.
 
     A line: the mean over seeds, of images not fitted to, in a band from the least to the most; dashes: of those fitted
     to. Grey: alpha, the mass of the regions themselves.
     """
-    searches = list(dict.fromkeys(each.search for own in found.values() for each in own))
+    searches = list(dict.fromkeys(each.search for own in regions.values() for each in own))
     colours = {search: COLOURS[place % len(COLOURS)] for place, search in enumerate(searches)}
     with house_style():
-        figure, axes = panels(1, len(found), 4.4, 3.6, sharey=True)
-        for each, (norm, own) in zip(axes, found.items(), strict=True):
+        figure, axes = panels(1, len(regions), 4.4, 3.6, sharey=True)
+        for each, (norm, own) in zip(axes, regions.items(), strict=True):
             for one in own:
                 style: dict[str, Any] = {"color": colours[one.search], "marker": "o", "ms": 3}
                 fitted, others = ([100 * np.array(risk) for risk in part] for part in (one.fitted, one.others))

@@ -8,7 +8,8 @@ once epsilon is scaled by b^(2/q) in Lq, as norms of images are (theorem 4). A n
 average of blocks has exactly the same curve; networks trained anew have nearly the same.
 
 Where the density of the data is known the theorem is exact: networks learn to tell concentric spheres apart, and how
-far their errors are is compared with how far errors can be.
+far their errors are is compared with how far errors can be. And images that a smooth generator makes of Gaussian noise
+have a ceiling that needs no density, only how far the generator stretches distances.
 
 Metrics, for `sweep.metric` (shares of images in [0, 1]), in one row at the end; NETWORK is as the spec names it, of
 resolution 1:
@@ -18,13 +19,16 @@ resolution 1:
     robust                          the mean of robust_NORM_NETWORK over norms and networks
     alarms                          curves above a ceiling
     spheres                         how far errors on concentric spheres are over how far they could be, in the mean
+    generated                       the median distance of generated images to another answer over the largest that the
+                                    bound allows, in the mean over networks
 While networks are trained, for each by NETWORK_xRESOLUTION_: train_loss, train_accuracy, val_clean, val_robust,
 gradient_evaluations, train_seconds.
 
 Specs to begin with: configs/inevitability/.
 
 Sources: Shafahi, Huang, Studer, Feizi & Goldstein 2019, "Are adversarial examples inevitable?"; for the spheres
-Gilmer et al. 2018, "Adversarial spheres".
+Gilmer et al. 2018, "Adversarial spheres"; for generated images Fawzi et al. 2018, "Adversarial vulnerability for any
+classifier".
 """
 
 import math
@@ -39,6 +43,8 @@ from jobs.inevitability.ceilings.bound_params import BoundParams
 from jobs.inevitability.ceilings.ceiling import Ceiling, alarms
 from jobs.inevitability.ceilings.concentration_params import ConcentrationParams
 from jobs.inevitability.curves import Curve, resolution_gaps
+from jobs.inevitability.generated import generators
+from jobs.inevitability.generated import measurement as generated_measurement
 from jobs.inevitability.networks import Variant
 from jobs.inevitability.params import CurveParams, ExampleParams, Params
 from jobs.inevitability.resolutions import factor
@@ -59,6 +65,7 @@ def run(params: Params, run: Run) -> None:
     regions = (
         concentration.prepared(params.concentration, params.epsilons, train, images) if params.concentration else None
     )
+    generator = generators.built(params.generated, train, run) if params.generated is not None else None
     variants = networks.trained(params, images, run) + loaded
     variants += networks.averaged(params, variants)
     variants.sort(key=lambda each: list(params.networks).index(each.name))  # stable: by resolution within a network
@@ -74,13 +81,19 @@ def run(params: Params, run: Run) -> None:
     if params.concentration is not None and regions is not None:
         ceilings += _concentration(params, params.concentration, regions, run)
     on_spheres = sphere_measurement.measured(params.spheres, run) if params.spheres is not None else []
+    on_generated: list[generated_measurement.Robustness] = []
+    if params.generated is not None and params.curves is not None and generator is not None:
+        section, attacks = params.generated, params.curves
+        on_generated = generated_measurement.measured(params, section, attacks, generator, variants, run)
     raised = alarms(curves, ceilings) + sphere_measurement.alarms(on_spheres)
+    raised += generated_measurement.alarms(on_generated)
     for sentence in raised:
         run.warn(sentence)
     if ceilings:
         rows = [row for ceiling in ceilings for row in ceiling.rows()]
         run.table("ceilings", rows, title="What robust accuracy is said not to exceed")
-    run.log(step=run.step, **_metrics(curves), **_spheres(on_spheres, run), alarms=len(raised))
+    metrics = _metrics(curves) | _spheres(on_spheres, run) | _generated(on_generated, run)
+    run.log(step=run.step, **metrics, alarms=len(raised))
 
 
 def summarize(trials: Sequence[Trial], run: Run) -> None:
@@ -96,6 +109,9 @@ def summarize(trials: Sequence[Trial], run: Run) -> None:
         lines = [row for trial in trials for row in trial.table("sphere_curves")]
         title = "Concentric spheres: how far errors are, and how far they can be"
         run.figure("spheres", sphere_drawing.spheres(rows, lines), title=title)
+    if rows := [{"trial": trial.label, **row} for trial in trials for row in trial.table("generated_curves")]:
+        title = "Generated images: how many keep the network's answer, and what no network exceeds"
+        run.figure("generated", figures.curves_under_ceilings(drawing.generated_panels(rows)), title=title)
 
 
 def estimate(params: Params) -> Estimate:
@@ -154,6 +170,18 @@ def _spheres(results: list[Robustness], run: Run) -> dict[str, float]:
     run.table("sphere_curves", lines, title="Concentric spheres: shares of points without an error within an angle")
     shares = [row["share_of_ceiling"] for row in rows if not math.isnan(row["share_of_ceiling"])]
     return {"spheres": sum(shares) / len(shares)} if shares else {}
+
+
+def _generated(results: list[generated_measurement.Robustness], run: Run) -> dict[str, float]:
+    """Keep what was measured on generated images. Returns its metric, of the networks with both distances."""
+    if not results:
+        return {}
+    run.table("generated", [each.row() for each in results], title="Generated images: what the bound says of networks")
+    lines = [row for each in results for row in each.curve_rows()]
+    run.table("generated_curves", lines, title="Generated images: robust share at every epsilon, below the ceiling")
+    shares = [each.curve.median_distance / each.half for each in results if math.isfinite(each.half)]
+    shares = [share for share in shares if math.isfinite(share)]
+    return {"generated": sum(shares) / len(shares)} if shares else {}
 
 
 def _concentration(

@@ -9,6 +9,7 @@ from jobs.common.data.images import DataParams
 from jobs.common.params import Name, StudyParams
 from jobs.inevitability.ceilings.bound_params import BoundParams
 from jobs.inevitability.ceilings.concentration_params import ConcentrationParams
+from jobs.inevitability.generated.generator_params import GeneratedParams
 from jobs.inevitability.network_params import NetworkParams, TrainedNetwork
 from jobs.inevitability.spheres.sphere_params import SpheresParams
 from service.errors import FieldError
@@ -72,6 +73,9 @@ class Params(StudyParams):
         None, description="ceilings by the concentration of the data; none: they are left out"
     )
     examples: ExampleParams | None = Field(None, description="a picture of perturbed images; none: no picture")
+    generated: GeneratedParams | None = Field(
+        None, description="networks on images that a generator makes, and their ceiling; none: they are left out"
+    )
     spheres: SpheresParams | None = Field(
         None, description="networks for concentric spheres, where the theorem holds exactly; none: they are left out"
     )
@@ -108,6 +112,11 @@ class Params(StudyParams):
             for norm in self.epsilons:
                 if not self.attacks_of(norm):
                     raise FieldError("curves.attacks", f"hold an attack that knows {norm}", list(self.curves.attacks))
+        if self.generated is not None:
+            if self.curves is None:
+                raise FieldError("curves", "be given, whose attacks generated images are attacked by", None)
+            if "L2" not in self.epsilons:
+                raise FieldError("epsilons", "hold L2, in which generated images are attacked", list(self.epsilons))
         if self.examples is not None:
             if self.examples.network not in (None, *self.networks) or not self.networks:
                 raise FieldError("examples.network", "be one of networks", self.examples.network)

@@ -79,8 +79,9 @@ def measure(
     variants: Sequence[Variant],
     predictions: Mapping[str, Tensor],
     run: Run,
+    cells: str = "attacks",
 ) -> list[Measured]:
-    """The curve of every network in every norm. predictions: as of `predictions_of`."""
+    """The curve of every network in every norm. predictions: as of `predictions_of`. cells: what they are called."""
     parts = {each.label: spans(len(each.images), params.slice) for each in variants}
     by_search = {
         (each.label, norm, name, epsilon): [
@@ -91,13 +92,13 @@ def measure(
         for name, epsilon in searches(params.attacks_of(norm), epsilons_at(params, norm, each.resolution))
     }
     outcomes = iter(
-        run.map(attack, [cell for own in by_search.values() for cell in own], _subjects(variants), name="attacks")
+        run.map(attack, [cell for own in by_search.values() for cell in own], _subjects(variants), name=cells)
     )
     results = {search: [next(outcomes) for _ in own] for search, own in by_search.items()}
     measured = []
     for each in variants:
         for norm in params.epsilons:
-            own = {search[2:]: found for search, found in results.items() if search[:2] == (each.label, norm)}
+            own = {search[2:]: result for search, result in results.items() if search[:2] == (each.label, norm)}
             measured.append(_curve(params, each, norm, predictions[each.label], parts[each.label], own))
     return measured
 

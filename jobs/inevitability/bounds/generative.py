@@ -9,7 +9,7 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import log_ndtr, ndtri, ndtri_exp
 
-from jobs.inevitability.bounds.base import Bound, Form, Values
+from jobs.inevitability.bounds.base import ROUNDING, Bound, Form, Values
 from service.errors import FieldError
 
 
@@ -18,16 +18,16 @@ class GenerativeBound(Bound):
     """Points x = g(z) with z from N(0, I_d), over all classes together; d is in it only through the modulus of g.
 
     lipschitz: L, with which distances of images are at most L times those of their latent vectors: r = epsilon / L.
-    shares: of the latent space, by class, as the classifier labels g(z): p_i, with a sum of 1 (`shares.class_shares` of
-    the space "latent" counts them); None: all that is known is that no class has more than 1/2. Robust
-    accuracy at epsilon is at most
+    shares: of the latent space, by class, as the classifier labels g(z): p_i, or upper limits of these; they add up to
+    at least 1 (`shares.class_shares` of the space "latent" counts them); None: all that is known is that no class has
+    more than 1/2. Robust accuracy at epsilon is at most
 
         sharp:  sum over i of Phi(-(Phi^-1(1 - p_i) + r)), without shares 2 Phi(-r)
         paper:  (pi/2)^(1/2) exp(-r^2 / 2)                             for all p_i <= 1/2
 
     Adversarial examples are points of the generator's range. The bound is as sound as L is: with an estimate of L from
     samples, which is never too large, it is an estimate as well (`lipschitz.py`).
-    FieldError: a Lipschitz constant that is not above 0, shares that are negative or do not add up to 1.
+    FieldError: a Lipschitz constant that is not above 0, shares that are not from 0 to 1 or add up to less than 1.
     Source: Fawzi et al. 2018 ("Adversarial vulnerability for any classifier"), theorem 1 and its general form.
     """
 
@@ -77,14 +77,14 @@ class GenerativeBound(Bound):
         if self.shares is None:
             return self.lipschitz * -float(ndtri_exp(log_ceiling - math.log(2)))
         low, high = 0.0, self.lipschitz
+        if float(self._log_ceiling(np.array(low))) <= log_ceiling + ROUNDING:
+            return 0.0
         while float(self._log_ceiling(np.array(high))) > log_ceiling:
             low, high = high, 2 * high
-        if not low and not log_ceiling:  # the ceiling is 1 at 0 alone
-            return 0.0
         return float(brentq(lambda epsilon: float(self._log_ceiling(np.array(epsilon))) - log_ceiling, low, high))
 
 
 def check_shares(shares: Sequence[float]) -> None:
-    """FieldError unless they are a distribution over classes."""
-    if min(shares, default=-1.0) < 0 or not math.isclose(sum(shares), 1, rel_tol=1e-6):
-        raise FieldError("shares", "be at least 0 and add up to 1", tuple(shares))
+    """FieldError unless they are a distribution over classes, or upper limits of one."""
+    if not all(0 <= share <= 1 for share in shares) or not sum(shares) >= 1 - 1e-6:
+        raise FieldError("shares", "be from 0 to 1 and add up to at least 1", tuple(shares))

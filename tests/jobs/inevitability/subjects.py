@@ -41,6 +41,25 @@ def never_nine() -> nn.Module:
     return NeverNine()
 
 
+def noise_images(spread: float = 0.05, size: int = 64) -> nn.Module:
+    """x = 1/2 + spread z, an image of 8x8 pixels."""
+    layer = nn.Linear(size, 64)
+    with torch.no_grad():
+        layer.weight.copy_(spread * torch.eye(64, size))
+        layer.bias.fill_(0.5)
+    return nn.Sequential(layer, nn.Unflatten(1, (1, 8, 8)))
+
+
+def first_pixel() -> nn.Module:
+    """Class 1 where the first pixel is above 1/2, else class 0; the other eight never."""
+    layer = nn.Linear(64, 10)
+    with torch.no_grad():
+        layer.weight.zero_()
+        layer.bias.copy_(torch.tensor([0.5, -0.5] + 8 * [-100.0]))
+        layer.weight[0, 0], layer.weight[1, 0] = -1.0, 1.0
+    return nn.Sequential(nn.Flatten(), layer)
+
+
 class Bright(Pixels):
     """The same images, all too bright."""
 

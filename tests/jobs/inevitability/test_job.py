@@ -13,6 +13,7 @@ from service.run import Run, Trial
 from tests.jobs.common.attacks.linear import least_norms
 from tests.jobs.inevitability.small import HERE, LINEAR, TRAINED, params
 from tests.jobs.inevitability.subjects import COUNT, DIGITS
+from tests.jobs.killed import KilledAfterCells, KilledAtReport, check_resumed
 
 FEW = {"train_limit": 40, "test_limit": 20}
 
@@ -126,44 +127,21 @@ def test_weak_attacks_are_warned_of_and_curves_never_rise(make_run):
 # ---- training, killed and resumed -------------------------------------------------------------------------------
 
 
-class Interrupted(Run):
-    """Dies right after its third checkpoint: in the middle of the second training."""
-
-    def checkpoint(self, state: dict[str, Any], phase: str = "main") -> None:
-        super().checkpoint(state, phase)
-        if len(self.rows) == 3:
-            raise KeyboardInterrupt
-
-
-class InterruptedInCells(Run):
-    """Dies when it has computed the attacks."""
-
-    def map(self, fn: Any, cells: Any, shared: Any = None, name: str | None = None) -> list[Any]:
-        results = super().map(fn, cells, shared, name)
-        if name == "attacks":
-            raise KeyboardInterrupt
-        return results
-
-
-@pytest.mark.parametrize("kind", [Interrupted, InterruptedInCells])
+@pytest.mark.parametrize("kind", [KilledAtReport, KilledAfterCells])
 def test_killed_and_resumed_is_the_same_as_undisturbed(make_run, kind):
+    """In the middle of the second training, and with the attacks computed."""
     asked = params(
         networks={"mlp": TRAINED},
         resolutions=[1, 2],
         averaged=True,
         data={"train_limit": 40, "test_limit": 20},
         slice=10,
+        generated={"images": 10, "samples": 50},
     )
-    undisturbed = make_run("undisturbed")
-    run(asked, undisturbed)
-    with pytest.raises(KeyboardInterrupt):
-        run(asked, make_run("killed", kind=kind))
-    again = make_run("killed")
-    run(asked, again)
-    for table in ("curves", "summary", "resolutions"):
-        assert rows(again, table) == rows(undisturbed, table)
-    names = [name for name in undisturbed.metrics if not name.endswith("seconds")]
-    assert {name: again.metrics[name] for name in names} == {name: undisturbed.metrics[name] for name in names}
+    killed = make_run("killed", kind=kind)
+    killed.reports = 3
+    tables = ("curves", "summary", "resolutions", "generated", "generated_curves")
+    check_resumed(run, asked, make_run, killed, tables)
 
 
 def test_networks_that_were_trained_are_saved(make_run):

@@ -56,6 +56,16 @@ def test_epsilon_for(shares: tuple[float, ...] | None) -> None:
     assert bound.verdict(1.0).kind == "useful"
 
 
+def test_upper_limits_of_shares() -> None:
+    """The ceiling is never below that of the shares themselves, and says something from where it falls below 1."""
+    bound = GenerativeBound(lipschitz=2.0, shares=(0.52, 0.33, 0.22))
+    epsilons = np.linspace(0, 5, 11)
+    exact = GenerativeBound(lipschitz=2.0, shares=(0.5, 0.3, 0.2)).log_ceiling(epsilons)
+    assert (bound.log_ceiling(epsilons) > exact).all() and bound.ceiling(0.0) == 1
+    first = bound.first_useful
+    assert first > 0 and bound.log_ceiling(first) == pytest.approx(0, abs=1e-9) and bound.vulnerable(1.01 * first) > 0
+
+
 def test_the_papers_form() -> None:
     bound = GenerativeBound(lipschitz=2.0, form="paper")
     assert bound.ceiling(4.0) == pytest.approx(math.sqrt(math.pi / 2) * math.exp(-2), rel=1e-12)
@@ -68,9 +78,9 @@ def test_the_papers_form() -> None:
     [
         ({"lipschitz": 0.0}, "lipschitz must be above 0 and finite; it is 0"),
         ({"lipschitz": math.inf}, "lipschitz must be above 0 and finite; it is inf"),
-        ({"lipschitz": 1.0, "shares": (0.5, 0.6)}, "shares must be at least 0 and add up to 1"),
-        ({"lipschitz": 1.0, "shares": (1.5, -0.5)}, "shares must be at least 0 and add up to 1"),
-        ({"lipschitz": 1.0, "shares": ()}, "shares must be at least 0 and add up to 1"),
+        ({"lipschitz": 1.0, "shares": (0.5, 0.4)}, "shares must be from 0 to 1 and add up to at least 1"),
+        ({"lipschitz": 1.0, "shares": (1.5, -0.5)}, "shares must be from 0 to 1 and add up to at least 1"),
+        ({"lipschitz": 1.0, "shares": ()}, "shares must be from 0 to 1 and add up to at least 1"),
         ({"lipschitz": 1.0, "form": "x"}, "form must be one of sharp, paper; it is 'x'"),
     ],
 )
