@@ -40,7 +40,7 @@ docs: $(VENV)/ready
 # what the benchmarks compare with; those at the end ask for packages, or old versions of them, that they do not need
 $(VENV)/bench: $(VENV)/ready
 	$(BIN)/python -m pip install --quiet --editable '.[dev,bench]'
-	$(BIN)/python -m pip install --quiet --no-deps 'torchattacks==3.5.1' 'landscaper==1.3.1' 'topopy==1.0.4' 'nglpy==1.1.7' 'adv-lib==0.2.8'
+	$(BIN)/python -m pip install --quiet --no-deps 'torchattacks==3.5.1' 'landscaper==1.3.1' 'topopy==1.0.4' 'nglpy==1.1.7' 'adv-lib==0.2.8' 'PyHessian==0.1'
 	touch $@
 
 bench: $(VENV)/bench

@@ -5,6 +5,8 @@ Only products with vectors are ever computed, each by differentiating twice.
 Source: Li et al. 2018, section 6 and figure 7 ("Are we really seeing convexity?").
 """
 
+from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -12,6 +14,9 @@ import torch
 from torch import Tensor
 
 from jobs.common.curvature.mean_loss import MeanLoss, flat, gradient_of
+
+Differentiable = tuple[Sequence[Tensor], Sequence[Tensor]]
+"""parameters, and a gradient by them"""
 
 
 class SymmetricMatrix(Protocol):
@@ -44,15 +49,28 @@ class Hessian(MeanLoss):
     def products(self, vectors: Tensor) -> Tensor:
         """The products with several vectors. Both float64 (count, size).
 
-        The gradient is computed once for all of them, and differentiated along each.
+        The gradient is computed once for all of them, and differentiated along each; where the data set is one batch,
+        once for all calls.
         """
-        moving = [weight.clone().requires_grad_() for weight in self.weights.values()]
         directions = [self.split(vector) for vector in vectors]
         total = torch.zeros(len(vectors), self.size, dtype=torch.float64, device=self.device)
-        for share in self._shares(moving):
-            gradient = gradient_of(share, moving, create_graph=True)
+        for moving, gradient in self._gradients():
             for index, direction in enumerate(directions):
                 slopes = torch.stack([(each * along).sum() for each, along in zip(gradient, direction, strict=True)])
-                last = index == len(directions) - 1
-                total[index] += flat(gradient_of(slopes.sum(), moving, retain_graph=not last))
+                total[index] += flat(gradient_of(slopes.sum(), moving, retain_graph=True))
         return total
+
+    def _gradients(self) -> Iterator[Differentiable]:
+        """What each batch adds to the gradient, to be differentiated again."""
+        if self.batches == 1:
+            yield self._only_gradient
+            return
+        moving = [weight.clone().requires_grad_() for weight in self.weights.values()]
+        for share in self._shares(moving):
+            yield moving, gradient_of(share, moving, create_graph=True)
+
+    @cached_property
+    def _only_gradient(self) -> Differentiable:
+        moving = [weight.clone().requires_grad_() for weight in self.weights.values()]
+        (share,) = self._shares(moving)
+        return moving, gradient_of(share, moving, create_graph=True)

@@ -53,6 +53,11 @@ class MeanLoss:
         return {name: self._state[name] for name in self.names}
 
     @property
+    def batches(self) -> int:
+        """That the images are shown in."""
+        return -(-len(self._images) // self._batch)
+
+    @property
     def device(self) -> torch.device:
         """Where vectors and products are."""
         return self._state[self.names[0]].device

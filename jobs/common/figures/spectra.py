@@ -55,16 +55,22 @@ def _draw_counts(axes, density: SpectralDensity, size: int, colour: str) -> None
 
 
 def layers(spectra: Spectra) -> Figure:
-    """By layer, from the input on: the trace with two standard errors, eigenvalues at both ends, and all the others."""
+    """By layer, from the input on: the trace with two standard errors, eigenvalues at both ends, and all the others.
+
+    Only the trace, if there are no densities of layers.
+    """
     names = [name for name in spectra.sizes if name != WHOLE]
-    places = np.arange(len(names))
+    places, alone = np.arange(len(names)), not any(name in spectra.densities for name in names)
     with house_style():
-        figure, (trace, ends, density) = panels(1, 3, 3.9, max(2.4, 0.6 + 0.24 * len(names)), sharey=True)
+        figure, (trace, *others) = panels(1, 1 if alone else 3, 3.9, max(2.4, 0.6 + 0.24 * len(names)), sharey=True)
         values = np.array([spectra.traces[each].value if each in spectra.traces else np.nan for each in names])
         errors = [spectra.traces[each].standard_error if each in spectra.traces else np.nan for each in names]
         trace.barh(places, values, xerr=2 * np.array(errors), color=PALETTE[0], ecolor=GREY, height=0.7)
         trace.set(title="trace", yticks=places, yticklabels=names)
         trace.invert_yaxis()
+        if alone:
+            return figure
+        ends, density = others
         for name, place in zip(names, places, strict=True):
             if name in spectra.ends:
                 ends.plot(spectra.ends[name].largest, [place] * len(spectra.ends[name].largest), "|", color=PALETTE[1])

@@ -150,6 +150,9 @@ def test_products_of_several_vectors_are_those_of_each(small: tuple[nn.Module, T
     together = product.products(vectors)
     assert torch.equal(together, torch.cat([product.products(vector[None]) for vector in vectors]))
     assert np.array_equal(together[2].numpy(), product(vectors[2].numpy()))
+    whole = Hessian(*small, batch=50)  # one batch: the gradient is computed once for all calls
+    assert torch.equal(whole.products(vectors), whole.products(vectors))
+    assert torch.equal(whole.products(vectors[1:2])[0], Hessian(*small, batch=50).products(vectors)[1])
 
 
 def test_layers_are_modules(small: tuple[nn.Module, Tensor, Tensor]) -> None:
