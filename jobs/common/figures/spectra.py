@@ -3,12 +3,13 @@
 from collections.abc import Mapping
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 from jobs.common.curvature.density import SpectralDensity
 from jobs.common.curvature.spectra import WHOLE, Spectra
-from jobs.common.figures.plots import GREY, PALETTE, house_style, panels
+from jobs.common.figures.plots import GREY, PALETTE, house_style, ordered_colours, panels
 
 POINTS = 600
 WIDENED = 0.005  # standard deviation that a node is drawn with, of the width of the spectrum
@@ -18,20 +19,24 @@ LEAST = 1e-3  # of the largest magnitude: where the axis of eigenvalues is linea
 def spectra(named: Mapping[str, tuple[SpectralDensity, int]]) -> Figure:
     """The spectral density of networks, and how many eigenvalues are beyond each magnitude, with 95 % intervals.
 
-    named: by the network's name, its density and its number of weights.
+    named: by the network's name, its density and its number of weights. Of more networks than there are colours the
+    intervals are left out, and colours go from the first to the last.
     """
+    many = len(named) > len(PALETTE)
+    colours = ordered_colours(len(named)) if many else PALETTE
     with house_style():
         figure, (left, right) = panels(1, 2, 4.8, 3.6)
         low, high = (pick(each.bounds[end] for each, _ in named.values()) for end, pick in ((0, min), (1, max)))
         width = (high - low) or abs(high) or 1.0
         at = np.linspace(low - 0.03 * width, high + 0.03 * width, POINTS)
         floor, most = np.inf, 0.0
-        for (name, (density, size)), colour in zip(named.items(), PALETTE * len(named), strict=False):
+        for (name, (density, size)), colour in zip(named.items(), colours, strict=False):
             band = density.smoothed(at, WIDENED * width)
             left.plot(at, band.mean, color=colour, lw=1.2, label=name)
-            left.fill_between(at, band.low, band.high, color=colour, alpha=0.2, lw=0)
+            if not many:
+                left.fill_between(at, band.low, band.high, color=colour, alpha=0.2, lw=0)
             floor, most = min(floor, 0.3 / size / width), max(most, band.mean.max())
-            _draw_counts(right, density, size, colour)
+            _draw_counts(right, density, size, colour, interval=not many)
         left.set(yscale="log", ylim=(floor, 3 * most), xlabel="eigenvalue", ylabel="density")
         right.plot([], [], color="black", label="above")
         right.plot([], [], color="black", ls=":", label="below the negative of it")
@@ -42,7 +47,7 @@ def spectra(named: Mapping[str, tuple[SpectralDensity, int]]) -> Figure:
     return figure
 
 
-def _draw_counts(axes, density: SpectralDensity, size: int, colour: str) -> None:  # type: ignore[no-untyped-def]
+def _draw_counts(axes: Axes, density: SpectralDensity, size: int, colour: str, interval: bool) -> None:
     largest = max(map(abs, density.bounds)) or 1.0
     at = np.geomspace(1e-6 * largest, 1.01 * largest, POINTS)
     above, below = density.cumulative(at), density.cumulative(-at)
@@ -51,7 +56,8 @@ def _draw_counts(axes, density: SpectralDensity, size: int, colour: str) -> None
         (below.mean, below.low, below.high, ":"),
     ):
         axes.plot(at, size * mean, color=colour, ls=style, lw=1.2)
-        axes.fill_between(at, size * low, size * high, color=colour, alpha=0.15, lw=0)
+        if interval:
+            axes.fill_between(at, size * low, size * high, color=colour, alpha=0.15, lw=0)
 
 
 def layers(spectra: Spectra) -> Figure:
