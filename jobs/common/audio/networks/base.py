@@ -30,6 +30,8 @@ class SoundNetwork(nn.Module):
         self.stages = nn.ModuleDict(stages)
         self.layers: tuple[str, ...] = tuple(stages)
         """by depth"""
+        self.rectified: tuple[str, ...] = ()
+        """layers whose activations a ReLU follows: a channel that is never above zero is dead there"""
 
     @property
     def front_end(self) -> str:

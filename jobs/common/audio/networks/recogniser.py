@@ -65,6 +65,7 @@ class Recogniser(SoundNetwork):
             before = count
         stages[OUTPUT] = Pooled(before, len(classes))
         super().__init__(rate, classes, stages, mel.shortest)
+        self.rectified = tuple(name for name in stages if name.startswith("conv"))
 
 
 def _power_of_two(least: int) -> int:
