@@ -5,7 +5,7 @@ import torch
 from jobs.common.audio.networks.base import OUTPUT, SoundNetwork, channels_of
 from jobs.common.estimation import TRAINING, multiply_adds, training_seconds
 from jobs.sonification.inversion import layers_of as inverted_layers
-from jobs.sonification.network_params import StoredNetwork
+from jobs.sonification.network_params import TrainedNetwork
 from jobs.sonification.optimisation.objectives import ClassObjective, LayerObjective
 from jobs.sonification.params import Params, SonificationParams
 from jobs.sonification.sonification import layers_of
@@ -21,7 +21,7 @@ def estimate(params: Params) -> Estimate:
     except InputError as error:
         return Estimate(details={"data": f"unknown: {error.message}"})
     details |= {"clips to train": len(train), "clips to test": len(test)}
-    if isinstance(params.network, StoredNetwork):
+    if not isinstance(params.network, TrainedNetwork):
         return Estimate(details={**details, "network": "it is there: its layers and its time are not known"})
     network = params.network.recogniser.build(train, 0).eval()
     channels = channels_of(network, train.samples)

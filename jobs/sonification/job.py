@@ -25,21 +25,30 @@ Sources: Ghiasi et al. 2021, "Feature Sonification" (VISxAI); Olah et al. 2017, 
 Vedaldi 2015; Alain & Bengio 2017.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 
 from jobs.common.audio.networks.base import SoundNetwork, channels_of
 from jobs.common.data.sounds.base import Part, SoundSet
-from jobs.sonification import estimation, figures, inversion, networks, probes, results
+from jobs.common.data.sounds.phonemes import phonemes
+from jobs.sonification import estimation, figures, inversion, networks, page, probes, results
+from jobs.sonification.judgement import judged
 from jobs.sonification.optimisation.edges import inside
 from jobs.sonification.params import Params
-from jobs.sonification.responses import mean_mels, mel_of, responses_of
-from jobs.sonification.sonification import check_section, features_of, shared_of, sonify
+from jobs.sonification.player import player
+from jobs.sonification.responses import Responses, mean_mels, mel_of, responses_of
+from jobs.sonification.results import nearest_clip
+from jobs.sonification.sonification import Heard, check_section, features_of, shared_of, sonify
 from service.errors import within
 from service.run import Estimate, Run, Trial
 
 PLACEMENT = "fan_out"
+ABOUT = (
+    "Each tab is a channel of a layer, the shallowest layer first. Its sound was optimised to excite the channel.",
+    "All sounds are of one loudness, that of quiet speech. Activations are in standard deviations over real clips.",
+)
 
 
 def run(params: Params, run: Run) -> None:
@@ -66,6 +75,8 @@ def run(params: Params, run: Run) -> None:
         if params.examples and not section.by_class:
             results.keep_examples(name, heard[name], responses, train, params.examples, run)
         metrics |= results.metrics_of_sonification(heard[name], features, name)
+        if heard[name] and section.objective.kind != "direction":
+            keep_page(name, params, heard[name], network, responses, train, run)
 
     inverted, probed = [], []
     if params.inversion is not None:
@@ -85,6 +96,32 @@ def run(params: Params, run: Run) -> None:
     for sentence in results.warnings_of(heard, fields, accuracy):
         run.warn(sentence)
     run.log(step=run.step, **metrics)
+
+
+def keep_page(
+    name: str,
+    params: Params,
+    heard: Sequence[Heard],
+    network: SoundNetwork,
+    responses: Mapping[str, Responses],
+    clips: SoundSet,
+    run: Run,
+) -> None:
+    """What judges hear in the sounds, and the page on which a person hears them. clips: that the responses are to."""
+    verdicts: list[dict[str, Any]] = []
+    near: list[str] = []
+    if params.judgement is not None:
+        places = [nearest_clip(each.activations, responses[each.feature.layer])[0] for each in heard]
+        nearest = clips.sounds(torch.tensor(places))
+        verdicts = judged(name, params.judgement, heard, nearest, network.rate, run)
+        run.table(f"{name}_judged", verdicts, title=f"What judges hear in the sounds ({name})")
+    if params.phonemes:
+        near = page.nearest_phonemes(heard, network, responses, phonemes(params.data.folder))
+    title = f"What {params.network_name} has learnt"
+    tabs = page.tabs(heard, network, responses, clips, near, verdicts)
+    run.html(
+        f"{name}_player", player(title, network.rate, tabs, ABOUT), title=f"Hear it: a page that plays them ({name})"
+    )
 
 
 def summarize(trials: Sequence[Trial], run: Run) -> None:

@@ -7,9 +7,12 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from jobs.common.audio.networks.base import SoundNetwork
+from jobs.common.audio.networks.pretrained import PRETRAINED
 from jobs.common.audio.networks.recogniser import Recogniser
+from jobs.common.audio.networks.wrapped import WrappedNetwork
 from jobs.common.audio.transformations import TransformationParams
 from jobs.common.data.sounds.base import SoundSet
+from jobs.common.imports import name_of, resolve
 from jobs.common.models.architectures import weights_from
 from jobs.common.models.reference import ModelReference
 from jobs.common.params import StudyParams
@@ -64,17 +67,46 @@ class StoredNetwork(ModelReference):
     """A network of the model store, or one that a function of the user's own returns."""
 
     kind: Literal["model"] = Field("model", description="one that is there, by name or by import path")
+    rate: int | None = Field(
+        None,
+        ge=1000,
+        le=192_000,
+        description="samples a second that a module of your own expects, which takes sounds (batch, samples); none: it "
+        "is a SoundNetwork of jobs.common.audio.networks.base",
+    )
 
 
-NetworkParams = Annotated[TrainedNetwork | StoredNetwork, Field(discriminator="kind")]
+class PretrainedNetwork(StudyParams):
+    """A network that others have trained, rebuilt from the file of its package."""
+
+    kind: Literal["pretrained"] = Field("pretrained", description="one that others have trained (`make data`)")
+    name: Annotated[str, name_of(PRETRAINED, "network")] = Field(
+        "moonshine_tiny",
+        description="moonshine_tiny (the encoder of a recogniser of English), crepe_tiny (pitch), silero_vad (whether "
+        "somebody speaks), musicnn_mtt_vgg (tags of music), or an import path mypackage.module:load, called without "
+        "arguments, which returns a SoundNetwork",
+    )
+
+    def load(self) -> SoundNetwork:
+        """InputError, with what to do, if its weights are not there."""
+        return sound_network(resolve(self.name, PRETRAINED, "network")(), self.name)
 
 
-def sound_network(network: nn.Module, name: str) -> SoundNetwork:
-    """InputError if a network does not listen."""
+NetworkParams = Annotated[TrainedNetwork | StoredNetwork | PretrainedNetwork, Field(discriminator="kind")]
+
+
+def sound_network(network: nn.Module, name: str, rate: int | None = None) -> SoundNetwork:
+    """In evaluation mode. rate: samples a second that a module expects which is none.
+
+    InputError if a network does not listen.
+    """
+    if rate is not None and not isinstance(network, SoundNetwork):
+        network = WrappedNetwork(network.eval(), rate)
     if not isinstance(network, SoundNetwork):
         raise InputError(
             f"model {name!r} must be a SoundNetwork of jobs.common.audio.networks.base; "
-            f"it is a {type(network).__name__}"
+            f"it is a {type(network).__name__}",
+            hint="network.rate makes one of any module that takes sounds (batch, samples)",
         )
     return network.eval().requires_grad_(False)
 

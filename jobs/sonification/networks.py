@@ -8,7 +8,7 @@ from jobs.common.data.training_data import EpochSounds
 from jobs.common.training import loop
 from jobs.common.training.engine import Engine
 from jobs.common.training.supervised import ClassifierStep
-from jobs.sonification.network_params import StoredNetwork, TrainedNetwork, labels_of, sound_network
+from jobs.sonification.network_params import PretrainedNetwork, StoredNetwork, TrainedNetwork, labels_of, sound_network
 from jobs.sonification.params import Params
 from service.errors import FieldError
 from service.models import CardDraft, TensorSpec
@@ -24,7 +24,9 @@ def untrained(params: Params, train: SoundSet, run: Run) -> SoundNetwork:
     """
     if isinstance(params.network, StoredNetwork):
         model = params.network.load(run)
-        network = sound_network(model.network, model.name)
+        network = sound_network(model.network, model.name, params.network.rate)
+    elif isinstance(params.network, PretrainedNetwork):
+        network = params.network.load()
     else:
         network = sound_network(params.network.recogniser.build(train, 0), "recogniser")
     if network.rate != train.rate:
@@ -35,7 +37,7 @@ def untrained(params: Params, train: SoundSet, run: Run) -> SoundNetwork:
 
 def ready(params: Params, network: SoundNetwork, run: Run) -> SoundNetwork:
     """The network to listen to, in evaluation mode on the CPU, without gradients: trained, if that is asked."""
-    if isinstance(params.network, StoredNetwork):
+    if not isinstance(params.network, TrainedNetwork):
         return network
     return sound_network(run.reserved(trained, params), "recogniser")
 

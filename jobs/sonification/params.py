@@ -17,6 +17,8 @@ from jobs.sonification.optimisation.objectives import (
     LayerObjective,
 )
 
+Judge = Literal["pitch", "speaker", "moonshine", "sphinx", "quality"]
+EVERY: tuple[Judge, ...] = ("pitch", "speaker", "moonshine", "sphinx", "quality")
 NOISE: Literal["noise"] = "noise"
 OTHER_VOICE: Literal["other_voice"] = "other_voice"
 
@@ -79,6 +81,17 @@ class ProbeParams(StudyParams):
     )
 
 
+class JudgementParams(StudyParams):
+    """Who listens to the sounds."""
+
+    judges: tuple[Judge, ...] = Field(
+        EVERY,
+        min_length=1,
+        description="pitch (CREPE), speaker (Resemblyzer: how like the voice of the nearest clip), moonshine and "
+        "sphinx (words), quality (DNSMOS); one that is not there is named in a warning",
+    )
+
+
 class Params(PublishingParams):
     """A network, sounds that it knows, and what is to be made audible of it."""
 
@@ -88,8 +101,15 @@ class Params(PublishingParams):
         {"channels": SonificationParams()}, description="sounds that excite features, by a name of yours"
     )
     examples: int = Field(3, ge=0, le=100, description="real clips that excite a sonified channel most, of each")
+    judgement: JudgementParams | None = Field(None, description="who listens to the sounds; none: nobody")
+    phonemes: bool = Field(False, description="whether to say which phoneme each sound is nearest to")
     inversion: InversionParams | None = Field(None, description="what layers keep of clips; none: not asked")
     probes: ProbeParams | None = Field(None, description="what can be read out of layers; none: not asked")
+
+    @property
+    def network_name(self) -> str:
+        """What a title calls the network."""
+        return "the recogniser" if isinstance(self.network, TrainedNetwork) else self.network.name
 
     @property
     def name_parts(self) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from jobs.common.audio.mel import LogMel
-from jobs.common.audio.networks.base import OUTPUT, SoundNetwork
+from jobs.common.audio.networks.base import SoundNetwork
 from jobs.common.data.sounds.base import SoundSet
 from service.run import Run, reserved_device
 
@@ -78,7 +78,7 @@ def _merged(network: SoundNetwork, layer: str, parts: list[dict[str, Tensor]]) -
     maxima = torch.cat([part["maxima"] for part in parts])
     constant = spread < EVEN
     dead = constant.clone()
-    if layer not in (network.front_end, OUTPUT):  # what follows these is no ReLU
+    if layer in network.rectified:
         dead |= maxima.amax(0) <= 0
     return Responses(
         layer=layer,
@@ -92,9 +92,9 @@ def _merged(network: SoundNetwork, layer: str, parts: list[dict[str, Tensor]]) -
 
 def mel_of(network: SoundNetwork) -> LogMel:
     """The network's front end if it is a log-mel spectrogram, else one with windows of 20 ms."""
-    front_end = network.stages[network.front_end]
-    if isinstance(front_end, LogMel):
-        return front_end
+    for front_end in list(network.stages.values())[:1]:
+        if isinstance(front_end, LogMel):
+            return front_end
     hop = network.rate // 100
     return LogMel(network.rate, 64, size=1 << (2 * hop - 1).bit_length(), window=2 * hop, hop=hop)
 

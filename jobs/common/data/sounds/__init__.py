@@ -14,6 +14,7 @@ from service.errors import InputError
 DATASETS = {
     "spoken_digits": "jobs.common.data.sounds.spoken:spoken_digits",
     "pocketsphinx": "jobs.common.data.sounds.recordings:pocketsphinx",
+    "readings": "jobs.common.data.sounds.recordings:readings",
     "alsa": "jobs.common.data.sounds.recordings:alsa",
     "sound_folder": "jobs.common.data.sounds.folder:sound_folder",
 }
@@ -25,8 +26,8 @@ class DataParams(Source, LimitParams):
     name: Annotated[str, name_of(DATASETS, "data set")] = Field(
         "spoken_digits",
         description="spoken_digits (synthesised: `speech` says which words, voices, pitches and speeds); pocketsphinx, "
-        "alsa (recordings, `make data`); sound_folder (on disk); or an import path mypackage.module:build, called with "
-        "split and source",
+        "readings, alsa (recordings, `make data`); sound_folder (on disk); or an import path mypackage.module:build, "
+        "called with split and source",
     )
 
     def load(self, split: Split) -> SoundSet:

@@ -1,4 +1,4 @@
-"""Recordings of speech that arrive inside Debian packages (`make data`), cut into clips."""
+"""Recordings of speech that arrive inside packages (`make data`), cut into clips."""
 
 from pathlib import Path
 
@@ -10,8 +10,10 @@ from jobs.common.data.debian import ALSA, POCKETSPHINX, DebianPackage
 from jobs.common.data.sets import Split
 from jobs.common.data.sounds.base import Clips, Source, check_size, clip_of
 from jobs.common.data.sounds.folder import sound_files
+from jobs.common.data.wheels import MOONSHINE
 from service.errors import InputError
 
+READINGS = ("beckett", "two_cities")
 TEST_EVERY = 5  # of the clips of a recording, one is to test
 
 
@@ -20,6 +22,11 @@ def pocketsphinx(split: Split, source: Source) -> Clips:
     root = _folder("pocketsphinx", POCKETSPHINX, source)
     files = [*sound_files(root / "librivox"), *sound_files(root / "cards")]
     return _cut("pocketsphinx", files, split, source)
+
+
+def readings(split: Split, source: Source) -> Clips:
+    """A page of Dickens and a line of Beckett, read aloud; a class each, whose clips follow each other."""
+    return _cut("readings", [MOONSHINE.path(f"{name}.wav", source.folder) for name in READINGS], split, source)
 
 
 def alsa(split: Split, source: Source) -> Clips:

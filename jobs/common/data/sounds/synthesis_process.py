@@ -14,6 +14,7 @@ SYNCHRONOUS = 2  # audio output: to the callback, and the call returns when all 
 DO_NOT_EXIT = 0x8000
 CHARACTERS = 1  # position type
 UTF8 = 1
+PHONEMES = 0x100  # what is between [[ and ]] is phonemes
 RATE, VOLUME, PITCH = 1, 2, 3  # parameters
 
 CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
@@ -46,7 +47,7 @@ def main() -> int:
         library.espeak_ng_SetRandSeed(1)  # the breath of a voice; the seed is the time otherwise
         parts.clear()
         words = text.encode()
-        if library.espeak_Synth(words, len(words) + 1, 0, CHARACTERS, 0, UTF8, None, None):
+        if library.espeak_Synth(words, len(words) + 1, 0, CHARACTERS, 0, UTF8 | PHONEMES, None, None):
             print(f"espeak-ng cannot say {text!r}", file=sys.stderr)
             return 1
         library.espeak_Synchronize()
