@@ -201,7 +201,8 @@ def _json(name: str) -> Mapping[str, Json]:
 
 
 IMAGES = {f"image/{name.lower()}": BINARY for name in FORMATS}
-TENSORS_OR_FILE = {JSON_MEDIA: _ref("InferRequest"), BINARY_MEDIA: BINARY, **IMAGES}
+SOUNDS = {f"audio/{name}": BINARY for name in ("wav", "flac", "ogg", "mpeg")}
+TENSORS_OR_FILE = {JSON_MEDIA: _ref("InferRequest"), BINARY_MEDIA: BINARY, **IMAGES, **SOUNDS}
 TENSORS_OR_PICTURE = {JSON_MEDIA: _ref("InferResponse"), BINARY_MEDIA: BINARY, PNG_MEDIA: BINARY}
 
 CONTENTS: Mapping[str, Contents] = {

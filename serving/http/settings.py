@@ -169,6 +169,7 @@ class Limits(Section):
     streams: int = Field(4, ge=1, le=1000, description="streamed answers at a replica at once")
     stream_values: int = Field(50_000_000, ge=1, description="numbers in one streamed answer: positions x iterations")
     pixels: int = Field(25_000_000, ge=1, description="pixels of an uploaded image, before it is resized")
+    sound_seconds: float = Field(60, gt=0, le=60, description="length of a sound")
     map_values: int = Field(20_000_000, ge=1, description="numbers in an answer that has some for each pixel")
 
     @property

@@ -10,6 +10,7 @@ from serving.http.settings import ServeSettings
 from serving.kinds.base import Endpoint
 from serving.kinds.classification import Classification
 from serving.kinds.segmentation import Segmentation
+from serving.kinds.sound_classification import SoundClassification
 from serving.kinds.thinking import DeepThinking
 
 ATTACK = "attack"  # the action that a server may have switched off
@@ -20,6 +21,7 @@ KINDS: dict[str, type[Endpoint]] = {
         Classification,
         DeepThinking,
         Segmentation,
+        SoundClassification,
     )
 }
 

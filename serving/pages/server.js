@@ -17,7 +17,7 @@ export class ServerError extends Error {
   }
 }
 
-/** A request as it is sent, and shown as code. message: its body as JSON; or file: a PNG. query: by name. */
+/** A request as it is sent, and shown as code. message: its body as JSON; or file: a blob with its type. query: by name. */
 export function request(model, action, { message, file, query = {} }) {
   return { model, action, path: `${model.path}/${action}`, message, file, query };
 }
@@ -34,7 +34,7 @@ export async function send(sent, signal) {
   if (key.get()) headers.Authorization = `Bearer ${key.get()}`;
   const init = { headers, signal };
   if (sent.message || sent.file) {
-    headers["Content-Type"] = sent.message ? "application/json" : "image/png";
+    headers["Content-Type"] = sent.message ? "application/json" : sent.file.type;
     Object.assign(init, { method: "POST", body: sent.message ? JSON.stringify(sent.message) : sent.file });
   }
   let response;

@@ -3,6 +3,7 @@
 import { button, element, fill } from "./elements.js";
 import { address, key } from "./server.js";
 
+const ENDINGS = { "audio/flac": "flac", "audio/x-flac": "flac", "audio/ogg": "ogg", "audio/mpeg": "mp3" };
 const SHORT = 400; // characters of a message that are written into the code; a longer one goes into a file
 
 /** A part of a page that shows the last request. */
@@ -65,8 +66,13 @@ export function snippetsPart() {
   return { part, show };
 }
 
+function isSound(request) {
+  return request.file?.type.startsWith("audio/") ?? false;
+}
+
 /** The name of the file that goes with the code; "": none is needed. */
 function fileOf(request) {
+  if (isSound(request)) return `sound.${ENDINGS[request.file.type] ?? "wav"}`;
   if (request.file) return "image.png";
   return JSON.stringify(request.message).length > SHORT ? "request.json" : "";
 }
@@ -76,7 +82,7 @@ function snippets(request) {
     ["curl", curl(request)],
     ["Python", python(request)],
   ];
-  if (request.action !== "infer_stream") made.push(["tritonclient", triton(request)]);
+  if (request.action !== "infer_stream" && !isSound(request)) made.push(["tritonclient", triton(request)]);
   return made;
 }
 
@@ -89,7 +95,7 @@ function curl(request) {
   const lines = [
     `curl -s${request.action === "infer_stream" ? "N" : ""} ${quoted(location.origin + address(request))}`,
   ];
-  if (request.file) lines.push(`--data-binary @${file} -H 'Content-Type: image/png'`);
+  if (request.file) lines.push(`--data-binary @${file} -H 'Content-Type: ${request.file.type}'`);
   else lines.push(`--json ${file ? `@${file}` : quoted(JSON.stringify(request.message))}`);
   if (key.get()) lines.push('-H "Authorization: Bearer $ASSAY_KEY"');
   return lines.join(" \\\n  ");
@@ -99,7 +105,7 @@ function python(request) {
   const file = fileOf(request);
   const streamed = request.action === "infer_stream";
   const headers = [];
-  if (request.file) headers.push('"Content-Type": "image/png"');
+  if (request.file) headers.push(`"Content-Type": "${request.file.type}"`);
   if (key.get()) headers.push(AUTHORIZATION);
   const sent = [`    "${location.origin}${request.path}",`];
   const query = Object.entries(request.query);

@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,15 +11,17 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+import soundfile
 from PIL import Image
 from sklearn.datasets import load_digits
 
 from service.store import open_store
 from serving.http.keys import new_key
 from serving.http.settings import Http, ServeSettings
+from tests.jobs.sonification.tones import CLASSES
 from tests.ports import free_port
 from tests.serving import in_process
-from tests.serving.models import DIGITS, put, put_classifier, put_segmenter
+from tests.serving.models import DIGITS, put, put_classifier, put_recogniser, put_segmenter
 
 playwright = pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")
 CHROMIUM = Path("/usr/bin/chromium")
@@ -36,6 +39,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> str:
     put_classifier(folder, "digits", description=HOSTILE)
     put_classifier(folder, "photos", channels=3, settings={"classes": DIGITS, "resize": 11})
     put_segmenter(folder, "ground")
+    put_recogniser(folder, "words")
     put(folder, "sums")
     put(folder, "mazes", "dt_net_2d")
     put(folder, "walk", task="walking")
@@ -241,3 +245,25 @@ def test_the_requests_are_listed(page: Any, url: str) -> None:
     page.goto(f"{url}/docs")
     page.locator("#infer summary").click()
     assert "binary_data_output" in page.locator("#infer").inner_text()
+
+
+def test_a_sound_is_uploaded_played_and_recognised(page: Any, url: str, tmp_path: Path) -> None:
+    sound = tmp_path / "tone.wav"
+    soundfile.write(sound, np.sin(np.arange(16_000) * 2 * np.pi * 400 / 8000) / 2, 8000)
+    page.goto(url)
+    page.get_by_role("link", name="words").click()
+    page.set_input_files("input[type=file]", sound)
+    shown = page.locator(".answer").inner_text().split()[0]
+    sent = {"content": sound.read_bytes(), "headers": {"Content-Type": "audio/wav"}}
+    answer = httpx.post(f"{url}/v2/models/words/infer?outputs=prediction", **sent).json()
+    assert shown.startswith(list(CLASSES)[answer["outputs"][0]["data"][0]])
+    page.evaluate("document.querySelector('audio').play()")
+    deadline = time.monotonic() + 20
+    while not page.evaluate("document.querySelector('audio').currentTime > 0"):
+        assert time.monotonic() < deadline, "the sound does not play"
+        page.wait_for_timeout(20)
+    assert "Content-Type: audio/" in code(page, "curl")
+    with page.expect_download() as download:
+        page.locator("a.download").click()
+    download.value.save_as(tmp_path / "sound.wav")
+    assert f"prediction [1] {answer['outputs'][0]['data']}" in run_python(tmp_path, code(page, "Python"))

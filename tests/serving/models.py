@@ -13,6 +13,7 @@ from jobs.stacked_unets.networks import segmenter
 from jobs.stacked_unets.params import Params
 from service.models import CardDraft, ModelCard, TensorSpec, publish
 from service.store import Folder
+from tests.jobs.sonification import tones
 from tests.jobs.stacked_unets.tiny import halves
 
 FIELDS = {  # architecture -> channels, dimensions, problem, its options
@@ -131,3 +132,27 @@ def segmenter_network(seed: int = 0) -> nn.Module:
 def put_segmenter(store: Folder, name: str, **changes: Any) -> ModelCard:
     """Publish the next version of a segmentation network."""
     return publish(store, name, segmenter_network().state_dict(), segmenter_draft(**changes))
+
+
+SAMPLES = 2000
+
+
+def recogniser_draft(**changes: Any) -> CardDraft:
+    """The card of a small recogniser of sounds, as its job writes it."""
+    fields: dict[str, Any] = {
+        "architecture": "jobs.common.audio.networks:recogniser",
+        "arguments": {"classes": list(tones.CLASSES), "rate": tones.RATE, **tones.SMALL},
+        "study": "sonification",
+        "task": "sound_classification",
+        "inputs": (TensorSpec(name="sounds", datatype="FP32", shape=(-1, -1)),),
+        "outputs": (TensorSpec(name="logits", datatype="FP32", shape=(-1, 3)),),
+        "settings": {"classes": list(tones.CLASSES), "rate": tones.RATE, "samples": SAMPLES},
+        "metrics": {},
+        "description": "random weights",
+    }
+    return CardDraft(**{**fields, **changes})
+
+
+def put_recogniser(store: Folder, name: str, **changes: Any) -> ModelCard:
+    """Publish the next version of a recogniser of sounds."""
+    return publish(store, name, tones.network().state_dict(), recogniser_draft(**changes))
