@@ -2,6 +2,7 @@
 
 import http
 import importlib
+import logging
 import socket
 from collections.abc import Mapping
 from math import ceil
@@ -87,6 +88,7 @@ def environment(settings: ServeSettings, folder: str, own_ray: bool) -> Mapping[
     if own_ray:
         # how long a replica goes on when it is to end: for load balancers elsewhere, which do not know yet
         variables["RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S"] = "0"
+        variables["RAY_SERVE_CONTROLLER_CALLBACK_IMPORT_PATH"] = "serving.haproxy.leave_advice_out"
         # of a proxy that Serve keeps beside HAProxy, for applications without replicas
         variables["RAY_SERVE_FALLBACK_PROXY_HTTP_PORT"] = str(_free_port())
         variables[PROGRAM_PATH] = str(write_program(_binary(), settings, Path(folder)))
@@ -116,6 +118,11 @@ def write_program(binary: str, settings: ServeSettings, folder: Path) -> Path:
     )
     program.chmod(0o700)
     return program
+
+
+def leave_advice_out() -> None:
+    """Called by Serve in its controller, which would advise to listen everywhere, for the HAProxies of other nodes."""
+    logging.getLogger("ray.serve").addFilter(lambda record: "HAProxy on other nodes" not in record.getMessage())
 
 
 def _answer(status: int, sentence: str) -> bytes:
