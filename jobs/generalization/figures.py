@@ -214,3 +214,35 @@ def margins(distances: Mapping[str, np.ndarray]) -> Figure:
         axes.set(ylim=(-3, 103))
         axes.legend()
     return figure
+
+
+@dataclass(frozen=True)
+class Group:
+    """Networks that were made in the same way. training, test: an accuracy in [0, 1] of each. fitted: of each."""
+
+    label: str
+    training: Sequence[float]
+    test: Sequence[float]
+    fitted: Sequence[bool]
+
+
+def accuracies(groups: Sequence[Group]) -> Figure:
+    """A row a group: its mean accuracies, and a small dot for each network; open where it fits not all of training.
+
+    Source: Huang et al. 2020, figure 2 and table 1.
+    """
+    with house_style():
+        figure, (axes,) = panels(1, 1, 6.4, 1.2 + 0.34 * len(groups))
+        places = np.arange(len(groups))[::-1]
+        for shift, name, colour in ((0.12, "training", PALETTE[0]), (-0.12, "test", PALETTE[1])):
+            for place, group in zip(places, groups, strict=True):
+                values = [100 * each for each in getattr(group, name)]
+                axes.plot([0, float(np.mean(values))], [place + shift] * 2, color=colour, lw=4, alpha=0.35)
+                for value, fitted in zip(values, group.fitted, strict=True):
+                    axes.plot(value, place + shift, "o", color=colour, mfc=colour if fitted else "white", ms=4)
+            axes.plot([], [], color=colour, lw=4, alpha=0.5, label=name)
+        axes.plot([], [], "o", color="black", mfc="white", ms=4, ls="", label="does not fit its training images")
+        axes.set_yticks(places, [group.label for group in groups])
+        axes.set(xlabel="accuracy (%)", xlim=(0, 103))
+        figure.legend(loc="outside lower center", ncols=3)
+    return figure

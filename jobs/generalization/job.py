@@ -85,6 +85,8 @@ def summarize(trials: Sequence[Trial], run: Run) -> None:
     summarize_correlations(trials, run)
     if margins := results.margins_of(trials):
         run.figure("margins", figures.margins(margins), title="Distances of training points to the boundary")
+    if len(groups := results.groups_of(trials)) > 1:
+        run.figure("accuracies", figures.accuracies(groups), title="Accuracy of every variant")
     if maps := [each for trial in trials if (each := results.boundary_of(trial)) is not None]:
         run.figure("boundaries", figures.boundaries(maps[: figures.MOST_PANELS]), title="Decision boundaries")
     if networks := networks_of(trials):

@@ -186,3 +186,19 @@ def margins_of(trials: Sequence[Trial]) -> dict[str, np.ndarray]:
 
 def _margins(run: Run, network: nn.Module, images: ImageSet, params: MarginParams) -> np.ndarray:
     return margins(network.to(run.device).eval(), images.images(torch.arange(len(images))), params).numpy()
+
+
+def groups_of(trials: Sequence[Trial]) -> list[figures.Group]:
+    """Trials by their variants, whose other trials differ in what the grid says, such as the seed."""
+    by_variant: dict[str, list[Trial]] = {}
+    for trial in trials:
+        by_variant.setdefault(trial.variant or trial.label, []).append(trial)
+    return [
+        figures.Group(
+            label,
+            [trial.metrics["clean_train_accuracy"] for trial in some],
+            [trial.metrics["test_accuracy"] for trial in some],
+            [bool(trial.metrics["fitted"]) for trial in some],
+        )
+        for label, some in by_variant.items()
+    ]

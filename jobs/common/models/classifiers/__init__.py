@@ -19,6 +19,7 @@ from jobs.common.models.classifiers.densenet import densenet121
 from jobs.common.models.classifiers.fully_connected import fully_connected
 from jobs.common.models.classifiers.normalisation import IMAGENET_MEAN, IMAGENET_STD, normalisation
 from jobs.common.models.classifiers.preactivation_resnet import preactivation_resnet18
+from jobs.common.models.classifiers.quadratic import quadratic_regression
 from jobs.common.models.classifiers.resnet import LAYERS, cifar_resnet, stem_resnet
 from jobs.common.models.classifiers.sunet import SUNETS
 from jobs.common.models.classifiers.vgg import vgg9
@@ -80,6 +81,7 @@ ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "softmax_regression": partial(_architecture, small.softmax_regression, channels=1),
     "mlp": partial(_architecture, small.mlp, channels=1),
     "fully_connected": partial(_architecture, fully_connected, channels=1),
+    "quadratic_regression": partial(_architecture, quadratic_regression, channels=1),
     "stem_net": partial(_architecture, small.stem_net, channels=1),
     "fast_mnist": partial(_architecture, small.fast_mnist, channels=1),
     "madry_mnist": partial(_architecture, small.madry_mnist, channels=1),
