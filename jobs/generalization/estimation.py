@@ -63,6 +63,8 @@ def shown_images(params: Params, size: SetSize) -> int:
         count += params.boundary.steps**2
     if params.spectra is not None:
         count += round(PRODUCT * products(params, size) * min(params.spectra.images, learnt))
+    if params.wiggle is not None:
+        count += params.wiggle.frames * (params.wiggle.steps**2 + learnt + size.test)
     if params.margin is not None:
         count += learnt * params.margin.angles * (params.margin.radii + HALVINGS)
     if params.basins is not None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
@@ -246,3 +247,36 @@ def accuracies(groups: Sequence[Group]) -> Figure:
         axes.set(xlabel="accuracy (%)", xlim=(0, 103))
         figure.legend(loc="outside lower center", ncols=3)
     return figure
+
+
+def wiggle_frames(
+    rows: Sequence[Mapping[str, float]], axis: np.ndarray, maps: np.ndarray, points: Sequence[Mapping[str, Any]]
+) -> list[np.ndarray]:
+    """A frame a place: the boundary, and loss, accuracy and curvature up to here. uint8 (height, width, 3) each.
+
+    rows: of `Wiggle.rows`. maps: (places, classes, steps, steps). points: rows with set, x, y, label, predicted.
+    """
+    names = (("loss", "cross entropy"), ("accuracy", "training accuracy"), ("curvature", "largest curvature"))
+    places = [row["places"] for row in rows]
+    frames = []
+    with house_style():
+        for row, probabilities in zip(rows, maps, strict=True):
+            figure = Figure(figsize=(7.6, 4.4), dpi=70, layout="constrained")
+            canvas = FigureCanvasAgg(figure)
+            grid = figure.add_gridspec(3, 2, width_ratios=(1.7, 1))
+            plane = figure.add_subplot(grid[:, 0])
+            draw_boundary(plane, Boundary("", axis, probabilities, points))
+            plane.set_title(f"{row['places']:+.3f} along the direction", fontsize=9)
+            for place, (name, label) in enumerate(names):
+                side = figure.add_subplot(grid[place, 1])
+                side.plot(places, [each[name] for each in rows], color=PALETTE[0], lw=1)
+                side.plot(row["places"], row[name], "o", color=PALETTE[1], ms=5)
+                if name == "accuracy":
+                    side.set(ylim=(-0.03, 1.03))
+                else:
+                    side.set_yscale("symlog", linthresh=1e-2 if name == "loss" else 1.0)
+                side.set_title(label, fontsize=8)
+                side.tick_params(labelsize=6)
+            canvas.draw()
+            frames.append(np.asarray(canvas.buffer_rgba())[..., :3].copy())
+    return frames

@@ -43,6 +43,7 @@ from jobs.generalization.minefield.measurement import minefield
 from jobs.generalization.networks import card, measured_network
 from jobs.generalization.params import Params
 from jobs.generalization.sets import sets_of
+from jobs.generalization.wiggle import wiggle
 from service.run import Estimate, Run, Trial
 
 PLACEMENT = "fan_out"
@@ -51,7 +52,7 @@ PLACEMENT = "fan_out"
 def run(params: Params, run: Run) -> None:
     """Set poison aside, train or load the network, score it on every set, and measure what is asked for."""
     sets = sets_of(params.data, params.poison, params.untouched)
-    for field in ("boundary", "margin"):
+    for field in ("boundary", "margin", "wiggle"):
         if getattr(params, field) is not None:
             check_points(sets.training, field)
     chosen = chosen_images(params.basins, sets, run) if params.basins is not None else None
@@ -66,6 +67,8 @@ def run(params: Params, run: Run) -> None:
         results.keep_margins(params.margin, measured, sets, run)
     if params.spectra is not None:
         results.keep_curvature(params.spectra, measured, sets, run)
+    if params.wiggle is not None:
+        results.keep_wiggle(wiggle(params.wiggle, measured, sets, run), sets, run)
     if params.minefield is not None:
         results.keep_minefield(minefield(params.minefield, measured, sets, run), run)
     if params.basins is not None and chosen is not None:

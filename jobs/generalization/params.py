@@ -15,6 +15,7 @@ from jobs.generalization.gradient_free.search_params import SearchedNetwork
 from jobs.generalization.margins import MarginParams
 from jobs.generalization.minefield.minefield_params import MinefieldParams
 from jobs.generalization.minima.poison_params import PoisonParams
+from jobs.generalization.wiggle_params import WiggleParams
 from service.errors import FieldError
 
 NetworkParams = Annotated[
@@ -43,6 +44,10 @@ class Params(PublishingParams):
     )
     spectra: SpectraParams | None = Field(
         None, description="eigenvalues, trace and density of the Hessian on training images, and sharpness; none: no"
+    )
+    wiggle: WiggleParams | None = Field(
+        None,
+        description="an animation of the boundary while the weights move, of points of the plane; none: no",
     )
     minefield: MinefieldParams | None = Field(
         None, description="bad minima from every state that is kept along the training; none: no"

@@ -25,6 +25,7 @@ from jobs.generalization.minefield.measurement import Minefield
 from jobs.generalization.networks import Measured
 from jobs.generalization.params import BoundaryParams, Params
 from jobs.generalization.sets import Sets
+from jobs.generalization.wiggle import Wiggle
 from service.run import Run, Trial
 
 
@@ -202,3 +203,18 @@ def groups_of(trials: Sequence[Trial]) -> list[figures.Group]:
         )
         for label, some in by_variant.items()
     ]
+
+
+def keep_wiggle(moved: Wiggle, sets: Sets, run: Run) -> None:
+    """What was measured as a table and a figure, and the way there and back as an animation."""
+    run.table("wiggle", moved.rows(), title="Loss, accuracy and curvature along a random direction")
+    frame = frame_of(sets.training)
+    points = [
+        {"set": "training", "x": x, "y": y, "label": label, "predicted": label}
+        for (x, y), label in zip(coordinates(sets.training).tolist(), sets.training.labels.tolist(), strict=True)
+    ]
+    axis = np.linspace(-frame, frame, moved.maps.shape[-1])
+    frames = figures.wiggle_frames(moved.rows(), axis, moved.maps, points)
+    run.animation(
+        "wiggle", [*frames, *frames[-2:0:-1]], 0.08, title="The boundary while the weights move there and back"
+    )

@@ -245,3 +245,13 @@ def test_what_does_not_fit_the_images_is_refused_before_anything_is_trained(
     with pytest.raises(InputError, match=sentence):
         run(params(**changes), handle)
     assert not handle.rows
+
+
+def test_an_animation_shows_the_plane_while_the_weights_move(make_run: Any) -> None:
+    handle = make_run()
+    run(params(wiggle={"frames": 3, "steps": 4}), handle)
+    rows = table(handle.folder, "wiggle")
+    assert [row["places"] for row in rows] == [-0.5, 0, 0.5]
+    assert rows[1]["loss"] == pytest.approx(handle.metrics["clean_train_loss"], rel=1e-4)
+    assert rows[1]["test_accuracy"] == pytest.approx(handle.metrics["test_accuracy"])
+    assert handle.folder.exists("samples/wiggle.gif")
