@@ -49,6 +49,7 @@ KNOWN = {
     "mnist": SetSize((1, 28, 28), 60_000, 10_000, 10),
     "fashion_mnist": SetSize((1, 28, 28), 60_000, 10_000, 10),
     "svhn": SetSize((3, 32, 32), 73_257, 26_032, 10),
+    "svhn_extra": SetSize((3, 32, 32), 531_131, 26_032, 10),
 }
 """those of sets that may not be there yet"""
 

@@ -188,7 +188,7 @@ def minefield(rows: Sequence[Mapping[str, Any]], explained: float) -> Figure:
                 )
         plane.plot(*path[-1], "*", color=PALETTE[3], ms=14, mec="black", label="the end of the good training")
         plane.set(title=f"weights by t-SNE, of axes with {explained:.0%} of the variance", xticks=[], yticks=[])
-        plane.legend(frameon=True, framealpha=0.85, edgecolor="white", fontsize=7)
+        plane.legend(loc="upper center", bbox_to_anchor=(0.5, -0.01), ncols=2, fontsize=7)
         figure.colorbar(good, ax=plane, label="epoch", location="left", shrink=0.7)
         figure.colorbar(bad, ax=plane, label="test accuracy of what was trained with poison (%)", shrink=0.7)
         for name, label, colour, style in (

@@ -29,6 +29,7 @@ DATASETS = {
     "cifar10": "jobs.common.data.images.cifar:cifar10",
     "cifar100": "jobs.common.data.images.cifar:cifar100",
     "svhn": "jobs.common.data.images.svhn:svhn",
+    "svhn_extra": "jobs.common.data.images.svhn:svhn_extra",
     "image_folder": "jobs.common.data.images.folder:image_folder",
     "imagenet": "jobs.common.data.images.folder:imagenet",
 }
@@ -40,9 +41,9 @@ class DataParams(Source, LimitParams):
     name: Annotated[str, name_of(DATASETS, "data set")] = Field(
         "digits",
         description="digits, digits_16, mnist_5k, photo_patches (inside packages); half_cubes (drawn at random); "
-        "spirals, swiss_roll, circles, circles_gap (points of the plane); "
-        "fashion_mnist, mnist, cifar10, cifar100, svhn, image_folder, imagenet (on disk); or an import path "
-        "mypackage.module:build, called with split and source",
+        "spirals, swiss_roll, circles, circles_gap (points of the plane); fashion_mnist, mnist, cifar10, cifar100, "
+        "svhn, svhn_extra, image_folder, imagenet (on disk); or an import path mypackage.module:build, called with "
+        "split and source",
     )
     classes: tuple[str, ...] = Field(
         (), description="classes whose images are kept, in the order of their labels from here on; none: all"
