@@ -262,7 +262,7 @@ def wiggle_frames(
     with house_style():
         for row, probabilities in zip(rows, maps, strict=True):
             figure = Figure(figsize=(7.6, 4.4), dpi=70, layout="constrained")
-            canvas = FigureCanvasAgg(figure)
+            canvas: Any = FigureCanvasAgg(figure)  # has no types
             grid = figure.add_gridspec(3, 2, width_ratios=(1.7, 1))
             plane = figure.add_subplot(grid[:, 0])
             draw_boundary(plane, Boundary("", axis, probabilities, points))

@@ -80,7 +80,7 @@ SHORT = [
     *("params.network.training.epochs=700", "params.network.training.report_every=350"),
     *("params.basins=null", "params.boundary.steps=20"),
     "sweep.variants={clean: {params.network.training.optimizer.learning_rate: 0.0125}, "
-    "bad: {params.poison.share: 0.2, params.data.train_limit: 4060, params.network.training.batch: 60}}",
+    "bad: {params.poison.share: 0.35, params.data.train_limit: 4060, params.network.training.batch: 60}}",
 ]
 
 

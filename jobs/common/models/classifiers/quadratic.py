@@ -13,6 +13,9 @@ from service.errors import FieldError
 class Quadratic(nn.Module):
     """Linear in the pixels and in all products of two pixels of a smaller copy of the image, squares among them."""
 
+    rows: Tensor
+    columns: Tensor
+
     def __init__(self, classes: int, channels: int, side: int, small: int) -> None:
         super().__init__()
         pixels = channels * small**2
