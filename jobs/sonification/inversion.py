@@ -175,7 +175,7 @@ def descend(shared: Shared, layer: str, targets: Tensor, start: Tensor) -> Tenso
     """Move sounds until the layer answers to them as it should: (clips, samples), of the loudness of all sounds."""
     params = shared.params
     values = start.clone().requires_grad_()
-    optimizer = torch.optim.Adam([values], params.step_size)
+    optimizer = torch.optim.Adam([values], params.step_size, fused=True)
     for _ in range(params.steps):
         sounds = at_loudness(values)
         loss = relative_errors(_standardised(shared, layer, sounds), targets)

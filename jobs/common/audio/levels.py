@@ -4,6 +4,7 @@ Nobody should be startled: whatever is made to be heard has the same power, and 
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -41,10 +42,23 @@ def high_pass(sounds: Tensor, rate: int, hertz: float) -> Tensor:
 
     sounds: (..., samples). The filter has no phase; the ends of a sound are neighbours.
     """
-    spectrum = torch.fft.rfft(sounds)
-    gain = high_pass_gain(sounds.shape[-1], rate, hertz, sounds.device)
-    passed: Tensor = torch.fft.irfft(spectrum * gain, sounds.shape[-1])
+    passed: Tensor = _Filter.apply(sounds, high_pass_gain(sounds.shape[-1], rate, hertz, sounds.device))
     return passed
+
+
+class _Filter(torch.autograd.Function):
+    """A gain for each bin of the spectrum: its own adjoint, as autograd of the two transforms does not know."""
+
+    @staticmethod
+    def forward(ctx: Any, sounds: Tensor, gain: Tensor) -> Tensor:
+        ctx.save_for_backward(gain)
+        passed: Tensor = torch.fft.irfft(torch.fft.rfft(sounds) * gain, sounds.shape[-1])
+        return passed
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (gain,) = ctx.saved_tensors
+        return _Filter.apply(gradients[0], gain), None
 
 
 def high_pass_gain(samples: int, rate: int, hertz: float, device: torch.device) -> Tensor:

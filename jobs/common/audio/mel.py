@@ -3,8 +3,11 @@
 Sources: Davis & Mermelstein 1980; the mel scale of O'Shaughnessy 1987, as torchaudio's `mel_scale="htk"`.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from service.errors import FieldError
@@ -65,14 +68,41 @@ class LogMel(nn.Module):
         return samples // self.hop + 1
 
     def power(self, sounds: Tensor) -> Tensor:
-        """The spectrum of power: sounds (batch, samples) to (batch, bins, frames)."""
-        padded = functional.pad(sounds[:, None], (self.size // 2,) * 2, mode="reflect")[:, 0]
-        spectrum = torch.stft(
-            padded, self.size, self.hop, self.window, self.taper, center=False, return_complex=True
-        )  # (batch, bins, frames)
-        return spectrum.real.square() + spectrum.imag.square()  # unlike abs it has a gradient at zero
+        """The spectrum of power: sounds (batch, samples) to (batch, frames, bins)."""
+        before = self.size // 2 - (self.size - self.window) // 2  # the window is in the middle of a transform
+        after = self.window - before
+        padded = functional.pad(sounds[:, None], (before, after), mode="reflect")[:, 0]
+        frames = padded.unfold(1, self.window, self.hop)[:, : self.frames(sounds.shape[1])]
+        power: Tensor = _Power.apply(frames * self.taper, self.size)
+        return power
 
     def forward(self, sounds: Tensor) -> Tensor:
         """sounds: float (batch, samples). Returns (batch, bands, frames): natural logarithms, at least log(FLOOR)."""
-        bands = torch.einsum("bft,fm->bmt", self.power(sounds), self.filters)
-        return (bands + FLOOR).log()
+        bands = self.power(sounds) @ self.filters  # (batch, frames, bands)
+        return (bands + FLOOR).log().transpose(1, 2)
+
+
+class _Power(torch.autograd.Function):
+    """|X|^2 of the Fourier transform X of real frames. Its gradient is one inverse transform, finite also at zero;
+    autograd would make it a transform of complex numbers of twice the size.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, frames: Tensor, size: int) -> Tensor:
+        """frames: (…, window), followed by zeros up to `size`. Returns (…, size // 2 + 1)."""
+        spectrum = torch.fft.rfft(frames, size)
+        ctx.save_for_backward(spectrum)
+        ctx.window, ctx.size = frames.shape[-1], size
+        real, imaginary = torch.view_as_real(spectrum).unbind(-1)
+        return real.square().addcmul_(imaginary, imaginary)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (spectrum,) = ctx.saved_tensors
+        product = gradients[0] * spectrum
+        # the inverse transform counts each bin twice, but for the first and, of an even size, the last
+        product[..., 0] *= 2
+        if ctx.size % 2 == 0:
+            product[..., -1] *= 2
+        return ctx.size * torch.fft.irfft(product, ctx.size)[..., : ctx.window], None

@@ -4,6 +4,8 @@ Sources: Ko et al. 2015 (speed); Park et al. 2019, "SpecAugment" (masks); Olah e
 bear changes).
 """
 
+import math
+
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -67,17 +69,19 @@ def moved(sounds: Tensor, most_shift: int, most_speed: float, generator: torch.G
     sounds: (batch, samples) or (batch, samples, features). most_shift: in samples.
     """
     batch, samples = sounds.shape[:2]
+    most_shift = min(most_shift, samples // 2)  # which reaches every place, as the ends are neighbours
     shifts = torch.randint(-most_shift, most_shift + 1, (batch, 1), generator=generator)
-    speeds = 1 + most_speed * (2 * torch.rand(batch, 1, dtype=torch.float64, generator=generator) - 1)
+    speeds = 1 + most_speed * (2 * torch.rand(batch, 1, generator=generator) - 1)
     middle = samples // 2
-    places = (torch.arange(samples, dtype=torch.float64) - middle) * (speeds if most_speed else 1) + middle + shifts
+    places = (torch.arange(samples) - middle) * (speeds if most_speed else 1) + (middle + shifts)
     below = places.floor()
-    share = (places - below).float().to(sounds.device)  # (batch, samples)
-    first = below.long().remainder(samples).to(sounds.device)
-    second = (first + 1).remainder(samples)
+    share = (places - below).to(sounds)  # (batch, samples)
+    margin = min(most_shift + math.ceil(most_speed * samples / 2) + 1, samples - 1)
+    around = torch.cat([sounds[:, samples - margin :], sounds, sounds[:, : margin + 1]], 1)
+    first = (below.long() + margin).to(sounds.device)
     if sounds.ndim == 3:
-        first, second, share = (each[:, :, None].expand(sounds.shape) for each in (first, second, share))
-    return sounds.gather(1, first) * (1 - share) + sounds.gather(1, second) * share
+        first, share = (each[:, :, None].expand(sounds.shape) for each in (first, share))
+    return torch.lerp(around.gather(1, first), around.gather(1, first + 1), share)
 
 
 def mask(batch: int, length: int, most: float, generator: torch.Generator) -> Tensor:

@@ -104,7 +104,7 @@ def ascend(
     values = kind.start(draw, begin, canvas).clone(memory_format=torch.contiguous_format).requires_grad_()
     with torch.no_grad():
         start = scores(kind.shown(values, canvas))
-    optimizer = torch.optim.Adam([values], kind.step_size)
+    optimizer = torch.optim.Adam([values], kind.step_size, fused=True)
     stream = torch.Generator().manual_seed(seeds[0])
     history = torch.empty(params.steps, len(rows), device=device)
     for step in range(params.steps):

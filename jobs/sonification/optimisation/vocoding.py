@@ -58,7 +58,7 @@ def griffin_lim(mels: Tensor, mel: LogMel, samples: int, params: VocoderParams) 
 def _descended(sounds: Tensor, mels: Tensor, mel: LogMel, params: VocoderParams) -> Tensor:
     """Samples moved until their log-mels are near. sounds: (rows, samples), to begin with."""
     sounds = sounds.detach().clone().requires_grad_()
-    optimizer = torch.optim.Adam([sounds], params.step_size)
+    optimizer = torch.optim.Adam([sounds], params.step_size, fused=True)
     for _ in range(params.steps):
         optimizer.zero_grad()
         # rows know nothing of each other: a sum over them, a mean within each

@@ -38,6 +38,8 @@ def test_a_shift_is_a_whole_number_of_samples_and_each_sound_has_its_own() -> No
     for before, after in zip(sounds, shifted, strict=True):
         shifts += [by for by in range(-5, 6) if torch.equal(after, before.roll(-by))]
     assert len(shifts) == 20 and len(set(shifts)) > 5
+    short = moved(sounds[:, :9], 1000, 0.5, stream())  # farther than it is long
+    assert short.shape == (20, 9) and bool(torch.isfinite(short).all())
 
 
 def test_speed_changes_pitch_by_at_most_its_share() -> None:
