@@ -79,10 +79,10 @@ def report(name: str, idle: Sequence[float], busy: Sequence[float]) -> None:
 def main() -> None:
     with tempfile.TemporaryDirectory() as store:
         _publish(store)
-        for name, config in (("assay serve", "serve.yaml"), ("assay serve, HAProxy", "serve.fast.yaml")):
+        for name, proxy in (("assay serve", "haproxy"), ("assay serve, Serve's proxy", "serve")):
             port = free_port()
             quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-            with started(_serve(store, config, port), **quiet) as server:
+            with started(_serve(store, proxy, port), **quiet) as server:
                 wait_for(lambda port=port: answers(port, INFER) and answers(port, ATTACK), server)
                 for clients in (1, 16):
                     report(f"{name}: clients: {clients}", *rounds(port, clients))
