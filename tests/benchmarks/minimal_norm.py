@@ -206,7 +206,8 @@ def contest(
 def verdict(rows: list[Row], what: str, holds: Callable[[Row], bool]) -> None:
     """How many rows keep a goal, and which do not."""
     short = [f"{row.network}, {row.attack} against {row.library}" for row in rows if not holds(row)]
-    print(f"{what}: {len(rows) - len(short)} of {len(rows)} rows" + (f"; not {'; '.join(short)}" if short else ""))
+    named = f"; not {'; '.join(short)}" if 0 < len(short) < len(rows) / 2 else ""
+    print(f"{what}: {len(rows) - len(short)} of {len(rows)} rows{named}")
 
 
 def main() -> None:

@@ -22,7 +22,7 @@ from jobs.common.attacks.projections import TINY, broadcast
 
 LAST = 0.1
 """of the first learning rate, what it falls to"""
-LEAVING, PATIENCE = 0.5, 0.1
+LEAVING, PATIENCE = 0.7, 0.1
 """share of the steps after which a sample leaves that has not changed fewer in a share of them"""
 
 
@@ -40,7 +40,7 @@ class SigmaZero(Attack):
     """Adam on the margin, while it is below 0, and on the mean of d^2 / (d^2 + sigma) over the coordinates.
 
     After each step changes below a threshold are dropped; it rises where the goal is reached and falls where it is not.
-    Ours: in the second half of the steps a sample leaves that no longer changes fewer; at the end coordinates are left
+    Ours: in the last third of the steps a sample leaves that no longer changes fewer; at the end coordinates are left
     out that the goal can do without (`nearest.prune`).
     """
 
