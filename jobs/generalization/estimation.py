@@ -18,6 +18,8 @@ from jobs.generalization.params import Params
 from service.errors import InputError
 from service.run import Estimate
 
+MANY = 4096  # images in a pass of networks that are trained together: what a layer costs beside its products is small
+
 
 def estimate(params: Params) -> Estimate:
     """Upper bounds: a search may end early. A network of the store is not opened: only images are counted."""
@@ -25,30 +27,39 @@ def estimate(params: Params) -> Estimate:
         size = size_of(params.data)
     except InputError as error:
         return Estimate(details={"images": f"unknown: {error.message}"})
-    trained, shown = trained_images(params, size), shown_images(params, size)
-    details: dict[str, float | str] = {"images trained on": trained, "images shown besides": shown}
+    trained, together = trained_images(params, size), images_of_minefield(params, size)
+    shown = shown_images(params, size)
+    details: dict[str, float | str] = {"images trained on": trained + together, "images shown besides": shown}
     if not isinstance(params.network, TrainedNetwork | SearchedNetwork | NetworkFile):
         return Estimate(pieces=pieces_of(params), details=details)
     network = params.network.classifier, size.classes, size.shape
     batch = params.network.training.batch if isinstance(params.network, TrainedNetwork) else 16
     passes = trained + shown / TRAINING
+    seconds = training_seconds_of(*network, batch) * passes
+    if together:
+        seconds += training_seconds_of(*network, MANY) * together
     return Estimate(
-        core_seconds=training_seconds_of(*network, batch) * passes,
-        multiply_adds=TRAINING * multiply_adds_of(*network) * passes,
+        core_seconds=seconds,
+        multiply_adds=TRAINING * multiply_adds_of(*network) * (passes + together),
         pieces=pieces_of(params),
         details=details,
     )
 
 
 def trained_images(params: Params, size: SetSize) -> int:
-    """Images that are learnt from, counted as often as they are, with poison; those of a minefield as well."""
+    """Images that are learnt from, counted as often as they are, with poison."""
     if not isinstance(params.network, TrainedNetwork):
         return 0
     training, learnt = params.network.training, learnt_images(params, size)
-    count = training.epochs * (learnt + params.poison.epoch(learnt, training.batch))
-    if params.minefield is not None:
-        count += states_of(params) * params.minefield.updates * (learnt + params.poison.images)
-    return count
+    return training.epochs * (learnt + params.poison.epoch(learnt, training.batch))
+
+
+def images_of_minefield(params: Params, size: SetSize) -> int:
+    """The same of all networks of a minefield."""
+    if params.minefield is None:
+        return 0
+    images = learnt_images(params, size) + params.poison.images
+    return states_of(params) * params.minefield.updates * images
 
 
 def shown_images(params: Params, size: SetSize) -> int:
