@@ -120,7 +120,7 @@ class Basin:
     @property
     def named(self) -> str:
         """In a sentence."""
-        return f"{self.measure.convention} at {self.measure.cut:g}"
+        return f"({self.measure.convention}, cut {self.measure.cut:g})"
 
     def row(self) -> dict[str, Any]:
         """For a table."""
@@ -162,11 +162,11 @@ def doubts(basins: Sequence[Basin]) -> list[str]:
     }
     sentences = []
     if dominated:
-        where = ", ".join(f"{each.named} {each.largest_share:.0%}" for each in dominated)
+        where = ", ".join(f"{each.largest_share:.0%} {each.named}" for each in dominated)
         sentences.append(f"the volume is carried by one ray, whose share of the sum is {where}: it is a lower bound")
     for what, marks in limits.items():
         counts = [(basin.named, int(mark.sum()), len(mark)) for basin, mark in zip(basins, marks, strict=True)]
-        if where := ", ".join(f"{name} {count} of {rays}" for name, count, rays in counts if count):
+        if where := ", ".join(f"{count} of {rays} {name}" for name, count, rays in counts if count):
             sentences.append(f"rays {what}: {where}")
     return sentences
 
