@@ -38,8 +38,6 @@ class _AutoPGD(Attack):
 
     def _start(self, search: Search, rows: Tensor, aims: list[Goal], loss: Loss, generator: torch.Generator) -> None:
         """One start of some rows for each of the aims, all at a time. aims: what the losses of the rows are about."""
-        if not len(rows):
-            return
         images, ball = search.images[rows], search.ball
         copies, aim = rows.repeat(len(aims)), joined(aims)
         if not self.large_epsilon:
@@ -67,8 +65,7 @@ class APGD(_AutoPGD):
         return fewest_classes(self.loss, targeted)
 
     def attack(self, search: Search, generator: torch.Generator) -> None:
-        for _ in range(self.restarts):
-            rows = search.remaining
+        for rows in search.starts(self.restarts):
             self._start(search, rows, [search.goal[rows]], LOSSES[self.loss], generator)
 
 
@@ -91,8 +88,7 @@ class APGDTargeted(_AutoPGD):
 
     def attack(self, search: Search, generator: torch.Generator) -> None:
         for group in groups(search, self.targets):
-            for _ in range(self.restarts):
-                rows = search.remaining
+            for rows in search.starts(self.restarts):
                 aims = [aim_at(search, rows, rank) for rank in group]
                 self._start(search, rows, aims, LOSSES[self.loss], generator)
 

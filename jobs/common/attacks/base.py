@@ -11,7 +11,7 @@ leaves the batch at once. The search counts the queries and gradients of each sa
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -26,7 +26,7 @@ from jobs.common.attacks.projections import broadcast
 from jobs.common.params import StudyParams
 from service.errors import InputError
 
-__all__ = ["Attack", "Ball", "Cost", "Goal", "Loss", "Model", "Norm", "Result", "Search", "kept"]
+__all__ = ["Attack", "Ball", "Cost", "Goal", "Loss", "Model", "Norm", "Result", "Search", "all_finite", "kept"]
 
 Model = Callable[[Tensor], Tensor]
 """images (batch, channels, height, width) in [0, 1] -> logits (batch, classes), or (batch, classes, height, width)"""
@@ -109,6 +109,14 @@ class Search:
         """The rows on which no attack has succeeded, and which are not set aside."""
         return (~self.successful & ~self.set_aside).nonzero().squeeze(1)
 
+    def starts(self, restarts: int) -> Iterator[Tensor]:
+        """The rows that remain before each of so many starts; none follows once there are no more."""
+        for _ in range(restarts):
+            rows = self.remaining
+            if not len(rows):
+                return
+            yield rows
+
     def logits(self, rows: Tensor, points: Tensor, model: Model | None = None) -> Tensor:
         """(k, classes), all finite. Counts one query for each row.
 
@@ -117,7 +125,7 @@ class Search:
         logits = self._pass(rows, points, model)
         if self.passes > 1:
             logits = torch.stack([logits, *(self._pass(rows, points, model) for _ in range(self.passes - 1))]).mean(0)
-        if not _all_finite(logits):
+        if not all_finite(logits):
             lost = _not_finite(logits)
             self.not_finite[rows[lost]] = True
             logits = logits.where(~broadcast(lost, logits), self.clean_logits[rows])
@@ -151,7 +159,7 @@ class Search:
         self.gradients.index_add_(0, rows, torch.full_like(rows, passes * len(aims)))
 
         lost = torch.zeros_like(rows, dtype=torch.bool)
-        if not all(_all_finite(each) for each in (logits, *losses, *gradients)):
+        if not all(all_finite(each) for each in (logits, *losses, *gradients)):
             lost = _not_finite(logits) | torch.stack([each.isnan() for each in losses]).any(0)
             self.not_finite[rows[lost]] = True
             self._steep[rows[torch.stack([_not_finite(each) for each in gradients]).any(0) & ~lost]] = True
@@ -339,7 +347,7 @@ def _not_finite(values: Tensor) -> Tensor:
     return ~values.isfinite().flatten(1).all(1)
 
 
-def _all_finite(values: Tensor) -> bool:
+def all_finite(values: Tensor) -> bool:
     """Whether their sum is finite, which is quick to see: if it is, all of them are."""
     return math.isfinite(values.sum())
 

@@ -54,14 +54,11 @@ class SparseRS(Attack):
         return Cost(forward=self.queries + 1, backward=0).times(self.restarts)
 
     def attack(self, search: Search, generator: torch.Generator) -> None:
-        for _ in range(self.restarts):
-            self._start(search, generator)
+        for rows in search.starts(self.restarts):
+            self._start(search, rows, generator)
 
-    def _start(self, search: Search, generator: torch.Generator) -> None:
-        rows, count = search.remaining, int(search.ball.epsilon)
-        if not len(rows):
-            return
-        images = search.images[rows].flatten(1)
+    def _start(self, search: Search, rows: Tensor, generator: torch.Generator) -> None:
+        count, images = int(search.ball.epsilon), search.images[rows].flatten(1)
         chosen = largest(_random(images, generator), torch.full_like(rows, count))
         points = torch.where(chosen, _faces(images, generator), images)
         worst = torch.full_like(images[:, 0], -torch.inf)

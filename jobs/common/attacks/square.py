@@ -8,6 +8,7 @@ from typing import Literal
 
 import torch
 from pydantic import Field
+from torch import Tensor
 
 from jobs.common.attacks.ball import Norm
 from jobs.common.attacks.base import Attack, Cost, Search, kept
@@ -35,13 +36,10 @@ class Square(Attack):
         return Cost(forward=self.queries + 1, backward=0).times(self.restarts)
 
     def attack(self, search: Search, generator: torch.Generator) -> None:
-        for _ in range(self.restarts):
-            self._start(search, generator)
+        for rows in search.starts(self.restarts):
+            self._start(search, rows, generator)
 
-    def _start(self, search: Search, generator: torch.Generator) -> None:
-        rows = search.remaining
-        if not len(rows):
-            return
+    def _start(self, search: Search, rows: Tensor, generator: torch.Generator) -> None:
         changes: type[Stripes | Bumps] = Stripes if search.ball.norm == "Linf" else Bumps
         state = changes(search.images[rows], search.ball, self.areas(), generator)
         aim, logits = search.goal[rows], search.logits(rows, state.points)
