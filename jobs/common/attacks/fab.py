@@ -11,7 +11,7 @@ from torch import Tensor
 
 from jobs.common.attacks.apgd import on_sphere
 from jobs.common.attacks.ball import Ball, Norm
-from jobs.common.attacks.base import Attack, Cost, Goal, Search
+from jobs.common.attacks.base import Attack, Cost, Goal, Search, all_finite
 from jobs.common.attacks.losses import margin
 from jobs.common.attacks.projections import TINY, broadcast
 from jobs.common.attacks.projections_hyperplane import onto_hyperplane_l1, onto_hyperplane_l2, onto_hyperplane_linf
@@ -109,7 +109,9 @@ class FAB(Attack):
         over = torch.add(flat, way, alpha=self.eta)
         over_from_image = torch.add(origin, way_from_image, alpha=self.eta)
         over = over.lerp_(over_from_image, weight.unsqueeze(1)).clamp_(0, 1)
-        return over.where(over.isfinite(), origin).view_as(points)  # gradients may overflow: begin again there
+        if not all_finite(over):  # gradients may overflow: begin again at the image
+            over = over.where(over.isfinite(), origin)
+        return over.view_as(points)
 
 
 def _improve(best: Tensor, least: Tensor, rows: Tensor, points: Tensor, norms: Tensor) -> None:

@@ -183,6 +183,8 @@ class _Rectified(torch.autograd.Function):
     def backward(ctx: Any, slopes: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         features, output = ctx.saved_tensors
         padding, stride, dilation, groups = ctx.fused.geometry
+        if output.is_contiguous(memory_format=torch.channels_last):  # not so the slopes that come out of a pooling
+            slopes = slopes.contiguous(memory_format=torch.channels_last)
         slopes = torch.ops.aten.threshold_backward(slopes, output, 0)
         if groups == 1 and features.shape[1] <= FEW_CHANNELS:
             back = _of_few_channels(slopes, ctx.fused, features.shape)
@@ -208,7 +210,8 @@ def _of_few_channels(slopes: Tensor, fused: FusedConvolution, shape: torch.Size)
     (batch, channels, height, width), (filters, _, *kernel) = shape, fused.weight.shape
     rows, columns = slopes.shape[2:]
     matrix = fused.weight.permute(2, 3, 1, 0).reshape(-1, filters)
-    parts = (matrix @ slopes.transpose(0, 1).reshape(filters, -1)).view(*kernel, channels, batch, rows, columns)
+    places = slopes.permute(0, 2, 3, 1).reshape(-1, filters)  # no copy where channels are last
+    parts = (matrix @ places.T).view(*kernel, channels, batch, rows, columns)
     back = slopes.new_zeros(channels, batch, height + 2 * padding[0], width + 2 * padding[1])
     for row in range(kernel[0]):
         for column in range(kernel[1]):
