@@ -7,7 +7,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from jobs.common.attacks.projections import TINY, broadcast, project_l0, project_l1, project_l2, project_linf
+from jobs.common.attacks.projections import TINY, broadcast, largest, project_l0, project_l1, project_l2, project_linf
 from service.errors import FieldError
 
 Norm = Literal["Linf", "L2", "L1", "L0"]
@@ -85,8 +85,13 @@ def random_in_ball(images: Tensor, ball: Ball, generator: torch.Generator) -> Te
     """A point for each image, uniform in the ball, then clipped to the box. images: (batch, ...) in [0, 1].
 
     L2: a Gaussian direction times U^(1/n). L1: n of n + 1 exponential variates over the sum of all, with random signs
-    (the simplex of Dirichlet(1, ..., 1); the last variate is what is left of epsilon). Not in L0.
+    (the simplex of Dirichlet(1, ..., 1); the last variate is what is left of epsilon). L0: as many coordinates as
+    epsilon says, chosen at random, each uniform in the box.
     """
+    if ball.norm == "L0":
+        chances, values = (torch.empty_like(images).uniform_(generator=generator) for _ in range(2))
+        counts = torch.full((len(images),), int(ball.epsilon), device=images.device)
+        return torch.where(largest(chances.flatten(1), counts).view_as(images), values, images)
     if ball.norm == "Linf":
         differences = torch.empty_like(images).uniform_(-ball.epsilon, ball.epsilon, generator=generator)
     elif ball.norm == "L2":
@@ -104,7 +109,8 @@ def random_in_ball(images: Tensor, ball: Ball, generator: torch.Generator) -> Te
 def ascent_direction(gradient: Tensor, norm: Norm, share: float = 0.01) -> Tensor:
     """The step of length 1 in a norm that follows the gradient: (batch, ...), the same shape; 0 where the gradient is.
 
-    Not in L0. share: of the coordinates that an L1 step moves, all by the same: those of the largest gradients, at
+    In L0, which has no lengths, the steepest coordinate moves by 1 and the others in proportion: a projection then
+    keeps a few. share: of the coordinates that an L1 step moves, all by the same: those of the largest gradients, at
     least one.
     Sources: Linf Goodfellow et al. 2015; L2 Madry et al. 2018; L1 Tramèr & Boneh 2019 (SLIDE), section 4.
     """
@@ -113,6 +119,8 @@ def ascent_direction(gradient: Tensor, norm: Norm, share: float = 0.01) -> Tenso
     flat = gradient.flatten(1)
     if norm == "L2":
         return gradient / broadcast(torch.linalg.vector_norm(flat, dim=1) + TINY, gradient)
+    if norm == "L0":
+        return gradient / broadcast(flat.abs().amax(1).clamp(min=TINY), gradient)
     count = max(1, round(share * flat.shape[1]))
     largest = flat.abs().topk(count, dim=1).indices
     signs = flat.gather(1, largest).sign() / count

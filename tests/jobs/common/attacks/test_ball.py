@@ -74,6 +74,15 @@ def test_random_points_are_uniform_in_the_ball(norm: str) -> None:
     assert (differences.mean(0).abs() < 0.02).all()  # no side preferred
 
 
+def test_random_points_in_l0_change_as_many_coordinates_as_epsilon_says() -> None:
+    images = torch.full((3000, 1, 2, 3), 2.0)  # a value that no coordinate can be given
+    changed = random_in_ball(images, Ball("L0", 2), torch.Generator().manual_seed(0)) != images
+    assert (changed.flatten(1).sum(1) == 2).all()
+    assert (changed.float().mean(0) - 2 / 6).abs().max() < 0.04, "each as often"
+    values = random_in_ball(images, Ball("L0", 6), torch.Generator().manual_seed(0))
+    assert kstest(values.flatten(), "uniform").pvalue > 0.01
+
+
 @pytest.mark.parametrize("norm", ["Linf", "L2", "L1"])
 def test_random_points_are_in_the_box(norm: str) -> None:
     images = torch.rand(50, 3, 4, 4, generator=torch.Generator().manual_seed(0)).round()

@@ -32,6 +32,7 @@ CASES: list[tuple[Attack, Norm]] = [
     (CarliniWagner(steps=6, binary_search_steps=2), "L2"),
     (APGD(steps=9, restarts=2, passes=3), "Linf"),
     (PGD(steps=7, passes=2), "L2"),
+    (PGD(steps=7, restarts=2), "L0"),
     (APGD(steps=1, large_epsilon=True), "L1"),
     (APGD(steps=24, large_epsilon=True, restarts=2), "L1"),
     (APGDTargeted(steps=5, targets=2), "Linf"),

@@ -9,7 +9,8 @@ from torch import Tensor
 from jobs.common.attacks.base import Ball, Goal, Search
 from jobs.common.attacks.losses import LOSSES, LossName
 from jobs.common.attacks.pgd import FGSM, PGD
-from tests.jobs.common.attacks.linear import LinearDigits, linear, robust
+from jobs.common.attacks.sparse_rs import SparseRS
+from tests.jobs.common.attacks.linear import LinearDigits, least_norms, linear, robust
 from tests.jobs.common.attacks.networks import predictions, random_images, small_net
 
 
@@ -25,6 +26,24 @@ def test_never_below_the_exact_robust_accuracy(norm: str, epsilon: float, loss: 
     assert 0.02 < found.successful.float().mean() < 0.98
     successful = found.successful
     assert (predictions(digits.model, found.adversarials)[successful] != digits.labels[successful]).all()
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_few_coordinates(count: int, digits: LinearDigits) -> None:
+    """Of a linear model the gradient tells nearly every time which coordinates to change; a search at as many passes
+    learns that by trial.
+    """
+    ball = Ball("L0", count)
+    certain = least_norms(digits.model, digits.images, digits.labels, "L0") > count
+    by_gradient, by_search = (
+        attack.run(digits.model, digits.images, digits.labels, ball)
+        for attack in (PGD(steps=20, restarts=2, loss="margin"), SparseRS(queries=80))
+    )
+    assert ball.holds(by_gradient.adversarials, digits.images).all()
+    for found in (by_gradient, by_search):
+        assert not (found.successful & certain).any(), "no attack succeeds on a robust sample"
+    assert (~by_gradient.successful & ~certain).float().mean() < 0.08
+    assert by_gradient.successful.sum() > by_search.successful.sum()
 
 
 def test_of_two_classes_one_step_is_exact() -> None:
