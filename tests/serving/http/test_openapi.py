@@ -4,18 +4,28 @@ import math
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from jobs.common.audio.files import wav
 from service.store import open_store
 from serving.deployments.server import Server
 from serving.http import openapi
 from serving.http.operations import OPERATIONS
 from serving.http.settings import ServeSettings
 from tests.serving import in_process
-from tests.serving.models import put, put_classifier, put_segmenter
+from tests.serving.models import put, put_classifier, put_recogniser, put_segmenter
 
 schemathesis = pytest.importorskip("schemathesis", reason="schemathesis is not installed")
+
+SOUND = wav(0.5 * torch.sin(torch.arange(2000.0)), 8000)
+schemathesis.openapi.media_type(
+    "audio/wav",
+    st.one_of(st.just(SOUND), st.binary()),
+    aliases=[medium for medium in openapi.SOUNDS if medium != "audio/wav"],
+)
 
 CHECKS = {
     # no schema says which shape a model takes, or that bytes are an image
@@ -40,7 +50,7 @@ def test_every_operation_is_described_and_answered() -> None:
 def described() -> Any:
     """The description, with the names of models that are there."""
     tree = openapi.description()
-    tree["components"]["parameters"]["name"]["schema"] = {"enum": ["digits", "sums", "ground"]}
+    tree["components"]["parameters"]["name"]["schema"] = {"enum": ["digits", "sums", "ground", "words"]}
     tree["components"]["parameters"]["version"]["schema"] = {"enum": ["1"]}
     config = schemathesis.Config.from_dict({"base-url": "http://localhost", "checks": CHECKS})
     loaded = schemathesis.openapi.from_dict(tree, config=config)
@@ -65,6 +75,7 @@ def run_application(tmp_path_factory: pytest.TempPathFactory) -> None:
     put(store, "sums")
     put_classifier(store, "digits")
     put_segmenter(store, "ground")
+    put_recogniser(store, "words")
     running[:] = [in_process.application(SETTINGS, store.uri)]
 
 
