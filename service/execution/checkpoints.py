@@ -48,11 +48,13 @@ def _pack(value: Any, tensors: dict[str, torch.Tensor], where: str) -> Any:
             return _pack(value.item(), tensors, where)
         case torch.Tensor() | np.ndarray():
             name = str(len(tensors))
-            # torch takes no array that is read-only or runs backwards: those are copied
-            tensor = torch.from_numpy(np.require(value, None, ["C", "W"])) if isinstance(value, np.ndarray) else value
+            if isinstance(value, np.ndarray):
+                # copied: torch takes no array that is read-only or runs backwards
+                tensors[name] = torch.from_numpy(np.array(value, order="C"))
+                return ["a", name]
             # cloned: safetensors refuses tensors that share memory, as tied weights do
-            tensors[name] = tensor.detach().cpu().clone().contiguous()
-            return ["a" if isinstance(value, np.ndarray) else "t", name]
+            tensors[name] = value.detach().cpu().clone().contiguous()
+            return ["t", name]
         case dict():
             for key in value:
                 if isinstance(key, bool) or not isinstance(key, str | int):

@@ -52,6 +52,18 @@ def test_special_numbers() -> None:
     assert isinstance(back["a"], np.ndarray) and back["f"] == float("-inf")
 
 
+@pytest.mark.parametrize("size", [0, 1, 3])
+def test_arrays_that_torch_does_not_take(size: int) -> None:
+    whole = np.arange(2.0 * size)
+    fixed = whole.copy()
+    fixed.flags.writeable = False
+    state = {"backwards": whole[::-1][:size], "one": whole[::-2], "fixed": fixed, "number": np.array(2.5)}
+    back = checkpoints.decode(checkpoints.encode(state))
+    for name, array in state.items():
+        np.testing.assert_array_equal(back[name], array)
+        assert back[name].shape == array.shape
+
+
 def test_the_state_of_training_goes_on_exactly() -> None:
     """Weights, an optimizer's moments and a generator: the next steps are the same bit for bit."""
 
