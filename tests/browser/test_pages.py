@@ -252,7 +252,7 @@ def test_a_sound_is_uploaded_played_and_recognised(page: Any, url: str, tmp_path
     soundfile.write(sound, np.sin(np.arange(16_000) * 2 * np.pi * 400 / 8000) / 2, 8000)
     page.goto(url)
     page.get_by_role("link", name="words").click()
-    page.set_input_files("input[type=file]", sound)
+    page.get_by_label("A sound").set_input_files(sound)
     shown = page.locator(".answer").inner_text().split()[0]
     sent = {"content": sound.read_bytes(), "headers": {"Content-Type": "audio/wav"}}
     answer = httpx.post(f"{url}/v2/models/words/infer?outputs=prediction", **sent).json()

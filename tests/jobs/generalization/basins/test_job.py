@@ -129,7 +129,7 @@ def test_killed_and_resumed_is_the_same_as_undisturbed(make_run, monkeypatch):
     drawn.clear()
     monkeypatch.setattr(measurement, "rays", lambda *arguments: drawn.append(1) or actual(*arguments))
     run(params(), again)
-    assert len(drawn) == 4 * 3 - 7
+    assert 4 * 3 - 7 <= len(drawn) < 4 * 3  # brief cells are computed several at a time, and kept together
     for table in ("rays", "basins", "chains"):
         assert repr(rows(again.folder, table)) == repr(rows(undisturbed.folder, table))
 
