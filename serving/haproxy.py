@@ -17,13 +17,14 @@ from serving.http.settings import ServeSettings
 # is changed here cannot be set otherwise. HAProxy alone listens where clients ask: Serve has one address for it, the
 # replicas, and a proxy that it keeps beside them. It opens no ports for statistics, which all users of the machine
 # could read, sends no lines to the log of the system, and leaves Serve's list of applications to the replicas, which
-# ask for a key. It closes a connection whose headers are not there in time, tells the replicas whose a request is, and
-# says in the shape of the protocol that it has no answer from them.
+# ask for a key. It splices no bodies: it would not see then that a client has left, and the work for it would go on. It
+# closes a connection whose headers are not there in time, tells the replicas whose a request is, and says in the shape
+# of the protocol that it has no answer from them.
 PROGRAM = """#!/bin/sh
 sed -i -E '
 /^frontend prometheus/,/no log/d
 /^listen stats/,$d
-/^ *(errorfile|log .* local0|acl routes |http-request .* if routes$)/d
+/^ *(errorfile|log .* local0|option splice-|acl routes |http-request .* if routes$)/d
 s/^( *bind ).*:{port}$/\\1{host}:{port}/
 s/^global$/&\\n    tune.http.maxhdr {fields}/
 s/^defaults$/&\\n    timeout http-request {milliseconds}ms\\n    option forwardfor{errors}/

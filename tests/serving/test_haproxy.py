@@ -80,6 +80,7 @@ def test_the_program_changes_the_configuration_and_starts_haproxy(tmp_path: Path
         "acl routes ",
         "if routes\n",
         "errorfile",
+        "option splice-",
     ):
         assert part in before, "Serve's template has changed"
     stand_in = tmp_path / "stand in"
@@ -95,6 +96,7 @@ def test_the_program_changes_the_configuration_and_starts_haproxy(tmp_path: Path
     assert [line for line in after if line.startswith("bind ")][0] == f"bind {HOST}:8000"
     assert not [line for line in after if "prometheus" in line or "stats enable" in line or "*:" in line]
     assert not [line for line in after if line.endswith("if routes") or "acl routes" in line or "local0" in line]
+    assert not [line for line in after if line.startswith("option splice-")]
     at = after.index("defaults")
     assert after[at + 1 : at + 3] == ["timeout http-request 2500ms", "option forwardfor"]
     answers = dict(line.split()[1:] for line in after if line.startswith("errorfile "))

@@ -63,7 +63,7 @@ def test_long_work_of_one_does_not_delay_short_work_of_another(served: Served) -
         wait_for(lambda: stats(served)["running"]["batches"])
         assert max(honest(served) for _ in range(3)) < HONEST_SECONDS
         assert not answered(long)
-    wait_for(lambda: not stats(served)["running"]["batches"])
+    wait_for(lambda: not stats(served)["running"]["batches"], seconds=20)  # of work that takes minutes
 
 
 def test_many_large_images_are_bounded_in_memory(served: Served) -> None:

@@ -111,6 +111,7 @@ def test_bad_minima_are_everywhere_along_the_path(store_uri: str) -> None:
     assert row["bad_minima"] >= 0.9 * (row["bad_minima"] + row["unfitted"]) and row["bad_test_accuracy"] <= 0.6
 
 
+@pytest.mark.slow  # one network is: tests/jobs/generalization/basins/test_job.py
 def test_a_sweep_under_ray_gives_what_a_serial_one_does(store_uri: str, ray_session: None) -> None:
     short = [
         *("params.network.training.epochs=20", "params.network.training.report_every=10"),
