@@ -111,10 +111,10 @@ def test_calls_are_counted_and_computed_together_with_requests_over_http(
     served: Served, client: triton.InferenceServerClient
 ) -> None:
     before = client.get_inference_statistics("sums", "2").model_stats[0]
-    array = bits(1, 8).numpy()
+    array, lasting = bits(1, 64).numpy(), {"iterations": 500}  # others come while the first one is computed
     for _ in range(4):
-        client.async_infer("sums", tensors(triton, array), lambda result, error: None)
-    served.client().infer("sums", tensors(http, array))
+        client.async_infer("sums", tensors(triton, array), lambda result, error: None, parameters=lasting)
+    served.client().infer("sums", tensors(http, array), parameters=lasting)
 
     def after() -> Any:
         return client.get_inference_statistics("sums", "2").model_stats[0]
