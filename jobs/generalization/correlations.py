@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from jobs.common.metrics.correlation import FEW, Association, association
+from jobs.common.metrics.correlation import FEW, FEWEST, Association, association
 from jobs.generalization import figures
 from service.run import Run, Trial
 
@@ -62,9 +62,9 @@ def sentence(associations: dict[str, Association], unfitted: int) -> str:
 
 
 def summarize_correlations(trials: Sequence[Trial], run: Run) -> None:
-    """A table and two figures, if there are networks to compare."""
+    """A table and two figures, if there are networks enough to say anything."""
     associations = correlations(trials)
-    if not associations:
+    if not associations or len(trials) < FEWEST:
         return
     said = sentence(associations, sum(not trial.metrics["fitted"] for trial in trials))
     run.table("correlations", list(_rows(associations)), title=said)
