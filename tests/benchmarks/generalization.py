@@ -34,7 +34,7 @@ CUT = 1.0
 POINTS = 100  # that the released code evaluates along a ray
 PLAIN, TOGETHER = 20, 1000  # rays in a round
 ROUNDS = 3
-MAPPED = 12_000  # rays for one and for two workers
+MAPPED = 40_000  # rays for one worker and for two: a minute and a half, of which two seconds cannot be shared
 OPTIONS = {
     "hidden": [23, 16, 26, 32, 28, 31],
     "initialisation": "glorot_uniform",
