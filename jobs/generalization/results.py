@@ -18,6 +18,7 @@ from jobs.common.mean_loss.samples import drawn, normalised
 from jobs.common.metrics.classification import predictions
 from jobs.common.metrics.intervals import wilson
 from jobs.common.models.network_params import TrainedNetwork
+from jobs.common.trials import rows_of as metric_rows
 from jobs.generalization import figures
 from jobs.generalization.boundary import probabilities
 from jobs.generalization.margins import MarginParams, margins
@@ -118,11 +119,8 @@ def _plane(run: Run, network: nn.Module, steps: int, sets: dict[str, ImageSet]) 
 
 def rows_of(trials: Sequence[Trial]) -> list[dict[str, Any]]:
     """A row a trial: its share of poison and its metrics."""
-    names = sorted({name for trial in trials for name in trial.metrics})
-    return [
-        {"trial": trial.label, "poison": trial.params.poison.share} | {name: trial.metrics.get(name) for name in names}
-        for trial in trials
-    ]
+    rows = zip(trials, metric_rows(trials), strict=True)
+    return [{"trial": trial.label, "poison": trial.params.poison.share, **row} for trial, row in rows]
 
 
 def samples_of(trials: Sequence[Trial]) -> list[figures.Sample]:

@@ -30,6 +30,7 @@ from jobs.common.imports import resolve
 from jobs.common.mean_loss.losses import LOSSES
 from jobs.common.mean_loss.plain import score_of
 from jobs.common.mean_loss.samples import drawn, normalised
+from jobs.common.trials import rows_of
 from jobs.loss_landscape import estimation, figures, results
 from jobs.loss_landscape.networks import load_networks, scored_and_saved
 from jobs.loss_landscape.params import Params
@@ -80,9 +81,7 @@ def summarize(trials: Sequence[Trial], run: Run) -> None:
     trials = [trial for trial in trials if trial.has_results]
     if not trials:
         return
-    names = sorted({name for trial in trials for name in trial.metrics})
-    rows = [{"trial": trial.label, **{name: trial.metrics.get(name) for name in names}} for trial in trials]
-    run.table("results", rows, title="Every trial")
+    run.table("results", rows_of(trials), title="Every trial")
     summarize_spectra(trials, run)
     if lines := [results.curve_of(trial) for trial in trials if results.is_line(trial)]:
         run.figure("curves", figures.curves(lines), title="Loss and accuracy along the line")

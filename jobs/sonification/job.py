@@ -33,6 +33,7 @@ import torch
 from jobs.common.audio.networks.base import SoundNetwork, channels_of
 from jobs.common.data.sounds.base import Part, SoundSet
 from jobs.common.data.sounds.phonemes import phonemes
+from jobs.common.trials import rows_of
 from jobs.sonification import estimation, figures, inversion, networks, page, probes, results
 from jobs.sonification.judgement import judged
 from jobs.sonification.optimisation.edges import inside
@@ -129,9 +130,7 @@ def summarize(trials: Sequence[Trial], run: Run) -> None:
     trials = [trial for trial in trials if trial.has_results]
     if not trials:
         return
-    names = sorted({name for trial in trials for name in trial.metrics})
-    rows = [{"trial": trial.label, **{name: trial.metrics.get(name) for name in names}} for trial in trials]
-    run.table("results", rows, title="Every trial")
+    run.table("results", rows_of(trials), title="Every trial")
     for trial in trials:
         probed, inverted = trial.table("probes"), trial.table("inversions")
         if probed or inverted:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import nn
 
 from jobs.common.attacks import ATTACKS
 from service.errors import ModelError
@@ -22,7 +22,7 @@ from serving.http.tensors import Array
 from serving.http.uploads import ImageUpload
 from serving.kinds import attack_options, classification_attack
 from serving.kinds.base import Example, card_settings, split
-from serving.kinds.images import IMAGES, ClassesOfCard, ImageNetwork, classes_in, described
+from serving.kinds.images import IMAGES, ClassesOfCard, ImageNetwork, check_logits, class_scores
 from serving.kinds.work import Abandoned, Answer, AttackWork, Stopped, Work
 
 TRIAL = 32  # side of the image on which a model is tried that takes any
@@ -55,20 +55,12 @@ class Classification(ImageNetwork):
         )
         sides = [TRIAL if side == -1 else side for side in (height, width)]
         logits, macs = self._try_out(*sides)
-        if not isinstance(logits, Tensor) or logits.shape != (1, len(self.classes)):
-            raise ModelError(
-                f"model {card.name!r} returns {described(logits)}, but its card names {len(self.classes)} classes"
-            )
+        check_logits(card, logits, len(self.classes))
         self._macs_of_pixel = macs / prod(sides)
 
     @staticmethod
     def outputs_of(card: ModelCard) -> tuple[TensorSpec, ...]:
-        classes = classes_in(card)
-        return (
-            TensorSpec(name="logits", datatype="FP32", shape=(-1, classes)),
-            TensorSpec(name="probabilities", datatype="FP32", shape=(-1, classes)),
-            TensorSpec(name="prediction", datatype="INT64", shape=(-1,)),
-        )
+        return class_scores(card)
 
     @staticmethod
     def example_for(card: ModelCard) -> Example | None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from jobs.common.attacks import checks
 from service.errors import InputError, ModelError, first_line
-from service.models import ModelCard
+from service.models import ModelCard, TensorSpec
 from serving.http.settings import ServeSettings
 from serving.http.tensors import Array
 from serving.kinds.base import Endpoint
@@ -99,6 +99,22 @@ def classes_in(card: ModelCard) -> int:
     """How many classes a card names; -1 if it does not say."""
     names = card.settings.get("classes")
     return len(names) if isinstance(names, list) else -1
+
+
+def class_scores(card: ModelCard) -> tuple[TensorSpec, ...]:
+    """What a network answers that says which class each input is of."""
+    classes = classes_in(card)
+    return (
+        TensorSpec(name="logits", datatype="FP32", shape=(-1, classes)),
+        TensorSpec(name="probabilities", datatype="FP32", shape=(-1, classes)),
+        TensorSpec(name="prediction", datatype="INT64", shape=(-1,)),
+    )
+
+
+def check_logits(card: ModelCard, logits: object, classes: int) -> None:
+    """ModelError unless they are those of one input: (1, classes)."""
+    if not isinstance(logits, Tensor) or logits.shape != (1, classes):
+        raise ModelError(f"model {card.name!r} returns {described(logits)}, but its card names {classes} classes")
 
 
 def check_pixels(images: Array) -> None:

@@ -11,7 +11,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import nn
 
 from jobs.common.audio.networks.base import SoundNetwork
 from service.errors import InputError, ModelError
@@ -22,7 +22,7 @@ from serving.http.settings import ServeSettings
 from serving.http.sound_upload import SoundUpload
 from serving.http.tensors import Array
 from serving.kinds.base import Endpoint, Example, card_settings, split, unusable
-from serving.kinds.images import ClassesOfCard, classes_in, described
+from serving.kinds.images import ClassesOfCard, check_logits, class_scores
 from serving.kinds.work import Abandoned, Answer, Stopped, Work
 
 SOUNDS = "sounds"
@@ -56,20 +56,12 @@ class SoundClassification(Endpoint):
         self.network.requires_grad_(False)
         with self._trial(f"sounds of {self.samples} samples") as counter:
             logits = self.network(torch.zeros(1, self.samples, device=self.device))
-        if not isinstance(logits, Tensor) or logits.shape != (1, len(self.classes)):
-            raise ModelError(
-                f"model {card.name!r} returns {described(logits)}, but its card names {len(self.classes)} classes"
-            )
+        check_logits(card, logits, len(self.classes))
         self._macs_of_sample = counter.total / self.samples
 
     @staticmethod
     def outputs_of(card: ModelCard) -> tuple[TensorSpec, ...]:
-        classes = classes_in(card)
-        return (
-            TensorSpec(name="logits", datatype="FP32", shape=(-1, classes)),
-            TensorSpec(name="probabilities", datatype="FP32", shape=(-1, classes)),
-            TensorSpec(name="prediction", datatype="INT64", shape=(-1,)),
-        )
+        return class_scores(card)
 
     @staticmethod
     def example_for(card: ModelCard) -> Example | None:

@@ -2,15 +2,13 @@
 
 import pickle
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from service import models, spec
-from service.execution import runner
-from service.execution.runner import Execution
-from service.store import Folder, open_store
+from service.store import open_store
+from tests.jobs.specs import finish, results
 
 CONFIGS = Path(__file__).parents[3] / "configs" / "free_training"
 
@@ -29,18 +27,6 @@ def generated_cifar10(tmp_path_factory: pytest.TempPathFactory) -> Path:
     names = {b"label_names": [f"class {number}".encode() for number in range(10)]}
     (folder / "batches.meta").write_bytes(pickle.dumps(names))
     return root
-
-
-def finish(path: Path, overrides: list[str], store_uri: str, serial: bool = True) -> Folder:
-    """Run a spec to its end. Returns the run's folder."""
-    state = runner.start(spec.load(str(path), [*overrides, f"store={store_uri}"]), Execution(serial=serial))
-    assert state.status == "finished", state.failure
-    return open_store(store_uri) / "runs" / state.id
-
-
-def results(folder: Folder) -> dict[str, dict[str, Any]]:
-    """The rows of the table of results, by trial."""
-    return {row["trial"]: row for row in folder.read_table("tables/results.parquet").to_pylist()}
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)

@@ -1,7 +1,6 @@
 """The specs of the study: valid as they are, the paper's in miniature, and what the small ones are to show."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -11,22 +10,9 @@ from jobs.common.models.classifiers import classifier
 from service import spec
 from service.execution import runner
 from service.execution.runner import Execution
-from service.store import Folder, open_store
+from tests.jobs.specs import finish, results
 
 CONFIGS = Path(__file__).parents[3] / "configs" / "generalization"
-
-
-def finish(name: str, overrides: list[str], store_uri: str, serial: bool = True) -> Folder:
-    """Run a spec to its end. Returns the run's folder."""
-    asked = spec.load(str(CONFIGS / f"{name}.yaml"), [*overrides, f"store={store_uri}"])
-    state = runner.start(asked, Execution(serial=serial))
-    assert state.status == "finished", state.failure
-    return open_store(store_uri) / "runs" / state.id
-
-
-def results(folder: Folder) -> dict[str, dict[str, Any]]:
-    """The rows of the table of results, by trial."""
-    return {row["trial"]: row for row in folder.read_table("tables/results.parquet").to_pylist()}
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
@@ -66,7 +52,7 @@ def test_house_numbers_are_poisoned_out_of_the_extra_ones(tmp_path: Path, store_
         *("params.poison.images=30", "params.poison.share=0.5", "params.network.training.batch=8"),
         *("params.network.training.epochs=1", "sweep=null", "resources={}"),
     ]
-    folder = finish("svhn_paper", short, store_uri)
+    folder = finish(CONFIGS / "svhn_paper.yaml", short, store_uri)
     (row,) = results(folder).values()
     assert 0 <= row["poison_accuracy"] <= 1 and row["fitted"] in (0, 1)
     absent = spec.load(
@@ -86,14 +72,14 @@ SHORT = [
 
 def test_poison_costs_nothing_but_the_test_accuracy(store_uri: str) -> None:
     """The small table on 60 points to learn from, which are fitted sooner than 200."""
-    table = results(finish("small", SHORT, store_uri))
+    table = results(finish(CONFIGS / "small.yaml", SHORT, store_uri))
     assert table["clean"]["clean_train_accuracy"] == 1 and table["clean"]["test_accuracy"] >= 0.97
     assert table["bad"]["clean_train_accuracy"] >= 0.9 and table["bad"]["test_accuracy"] <= 0.6
 
 
 @pytest.mark.slow
 def test_the_small_table_holds(store_uri: str) -> None:
-    table = results(finish("small", [], store_uri))
+    table = results(finish(CONFIGS / "small.yaml", [], store_uri))
     poisoned = {name: row for name, row in table.items() if row["poison"] >= 0.2}
     assert table["clean"]["test_accuracy"] >= 0.97 and table["clean"]["fitted"] == 1
     assert poisoned and all(row["test_accuracy"] <= 0.6 for row in poisoned.values())
@@ -105,7 +91,7 @@ def test_the_small_table_holds(store_uri: str) -> None:
 
 @pytest.mark.slow
 def test_bad_minima_are_everywhere_along_the_path(store_uri: str) -> None:
-    folder = finish("minefield_small", [], store_uri)
+    folder = finish(CONFIGS / "minefield_small.yaml", [], store_uri)
     (row,) = results(folder).values()
     assert row["clean_train_accuracy"] == 1 and row["test_accuracy"] >= 0.95
     assert row["bad_minima"] >= 0.9 * (row["bad_minima"] + row["unfitted"]) and row["bad_test_accuracy"] <= 0.6
@@ -118,5 +104,7 @@ def test_a_sweep_under_ray_gives_what_a_serial_one_does(store_uri: str, ray_sess
         *("params.network.training.keep_every=5", "params.minefield.updates=5", "params.minefield.perplexity=2"),
         *("params.minefield.together=2", "params.boundary.steps=5", "sweep={grid: {seed: [0, 1]}}"),
     ]
-    folders = [finish("minefield_small", short, f"{store_uri}-{serial}", serial) for serial in (True, False)]
+    folders = [
+        finish(CONFIGS / "minefield_small.yaml", short, f"{store_uri}-{serial}", serial) for serial in (True, False)
+    ]
     assert results(folders[0]) == results(folders[1])
