@@ -65,7 +65,8 @@ def _draw_inversions(axes: Axes, order: Sequence[str], rows: Sequence[Mapping[st
         at = [order.index(layer) for layer in dict.fromkeys(row["layer"] for row in these)]
         errors = [np.mean([row["mel_error"] for row in these if order.index(row["layer"]) == each]) for each in at]
         right = [
-            np.mean([row["heard"] == row["class"] for row in these if order.index(row["layer"]) == each]) for each in at
+            np.mean([row["predicted_class"] == row["class"] for row in these if order.index(row["layer"]) == each])
+            for each in at
         ]
         label = start.replace("_", " ")
         axes.plot(at, errors, "o-", color=PALETTE[place], label=f"error of the spectrogram, from {label}")

@@ -236,7 +236,7 @@ def rows_of(results: Sequence[Inverted], clips: SoundSet, classes: Sequence[str]
             "mel_error": each.mel_error,
             "start_error": each.start_error,
             "class": clips.classes[int(clips.labels[each.clip])],
-            "heard": classes[each.predicted],
+            "predicted_class": classes[each.predicted],
             "probability": each.probability,
             "hertz": each.hertz,
             "source_hertz": source[each.clip],

@@ -30,7 +30,7 @@ from typing import Any
 
 import torch
 
-from jobs.common.audio.networks.base import SoundNetwork, channels_of
+from jobs.common.audio.networks.base import SoundNetwork, channels_of, log_mel_of
 from jobs.common.data.sounds.base import Part, SoundSet
 from jobs.common.data.sounds.phonemes import phonemes
 from jobs.common.trials import rows_of
@@ -39,9 +39,9 @@ from jobs.sonification.judgement import judged
 from jobs.sonification.optimisation.edges import inside
 from jobs.sonification.params import Params
 from jobs.sonification.player import player
-from jobs.sonification.responses import Responses, mean_mels, mel_of, responses_of
+from jobs.sonification.responses import Responses, mean_mels, responses_of
 from jobs.sonification.results import nearest_clip
-from jobs.sonification.sonification import Heard, check_section, features_of, shared_of, sonify
+from jobs.sonification.sonification import Sonification, check_section, features_of, shared_of, sonify
 from service.errors import within
 from service.run import Estimate, Run, Trial
 
@@ -59,25 +59,25 @@ def run(params: Params, run: Run) -> None:
     check(params, network, test)
     network = networks.ready(params, network, run)
     accuracy = run.reserved(networks.accuracy_of, network, test)
-    networks.save(params, network, train, accuracy, run)
-    mel = mel_of(network)
+    mel = log_mel_of(network)
     mels = mean_mels(mel, train)
     responses = responses_of(network, train, run, "train-responses")
     fields = {layer: inside(network, layer, train.samples) for layer in network.layers}
     results.keep_layers(network, responses, fields, run)
+    networks.save(params, network, train, accuracy, responses, mels.mean, run)
 
     metrics: dict[str, float] = {} if accuracy is None else {"test_accuracy": accuracy}
-    heard = {}
+    sonifications = {}
     for name, section in params.sonifications.items():
         features = features_of(section, network, responses, train, run)
         shared = shared_of(section, network, responses, train, test, mels.mean)
-        heard[name] = sonify(name, features, shared, run)
-        results.keep_sonification(name, features, heard[name], responses, train, network, mel, run)
+        sonifications[name] = sonify(name, features, shared, run)
+        results.keep_sonification(name, features, sonifications[name], responses, train, network, mel, run)
         if params.examples and not section.by_class:
-            results.keep_examples(name, heard[name], responses, train, params.examples, run)
-        metrics |= results.metrics_of_sonification(heard[name], features, name)
-        if heard[name] and section.objective.kind != "direction":
-            keep_page(name, params, heard[name], network, responses, train, run)
+            results.keep_examples(name, sonifications[name], responses, train, params.examples, run)
+        metrics |= results.metrics_of_sonification(sonifications[name], features, name)
+        if sonifications[name] and section.objective.kind != "direction":
+            keep_page(name, params, sonifications[name], network, responses, train, run)
 
     inverted, probed = [], []
     if params.inversion is not None:
@@ -94,7 +94,7 @@ def run(params: Params, run: Run) -> None:
     if probed or inverted:
         picture = figures.depth(network.layers, probed, inverted)
         run.figure("depth", picture, title="What the layers of the network keep of speech")
-    for sentence in results.warnings_of(heard, fields, accuracy):
+    for sentence in results.warnings_of(sonifications, fields, accuracy):
         run.warn(sentence)
     run.log(step=run.step, **metrics)
 
@@ -102,7 +102,7 @@ def run(params: Params, run: Run) -> None:
 def keep_page(
     name: str,
     params: Params,
-    heard: Sequence[Heard],
+    sonifications: Sequence[Sonification],
     network: SoundNetwork,
     responses: Mapping[str, Responses],
     clips: SoundSet,
@@ -112,14 +112,14 @@ def keep_page(
     verdicts: list[dict[str, Any]] = []
     near: list[str] = []
     if params.judgement is not None:
-        places = [nearest_clip(each.activations, responses[each.feature.layer])[0] for each in heard]
+        places = [nearest_clip(each.activations, responses[each.feature.layer])[0] for each in sonifications]
         nearest = clips.sounds(torch.tensor(places))
-        verdicts = judged(name, params.judgement, heard, nearest, network.rate, run)
+        verdicts = judged(name, params.judgement, sonifications, nearest, network.rate, run)
         run.table(f"{name}_judged", verdicts, title=f"What judges hear in the sounds ({name})")
     if params.phonemes:
-        near = page.nearest_phonemes(heard, network, responses, phonemes(params.data.folder))
+        near = page.nearest_phonemes(sonifications, network, responses, phonemes(params.data.folder))
     title = f"What {params.network_name} has learnt"
-    tabs = page.tabs(heard, network, responses, clips, near, verdicts)
+    tabs = page.tabs(sonifications, network, responses, clips, near, verdicts)
     run.html(
         f"{name}_player", player(title, network.rate, tabs, ABOUT), title=f"Hear it: a page that plays them ({name})"
     )

@@ -11,18 +11,21 @@ from jobs.common.audio.judges import Judges
 from jobs.common.audio.networks.pretrained.crepe import RATE, WINDOW
 from jobs.common.audio.resampling import resampled
 from jobs.sonification.params import JudgementParams
-from jobs.sonification.sonification import Heard
+from jobs.sonification.sonification import Sonification
 from service.run import Run
 
 SLICE = 8  # sounds in a cell
 
 
 def judged(
-    name: str, params: JudgementParams, heard: Sequence[Heard], clips: Tensor, rate: int, run: Run
+    name: str, params: JudgementParams, sonifications: Sequence[Sonification], clips: Tensor, rate: int, run: Run
 ) -> list[dict[str, Any]]:
     """A row for each sound. clips: (sounds, samples), the real clip nearest to each."""
-    cells = [{"first": first, "last": min(first + SLICE, len(heard))} for first in range(0, len(heard), SLICE)]
-    sounds = [resampled(each.sound, rate, RATE) for each in heard]
+    cells = [
+        {"first": first, "last": min(first + SLICE, len(sonifications))}
+        for first in range(0, len(sonifications), SLICE)
+    ]
+    sounds = [resampled(each.sound, rate, RATE) for each in sonifications]
     nearest = resampled(clips, rate, RATE)
     shared = (params.judges, sounds, nearest)
     results = run.map(judge_slice, cells, shared=shared, name=f"judge-{name.replace('_', '-')}")
@@ -41,7 +44,7 @@ def judged(
             "copy": each.copy + 1,
             **{column: verdict.get(column) for column in columns},
         }
-        for each, verdict in zip(heard, verdicts, strict=True)
+        for each, verdict in zip(sonifications, verdicts, strict=True)
     ]
 
 
@@ -62,9 +65,9 @@ def _verdict(loaded: Judges, sound: Tensor, clip: Tensor) -> dict[str, Any]:
     if loaded.speaker is not None:
         verdict["voice_like_clip"] = loaded.speaker.similarity(sound, clip)
     if loaded.moonshine is not None and len(sound) >= WINDOW:
-        verdict["moonshine_hears"] = loaded.moonshine.transcription(sound)
+        verdict["moonshine_words"] = loaded.moonshine.transcription(sound)
     if loaded.sphinx is not None:
-        verdict["sphinx_hears"] = loaded.sphinx.transcription(sound)
+        verdict["sphinx_words"] = loaded.sphinx.transcription(sound)
     if loaded.quality is not None:
         verdict |= {f"quality_{scale}": value for scale, value in loaded.quality.scores(sound).items()}
     return verdict

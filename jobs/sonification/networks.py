@@ -1,6 +1,10 @@
 """The network of a run: a recogniser trained on the clips, or one that is there."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
+from torch import Tensor
 
 from jobs.common.audio.networks.base import SoundNetwork
 from jobs.common.data.sounds.base import SoundSet
@@ -10,6 +14,7 @@ from jobs.common.training.engine import Engine
 from jobs.common.training.supervised import ClassifierStep
 from jobs.sonification.network_params import PretrainedNetwork, StoredNetwork, TrainedNetwork, labels_of, sound_network
 from jobs.sonification.params import Params
+from jobs.sonification.responses import Responses
 from service.errors import FieldError
 from service.models import CardDraft, TensorSpec
 from service.run import Run
@@ -42,10 +47,18 @@ def ready(params: Params, network: SoundNetwork, run: Run) -> SoundNetwork:
     return sound_network(run.reserved(trained, params), "recogniser")
 
 
-def save(params: Params, network: SoundNetwork, train: SoundSet, accuracy: float | None, run: Run) -> None:
-    """Put a network that was trained here into the store."""
+def save(
+    params: Params,
+    network: SoundNetwork,
+    train: SoundSet,
+    accuracy: float | None,
+    responses: Mapping[str, Responses],
+    mean_mel: Tensor,
+    run: Run,
+) -> None:
+    """Put a network that was trained here into the store. responses: to the clips to train. mean_mel: (bands,)."""
     if isinstance(params.network, TrainedNetwork) and accuracy is not None:
-        run.save_model(params.model_name, network, _card(params.network, train, accuracy))
+        run.save_model(params.model_name, network, _card(params.network, train, accuracy, responses, mean_mel))
 
 
 def trained(run: Run, params: Params) -> SoundNetwork:
@@ -83,7 +96,13 @@ def accuracy_of(run: Run, network: SoundNetwork, clips: SoundSet) -> float | Non
     return right / len(clips)
 
 
-def _card(section: TrainedNetwork, clips: SoundSet, accuracy: float) -> CardDraft:
+def _card(
+    section: TrainedNetwork,
+    clips: SoundSet,
+    accuracy: float,
+    responses: Mapping[str, Responses],
+    mean_mel: Tensor,
+) -> CardDraft:
     """What is known of the recogniser."""
     return CardDraft(
         architecture="jobs.common.audio.networks:recogniser",
@@ -92,7 +111,26 @@ def _card(section: TrainedNetwork, clips: SoundSet, accuracy: float) -> CardDraf
         task="sound_classification",
         inputs=(TensorSpec(name="sounds", datatype="FP32", shape=(-1, -1)),),
         outputs=(TensorSpec(name="logits", datatype="FP32", shape=(-1, len(clips.classes))),),
-        settings={"classes": list(clips.classes), "rate": clips.rate, "samples": clips.samples},
+        settings={
+            "classes": list(clips.classes),
+            "rate": clips.rate,
+            "samples": clips.samples,
+            "layers": {layer: _units(known) for layer, known in responses.items()},
+            "mean_mel": _rounded(mean_mel),
+        },
         metrics={"test_accuracy": accuracy},
         description=f"{clips.name} by a recogniser of {len(section.recogniser.channels)} convolutions",
     )
+
+
+def _units(known: Responses) -> dict[str, Any]:
+    """In which an endpoint measures what a sound excites a layer by, and the channels that no clip excites."""
+    return {
+        "mean": _rounded(known.mean),
+        "spread": _rounded(known.spread),
+        "dead": known.dead.nonzero().flatten().tolist(),
+    }
+
+
+def _rounded(values: Tensor) -> list[float]:
+    return [float(f"{value:.6g}") for value in values.tolist()]

@@ -13,11 +13,11 @@ from jobs.common.data.sounds.phonemes import Phoneme
 from jobs.sonification.player import Tab
 from jobs.sonification.responses import Responses
 from jobs.sonification.results import nearest_clip
-from jobs.sonification.sonification import Heard
+from jobs.sonification.sonification import Sonification
 
 NAMES = {
-    "moonshine_hears": "words that Moonshine hears",
-    "sphinx_hears": "words that Sphinx hears",
+    "moonshine_words": "words by Moonshine",
+    "sphinx_words": "words by Sphinx",
     "pitch_hertz": "pitch by CREPE, hertz",
     "voiced_share": "share of frames with a pitch",
     "voice_like_clip": "voice like the nearest clip's, cosine",
@@ -26,7 +26,7 @@ NAMES = {
 
 
 def tabs(
-    heard: Sequence[Heard],
+    sonifications: Sequence[Sonification],
     network: SoundNetwork,
     responses: Mapping[str, Responses],
     clips: SoundSet,
@@ -39,7 +39,7 @@ def tabs(
     """
     order = {layer: place for place, layer in enumerate(network.layers)}
     made = []
-    for place, each in enumerate(heard):
+    for place, each in enumerate(sonifications):
         known = responses[each.feature.layer]
         nearest, cosine = nearest_clip(each.activations, known)
         best = int(known.means[:, each.feature.number].argmax()) if each.rank is not None else nearest
@@ -75,21 +75,24 @@ def tabs(
     return sorted(made, key=lambda tab: order[tab.layer])
 
 
-def curve_of(heard: Heard, network: SoundNetwork, known: Responses) -> Tensor:
+def curve_of(sonification: Sonification, network: SoundNetwork, known: Responses) -> Tensor:
     """The activation of the feature over time, in standard deviations: (frames,); of a whole layer its mean square."""
     with torch.no_grad():
-        answers = network.activations(heard.sound[None], [known.layer])[known.layer][0]  # (channels, frames)
+        answers = network.activations(sonification.sound[None], [known.layer])[known.layer][0]  # (channels, frames)
     answers = (answers - known.mean[:, None]) / known.spread[:, None]
-    return answers.square().mean(0) if heard.rank is None else answers[heard.feature.number]
+    return answers.square().mean(0) if sonification.rank is None else answers[sonification.feature.number]
 
 
 def nearest_phonemes(
-    heard: Sequence[Heard], network: SoundNetwork, responses: Mapping[str, Responses], spoken: Sequence[Phoneme]
+    sonifications: Sequence[Sonification],
+    network: SoundNetwork,
+    responses: Mapping[str, Responses],
+    spoken: Sequence[Phoneme],
 ) -> list[str]:
     """By sound: the phoneme that its layer answers to most alike, with the cosine of both answers."""
-    answers = answers_to_phonemes(network, list(dict.fromkeys(each.feature.layer for each in heard)), spoken)
+    answers = answers_to_phonemes(network, list(dict.fromkeys(each.feature.layer for each in sonifications)), spoken)
     near = []
-    for each in heard:
+    for each in sonifications:
         known = responses[each.feature.layer]
         standardised = (answers[known.layer] - known.mean) / known.spread
         cosines = torch.nn.functional.cosine_similarity(standardised, each.activations[None], dim=1)

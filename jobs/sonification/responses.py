@@ -90,15 +90,6 @@ def _merged(network: SoundNetwork, layer: str, parts: list[dict[str, Tensor]]) -
     )
 
 
-def mel_of(network: SoundNetwork) -> LogMel:
-    """The network's front end if it is a log-mel spectrogram, else one with windows of 20 ms."""
-    for front_end in list(network.stages.values())[:1]:
-        if isinstance(front_end, LogMel):
-            return front_end
-    hop = network.rate // 100
-    return LogMel(network.rate, 64, size=1 << (2 * hop - 1).bit_length(), window=2 * hop, hop=hop)
-
-
 @dataclass(frozen=True)
 class BandLevels:
     """Of the log-mels of the data: (bands,) each."""

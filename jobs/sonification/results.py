@@ -15,7 +15,7 @@ from jobs.sonification import figures
 from jobs.sonification.inversion import Inverted, rows_of
 from jobs.sonification.optimisation.edges import Inside
 from jobs.sonification.responses import Responses
-from jobs.sonification.sonification import Feature, Heard
+from jobs.sonification.sonification import Feature, Sonification
 from service.run import Run
 
 
@@ -38,7 +38,7 @@ def keep_layers(
 def keep_sonification(
     name: str,
     features: Sequence[Feature],
-    heard: Sequence[Heard],
+    sonifications: Sequence[Sonification],
     responses: Mapping[str, Responses],
     clips: SoundSet,
     network: SoundNetwork,
@@ -46,36 +46,38 @@ def keep_sonification(
     run: Run,
 ) -> None:
     """A table, the sounds, and a picture of them. clips: that the responses are to."""
-    rows = [_row(each, responses[each.feature.layer], clips, network) for each in heard]
+    rows = [_row(each, responses[each.feature.layer], clips, network) for each in sonifications]
     rows += [_dead_row(each) for each in features if each.dead]
     order = {layer: place for place, layer in enumerate(network.layers)}
     rows.sort(key=lambda row: (order[row["layer"]], row["number"], row["copy"]))
     run.table(name, rows, title=f"What was made audible ({name}): activations in standard deviations over real clips")
-    for each in heard:
+    for each in sonifications:
         label = f"{each.feature.layer}, {each.feature.name}"
         copy = f", copy {each.copy + 1}" if each.copy else ""
         place = "" if each.rank is None else f", rank {each.rank} of {each.rivals}"
         file = f"{name}-{each.feature.layer}-{each.feature.number}" + (f"-{each.copy + 1}" if each.copy else "")
         run.audio(file, each.sound.numpy(), network.rate, title=f"{label}{copy}: {each.final:.2f}{place}")
-    if heard:
-        pictures = [figures.Picture(each.feature.layer, _caption(each), _mels(mel, each.sound)) for each in heard]
+    if sonifications:
+        pictures = [
+            figures.Picture(each.feature.layer, _caption(each), _mels(mel, each.sound)) for each in sonifications
+        ]
         run.figure(
             name, figures.sounds(pictures, mel), title=f"What was made audible ({name}), as log-mel spectrograms"
         )
-        curves = [figures.Curve(each.feature.layer, each.curve.numpy()) for each in heard]
+        curves = [figures.Curve(each.feature.layer, each.curve.numpy()) for each in sonifications]
         run.figure(f"{name}_ascent", figures.ascent(curves), title=f"The objective while sounds are optimised ({name})")
 
 
 def keep_examples(
     name: str,
-    heard: Sequence[Heard],
+    sonifications: Sequence[Sonification],
     responses: Mapping[str, Responses],
     clips: SoundSet,
     count: int,
     run: Run,
 ) -> None:
     """The real clips that excite the same features most, in their mean over time; the first one as a sound."""
-    rows, features = [], dict.fromkeys((each.feature.layer, each.feature.number) for each in heard)
+    rows, features = [], dict.fromkeys((each.feature.layer, each.feature.number) for each in sonifications)
     for layer, number in features:
         means = responses[layer].standardised[:, number]
         best = means.topk(min(count, len(means)))
@@ -131,13 +133,17 @@ def keep_inversions(
     return rows
 
 
-def metrics_of_sonification(heard: Sequence[Heard], features: Sequence[Feature], name: str) -> dict[str, float]:
+def metrics_of_sonification(
+    sonifications: Sequence[Sonification], features: Sequence[Feature], name: str
+) -> dict[str, float]:
     """NaN where nothing could be optimised."""
-    ranked = [each.rank == 1 for each in heard if each.rank is not None]
-    kept = [each.final / each.optimised for each in heard if each.optimised]
+    ranked = [each.rank == 1 for each in sonifications if each.rank is not None]
+    kept = [each.final / each.optimised for each in sonifications if each.optimised]
     return {
         f"selective_{name}": sum(ranked) / len(ranked) if ranked else float("nan"),
-        f"gain_{name}": statistics.fmean(each.final - each.start for each in heard) if heard else float("nan"),
+        f"gain_{name}": statistics.fmean(each.final - each.start for each in sonifications)
+        if sonifications
+        else float("nan"),
         f"kept_{name}": statistics.median(kept) if kept else float("nan"),
         f"dead_{name}": float(sum(each.dead for each in features)),
     }
@@ -152,12 +158,12 @@ def metrics_of_inversions(rows: Sequence[Mapping[str, Any]], network: SoundNetwo
         these = [row for row in rows if row["layer"] == layer and row["start"] == start]
         metrics[f"inversion_error_{layer}"] = statistics.fmean(row["mel_error"] for row in these)
         if known:
-            metrics[f"recognised_{layer}"] = statistics.fmean(row["heard"] == row["class"] for row in these)
+            metrics[f"recognised_{layer}"] = statistics.fmean(row["predicted_class"] == row["class"] for row in these)
     return metrics
 
 
 def warnings_of(
-    heard: Mapping[str, Sequence[Heard]], fields: Mapping[str, Inside], accuracy: float | None
+    sonifications: Mapping[str, Sequence[Sonification]], fields: Mapping[str, Inside], accuracy: float | None
 ) -> list[str]:
     """What a reader has to know first. fields: what the frames of each layer see."""
     warnings = []
@@ -167,32 +173,32 @@ def warnings_of(
         warnings.append(
             f"a frame of {', '.join(narrow)} sees more than a clip is long: the middle third of its frames counts"
         )
-    for name, each in heard.items():
+    for name, each in sonifications.items():
         lost = [one for one in each if one.optimised > 1 and one.final < 0.5 * one.optimised]
         if len(lost) > len(each) / 2:
             warnings.append(f"{name}: most sounds excite their feature less than half as much as what was optimised")
     return warnings
 
 
-def _row(heard: Heard, known: Responses, clips: SoundSet, network: SoundNetwork) -> dict[str, Any]:
-    nearest, cosine = nearest_clip(heard.activations, known)
+def _row(sonification: Sonification, known: Responses, clips: SoundSet, network: SoundNetwork) -> dict[str, Any]:
+    nearest, cosine = nearest_clip(sonification.activations, known)
     label = int(clips.labels[nearest])
     return {
-        "layer": heard.feature.layer,
-        "number": heard.feature.number,
-        "name": heard.feature.name,
-        "copy": heard.copy + 1,
+        "layer": sonification.feature.layer,
+        "number": sonification.feature.number,
+        "name": sonification.feature.name,
+        "copy": sonification.copy + 1,
         "state": "made audible",
-        "start": heard.start,
-        "optimised": heard.optimised,
-        "final": heard.final,
-        "rank": heard.rank,
-        "of": heard.rivals,
+        "start": sonification.start,
+        "optimised": sonification.optimised,
+        "final": sonification.final,
+        "rank": sonification.rank,
+        "of": sonification.rivals,
         "nearest_clip": clips.names[nearest],
         "nearest_class": clips.classes[label],
         "cosine": cosine,
-        "heard_as": network.classes[heard.predicted],
-        "probability": heard.probability,
+        "predicted_class": network.classes[sonification.predicted],
+        "probability": sonification.probability,
     }
 
 
@@ -212,7 +218,7 @@ def _dead_row(feature: Feature) -> dict[str, Any]:
             "nearest_clip",
             "nearest_class",
             "cosine",
-            "heard_as",
+            "predicted_class",
             "probability",
         )
     )
@@ -232,9 +238,9 @@ def nearest_clip(activations: Tensor, known: Responses) -> tuple[int, float]:
     return best, float(cosines[best])
 
 
-def _caption(heard: Heard) -> str:
-    place = "" if heard.rank is None else f", rank {heard.rank}"
-    return f"{heard.feature.name}: {heard.final:.2f}{place}"
+def _caption(sonification: Sonification) -> str:
+    place = "" if sonification.rank is None else f", rank {sonification.rank}"
+    return f"{sonification.feature.name}: {sonification.final:.2f}{place}"
 
 
 def _mels(mel: LogMel, sound: Tensor) -> np.ndarray:

@@ -7,16 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from jobs.common.audio.networks.base import OUTPUT, SoundNetwork
+from jobs.common.audio.networks.base import OUTPUT, SoundNetwork, log_mel_of
 from jobs.common.data.batches import permutation
 from jobs.common.data.classes import class_index
 from jobs.common.data.sounds.base import FULL, SoundSet
 from jobs.sonification.optimisation.ascent import Sonified, Subject, ascend
 from jobs.sonification.optimisation.edges import inside
 from jobs.sonification.optimisation.objectives import ClassObjective, LayerObjective
-from jobs.sonification.optimisation.parameterisations import Canvas
+from jobs.sonification.optimisation.parameterisations import SoundFormat
 from jobs.sonification.params import SonificationParams
-from jobs.sonification.responses import Responses, mel_of
+from jobs.sonification.responses import Responses
 from service.errors import FieldError
 from service.run import Run, reserved_device
 
@@ -37,7 +37,7 @@ class Feature:
 
 
 @dataclass(frozen=True)
-class Heard:
+class Sonification:
     """What came out for a feature: of its copies, in the order of their rows."""
 
     feature: Feature
@@ -70,7 +70,7 @@ class Shared:
     responses: Mapping[str, Responses]
     directions: Mapping[str, Tensor]
     """by layer: (classes, channels), for directions"""
-    canvas: Canvas
+    sound_format: SoundFormat
     clip: Tensor | None
     """(samples,)"""
 
@@ -83,7 +83,7 @@ class Shared:
             layer,
             (torch.zeros_like(known.mean) if logits else known.mean).to(device),
             (torch.ones_like(known.spread) if logits else known.spread).to(device),
-            inside(self.network.to(device), layer, self.canvas.samples),
+            inside(self.network.to(device), layer, self.sound_format.samples, device),
             None if directions is None else directions.to(device),
         )
 
@@ -128,7 +128,7 @@ def _channels(params: SonificationParams, known: Responses, run: Run) -> Sequenc
     return sorted(order[: params.count].tolist())
 
 
-def sonify(name: str, features: Sequence[Feature], shared: Shared, run: Run) -> list[Heard]:
+def sonify(name: str, features: Sequence[Feature], shared: Shared, run: Run) -> list[Sonification]:
     """Optimise the features that are not dead, `batch` of a layer in a cell."""
     cells: list[dict[str, Any]] = []
     batches: list[list[Feature]] = []
@@ -140,19 +140,19 @@ def sonify(name: str, features: Sequence[Feature], shared: Shared, run: Run) -> 
             cells.append({"layer": layer, "features": [each.number for each in batch], "seeds": seeds})
             batches.append(batch)
     results = run.map(sonified, cells, shared=shared, name=f"sonify-{name.replace('_', '-')}")
-    heard = []
+    sonifications = []
     for batch, result in zip(batches, results, strict=True):
         if result is not None:
-            heard += _heard(batch, result, shared)
-    return heard
+            sonifications += _of_batch(batch, result, shared)
+    return sonifications
 
 
 def sonified(cell: dict[str, Any], shared: Shared) -> dict[str, Tensor]:
     """The sounds of a cell, and what is measured of them."""
     device = reserved_device()
-    params, subject, canvas = shared.params, shared.subject(cell["layer"], device), shared.canvas.to(device)
+    params, subject, sound_format = shared.params, shared.subject(cell["layer"], device), shared.sound_format.to(device)
     clip = None if shared.clip is None else shared.clip.to(device)
-    made = ascend(subject, params.objective, cell["features"], cell["seeds"], canvas, params.ascent, clip)
+    made = ascend(subject, params.objective, cell["features"], cell["seeds"], sound_format, params.ascent, clip)
     with torch.no_grad():
         probabilities = shared.network(made.sounds).softmax(1)
     steps = torch.linspace(0, len(made.history) - 1, min(KEPT, len(made.history))).long()
@@ -196,15 +196,15 @@ def ranks(params: SonificationParams, made: Sonified, features: Sequence[int]) -
     return 1 + (every > every[torch.arange(rows), own][:, None]).sum(1)
 
 
-def _heard(batch: Sequence[Feature], result: dict[str, Tensor], shared: Shared) -> list[Heard]:
-    copies, heard = shared.params.ascent.copies, []
+def _of_batch(batch: Sequence[Feature], result: dict[str, Tensor], shared: Shared) -> list[Sonification]:
+    copies, sonifications = shared.params.ascent.copies, []
     whole = isinstance(shared.params.objective, LayerObjective)
     for place, feature in enumerate(batch):
         for copy in range(copies):
             row = place * copies + copy
             probability, predicted = result["probabilities"][row].max(0)
-            heard.append(
-                Heard(
+            sonifications.append(
+                Sonification(
                     feature=feature,
                     copy=copy,
                     sound=result["sounds"][row].float() / FULL,
@@ -219,7 +219,7 @@ def _heard(batch: Sequence[Feature], result: dict[str, Tensor], shared: Shared) 
                     probability=float(probability),
                 )
             )
-    return heard
+    return sonifications
 
 
 def check_section(
@@ -240,7 +240,8 @@ def check_section(
     if params.clip is not None and params.clip >= len(test):
         raise FieldError("clip", f"be below {len(test)}, the number of clips to test", params.clip)
     network.check_length(round(params.seconds * network.rate))
-    params.ascent.parameterisation.after(network)
+    for layer in layers_of(params, network):
+        params.ascent.parameterisation.check(network, layer)
 
 
 def shared_of(
@@ -261,8 +262,8 @@ def shared_of(
         if params.objective.kind == "direction"
         else {}
     )
-    canvas = Canvas(network.rate, samples, params.high_pass, mel_of(network), means)
-    return Shared(network, params, responses, directions, canvas, clip)
+    sound_format = SoundFormat(network.rate, samples, params.high_pass, log_mel_of(network), means)
+    return Shared(network, params, responses, directions, sound_format, clip)
 
 
 def class_directions(known: Responses, clips: SoundSet) -> Tensor:

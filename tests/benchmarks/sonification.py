@@ -19,7 +19,7 @@ from jobs.common.audio.networks.recogniser import Recogniser
 from jobs.sonification.optimisation.ascent import AscentParams, Subject, ascend
 from jobs.sonification.optimisation.edges import inside
 from jobs.sonification.optimisation.objectives import ChannelObjective
-from jobs.sonification.optimisation.parameterisations import Canvas
+from jobs.sonification.optimisation.parameterisations import SoundFormat
 
 RATE, LENGTHS = 16_000, (0.5, 1.0)
 STEPS = 10
@@ -38,10 +38,10 @@ def plain_loop(network: Recogniser, layer: str, channel: int, samples: int) -> T
     for _ in range(STEPS):
         optimizer.zero_grad()
         caught.clear()
-        heard = highpass_biquad(sound, RATE, 50.0)
-        heard = RMS * heard / heard.std()
+        passed = highpass_biquad(sound, RATE, 50.0)
+        passed = RMS * passed / passed.std()
         rate = int(torch.randint(98, 103, (1,), generator=stream))
-        changed = resample(heard, rate, 100)
+        changed = resample(passed, rate, 100)
         changed = changed.roll(int(torch.randint(-400, 401, (1,), generator=stream)), 1)
         changed = changed * (0.8 + 0.4 * torch.rand(1, generator=stream))
         network(changed + 1e-3 * torch.randn(changed.shape, generator=stream))
@@ -70,13 +70,13 @@ def compare(network: Recogniser, layer: str, samples: int) -> None:
     """Print the rates of the three ways at one layer, for sounds of so many samples."""
     mel = network.stages["mel"]
     assert isinstance(mel, LogMel)
-    canvas, params = Canvas(RATE, samples, 50.0, mel, torch.full((64,), -5.0)), AscentParams(steps=STEPS)
+    sound_format, params = SoundFormat(RATE, samples, 50.0, mel, torch.full((64,), -5.0)), AscentParams(steps=STEPS)
     with torch.no_grad():
         count = network.activations(torch.zeros(1, samples), [layer])[layer].shape[1]
     subject = Subject(network, layer, torch.zeros(count), torch.ones(count), inside(network, layer, samples))
 
     def features(numbers: list[int]) -> None:
-        ascend(subject, ChannelObjective(), numbers, numbers, canvas, params)
+        ascend(subject, ChannelObjective(), numbers, numbers, sound_format, params)
 
     ways: dict[str, tuple[int, Callable[[], object]]] = {
         "the plain loop": (4, lambda: [plain_loop(network, layer, each, samples) for each in range(4)]),

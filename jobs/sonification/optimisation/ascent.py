@@ -1,6 +1,6 @@
 """Gradient ascent on many sounds at a time, each for a feature of its own."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +13,7 @@ from jobs.common.audio.transformations import TransformationParams
 from jobs.common.params import StudyParams
 from jobs.sonification.optimisation.edges import Inside
 from jobs.sonification.optimisation.objectives import Objective, mean_cosine
-from jobs.sonification.optimisation.parameterisations import AnyParameterisation, Canvas, Waveform
+from jobs.sonification.optimisation.parameterisations import AnyParameterisation, SoundFormat, Waveform
 from jobs.sonification.optimisation.regularisation import RegularisationParams
 
 
@@ -21,7 +21,7 @@ class AscentParams(StudyParams):
     """How sounds are optimised."""
 
     parameterisation: AnyParameterisation = Field(Waveform(), description="what is optimised in place of a sound")
-    steps: int = Field(200, ge=1, le=100_000, description="gradient steps")
+    steps: int = Field(200, ge=0, le=100_000, description="gradient steps; 0: a sound stays as it begins")
     transformations: TransformationParams = Field(
         TransformationParams(), description="random changes that the sound has to bear, at every step"
     )
@@ -80,62 +80,67 @@ def ascend(
     objective: Objective,
     features: Sequence[int],
     seeds: Sequence[int],
-    canvas: Canvas,
+    sound_format: SoundFormat,
     params: AscentParams,
     clip: Tensor | None = None,
+    check: Callable[[], None] = lambda: None,
 ) -> Sonified:
-    """Make sounds that excite features of one layer, on the device of the subject, where the canvas is too.
+    """Make sounds that excite features of one layer, on the device of the subject, where the sound_format is too.
 
     features: channels, directions or classes. seeds: one for each, of the noise that its sounds begin with; changes are
-    drawn from the first. clip: (samples,), which all begin with in place of noise.
+    drawn from the first. clip: (samples,), which all begin with in place of noise. check: called before each pass
+    through the network and each step of a vocoder; what it raises ends the ascent.
     """
     device = subject.mean.device
     rows = torch.tensor(features, device=device).repeat_interleave(params.copies)
     kind, after = params.parameterisation, params.parameterisation.after(subject.network)
-    begin = None if clip is None else canvas.finished(clip).expand(len(rows), -1)
+    begin = None if clip is None else sound_format.finished(clip).expand(len(rows), -1)
 
     def draw(*shape: int) -> Tensor:
         streams = [torch.Generator().manual_seed(seed) for seed in seeds]
         return torch.cat([torch.randn(params.copies, *shape, generator=each) for each in streams]).to(device)
 
     def scores(inputs: Tensor) -> Tensor:
+        check()
         return objective.scores(subject.activations(inputs, after), rows)
 
-    values = kind.start(draw, begin, canvas).clone(memory_format=torch.contiguous_format).requires_grad_()
+    values = kind.start(draw, begin, sound_format).clone(memory_format=torch.contiguous_format).requires_grad_()
     with torch.no_grad():
-        start = scores(kind.shown(values, canvas))
+        start = scores(kind.shown(values, sound_format))
     optimizer = torch.optim.Adam([values], kind.step_size, fused=True)
     stream = torch.Generator().manual_seed(seeds[0])
     history = torch.empty(params.steps, len(rows), device=device)
     for step in range(params.steps):
-        shown = kind.shown(values, canvas)
-        changed = kind.transformed(shown, params.transformations, canvas, stream)
+        check()
+        shown = kind.shown(values, sound_format)
+        changed = kind.transformed(shown, params.transformations, sound_format, stream)
         activations = subject.activations(changed, after)
         reached = objective.scores(activations, rows)
         history[step] = reached.detach()
-        gains = reached - _penalties(shown, activations, begin, canvas, params)
+        gains = reached - _penalties(shown, activations, begin, sound_format, params)
         (gradient,) = torch.autograd.grad(-gains.sum(), values)
         values.grad = gradient
         optimizer.step()
 
     with torch.no_grad():
-        shown = kind.shown(values, canvas)
+        shown = kind.shown(values, sound_format)
         optimised = scores(shown)
-    sounds = quantised(kind.sounds(shown.detach(), canvas))
+    sounds = quantised(kind.sounds(shown.detach(), sound_format, check))
+    check()
     with torch.no_grad():
-        heard = subject.activations(sounds)
-        final = objective.scores(heard, rows)
-    return Sonified(sounds, start, optimised, final, history, heard)
+        activations = subject.activations(sounds)
+        final = objective.scores(activations, rows)
+    return Sonified(sounds, start, optimised, final, history, activations)
 
 
 def _penalties(
-    shown: Tensor, activations: Tensor, begin: Tensor | None, canvas: Canvas, params: AscentParams
+    shown: Tensor, activations: Tensor, begin: Tensor | None, sound_format: SoundFormat, params: AscentParams
 ) -> Tensor:
     """(rows,)"""
     regularisation, kind = params.regularisation, params.parameterisation
     penalty = activations.new_zeros(len(activations))
     if regularisation.of_mels:
-        penalty = penalty + regularisation.of_log_mels(kind.mels(shown, canvas), canvas.mean_mel)
+        penalty = penalty + regularisation.of_log_mels(kind.mels(shown, sound_format), sound_format.mean_mel)
     if shown.ndim == 2:  # samples
         penalty = penalty + regularisation.of_sounds(shown, begin)
     if params.copies > 1 and params.diversity:

@@ -8,6 +8,7 @@ import torch
 from jobs.common.audio.networks.base import SoundNetwork
 from service.errors import InputError
 
+CPU = torch.device("cpu")
 LEAST = 1 / 3  # of the frames that are left, in the middle, where a layer sees further than the sound is long
 
 
@@ -28,15 +29,15 @@ class Inside:
         return slice(self.first, self.last)
 
 
-def inside(network: SoundNetwork, layer: str, samples: int) -> Inside:
+def inside(network: SoundNetwork, layer: str, samples: int, device: torch.device = CPU) -> Inside:
     """The frames at least half a receptive field away from both ends of a sound, or else the middle third.
 
-    The receptive field is measured: where the gradient of the middle frame is not zero. InputError if there is no
-    gradient, since then nothing can be optimised.
+    The receptive field is measured: where the gradient of the middle frame is not zero. device: that of the network.
+    InputError if there is no gradient, since then nothing can be optimised.
     """
     network.check_length(samples)
     sound = 0.1 * torch.randn(1, samples, generator=torch.Generator().manual_seed(0))
-    sound.requires_grad_()
+    sound = sound.to(device).requires_grad_()
     activations = network.activations(sound, [layer])[layer]  # (1, channels, frames)
     if not activations.requires_grad:
         raise InputError(
@@ -45,11 +46,12 @@ def inside(network: SoundNetwork, layer: str, samples: int) -> Inside:
         )
     frames = activations.shape[2]
     middle = activations[0, :, frames // 2]
-    (gradient,) = torch.autograd.grad((middle * torch.linspace(0.5, 1.5, len(middle))).sum(), sound)
-    heard = gradient[0].nonzero().flatten()
-    if not len(heard):
+    weights = torch.linspace(0.5, 1.5, len(middle), device=device)
+    (gradient,) = torch.autograd.grad((middle * weights).sum(), sound)
+    samples_seen = gradient[0].nonzero().flatten()
+    if not len(samples_seen):
         raise InputError(f"the gradient of layer {layer!r} with respect to the sound is zero")
-    field = int(heard[-1] - heard[0]) + 1
+    field = int(samples_seen[-1] - samples_seen[0]) + 1
     margin = math.ceil(field / 2 / (samples / frames))
     least = max(1, round(LEAST * frames))
     if frames - 2 * margin >= least:

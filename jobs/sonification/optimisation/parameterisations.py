@@ -25,12 +25,13 @@ from jobs.sonification.optimisation.vocoding import VocoderParams, vocode
 from service.errors import InputError
 
 Draw = Callable[..., Tensor]
+Check = Callable[[], None]
 LOWEST = 50.0  # hertz, below which Fourier coefficients are scaled no further
 SPREAD = 0.5  # standard deviation of the noise that log-mels begin with
 
 
 @dataclass(frozen=True)
-class Canvas:
+class SoundFormat:
     """What all sounds have in common."""
 
     rate: int
@@ -43,7 +44,7 @@ class Canvas:
     mean_mel: Tensor
     """(bands,), of the data: where log-mels begin"""
 
-    def to(self, device: torch.device) -> "Canvas":
+    def to(self, device: torch.device) -> "SoundFormat":
         return replace(self, mel=self.mel.to(device), mean_mel=self.mean_mel.to(device))
 
     def finished(self, sounds: Tensor) -> Tensor:
@@ -60,30 +61,35 @@ class Parameterisation(StudyParams):
         """The layer whose answers are optimised; None: it is the sound. InputError if the network has no such layer."""
         return None
 
+    def check(self, network: SoundNetwork, layer: str) -> None:
+        """InputError if no sounds for a layer can be made so."""
+        if self.after(network) == layer:
+            raise InputError(f"what {layer!r} answers is itself optimised; choose a deeper layer, or samples")
+
     @abstractmethod
-    def start(self, draw: Draw, clip: Tensor | None, canvas: Canvas) -> Tensor:
+    def start(self, draw: Draw, clip: Tensor | None, sound_format: SoundFormat) -> Tensor:
         """What is optimised, at the start: (rows, …).
 
         draw: standard normal noise (rows, *shape) of a shape. clip: (rows, samples) to begin with, in place of noise.
         """
 
     @abstractmethod
-    def shown(self, values: Tensor, canvas: Canvas) -> Tensor:
+    def shown(self, values: Tensor, sound_format: SoundFormat) -> Tensor:
         """What the network gets: sounds (rows, samples), or log-mels (rows, bands, frames)."""
 
     def transformed(
-        self, shown: Tensor, transformations: TransformationParams, canvas: Canvas, stream: torch.Generator
+        self, shown: Tensor, transformations: TransformationParams, sound_format: SoundFormat, stream: torch.Generator
     ) -> Tensor:
         """The same with random changes."""
-        return transformations.apply(shown, canvas.rate, stream)
+        return transformations.apply(shown, sound_format.rate, stream)
 
-    def sounds(self, shown: Tensor, canvas: Canvas) -> Tensor:
-        """What is heard in the end: (rows, samples)."""
+    def sounds(self, shown: Tensor, sound_format: SoundFormat, check: Check = lambda: None) -> Tensor:
+        """The sounds themselves: (rows, samples). check: called now and then where that takes long."""
         return shown
 
-    def mels(self, shown: Tensor, canvas: Canvas) -> Tensor:
+    def mels(self, shown: Tensor, sound_format: SoundFormat) -> Tensor:
         """Log-mel spectrograms (rows, bands, frames) of what the network gets."""
-        mels: Tensor = canvas.mel(shown)
+        mels: Tensor = sound_format.mel(shown)
         return mels
 
 
@@ -93,11 +99,11 @@ class Waveform(Parameterisation):
     kind: Literal["waveform"] = Field("waveform", description="the samples of the sound")
     step_size: float = Field(1e-2, gt=0, le=10, description="of Adam, in units of full scale")
 
-    def start(self, draw: Draw, clip: Tensor | None, canvas: Canvas) -> Tensor:
-        return RMS * draw(canvas.samples) if clip is None else clip
+    def start(self, draw: Draw, clip: Tensor | None, sound_format: SoundFormat) -> Tensor:
+        return RMS * draw(sound_format.samples) if clip is None else clip
 
-    def shown(self, values: Tensor, canvas: Canvas) -> Tensor:
-        return canvas.finished(values)
+    def shown(self, values: Tensor, sound_format: SoundFormat) -> Tensor:
+        return sound_format.finished(values)
 
 
 class Fourier(Parameterisation):
@@ -107,23 +113,23 @@ class Fourier(Parameterisation):
     power: float = Field(0.25, ge=0, le=2, description="p: coefficients are scaled by 1 / f^p above 50 Hz")
     step_size: float = Field(2e-2, gt=0, le=10, description="of Adam, in units of scaled coefficients")
 
-    def start(self, draw: Draw, clip: Tensor | None, canvas: Canvas) -> Tensor:
+    def start(self, draw: Draw, clip: Tensor | None, sound_format: SoundFormat) -> Tensor:
         """Noise is scaled as well: it begins with the spectrum of the prior."""
         if clip is None:
-            spectrum = torch.fft.rfft(RMS * draw(canvas.samples), norm="ortho")
+            spectrum = torch.fft.rfft(RMS * draw(sound_format.samples), norm="ortho")
         else:
-            spectrum = torch.fft.rfft(clip, norm="ortho") / self._scale(canvas, clip.device)
+            spectrum = torch.fft.rfft(clip, norm="ortho") / self._scale(sound_format, clip.device)
         return torch.view_as_real(spectrum).contiguous()  # (rows, bins, 2)
 
-    def shown(self, values: Tensor, canvas: Canvas) -> Tensor:
-        gain = high_pass_gain(canvas.samples, canvas.rate, canvas.high_pass, values.device)
-        gain = gain * self._scale(canvas, values.device)
+    def shown(self, values: Tensor, sound_format: SoundFormat) -> Tensor:
+        gain = high_pass_gain(sound_format.samples, sound_format.rate, sound_format.high_pass, values.device)
+        gain = gain * self._scale(sound_format, values.device)
         spectrum = torch.view_as_complex(values) * gain
-        return at_loudness(torch.fft.irfft(spectrum, canvas.samples, norm="ortho"))
+        return at_loudness(torch.fft.irfft(spectrum, sound_format.samples, norm="ortho"))
 
-    def _scale(self, canvas: Canvas, device: torch.device) -> Tensor:
+    def _scale(self, sound_format: SoundFormat, device: torch.device) -> Tensor:
         """(bins,), 1 in the mean of squares."""
-        frequencies = torch.fft.rfftfreq(canvas.samples, 1 / canvas.rate, device=device).clamp(min=LOWEST)
+        frequencies = torch.fft.rfftfreq(sound_format.samples, 1 / sound_format.rate, device=device).clamp(min=LOWEST)
         scale: Tensor = frequencies**-self.power
         return scale / rms(scale)
 
@@ -143,27 +149,28 @@ class LogMels(Parameterisation):
             )
         return network.front_end
 
-    def start(self, draw: Draw, clip: Tensor | None, canvas: Canvas) -> Tensor:
+    def start(self, draw: Draw, clip: Tensor | None, sound_format: SoundFormat) -> Tensor:
         if clip is not None:
-            mels: Tensor = canvas.mel(clip)
+            mels: Tensor = sound_format.mel(clip)
             return mels
-        return canvas.mean_mel[:, None] + SPREAD * draw(canvas.mel.bands, canvas.mel.frames(canvas.samples))
+        frames = sound_format.mel.frames(sound_format.samples)
+        return sound_format.mean_mel[:, None] + SPREAD * draw(sound_format.mel.bands, frames)
 
-    def shown(self, values: Tensor, canvas: Canvas) -> Tensor:
+    def shown(self, values: Tensor, sound_format: SoundFormat) -> Tensor:
         """With the power of the data, in the mean over bands and frames, and no less than silence has."""
-        power = canvas.mean_mel.exp().mean().log()
+        power = sound_format.mean_mel.exp().mean().log()
         level = values.flatten(1).exp().mean(1).log()[:, None, None]
         return (values + (power - level)).clamp(min=math.log(FLOOR))
 
     def transformed(
-        self, shown: Tensor, transformations: TransformationParams, canvas: Canvas, stream: torch.Generator
+        self, shown: Tensor, transformations: TransformationParams, sound_format: SoundFormat, stream: torch.Generator
     ) -> Tensor:
-        return transformations.apply_to_mels(shown, canvas.mel.hop / canvas.rate, math.log(FLOOR), stream)
+        return transformations.apply_to_mels(shown, sound_format.mel.hop / sound_format.rate, math.log(FLOOR), stream)
 
-    def sounds(self, shown: Tensor, canvas: Canvas) -> Tensor:
-        return canvas.finished(vocode(shown, canvas.mel, canvas.samples, self.vocoder))
+    def sounds(self, shown: Tensor, sound_format: SoundFormat, check: Check = lambda: None) -> Tensor:
+        return sound_format.finished(vocode(shown, sound_format.mel, sound_format.samples, self.vocoder, check))
 
-    def mels(self, shown: Tensor, canvas: Canvas) -> Tensor:
+    def mels(self, shown: Tensor, sound_format: SoundFormat) -> Tensor:
         return shown
 
 

@@ -3,6 +3,7 @@
 Sources: Griffin & Lim 1984; Perraudin, Balazs & Sondergaard 2013 (momentum), as torchaudio has them.
 """
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -27,10 +28,15 @@ class VocoderParams(StudyParams):
     step_size: float = Field(2e-3, gt=0, le=1, description="of `direct`: Adam's")
 
 
-def vocode(mels: Tensor, mel: LogMel, samples: int, params: VocoderParams) -> Tensor:
-    """mels: (rows, bands, frames), as `mel` makes them of sounds of so many samples. Returns (rows, samples)."""
+def vocode(
+    mels: Tensor, mel: LogMel, samples: int, params: VocoderParams, check: Callable[[], None] = lambda: None
+) -> Tensor:
+    """mels: (rows, bands, frames), as `mel` makes them of sounds of so many samples. Returns (rows, samples).
+
+    check: called before each step of the descent; what it raises ends it.
+    """
     sounds = griffin_lim(mels, mel, samples, params)
-    return sounds if params.kind == "griffin_lim" else _descended(sounds, mels, mel, params)
+    return sounds if params.kind == "griffin_lim" else _descended(sounds, mels, mel, params, check)
 
 
 def griffin_lim(mels: Tensor, mel: LogMel, samples: int, params: VocoderParams) -> Tensor:
@@ -55,11 +61,12 @@ def griffin_lim(mels: Tensor, mel: LogMel, samples: int, params: VocoderParams) 
     return sounds
 
 
-def _descended(sounds: Tensor, mels: Tensor, mel: LogMel, params: VocoderParams) -> Tensor:
+def _descended(sounds: Tensor, mels: Tensor, mel: LogMel, params: VocoderParams, check: Callable[[], None]) -> Tensor:
     """Samples moved until their log-mels are near. sounds: (rows, samples), to begin with."""
     sounds = sounds.detach().clone().requires_grad_()
     optimizer = torch.optim.Adam([sounds], params.step_size, fused=True)
     for _ in range(params.steps):
+        check()
         optimizer.zero_grad()
         # rows know nothing of each other: a sum over them, a mean within each
         loss = (mel(sounds) - mels).square().mean((1, 2)).sum()

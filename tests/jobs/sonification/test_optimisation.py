@@ -21,7 +21,7 @@ from jobs.sonification.optimisation.objectives import (
     NeuronObjective,
     mean_cosine,
 )
-from jobs.sonification.optimisation.parameterisations import Canvas, Fourier, LogMels, Waveform
+from jobs.sonification.optimisation.parameterisations import Fourier, LogMels, SoundFormat, Waveform
 from jobs.sonification.optimisation.regularisation import RegularisationParams, high_share, spectral_variation
 from jobs.sonification.optimisation.vocoding import VocoderParams, vocode
 from service.errors import InputError
@@ -107,9 +107,9 @@ def test_what_excites_a_linear_feature_most_is_its_own_pattern(kind: Any) -> Non
     patterns = torch.stack([(2 * math.pi * hertz * at + 1).sin() for hertz in (440.0, 1320.0)])
     net = SoundNetwork(RATE, ("a", "b"), {"products": Correlation(patterns), OUTPUT: nn.Identity()}, 100)
     subject = Subject(net, "products", torch.zeros(2), torch.ones(2), Inside(0, 1, SAMPLES, whole=True))
-    canvas = Canvas(RATE, SAMPLES, 50.0, LogMel(RATE, 16, 256, 160, 80), torch.zeros(16))
+    sound_format = SoundFormat(RATE, SAMPLES, 50.0, LogMel(RATE, 16, 256, 160, 80), torch.zeros(16))
     params = AscentParams(parameterisation=kind, steps=120, transformations=STILL)
-    made = ascend(subject, ChannelObjective(), [0, 1], [1, 2], canvas, params)
+    made = ascend(subject, ChannelObjective(), [0, 1], [1, 2], sound_format, params)
     best = RMS * math.sqrt(2) * SAMPLES / 2  # of a sine of that loudness with itself
     assert made.final.tolist() == pytest.approx([best, best], rel=0.03)
     assert made.sounds.abs().max() <= PEAK + 1e-4
@@ -127,32 +127,32 @@ def test_features_of_a_network_are_excited_in_the_end_by_the_sound_itself(layer:
     subject = Subject(net, layer, torch.zeros(count), torch.ones(count), inside(net, layer, SAMPLES))
     mel = net.stages["mel"]
     assert isinstance(mel, LogMel)
-    canvas = Canvas(RATE, SAMPLES, 50.0, mel, torch.full((16,), -3.0))
+    sound_format = SoundFormat(RATE, SAMPLES, 50.0, mel, torch.full((16,), -3.0))
     params = AscentParams(parameterisation=kind, steps=25)
-    made = ascend(subject, ChannelObjective(), [0, 1, 2], [1, 2, 3], canvas, params)
+    made = ascend(subject, ChannelObjective(), [0, 1, 2], [1, 2, 3], sound_format, params)
     assert bool((made.optimised > made.start).all())
     with torch.no_grad():  # through the whole network, by hand
-        heard = net.activations(made.sounds, [layer])[layer][:, :, subject.inside.frames]
-    expected = heard[torch.arange(3), torch.arange(3)].mean(1)
+        activations = net.activations(made.sounds, [layer])[layer][:, :, subject.inside.frames]
+    expected = activations[torch.arange(3), torch.arange(3)].mean(1)
     torch.testing.assert_close(made.final, expected)
     if not isinstance(kind, LogMels):
         torch.testing.assert_close(made.final, made.optimised, rtol=0.05, atol=0.05)
-    again = ascend(subject, ChannelObjective(), [0, 1, 2], [1, 2, 3], canvas, params)
+    again = ascend(subject, ChannelObjective(), [0, 1, 2], [1, 2, 3], sound_format, params)
     assert torch.equal(again.sounds, made.sounds)
 
 
 def test_a_clip_is_changed_less_the_closer_it_has_to_stay() -> None:
     net, clip = network(), 0.1 * torch.randn(SAMPLES)
     subject = Subject(net, "conv1", torch.zeros(8), torch.ones(8), inside(net, "conv1", SAMPLES))
-    canvas = Canvas(RATE, SAMPLES, 0.0, net.stages["mel"], torch.zeros(16))  # type: ignore[arg-type]
+    sound_format = SoundFormat(RATE, SAMPLES, 0.0, net.stages["mel"], torch.zeros(16))  # type: ignore[arg-type]
     distances = []
     for closeness in (0.0, 30.0):
         regularisation = RegularisationParams(closeness=closeness)
         params = AscentParams(
             parameterisation=Waveform(step_size=2e-3), steps=60, transformations=STILL, regularisation=regularisation
         )
-        made = ascend(subject, ChannelObjective(), [0], [0], canvas, params, clip)
-        begun = canvas.finished(clip)
+        made = ascend(subject, ChannelObjective(), [0], [0], sound_format, params, clip)
+        begun = sound_format.finished(clip)
         distances.append(float((made.sounds[0] - begun).square().mean() / begun.square().mean()))
     assert distances[1] < distances[0] / 3
 
@@ -160,8 +160,8 @@ def test_a_clip_is_changed_less_the_closer_it_has_to_stay() -> None:
 def test_copies_differ_and_lie_next_to_each_other() -> None:
     net = network()
     subject = Subject(net, "conv1", torch.zeros(8), torch.ones(8), inside(net, "conv1", SAMPLES))
-    canvas = Canvas(RATE, SAMPLES, 50.0, net.stages["mel"], torch.zeros(16))  # type: ignore[arg-type]
-    made = ascend(subject, ChannelObjective(), [3, 5], [7, 8], canvas, AscentParams(steps=10, copies=2))
+    sound_format = SoundFormat(RATE, SAMPLES, 50.0, net.stages["mel"], torch.zeros(16))  # type: ignore[arg-type]
+    made = ascend(subject, ChannelObjective(), [3, 5], [7, 8], sound_format, AscentParams(steps=10, copies=2))
     assert made.sounds.shape == (4, SAMPLES)
     assert len({tuple(each[:20].tolist()) for each in made.sounds}) == 4
     own = made.activations[torch.arange(4), torch.tensor([3, 3, 5, 5])].mean(1)

@@ -17,7 +17,7 @@ from jobs.sonification import page
 from jobs.sonification.job import run
 from jobs.sonification.params import Params
 from jobs.sonification.responses import responses_of
-from jobs.sonification.sonification import Feature, Heard
+from jobs.sonification.sonification import Feature, Sonification
 from service.errors import InputError
 from service.planning.validation import validate
 from tests.jobs.common.audio.weights import needs
@@ -99,7 +99,7 @@ def test_judges_hear_the_sounds(make_run: Any) -> None:
     section = {"channels": {**FEW, "layers": ["filters"], "ascent": {"steps": 10}}}
     run(params(module, sonifications=section, judgement={"judges": ["pitch"]}), handle)
     (row,) = handle.folder.read_table("tables/channels_judged.parquet").to_pylist()
-    assert row["layer"] == "filters" and 0 <= row["voiced_share"] <= 1 and "moonshine_hears" not in row
+    assert row["layer"] == "filters" and 0 <= row["voiced_share"] <= 1 and "moonshine_words" not in row
     assert not handle.written.warnings
 
 
@@ -118,24 +118,24 @@ def test_the_nearest_phoneme_and_the_curve(make_run: Any) -> None:
     listener = network()
     responses = responses_of(listener, clips, make_run(), "responses")
     spoken = [Phoneme(name, clips.sounds(torch.tensor([20 * place]))[0], RATE) for place, name in enumerate(CLASSES)]
-    heard = []
+    sonifications = []
     for each in spoken:
         known = responses["conv2"]
         with torch.no_grad():
             answers = (
                 listener.activations(each.sound[None], ["conv2"])["conv2"][0].mean(1) - known.mean
             ) / known.spread
-        heard.append(
-            Heard(
+        sonifications.append(
+            Sonification(
                 feature=Feature("conv2", 3, "3", dead=False), copy=0, sound=each.sound, start=0.0, optimised=1.0,
                 final=1.0, rank=1, rivals=8, curve=torch.zeros(1), activations=answers, predicted=0, probability=1.0,
             )
         )  # fmt: skip
-    near = page.nearest_phonemes(heard, listener, responses, spoken)
+    near = page.nearest_phonemes(sonifications, listener, responses, spoken)
     assert near == [f"{name} (cosine 1.00)" for name in CLASSES]
-    curve = page.curve_of(heard[0], listener, responses["conv2"])
-    assert float(curve.mean()) == pytest.approx(float(heard[0].activations[3]), abs=1e-5)
-    (tab, *_) = page.tabs(heard, listener, responses, clips, near, [])
+    curve = page.curve_of(sonifications[0], listener, responses["conv2"])
+    assert float(curve.mean()) == pytest.approx(float(sonifications[0].activations[3]), abs=1e-5)
+    (tab, *_) = page.tabs(sonifications, listener, responses, clips, near, [])
     assert tab.facts["nearest phoneme"] == "low (cosine 1.00)"
     assert tab.clip is not None and len(tab.clip) == clips.samples
     assert listener.layers[-1] == OUTPUT

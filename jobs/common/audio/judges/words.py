@@ -41,8 +41,8 @@ class MoonshineJudge:
         if len(sound) < SHORTEST:
             raise FieldError("sound", f"have at least {SHORTEST} samples, a frame of Moonshine", len(sound))
         samples = sound.numpy().astype(np.float32)[None]
-        heard = np.ones_like(samples, np.int64)  # all samples
-        features: np.ndarray = self._encoder.run(None, {"input_values": samples, "attention_mask": heard})[0]
+        mask = np.ones_like(samples, np.int64)  # all samples
+        features: np.ndarray = self._encoder.run(None, {"input_values": samples, "attention_mask": mask})[0]
         return features
 
     def words(self, features: np.ndarray, seconds: float) -> str:
@@ -52,13 +52,13 @@ class MoonshineJudge:
             for each in self._decoder.get_inputs()
             if each.name.startswith("past_key_values")
         }
-        heard = np.ones((1, features.shape[1] * SAMPLES_OF_FRAME), np.int64)
+        mask = np.ones((1, features.shape[1] * SAMPLES_OF_FRAME), np.int64)
         said: list[int] = [START]
         for step in range(int(seconds * TOKENS_PER_SECOND) + 1):
             inputs: dict[str, Any] = {
                 "input_ids": np.array([said[-1:]], np.int64),
                 "encoder_hidden_states": features,
-                "encoder_attention_mask": heard,
+                "encoder_attention_mask": mask,
                 "use_cache_branch": np.array([step > 0]),
                 **past,
             }
@@ -101,8 +101,8 @@ class SphinxJudge:
         self._decoder.start_utt()
         self._decoder.process_raw(samples.tobytes(), full_utt=True)
         self._decoder.end_utt()
-        heard = self._decoder.hyp()
-        return heard.hypstr if heard else ""
+        hypothesis = self._decoder.hyp()
+        return hypothesis.hypstr if hypothesis else ""
 
 
 def text(said: Iterable[bytes]) -> str:

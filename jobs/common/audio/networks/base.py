@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from jobs.common.audio.mel import LogMel
 from service.errors import InputError, UnknownNameError, nearest
 
 OUTPUT = "output"
@@ -82,8 +83,17 @@ class SoundNetwork(nn.Module):
             raise InputError(f"a sound must last at least {least:.3g} seconds for this network; it lasts {given:.3g}")
 
 
-def channels_of(network: SoundNetwork, samples: int) -> dict[str, int]:
-    """How many channels each layer has, in the order of depth. samples: of a sound to try."""
+def channels_of(network: SoundNetwork, samples: int, device: torch.device | None = None) -> dict[str, int]:
+    """How many channels each layer has, in the order of depth. samples: of a sound to try. device: of the network."""
     with torch.no_grad():
-        answers = network.activations(torch.zeros(1, samples), network.layers)
+        answers = network.activations(torch.zeros(1, samples, device=device), network.layers)
     return {name: answers[name].shape[1] for name in network.layers}
+
+
+def log_mel_of(network: SoundNetwork) -> LogMel:
+    """The network's front end if it is a log-mel spectrogram, else one with windows of 20 ms."""
+    for front_end in list(network.stages.values())[:1]:
+        if isinstance(front_end, LogMel):
+            return front_end
+    hop = network.rate // 100
+    return LogMel(network.rate, 64, size=1 << (2 * hop - 1).bit_length(), window=2 * hop, hop=hop)
