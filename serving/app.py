@@ -39,7 +39,7 @@ PROXY_SECONDS = 300.0
 
 
 def build(settings: ServeSettings, store_uri: str) -> ray_serve.Application:
-    """The application: one deployment from HTTP to the models of the store, and behind it one that attacks them."""
+    """The application: one deployment from HTTP to the models of the store, and behind it one for attacks."""
     attacks = None
     if settings.attacks.enabled:
         attack_settings = settings.for_attacks()

@@ -49,6 +49,7 @@ def test_imports_run_one_way(file: Path) -> None:
             allowed = [
                 *("models", "store", "errors", "params", "json_text", "execution.devices"),
                 *("cluster.connection", "cluster.embedded", "planning.validation", "planning.yaml_text"),
+                "report.spectrogram",
             ]
             assert within(module, *[f"service.{name}" for name in allowed]), "endpoints know nothing of runs"
 

@@ -11,10 +11,11 @@ from jobs.common.audio.networks.base import OUTPUT, SoundNetwork, log_mel_of
 from jobs.common.data.batches import permutation
 from jobs.common.data.classes import class_index
 from jobs.common.data.sounds.base import FULL, SoundSet
-from jobs.sonification.optimisation.ascent import Sonified, Subject, ascend
+from jobs.sonification.optimisation.ascent import Subject, ascend
 from jobs.sonification.optimisation.edges import inside
 from jobs.sonification.optimisation.objectives import ClassObjective, LayerObjective
 from jobs.sonification.optimisation.parameterisations import SoundFormat
+from jobs.sonification.optimisation.selectivity import places, scores_of_all
 from jobs.sonification.params import SonificationParams
 from jobs.sonification.responses import Responses
 from service.errors import FieldError
@@ -155,13 +156,15 @@ def sonified(cell: dict[str, Any], shared: Shared) -> dict[str, Tensor]:
     made = ascend(subject, params.objective, cell["features"], cell["seeds"], sound_format, params.ascent, clip)
     with torch.no_grad():
         probabilities = shared.network(made.sounds).softmax(1)
+    own = torch.tensor(cell["features"], device=device).repeat_interleave(params.ascent.copies)
+    scores = scores_of_all(params.objective, made.activations)
     steps = torch.linspace(0, len(made.history) - 1, min(KEPT, len(made.history))).long()
     results = {
         "sounds": (made.sounds * FULL).round().to(torch.int16),
         "start": made.start,
         "optimised": made.optimised,
         "final": made.final,
-        "ranks": ranks(params, made, cell["features"]),
+        "ranks": places(scores, own),
         "rivals": torch.tensor(made.activations.shape[1]),
         "curves": made.history[steps].T.contiguous(),
         "activations": _channel_means(subject, made.sounds),
@@ -176,24 +179,6 @@ def _channel_means(subject: Subject, sounds: Tensor) -> Tensor:
         answers = subject.network.activations(sounds, [subject.layer])[subject.layer][:, :, subject.inside.frames]
     means: Tensor = (answers.mean(2) - subject.mean) / subject.spread
     return means
-
-
-def ranks(params: SonificationParams, made: Sonified, features: Sequence[int]) -> Tensor:
-    """The place of each row's own feature among all of the layer by their objectives for its sound: int64 (rows,), from
-    1. Of a whole layer 0.
-    """
-    rows, rivals = made.activations.shape[:2]
-    if isinstance(params.objective, LayerObjective):
-        return torch.zeros(rows, dtype=torch.int64)
-    own = torch.tensor(features, device=made.sounds.device).repeat_interleave(params.ascent.copies)
-    every = torch.stack(
-        [
-            params.objective.scores(made.activations, torch.full((rows,), rival, device=own.device))
-            for rival in range(rivals)
-        ],
-        1,
-    )  # (rows, rivals)
-    return 1 + (every > every[torch.arange(rows), own][:, None]).sum(1)
 
 
 def _of_batch(batch: Sequence[Feature], result: dict[str, Tensor], shared: Shared) -> list[Sonification]:

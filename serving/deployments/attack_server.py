@@ -1,4 +1,4 @@
-"""The deployment that attacks: processes of its own, so that a long attack delays no inference.
+"""The deployment that attacks and sonifies: processes of its own, so that long searches delay no inference.
 
 The deployment that takes HTTP requests passes them on unread; all of their work is done here.
 """
@@ -27,7 +27,6 @@ from serving.http.messages import Message
 from serving.http.protocol import InferRequest
 from serving.http.quotas import Bucket, WorkQuotas
 from serving.http.settings import ServeSettings
-from serving.http.uploads import PNG_MEDIA
 from serving.kinds.base import Endpoint
 from serving.kinds.work import Answer, Attacked, AttackWork
 
@@ -39,7 +38,7 @@ NICE = 19  # the lowest priority: where cores are short, inference gets them fir
 
 @dataclass(frozen=True)
 class Spent:
-    """What an attack took: seconds of computation, 10^9 multiplications, passes forward (queries) and backward
+    """What a request took: seconds of computation, 10^9 multiplications, passes forward (queries) and backward
     (gradients) of all inputs."""
 
     seconds: float = 0.0
@@ -60,53 +59,58 @@ class Reply:
 
 
 class AttackServer:
-    """A replica. Attacks are computed in threads; a request that finds none free waits for one."""
+    """A replica. Requests are computed in threads, a few at a time, in turn."""
 
     def __init__(self, settings: ServeSettings, store_uri: str) -> None:
         build = partial(
             kinds.endpoint, settings=settings, device=prepare_process(settings.replicas, "attacks.replicas")
         )
         os.nice(NICE)
-        self._limits = settings.attacks
+        self._settings = settings
         self._models = ModelCache(open_store(store_uri), settings.models, build)
-        self._computing = Computing(self._limits.parallel)
+        self._computing = Computing(settings.attacks.parallel)
         self._memory = Memory(settings.queue.memory_mb)
         self._quotas = WorkQuotas("attack", {key.name: Bucket.for_attacks(key) for key in settings.keys})
 
-    async def attack(self, card: ModelCard, message: Message, key: str | None) -> Reply:
-        """The answer to a request for an attack on a model, also when something is wrong with it.
+    async def optimise(self, action: str, card: ModelCard, message: Message, key: str | None) -> Reply:
+        """The answer to a request to attack or to sonify a model, also when something is wrong with it.
 
-        key: the name of the key whose quota it uses, None where no keys are required.
-        Cancelled when the client leaves: the attack stops at its next pass through the model.
+        action: "attack" or "sonify". key: the name of the key whose quota it uses, None where no keys are required.
+        Cancelled when the client leaves: the work stops before its next pass through the model.
         """
         holding = Holding(self._memory, key or "")
         try:
             endpoint = await self._models.endpoint(card)
             holding.resize(message.memory_for(endpoint.upload))
             request, work = await self._computing.long(
-                (key or "", card.name), lambda pause: self._accept(endpoint, message)
+                (key or "", card.name), lambda pause: self._accept(action, endpoint, message)
             )
             return await self._reply(card, request, work, key)
         except AssayError as error:
             return Reply(error.http_status, error_body(str(error)), headers=error_headers(error))
         except Exception:
-            logger.exception("attack on model %s failed, trace %s", card.name, message.trace)
+            logger.exception("%s of model %s failed, trace %s", action, card.name, message.trace)
             return Reply(500, error_body(INTERNAL))
         finally:
             holding.close()
 
-    def _accept(self, endpoint: Endpoint, message: Message) -> tuple[InferRequest, AttackWork]:
-        request = message.parse(endpoint.card.name, endpoint.upload)
-        work = endpoint.prepare_attack(request, message.form(request), self._limits)
+    def _accept(self, action: str, endpoint: Endpoint, message: Message) -> tuple[InferRequest, AttackWork]:
+        sonifies = action == "sonify"
+        request = message.parse(endpoint.card.name, endpoint.upload, needs_inputs=not sonifies)
+        form = message.form(request)
+        if sonifies:
+            work = endpoint.prepare_sonification(request, form, self._settings.sonification)
+        else:
+            work = endpoint.prepare_attack(request, form, self._settings.attacks)
         protocol.check_outputs(request, work.outputs)
         return request, work
 
     async def _reply(self, card: ModelCard, request: InferRequest, work: AttackWork, key: str | None) -> Reply:
         attacked, spent = await self._compute(card, work, key)
         answer = attacked.answer
-        if work.draw is not None:
-            headers = _headers(answer, attacked.warnings)
-            return Reply(200, await asyncio.to_thread(work.draw, answer), PNG_MEDIA, headers, spent)
+        if (rendering := work.rendering) is not None:
+            body = await self._computing.long((key or "", card.name), lambda pause: rendering.encode(answer))
+            return Reply(200, body, rendering.media_type, _headers(answer, attacked.warnings), spent)
         parameters = dict(work.parameters)
         if attacked.warnings:
             parameters["warning"] = "; ".join(attacked.warnings)

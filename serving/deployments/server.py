@@ -1,7 +1,7 @@
 """The deployment: one process that takes HTTP requests and answers them with models of the store.
 
 Its requests are those of serving.http.operations: the Open Inference Protocol v2, but for infer_stream, server-sent
-events with an answer each; attack, which another deployment answers; and files that are uploaded, and pictures that
+events with an answer each; attack and sonify, which another deployment answers; and files that are uploaded, and that
 come back, instead of tensors.
 """
 
@@ -57,7 +57,7 @@ from serving.http.settings import ServeSettings
 from serving.http.streams import EventStream
 from serving.http.traces import HEADER as TRACE_HEADER
 from serving.http.traces import trace_of
-from serving.http.uploads import PNG_MEDIA
+from serving.http.uploads import PNG_MEDIA, WAV_MEDIA
 from serving.kinds.base import Endpoint
 from serving.kinds.work import Answer, Work
 
@@ -76,7 +76,7 @@ INLINE_BYTES = 8 << 10  # a larger body is parsed in a thread, so that others ar
 class Server:
     """A replica. Its constructor opens the store; models are loaded when they are asked for.
 
-    attacks: the deployment that attacks; None: attacks are switched off.
+    attacks: the deployment that attacks and sonifies; None: both are switched off.
     """
 
     def __init__(self, settings: ServeSettings, store_uri: str, attacks: DeploymentHandle[Any] | None) -> None:
@@ -152,7 +152,12 @@ class Server:
         cards = await self._models.cards()
         newest = {card.name: card for card in cards}
         obstacles = {name: await self._models.obstacle(card, loading=False) for name, card in newest.items()}
-        return _json(metadata.list_models(cards, kinds.actions_by_task(self._attacks is not None), obstacles))
+        actions = {
+            name: kinds.actions_of(card, self._settings.switched_off)
+            for name, card in newest.items()
+            if not obstacles[name]
+        }
+        return _json(metadata.list_models(cards, actions, obstacles))
 
     async def _load_model(self, call: Call) -> Response:
         raise UnsupportedError(
@@ -179,11 +184,11 @@ class Server:
     async def _describe_model(self, call: Call, name: str, version: int | None) -> Response:
         card = await self._served(name, version)
         versions = await self._models.versions(name)
-        return _json(metadata.describe_model(card, versions, kinds.offer(card, self._attacks is not None)))
+        return _json(metadata.describe_model(card, versions, kinds.offer(card, self._settings)))
 
     async def _model_config(self, call: Call, name: str, version: int | None) -> Response:
         card = await self._served(name, version)
-        offer = kinds.offer(card, self._attacks is not None)
+        offer = kinds.offer(card, self._settings)
         return _json(metadata.configuration(card, offer, self._settings.batching))
 
     async def _model_ready(self, call: Call, name: str, version: int | None) -> Response:
@@ -203,8 +208,9 @@ class Server:
         endpoint, infer, work = await self._accept(call, card, await self._read(call))
         answer = await self._batched(call, endpoint, work)
         started = time.perf_counter()
-        if work.draw is not None:
-            body, json_length, media = await asyncio.to_thread(work.draw, answer), None, PNG_MEDIA
+        if (rendering := work.rendering) is not None:
+            body, json_length = await self._computing.long(call.owner, lambda pause: rendering.encode(answer)), None
+            media = rendering.media_type
         else:
             encode = partial(protocol.encode_infer, endpoint.card, infer, answer, work.parameters)
             body, json_length = encode() if work.values <= INLINE_VALUES else await asyncio.to_thread(encode)
@@ -342,22 +348,28 @@ class Server:
         finally:
             await self._computing.long(owner, close)
 
-    # ---- attacks --------------------------------------------------------------------------------------------------
+    # ---- attacks and sonification -----------------------------------------------------------------------------------
 
     async def _attack(self, call: HttpCall, name: str, version: int | None) -> Response:
+        return await self._optimised(call, name, version, "attack")
+
+    async def _sonify(self, call: HttpCall, name: str, version: int | None) -> Response:
+        return await self._optimised(call, name, version, "sonify")
+
+    async def _optimised(self, call: HttpCall, name: str, version: int | None, action: str) -> Response:
         """Passed on unread. When the client leaves, Serve cancels this coroutine, and with it the call that waits."""
-        card = await self._offered(name, version, "attack")
-        if self._attacks is None:
-            raise NoSuchPathError("attacks are switched off here", "attacks.enabled in the settings of the server")
+        card = await self._offered(name, version, action)
+        if self._attacks is None or action in self._settings.switched_off:
+            raise NoSuchPathError(f"{action!r} is switched off in the settings of this server")
         call.retry_after = self._settings.attacks.queue.retry_after_seconds
         message = await self._read(call)
         model_statistics = self._statistics.of((card.name, card.version))
         reply = Reply(500, b"")
         model_statistics.attacks += 1
         try:
-            reply = await self._attacks.attack.remote(card, message, call.key)
+            reply = await self._attacks.optimise.remote(action, card, message, call.key)
         except BackPressureError:
-            reply = Reply(503, error_body("too many attacks wait; no more are accepted now"))
+            reply = Reply(503, error_body(f"too many requests to {action} wait; no more are accepted now"))
         except asyncio.CancelledError:
             reply = Reply(CLIENT_LEFT, b"")
             raise
@@ -410,8 +422,8 @@ def _json(value: Any) -> Response:
 
 
 async def _compressed(response: Response, request: Request) -> Response:
-    """The response in gzip, if it is large, its client reads that, and it is no picture."""
-    if len(response.body) < COMPRESSED_BYTES or response.media_type == PNG_MEDIA:
+    """The response in gzip, if it is large, its client reads that, and it is no file."""
+    if len(response.body) < COMPRESSED_BYTES or response.media_type in (PNG_MEDIA, WAV_MEDIA):
         return response
     if not protocol.accepts_gzip(request.headers.get("accept-encoding", "")):
         return response

@@ -54,7 +54,8 @@ class ModelStatistics:
     streamed: int = 0  # answers sent on streams
     streams: int = 0  # open now
     attacks: int = 0  # under way now
-    attack_success: Total = field(default_factory=Total)  # attacks that were answered, and the time that they computed
+    # attacks and sonifications that were answered, and the time that they computed
+    attack_success: Total = field(default_factory=Total)
     attack_fail: Total = field(default_factory=Total)
     queries: int = 0  # passes forward that attacks took, of all inputs
     gradients: int = 0  # passes backward
@@ -79,7 +80,7 @@ class Statistics:
 
         self._attacks = metrics.Counter(
             "assay_attacks",
-            "Attacks by model, HTTP status and key.",
+            "Attacks and sonifications by model, HTTP status and key.",
             ("model", "status", "key"),  # type: ignore[arg-type]
         )
         tags = ("model", "key")
@@ -109,7 +110,7 @@ class Statistics:
             (model_statistics.success if status < 400 else model_statistics.fail).add(seconds)
 
     def attacked(self, model: ModelKey, reply: Reply, key: str | None) -> None:
-        """A request for an attack was answered, or its client left. key: the name of its key."""
+        """A request for an attack or a sonification was answered, or its client left. key: the name of its key."""
         model_statistics, spent = self._models[model], reply.spent
         (model_statistics.attack_success if reply.status < 400 else model_statistics.attack_fail).add(spent.seconds)
         model_statistics.queries += spent.queries

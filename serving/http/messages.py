@@ -1,7 +1,8 @@
-"""A request for inference or for an attack as HTTP brings it: tensors in the protocol's form, or an uploaded file."""
+"""A request for inference, an attack or a sonification as HTTP brings it: tensors in the protocol's form, or a file."""
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import parse_qsl
@@ -11,7 +12,8 @@ from starlette.requests import Request
 from service.errors import InputError
 from serving.http import protocol, traces
 from serving.http.protocol import InferRequest, RequestedOutput, Scalar
-from serving.http.uploads import PNG_MEDIA, Upload
+from serving.http.tensors import Array
+from serving.http.uploads import PNG_MEDIA, WAV_MEDIA, Upload
 
 MAX_QUERY = 64  # parameters
 WHOLE = re.compile(r"-?[0-9]{1,19}")
@@ -26,12 +28,13 @@ HINT = "an image is sent by curl --data-binary @cat.png -H 'Content-Type: image/
 class Form:
     """The form of an answer, for endpoints that have several.
 
-    outputs: the names of the requested ones; None: the default. png: a picture is accepted. uploaded: the request was
-    a file.
+    outputs: the names of the requested ones; None: the default. png: a picture is accepted. wav: a sound is. uploaded:
+    the request was a file.
     """
 
     outputs: tuple[str, ...] | None = None
     png: bool = False
+    wav: bool = False
     uploaded: bool = False
 
 
@@ -97,7 +100,8 @@ class Message:
 
     def form(self, request: InferRequest) -> Form:
         """The form of its answer."""
-        return Form(request.output_names, PNG_MEDIA in self.accept, self.medium in FILE_MEDIA)
+        png, wav = PNG_MEDIA in self.accept, WAV_MEDIA in self.accept
+        return Form(request.output_names, png, wav, self.medium in FILE_MEDIA)
 
     def memory_for(self, upload: Upload | None) -> int:
         """Bytes that it takes at most to read it. upload: how the model reads files."""
@@ -107,10 +111,11 @@ class Message:
         text = int(length) if length.isascii() and length.isdigit() else len(self.body)
         return BYTES_OF_CHARACTER * min(text, len(self.body)) + len(self.body)
 
-    def parse(self, model: str, upload: Upload | None) -> InferRequest:
+    def parse(self, model: str, upload: Upload | None, needs_inputs: bool = True) -> InferRequest:
         """The request, well-formed. InputError if it is not, or if the model does not take such a file.
 
-        model: its name. upload: how it reads files; None: not at all.
+        model: its name. upload: how it reads files; None: not at all. needs_inputs: if not, a request may also have
+        parameters alone, in the body or in the address.
         """
         if self.medium in FILE_MEDIA:
             return self._parse_upload(model, upload)
@@ -118,9 +123,11 @@ class Message:
             raise InputError("a multipart form is not supported", HINT)
         if self.body.startswith(SIGNATURES):
             raise InputError("the body is an image; its content type does not say so", HINT)
+        if not (self.body or needs_inputs):
+            return self._of_address({})
         if self.query:
             raise InputError("parameters in the address go with an uploaded file; those of tensors go into the body")
-        return protocol.parse_infer(self.body, self.header_length)
+        return protocol.parse_infer(self.body, self.header_length, needs_inputs)
 
     def _parse_upload(self, model: str, upload: Upload | None) -> InferRequest:
         if self.header_length is not None:
@@ -128,10 +135,14 @@ class Message:
         if upload is None or upload.medium != self.medium:
             medium = "tensors" if upload is None else f"tensors or a file of type {upload.medium}/…"
             raise InputError(f"model {model!r} takes no files of type {self.content_type}; send {medium}")
+        return self._of_address({upload.input: upload.read(self.body)})
+
+    def _of_address(self, inputs: Mapping[str, Array]) -> InferRequest:
+        """What the address asks of inputs."""
         parameters = parse_query(self.query)
         names = parameters.pop("outputs", None)
         outputs = None if names is None else tuple(RequestedOutput(name, False) for name in str(names).split(","))
-        return InferRequest("", {upload.input: upload.read(self.body)}, parameters, outputs, all_binary=False)
+        return InferRequest("", inputs, parameters, outputs, all_binary=False)
 
 
 def _query(request: Request) -> str:

@@ -19,20 +19,22 @@ class Offer:
     """How models with a card are served.
 
     outputs: of the model. actions: the last parts of the paths at which it answers. attacks: those that it takes, with
-    their norms and the JSON schemas of their parameters. panel: the module of the page by which it is tried.
+    their norms and the JSON schemas of their parameters. sonification: what it can be asked for, if it can; else empty.
+    panel: the module of the page by which it is tried.
     """
 
     outputs: tuple[TensorSpec, ...]
     actions: tuple[str, ...]
     attacks: Mapping[str, Json]
+    sonification: Json
     panel: str
 
 
 def list_models(cards: Iterable[ModelCard], actions: Mapping[str, Sequence[str]], obstacles: Mapping[str, str]) -> Json:
     """All models by name.
 
-    cards: by name and version. actions: by task. obstacles: by the name of a model, why its newest version cannot be
-    served; empty if it can.
+    cards: by name and version. actions: by the name of a model, those of its newest version. obstacles: by the name,
+    why that cannot be served; empty if it can.
     """
     entries: dict[str, Json] = {}
     for card in cards:
@@ -43,7 +45,7 @@ def list_models(cards: Iterable[ModelCard], actions: Mapping[str, Sequence[str]]
             "versions": [*versions, str(card.version)],
             "task": card.task,
             "description": card.description,
-            "actions": [] if reason else list(actions[card.task]),
+            "actions": [] if reason else list(actions[card.name]),
             "reason": reason,
         }
     return {"models": list(entries.values())}
@@ -69,6 +71,7 @@ def describe_model(card: ModelCard, versions: Iterable[int], offer: Offer) -> Js
             "settings": card.settings,
             "actions": list(offer.actions),
             "attacks": dict(offer.attacks),
+            "sonification": offer.sonification,
             "panel": offer.panel,
         },
     }

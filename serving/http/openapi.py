@@ -14,7 +14,7 @@ from serving.http.operations import OF_MODEL, OF_REPOSITORY, OPERATIONS, Operati
 from serving.http.protocol import HEADER_LENGTH, MAX_ID, MAX_TENSORS
 from serving.http.streams import EVENT_STREAM
 from serving.http.tensors import DATATYPES, MAX_DIMENSIONS, MAX_SIZE
-from serving.http.uploads import FORMATS, PNG_MEDIA
+from serving.http.uploads import FORMATS, PNG_MEDIA, WAV_MEDIA
 
 Json = dict[str, Any]
 JSON_MEDIA, BINARY_MEDIA = "application/json", "application/octet-stream"
@@ -94,6 +94,11 @@ SCHEMAS: Mapping[str, Json] = {
             "settings": {"type": "object", "description": "names of its classes and others of its kind"},
             "actions": _list_of(TEXT),
             "attacks": {"type": "object", "additionalProperties": _ref("AttackDescription")},
+            "sonification": {
+                "type": "object",
+                "description": "empty, or the layers of the network with their channels, and the JSON schemas of what "
+                "sonify takes: of all, of each objective, and of each parameterisation",
+            },
             "panel": {"type": "string", "description": "by which the page lets a person try it"},
         }),
     }),
@@ -144,7 +149,10 @@ SCHEMAS: Mapping[str, Json] = {
             "batch_stats": _list_of(STATISTIC),
             "memory_usage": _list_of(ANY_OBJECT),
             "streamed": {**COUNT, "description": "answers sent on streams"},
-            "attack_stats": _object({"success": TOTAL, "fail": TOTAL, "queries": COUNT, "gradients": COUNT}),
+            "attack_stats": _object(
+                {"success": TOTAL, "fail": TOTAL, "queries": COUNT, "gradients": COUNT},
+                description="of attacks and sonifications",
+            ),
             "running": _object({"batches": COUNT, "streams": COUNT, "attacks": COUNT}),
         })),
     }),
@@ -169,6 +177,12 @@ SCHEMAS: Mapping[str, Json] = {
         "inputs": _list_of(_ref("InputTensor"), minItems=1, maxItems=MAX_TENSORS),
         "outputs": _list_of(_ref("RequestedOutput"), maxItems=MAX_TENSORS, description="none: the usual ones"),
     }, optional=["id", "parameters", "outputs"]),
+    "SonifyRequest": _object({
+        "id": {"type": "string", "maxLength": MAX_ID},
+        "parameters": {**SCALARS, "properties": {"binary_data_output": FLAG}},
+        "inputs": _list_of(_ref("InputTensor"), maxItems=MAX_TENSORS, description="a clip to begin with; none: noise"),
+        "outputs": _list_of(_ref("RequestedOutput"), maxItems=MAX_TENSORS, description="none: all"),
+    }, optional=["id", "parameters", "inputs", "outputs"]),
     "OutputTensor": _object({
         "name": TEXT,
         "shape": SHAPE,
@@ -180,7 +194,7 @@ SCHEMAS: Mapping[str, Json] = {
         "model_name": TEXT,
         "model_version": TEXT,
         "id": TEXT,
-        "parameters": {**SCALARS, "description": "a warning; of an attack, all of its parameters"},
+        "parameters": {**SCALARS, "description": "a warning; of an attack or sonify, all of its parameters"},
         "outputs": _list_of(_ref("OutputTensor")),
     }, optional=["id", "parameters"]),
 }  # fmt: skip
@@ -204,6 +218,7 @@ IMAGES = {f"image/{name.lower()}": BINARY for name in FORMATS}
 SOUNDS = {f"audio/{name}": BINARY for name in ("wav", "flac", "ogg", "mpeg")}
 TENSORS_OR_FILE = {JSON_MEDIA: _ref("InferRequest"), BINARY_MEDIA: BINARY, **IMAGES, **SOUNDS}
 TENSORS_OR_PICTURE = {JSON_MEDIA: _ref("InferResponse"), BINARY_MEDIA: BINARY, PNG_MEDIA: BINARY}
+TENSORS_PICTURE_OR_SOUND = {**TENSORS_OR_PICTURE, WAV_MEDIA: BINARY}
 
 CONTENTS: Mapping[str, Contents] = {
     "describe_server": Contents(_json("Server")),
@@ -217,10 +232,11 @@ CONTENTS: Mapping[str, Contents] = {
     "model_config": Contents(_json("ModelConfiguration")),
     "model_ready": Contents(_json("ModelReady")),
     "model_statistics": Contents(_json("Statistics")),
-    "infer": Contents(TENSORS_OR_PICTURE, TENSORS_OR_FILE, needs_body=True),
+    "infer": Contents(TENSORS_PICTURE_OR_SOUND, TENSORS_OR_FILE, needs_body=True),
     "infer_stream": Contents({EVENT_STREAM: TEXT}, TENSORS_OR_FILE, needs_body=True),
     "infer_stream_of_query": Contents({EVENT_STREAM: TEXT}, errors=("400",)),
     "attack": Contents(TENSORS_OR_PICTURE, TENSORS_OR_FILE, needs_body=True),
+    "sonify": Contents(TENSORS_PICTURE_OR_SOUND, {JSON_MEDIA: _ref("SonifyRequest"), BINARY_MEDIA: BINARY, **SOUNDS}),
 }
 """by the handler of an operation"""
 
@@ -252,7 +268,7 @@ def description() -> Json:
         "info": {
             "title": "Assay",
             "version": version_of("assay"),
-            "description": "Models behind the Open Inference Protocol v2, with streams and attacks.",
+            "description": "Models behind the Open Inference Protocol v2, with streams, attacks and sonification.",
         },
         "paths": paths,
         "components": {

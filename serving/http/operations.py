@@ -51,6 +51,7 @@ OPERATIONS = (
     _of_model("POST", "/infer_stream", "infer_stream", "An answer after each iteration, as events", "infer_stream"),
     _of_model("GET", "/infer_stream", "infer_stream_of_query", "The same, for EventSource", "infer_stream"),
     _of_model("POST", "/attack", "attack", "Adversarial inputs, and what they do to the predictions", "attack"),
+    _of_model("POST", "/sonify", "sonify", "A sound that excites a feature of the network", "sonify"),
 )
 
 

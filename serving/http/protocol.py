@@ -101,8 +101,11 @@ def accepts_gzip(accept_encoding: str) -> bool:
     return quality.get("gzip", quality.get("*", 0.0)) > 0
 
 
-def parse_infer(body: bytes, header_length: str | None = None) -> InferRequest:
-    """A request from its body. header_length: the header of that name, if the body carries binary tensors."""
+def parse_infer(body: bytes, header_length: str | None = None, needs_inputs: bool = True) -> InferRequest:
+    """A request from its body.
+
+    header_length: the header of that name, if the body carries binary tensors. needs_inputs: without any it is refused.
+    """
     view = memoryview(body)
     length = len(view)
     if header_length is not None:
@@ -112,7 +115,7 @@ def parse_infer(body: bytes, header_length: str | None = None) -> InferRequest:
             )
         length = int(header_length)
     message = _parse_json(bytes(view[:length]))
-    inputs = _parse_inputs(_list(message, "inputs", required=True), view[length:])
+    inputs = _parse_inputs(_list(message, "inputs", required=needs_inputs), view[length:])
     parameters = _parameters(message, "the request")
     all_binary = _flag(parameters.pop("binary_data_output", False), "binary_data_output")
     outputs = _list(message, "outputs", required=False)

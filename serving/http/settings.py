@@ -105,7 +105,9 @@ class Key(Section):
     inference_gmacs_per_hour: float = Field(
         1_000_000, gt=0, description="work of its long inference: 10^9 multiplications an hour; beyond: 429"
     )
-    attack_gmacs_per_hour: float = Field(100_000, gt=0, description="work of its attacks: 10^9 multiplications an hour")
+    attack_gmacs_per_hour: float = Field(
+        100_000, gt=0, description="work of its attacks and sonifications: 10^9 multiplications an hour"
+    )
 
 
 class Replicas(Section):
@@ -180,14 +182,24 @@ class Limits(Section):
 class Attacks(Section):
     """Attacks on the models, in processes of their own so that inference does not wait, and what one may ask for."""
 
-    enabled: bool = Field(True, description="whether attacks are offered")
-    replicas: Replicas = Field(Replicas(target_ongoing=2), description="processes that attack; as above")
+    enabled: bool = Field(True, description="whether attacks are offered, and sonification by the same processes")
+    replicas: Replicas = Field(Replicas(target_ongoing=2), description="processes that attack and sonify; as above")
     queue: Queue = Field(Queue(ongoing=8, waiting=8, retry_after_seconds=5), description="as above")
-    parallel: int = Field(1, ge=1, le=64, description="attacks computed at a replica at the same time")
+    parallel: int = Field(1, ge=1, le=64, description="requests computed at a replica at the same time")
     rows: int = Field(64, ge=1, le=4096, description="images in one attack")
     pixels: int = Field(262_144, ge=1, description="pixels of all images in one attack on maps of labels")
     passes: int = Field(20_000, ge=1, description="forward and backward passes for each image")
     gmacs: float = Field(10_000, gt=0, description="its work: 10^9 multiplications, images x passes x those of a pass")
+    seconds: float = Field(240, gt=0, description="its time of computation")
+
+
+class Sonification(Section):
+    """Sounds that excite what a network has learnt, computed where attacks are, and what one request may ask for."""
+
+    enabled: bool = Field(True, description="whether it is offered, where attacks are")
+    sound_seconds: float = Field(20, gt=0, le=60, description="length of all sounds of a request together")
+    steps: int = Field(2_000, ge=1, le=100_000, description="gradient steps of a sound")
+    gmacs: float = Field(10_000, gt=0, description="its work: 10^9 multiplications, sounds x passes x those of a pass")
     seconds: float = Field(240, gt=0, description="its time of computation")
 
 
@@ -215,6 +227,7 @@ class ServeSettings(Section):
     models: Models = Field(Models(), description="models in memory")
     limits: Limits = Field(Limits(), description="what one request may ask for")
     attacks: Attacks = Field(Attacks(), description="attacks on the models")
+    sonification: Sonification = Field(Sonification(), description="sounds for what networks that listen have learnt")
     logging: Logging = Field(Logging(), description="what is logged")
 
     @model_validator(mode="after")
@@ -235,6 +248,13 @@ class ServeSettings(Section):
         if self.metrics.port in (self.http.port, self.grpc and self.grpc.port):
             raise FieldError("metrics.port", "be another than http.port and grpc.port", self.metrics.port)
         return self
+
+    @property
+    def switched_off(self) -> tuple[str, ...]:
+        """The actions that no model is offered with."""
+        if not self.attacks.enabled:
+            return "attack", "sonify"
+        return () if self.sonification.enabled else ("sonify",)
 
     def for_attacks(self) -> Self:
         """The settings of a replica that attacks: the same but for its own size and queue."""

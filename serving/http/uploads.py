@@ -17,7 +17,7 @@ from serving.http.tensors import Array
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 MODES = {1: "L", 3: "RGB"}  # of Pillow, by the number of channels
-PNG_MEDIA = "image/png"
+PNG_MEDIA, WAV_MEDIA = "image/png", "audio/wav"
 BYTES_OF_PIXEL = 20  # as decoded, as RGB, and as three float32
 
 

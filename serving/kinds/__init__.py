@@ -1,5 +1,7 @@
 """How a model is served: by the task that its card names. A new kind is a module here and a line in KINDS."""
 
+from collections.abc import Collection
+
 import torch
 from torch import nn
 
@@ -13,8 +15,6 @@ from serving.kinds.segmentation import Segmentation
 from serving.kinds.sound_classification import SoundClassification
 from serving.kinds.thinking import DeepThinking
 
-ATTACK = "attack"  # the action that a server may have switched off
-
 KINDS: dict[str, type[Endpoint]] = {
     kind.task: kind
     for kind in (
@@ -26,25 +26,17 @@ KINDS: dict[str, type[Endpoint]] = {
 }
 
 
-def actions() -> list[str]:
-    """All actions that some kind of model has."""
-    return sorted({action for kind in KINDS.values() for action in kind.actions})
+def actions_of(card: ModelCard, switched_off: Collection[str] = ()) -> tuple[str, ...]:
+    """What can be asked of a model. ModelNotFoundError if models of its task have no endpoint."""
+    return tuple(action for action in kind_of(card).actions_of(card) if action not in switched_off)
 
 
-def actions_by_task(with_attacks: bool) -> dict[str, tuple[str, ...]]:
-    """What can be asked of the models of each task that is served."""
-    return {task: _actions(kind, with_attacks) for task, kind in KINDS.items()}
-
-
-def offer(card: ModelCard, with_attacks: bool) -> Offer:
+def offer(card: ModelCard, settings: ServeSettings) -> Offer:
     """How models with such a card are served. ModelNotFoundError if they are not."""
-    kind = kind_of(card)
-    attacks = kind.attacks if with_attacks else {}
-    return Offer(kind.outputs_of(card), _actions(kind, with_attacks), attacks, kind.panel)
-
-
-def _actions(kind: type[Endpoint], with_attacks: bool) -> tuple[str, ...]:
-    return tuple(action for action in kind.actions if with_attacks or action != ATTACK)
+    kind, actions = kind_of(card), actions_of(card, settings.switched_off)
+    attacks = kind.attacks if "attack" in actions else {}
+    sonification = dict(kind.sonification_of(card, settings.sonification)) if "sonify" in actions else {}
+    return Offer(kind.outputs_of(card), actions, attacks, sonification, kind.panel)
 
 
 def kind_of(card: ModelCard) -> type[Endpoint]:
@@ -56,7 +48,7 @@ def kind_of(card: ModelCard) -> type[Endpoint]:
 
 def check_offered(card: ModelCard, action: str) -> None:
     """ModelNotFoundError if the model does not have this action, with the nearest that it has."""
-    offered = kind_of(card).actions
+    offered = actions_of(card)
     if action not in offered:
         raise ModelNotFoundError(f"model {card.name!r} has no {action!r}", nearest(action, offered))
 

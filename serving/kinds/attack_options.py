@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from pydantic import BaseModel
+
 from jobs.common.attacks import ATTACKS, Attack
 
 Json = dict[str, Any]
@@ -31,13 +33,16 @@ def described(names: Iterable[str], more: Mapping[str, Json]) -> dict[str, Json]
 
 def _options(attack: type[Attack]) -> dict[str, Json]:
     """Schemas of the options of an attack that fit into a parameter of a request: its own, then those of all."""
-    schema = attack.model_json_schema()
+    options = sorted(scalars_of(attack).items(), key=lambda each: each[0] in Attack.model_fields)
+    return {name: option for name, option in options if name != "kind"}
+
+
+def scalars_of(section: type[BaseModel]) -> dict[str, Json]:
+    """Schemas of the fields of a section that fit into a parameter of a request, by name."""
+    schema = section.model_json_schema()
     definitions = schema.get("$defs", {})
-    options = {}
-    for name, option in sorted(schema["properties"].items(), key=lambda each: each[0] in Attack.model_fields):
-        if name != "kind" and (plain := _scalar(option, definitions)):
-            options[name] = plain
-    return options
+    plain = {name: _scalar(option, definitions) for name, option in schema["properties"].items()}
+    return {name: option for name, option in plain.items() if option is not None}
 
 
 def _scalar(option: Json, definitions: Mapping[str, Json]) -> Json | None:

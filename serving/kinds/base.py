@@ -16,7 +16,7 @@ from service.errors import FieldError, InputError, ModelError, first_line
 from service.models import ModelCard, TensorSpec
 from serving.http.messages import TENSORS, Form
 from serving.http.protocol import InferRequest, Scalar
-from serving.http.settings import Attacks, ServeSettings
+from serving.http.settings import Attacks, ServeSettings, Sonification
 from serving.http.tensors import Array
 from serving.http.uploads import Upload
 from serving.kinds.work import Answer, AttackWork, Stopped, Work
@@ -70,6 +70,16 @@ class Endpoint(ABC):
         """A request to try; None: what to send depends on the model."""
         return None
 
+    @classmethod
+    def actions_of(cls, card: ModelCard) -> tuple[str, ...]:
+        """Those of the actions that a model with such a card has."""
+        return cls.actions
+
+    @staticmethod
+    def sonification_of(card: ModelCard, limits: Sonification) -> Mapping[str, Any]:
+        """What "sonify" takes, as its module describes it. Of models with that action."""
+        return {}
+
     # ---- inference ---------------------------------------------------------------------------------------------------
 
     @abstractmethod
@@ -87,10 +97,14 @@ class Endpoint(ABC):
         """
         raise NotImplementedError
 
-    # ---- attacks -----------------------------------------------------------------------------------------------------
+    # ---- attacks and sonification ------------------------------------------------------------------------------------
 
     def prepare_attack(self, request: InferRequest, form: Form, limits: Attacks) -> AttackWork:
         """The attack that a request asks for. InputError as in `prepare`. Of models with the action "attack"."""
+        raise NotImplementedError
+
+    def prepare_sonification(self, request: InferRequest, form: Form, limits: Sonification) -> AttackWork:
+        """The sound that a request asks for. InputError as in `prepare`. Of models with the action "sonify"."""
         raise NotImplementedError
 
     # ---- for the kinds -----------------------------------------------------------------------------------------------

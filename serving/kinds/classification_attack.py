@@ -83,9 +83,9 @@ def prepare(model: ImageNetwork, request: InferRequest, form: Form, limits: Atta
             _check_classes(name, inputs[name], len(inputs[IMAGES]), len(model.classes))
     perturbation = Perturbation.parse(parameters)
     tensors = {name: torch.tensor(array) for name, array in inputs.items()}  # copies: an array may view the body
-    draw = picture(form, inputs[IMAGES])
+    rendering = picture(form, inputs[IMAGES])
     labels, targets = tensors.get(LABELS), tensors.get(TARGETS)
-    work = ClassificationAttack(model, limits, perturbation, tensors[IMAGES], labels, targets, draw)
+    work = ClassificationAttack(model, limits, perturbation, tensors[IMAGES], labels, targets, rendering)
     work.check()
     return work
 

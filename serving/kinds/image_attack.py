@@ -9,7 +9,6 @@ What every such attack takes, beside the images and what a kind of model adds:
 """
 
 import math
-import time
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,11 +26,11 @@ from serving.http.messages import Form
 from serving.http.protocol import Scalar, as_declared, check_fits, check_parameters
 from serving.http.settings import Attacks
 from serving.http.tensors import Array
-from serving.http.uploads import MODES, to_png
+from serving.http.uploads import MODES, PNG_MEDIA, to_png
 from serving.kinds.attack_options import MOST_SEED
 from serving.kinds.base import whole_number
 from serving.kinds.images import IMAGES, ImageNetwork, check_pixels
-from serving.kinds.work import Abandoned, Answer, AttackCost, Attacked, AttackWork, Draw, Stopped
+from serving.kinds.work import Answer, AttackCost, Attacked, AttackWork, Rendering, Stopped, check_of
 
 LABELS, TARGETS = "labels", "targets"
 COMMON = ("attack", "epsilon", "norm", "seed")
@@ -80,7 +79,7 @@ class ImageAttack(AttackWork):
     images: Tensor
     labels: Tensor | None
     targets: Tensor | None
-    draw: Draw | None = None
+    rendering: Rendering | None = None
 
     @property
     def rows(self) -> int:
@@ -119,14 +118,9 @@ class ImageAttack(AttackWork):
             )
 
     def compute(self, stopped: Stopped) -> Attacked:
-        deadline = time.monotonic() + self.limits.seconds
-
-        def check_wanted() -> None:
-            if stopped():
-                raise Abandoned
-            if time.monotonic() > deadline:
-                raise BusyError(f"the attack must end within {self.limits.seconds:g} s (attacks.seconds)", FEWER)
-
+        seconds = self.limits.seconds
+        late = BusyError(f"the attack must end within {seconds:g} s (attacks.seconds)", FEWER)
+        check_wanted = check_of(stopped, seconds, late)
         check_wanted()
         model, perturbation = self.model, self.perturbation
         images = self.images.to(model.device)
@@ -185,16 +179,16 @@ def check_tensors(model: ImageNetwork, inputs: Mapping[str, Array], optional: Se
     return inputs
 
 
-def picture(form: Form, images: Array) -> Draw | None:
-    """Draws the adversarial image, where the request accepts a PNG. InputError if there is not one such image."""
+def picture(form: Form, images: Array) -> Rendering | None:
+    """The adversarial image, where the request accepts a PNG. InputError if there is not one such image."""
     if not form.png:
         return None
     if len(images) != 1 or images.shape[1] not in MODES:
         raise InputError("a PNG is the answer for one grey or colour image; ask for application/json")
-    return _draw_adversarial
+    return Rendering(PNG_MEDIA, _adversarial)
 
 
-def _draw_adversarial(answer: Answer) -> bytes:
+def _adversarial(answer: Answer) -> bytes:
     return to_png(answer["adversarials"][0])
 
 

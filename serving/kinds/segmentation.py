@@ -37,11 +37,11 @@ from serving.http.messages import TENSORS, Form
 from serving.http.protocol import InferRequest, Scalar, check_parameters
 from serving.http.settings import Attacks, ServeSettings
 from serving.http.tensors import Array
-from serving.http.uploads import ImageUpload, indexed_png, to_png
+from serving.http.uploads import PNG_MEDIA, ImageUpload, indexed_png, to_png
 from serving.kinds import attack_options, segmentation_attack
 from serving.kinds.base import Example, card_settings, split
 from serving.kinds.images import IMAGES, ClassesOfCard, ImageNetwork, classes_in, described
-from serving.kinds.work import Abandoned, Answer, AttackWork, Stopped, Work
+from serving.kinds.work import Abandoned, Answer, AttackWork, Rendering, Stopped, Work
 
 CHANNELS = 3
 TILING = Tiling()
@@ -134,8 +134,8 @@ class Segmentation(ImageNetwork):
         if len(images) != 1:
             raise InputError(f"a PNG is the answer for one image, not for {len(images)}; ask for application/json")
         outputs = frozenset(("labels",))
-        draw = partial(self._draw, view, images[0])
-        return Work(images, (images.shape[1:], outputs), outputs, gmacs, images[0, 0].size, draw=draw)
+        rendering = Rendering(PNG_MEDIA, partial(self._draw, view, images[0]))
+        return Work(images, (images.shape[1:], outputs), outputs, gmacs, images[0, 0].size, rendering=rendering)
 
     def _computed(self, shape: Sequence[int], form: Form) -> Sequence[str]:
         """The outputs that are computed. InputError if they are too many numbers."""

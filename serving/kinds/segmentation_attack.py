@@ -181,7 +181,7 @@ def prepare(model: ImageNetwork, request: InferRequest, form: Form, limits: Atta
         torch.tensor(images),
         maps.get(LABELS),
         maps.get(TARGETS),
-        draw=picture(form, images),
+        rendering=picture(form, images),
         region=Region.parse(options["region"], height, width) if "region" in options else None,
         target=target,
     )

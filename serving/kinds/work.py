@@ -1,16 +1,17 @@
 """Requests that were validated against their model and only have to be computed."""
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from service.errors import BusyError
 from serving.http.protocol import Scalar
 from serving.http.tensors import Array
 
 Answer = Mapping[str, Array]  # outputs by name; the first axis is the batch
 Stopped = Callable[[], bool]
-Draw = Callable[[Answer], bytes]  # an answer as a PNG
 
 BYTES_OF_VALUE = 32  # a number of an answer: as float32 and in JSON
 
@@ -19,13 +20,34 @@ class Abandoned(Exception):
     """Nobody waits for the answer any more. Never reaches a client."""
 
 
+def check_of(stopped: Stopped, seconds: float, late: BusyError) -> Callable[[], None]:
+    """To be called before each pass: raises Abandoned when `stopped()` is true, and `late` after so many seconds."""
+    deadline = time.monotonic() + seconds
+
+    def check() -> None:
+        if stopped():
+            raise Abandoned
+        if time.monotonic() > deadline:
+            raise late
+
+    return check
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """An answer as a file, a picture or a sound. media_type: such as "image/png"."""
+
+    media_type: str
+    encode: Callable[[Answer], bytes]
+
+
 @dataclass(frozen=True, eq=False)
 class Work:
     """A request for inference.
 
     inputs: (rows, ...). key: works of one model with equal keys may be computed as one. options: only its kind of model
     reads them. gmacs: 10^9 multiplications that it takes at most. values: numbers in the answer. warning: goes with the
-    answer. draw: where a picture is wanted instead of tensors.
+    answer. rendering: where a file is wanted instead of tensors.
     """
 
     inputs: Array
@@ -34,7 +56,7 @@ class Work:
     gmacs: float = 0.0
     values: int = 0
     warning: str = ""
-    draw: Draw | None = None
+    rendering: Rendering | None = None
 
     @property
     def rows(self) -> int:
@@ -53,7 +75,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Attacked:
-    """The result of an attack. warnings: why it may flatter the model."""
+    """The result of an attack. warnings: what to know about it, as why it may flatter the model."""
 
     answer: Answer
     warnings: tuple[str, ...]
@@ -76,10 +98,10 @@ class AttackCost:
 
 
 class AttackWork(ABC):
-    """A request for an attack.
+    """A request for inputs that are optimised against the model, an attack, or for it, a sonification.
 
     outputs: the names of the arrays of its answer, among them "queries" and "gradients": the passes forward and back of
-    each input. draw: where a picture is wanted instead of tensors.
+    each input. rendering: where a file is wanted instead of tensors.
     """
 
     outputs: ClassVar[tuple[str, ...]]
@@ -94,7 +116,7 @@ class AttackWork(ABC):
 
     @property
     @abstractmethod
-    def draw(self) -> Draw | None: ...
+    def rendering(self) -> Rendering | None: ...
 
     @property
     @abstractmethod

@@ -5,7 +5,8 @@ import { key, read, ServerError } from "./server.js";
 import { snippetsPart } from "./snippets.js";
 
 const PANEL = /^[a-z_]+$/; // the name of a module, and no path
-const MANY = 8; // models from which on the list can be filtered
+const MANY = 8; // models from which on the list can be filtered, and numbers of a list in the settings that are shown
+const LONG = 32; // other entries of a list in the settings that are shown
 
 const [list, main, about, filter, keyForm] = ["models", "main", "about", "filter", "key"].map((id) =>
   document.getElementById(id),
@@ -186,7 +187,7 @@ function card(model) {
     ["Architecture", parameters.architecture],
     ["Study", parameters.study],
     ["Made", parameters.created.replace("T", " ").replace("+00:00", " UTC")],
-    ["Settings", JSON.stringify(settings)],
+    ["Settings", JSON.stringify(settings, brief)],
   ];
   return element(
     "details",
@@ -206,6 +207,13 @@ function card(model) {
       ),
     ),
   );
+}
+
+/** A value of the settings: of a long list, and of many numbers, only how many there are. */
+function brief(name, value) {
+  if (!Array.isArray(value)) return value;
+  if (value.length > MANY && typeof value[0] === "number") return `${value.length} numbers`;
+  return value.length > LONG ? `${value.length} entries` : value;
 }
 
 function alert(error) {

@@ -82,7 +82,10 @@ function snippets(request) {
     ["curl", curl(request)],
     ["Python", python(request)],
   ];
-  if (request.action !== "infer_stream" && !isSound(request)) made.push(["tritonclient", triton(request)]);
+  // tritonclient has no streams of events here, no sounds and no requests without a tensor
+  if (request.action !== "infer_stream" && request.action !== "sonify" && !isSound(request)) {
+    made.push(["tritonclient", triton(request)]);
+  }
   return made;
 }
 

@@ -1,5 +1,6 @@
 """The page that lets a person try the models, in a real browser: headless Chromium without a way to other machines."""
 
+import json
 import re
 import subprocess
 import sys
@@ -257,13 +258,54 @@ def test_a_sound_is_uploaded_played_and_recognised(page: Any, url: str, tmp_path
     sent = {"content": sound.read_bytes(), "headers": {"Content-Type": "audio/wav"}}
     answer = httpx.post(f"{url}/v2/models/words/infer?outputs=prediction", **sent).json()
     assert shown.startswith(list(CLASSES)[answer["outputs"][0]["data"][0]])
-    page.evaluate("document.querySelector('audio').play()")
-    deadline = time.monotonic() + 20
-    while not page.evaluate("document.querySelector('audio').currentTime > 0"):
-        assert time.monotonic() < deadline, "the sound does not play"
-        page.wait_for_timeout(20)
+    play(page, ".try audio")
     assert "Content-Type: audio/" in code(page, "curl")
     with page.expect_download() as download:
         page.locator("a.download").click()
     download.value.save_as(tmp_path / "sound.wav")
     assert f"prediction [1] {answer['outputs'][0]['data']}" in run_python(tmp_path, code(page, "Python"))
+
+
+def test_a_channel_is_sonified_heard_and_seen(page: Any, url: str, tmp_path: Path) -> None:
+    """With the keyboard; what is shown is what the code on the page gets again; a clip may be what it begins with."""
+    page.goto(f"{url}/#/words")
+    page.get_by_label("Layer").select_option("conv2")
+    page.get_by_label("Channel").fill("9")
+    page.get_by_role("button", name="Sonify").click()
+    assert not page.evaluate("document.activeElement.checkValidity()"), "there are 8 channels"
+    page.get_by_label("Channel").fill("5")
+    page.locator(".sonification summary").focus()
+    page.keyboard.press("Enter")
+    page.get_by_label("seconds", exact=True).fill("0.25")
+    page.get_by_label("steps", exact=True).fill("20")
+    page.get_by_role("button", name="Sonify").focus()
+    page.keyboard.press("Enter")
+    shown = page.locator(".sonified:not(.stale) .verdict").inner_text()
+    start, final = map(float, re.findall(r"-?[0-9.]+", shown))
+    assert final > start and "of 8 by this sound" in page.locator(".sonified dl").inner_text()
+    box = page.locator(".spectrogram").bounding_box()
+    assert box["width"] > 250 and page.locator(".sonified .curve polyline").count() == 1
+    play(page, ".sonified audio")
+    done = subprocess.run(code(page, "curl"), shell=True, cwd=tmp_path, capture_output=True, text=True, check=True)
+    outputs = {each["name"]: each["data"] for each in json.loads(done.stdout)["outputs"]}
+    assert outputs["final"][0] == pytest.approx(final, rel=1e-3)
+    assert "rank [1]" in run_python(tmp_path, code(page, "Python"))
+
+    sound = tmp_path / "tone.wav"
+    soundfile.write(sound, np.sin(np.arange(2000) * 2 * np.pi * 400 / 8000) / 2, 8000)
+    assert page.get_by_label("Begin with").is_disabled()
+    page.get_by_label("A sound").set_input_files(sound)
+    page.get_by_label("Begin with").select_option("clip")
+    page.get_by_label("Excite").select_option("class")
+    page.get_by_label("Class").select_option("high")
+    page.get_by_role("button", name="Sonify").click()
+    page.locator(".sonified:not(.stale) .verdict", has_text="log-probability").wait_for()
+    assert re.search(r"sonify\?objective=class&class=high&.*--data-binary @sound.wav", code(page, "curl"), re.S)
+
+
+def play(page: Any, player: str) -> None:
+    page.evaluate(f"document.querySelector('{player}').play()")
+    deadline = time.monotonic() + 20
+    while not page.evaluate(f"document.querySelector('{player}').currentTime > 0"):
+        assert time.monotonic() < deadline, "the sound does not play"
+        page.wait_for_timeout(20)

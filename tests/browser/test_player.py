@@ -85,7 +85,7 @@ def test_a_tab_is_opened_and_its_sound_plays(page: Any) -> None:
     assert page.evaluate("document.getElementById('sound').duration") == pytest.approx(SECONDS, abs=0.01)
     page.evaluate(f"{TIME} = {SECONDS} - 0.1")
     wait(page, "document.querySelector('.playing') === null")  # it ends by itself
-    page.get_by_role("button", name="Nearest clip").click()
+    page.get_by_role("button", name="Real clip").click()
     wait(page, f"{TIME} > 0.05 && !{PAUSED}")
     page.get_by_role("button", name="Stop the clip").click()
     assert page.evaluate(PAUSED)
@@ -97,7 +97,7 @@ def test_the_keyboard_is_enough(page: Any) -> None:
     page.keyboard.press("ArrowRight")  # there is no third
     assert chosen(page) == "conv1 · channel 8"
     page.keyboard.press("ArrowDown")  # the nearest of a shorter row
-    assert chosen(page) == "conv2 · channel 5" and page.get_by_role("button", name="Nearest clip").is_disabled()
+    assert chosen(page) == "conv2 · channel 5" and page.get_by_role("button", name="Real clip").is_disabled()
     page.keyboard.press("ArrowDown")
     page.keyboard.press("Space")
     wait(page, f"{TIME} > 0.05")
@@ -130,3 +130,10 @@ def test_the_pictures_are_drawn(page: Any) -> None:
     )
     assert rows[1] < rows[0]
     assert page.locator("#curve path").get_attribute("d").count("L") == 39
+
+
+def test_it_fits_a_phone(page: Any) -> None:
+    """Nothing sticks out, and a fact has the width of the page, not of what is left beside its name."""
+    page.set_viewport_size({"width": 390, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert page.locator("dd").first.bounding_box()["width"] > 300

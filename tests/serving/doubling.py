@@ -14,7 +14,7 @@ from serving.http.protocol import InferRequest, Scalar, check_parameters
 from serving.http.settings import Attacks
 from serving.http.tensors import Array
 from serving.kinds.base import Endpoint, Example
-from serving.kinds.work import Answer, AttackCost, Attacked, AttackWork, Draw, Stopped, Work
+from serving.kinds.work import Answer, AttackCost, Attacked, AttackWork, Rendering, Stopped, Work
 
 
 class Double(nn.Module):
@@ -48,7 +48,7 @@ class FlipWork(AttackWork):
     outputs: ClassVar[tuple[str, ...]] = ("flipped", "queries", "gradients")
 
     numbers: Array
-    draw: Draw | None = None
+    rendering: Rendering | None = None
 
     @property
     def rows(self) -> int:

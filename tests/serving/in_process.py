@@ -23,14 +23,14 @@ from serving.http.settings import ServeSettings
 
 
 class AttackHandle:
-    """The deployment that attacks, as the handle of Serve offers it."""
+    """The deployment that attacks and sonifies, as the handle of Serve offers it."""
 
     def __init__(self, server: AttackServer) -> None:
         self._server = server
-        self.attack = self
+        self.optimise = self
 
     async def remote(self, *arguments: Any) -> Reply:
-        return await self._server.attack(*arguments)
+        return await self._server.optimise(*arguments)
 
 
 class QuotasHere(Buckets):

@@ -1,5 +1,6 @@
 """Small models with random weights, published into a store."""
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -137,6 +138,33 @@ def put_segmenter(store: Folder, name: str, **changes: Any) -> ModelCard:
 SAMPLES = 2000
 
 
+@cache
+def layers_of_recogniser() -> dict[str, Any]:
+    """What its layers answer to noise, as a card says it; one channel is said to be dead."""
+    network = tones.network()
+    with torch.no_grad():
+        answers = network.activations(0.1 * torch.randn(16, SAMPLES, generator=torch.manual_seed(0)), network.layers)
+    return {
+        name: {
+            "mean": each.mean((0, 2)).tolist(),
+            "spread": each.std((0, 2)).tolist(),
+            "dead": [2] if name == "conv1" else [],
+        }
+        for name, each in answers.items()
+    }
+
+
+def recogniser_settings() -> dict[str, Any]:
+    layers = layers_of_recogniser()
+    return {
+        "classes": list(tones.CLASSES),
+        "rate": tones.RATE,
+        "samples": SAMPLES,
+        "layers": layers,
+        "mean_mel": layers["mel"]["mean"],
+    }
+
+
 def recogniser_draft(**changes: Any) -> CardDraft:
     """The card of a small recogniser of sounds, as its job writes it."""
     fields: dict[str, Any] = {
@@ -146,7 +174,7 @@ def recogniser_draft(**changes: Any) -> CardDraft:
         "task": "sound_classification",
         "inputs": (TensorSpec(name="sounds", datatype="FP32", shape=(-1, -1)),),
         "outputs": (TensorSpec(name="logits", datatype="FP32", shape=(-1, 3)),),
-        "settings": {"classes": list(tones.CLASSES), "rate": tones.RATE, "samples": SAMPLES},
+        "settings": recogniser_settings(),
         "metrics": {},
         "description": "random weights",
     }

@@ -1,10 +1,10 @@
 // Networks that say what is on a picture: the classes with their probabilities, and attacks on them.
 
 import { attackPart } from "../attack.js";
-import { element, fill, percent } from "../elements.js";
+import { element, fill } from "../elements.js";
 import { pictureInput } from "../picture_input.js";
 import { png } from "../pictures.js";
-import { predictions } from "../predictions.js";
+import { predictionPart, predictions } from "../predictions.js";
 import { outputs, request, tensor } from "../server.js";
 
 const LONGEST = 512; // side of a picture, where the model takes any
@@ -13,8 +13,7 @@ export function show(model, place, page) {
   const { settings } = model.parameters;
   const classes = settings.classes;
   const [, channels, height, width] = model.inputs[0].shape;
-  const result = element("section", { class: "result", "aria-live": "polite", "aria-label": "Prediction" });
-  let controller = null;
+  const prediction = predictionPart(model, page);
 
   const attack =
     model.parameters.actions.includes("attack") &&
@@ -51,40 +50,16 @@ export function show(model, place, page) {
     };
   }
 
-  async function changed(picture) {
-    controller?.abort();
-    controller = new AbortController();
+  function changed(picture) {
     attack && attack.take(picture);
-    if (!picture) return empty();
-    const signal = AbortSignal.any([controller.signal, page.signal]);
-    try {
-      const asked = request(model, "infer", {
-        file: await png(picture.sent),
-        query: { outputs: "prediction,probabilities" },
-      });
-      const answer = await outputs(asked, signal);
-      const best = answer.prediction.data[0];
-      const probabilities = answer.probabilities.data;
-      fill(
-        result,
-        element("p", { class: "answer" }, classes[best], element("span", {}, percent(probabilities[best]))),
-        predictions(classes, probabilities, "Most probable classes"),
-      );
-      page.sent(asked);
-    } catch (error) {
-      if (error.name !== "AbortError") page.failed(error);
-    }
+    if (picture) prediction.ask(png(picture.sent));
+    else prediction.empty();
   }
 
-  function empty() {
-    fill(result, element("p", { class: "note" }, "The prediction appears here."));
-  }
-
-  empty();
   const input = pictureInput(
     { channels, height, width, resize: settings.resize, longest: LONGEST },
     changed,
     page.signal,
   );
-  fill(place, element("div", { class: "try" }, input.part, result), attack && attack.part);
+  fill(place, element("div", { class: "try" }, input.part, prediction.part), attack && attack.part);
 }

@@ -219,7 +219,7 @@ def test_too_many_attacks_are_told_to_come_back(served: Served) -> None:
         for each in answered(under_way):
             response, content = answer(each)
             assert (response.status, response.headers["retry-after"]) == (503, "3"), content
-            assert "too many attacks wait" in content["error"]
+            assert "too many requests to attack wait" in content["error"]
         served.client().infer("digits", [tensor("images", pixels(1).numpy())])
     assert SETTINGS.attacks.parallel == 1
     assert attack(served, message(pixels(1).numpy(), epsilon=0.1, attack="fgsm")).status_code == 200

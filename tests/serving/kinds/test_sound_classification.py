@@ -8,18 +8,20 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from PIL import Image
 from torch import nn
 
 from jobs.common.audio.levels import at_loudness
 from service.errors import InputError, ModelError
 from service.models import ModelCard, TensorSpec
 from service.store import open_store
+from serving.http.messages import Form
 from serving.http.settings import Batching, Http, Limits, ServeSettings
 from serving.kinds.sound_classification import SoundClassification
 from tests.jobs.sonification.tones import CLASSES, RATE, network
 from tests.ports import free_port
 from tests.serving import in_process
-from tests.serving.models import SAMPLES, put_recogniser, recogniser_draft
+from tests.serving.models import SAMPLES, put_recogniser, recogniser_draft, recogniser_settings
 
 NETWORK = network()
 
@@ -37,6 +39,10 @@ def endpoint(net: nn.Module = NETWORK, limits: Limits | None = None, **changes: 
     )
     settings = ServeSettings(limits=limits or Limits(), batching=Batching(max_rows=4))
     return SoundClassification(card, net, settings, torch.device("cpu"))
+
+
+def settings_with(**changes: Any) -> dict[str, Any]:
+    return {"settings": {**recogniser_settings(), **changes}}
 
 
 MODEL = endpoint()
@@ -132,11 +138,25 @@ def test_memory_of_an_upload_is_known_before_it_is_read() -> None:
         ({"settings": {"classes": ["a", "b"], "rate": RATE, "samples": SAMPLES}}, "its card names 2 classes"),
         ({"settings": {"classes": list(CLASSES), "rate": RATE, "samples": 50}}, "does not run on sounds of 50 samples"),
         ({"inputs": (TensorSpec(name="x", datatype="FP32", shape=(-1, -1)),)}, "has one input 'sounds'"),
+        (settings_with(layers={"mel": {"mean": [0], "spread": [1]}}), "settings.layers must be {'mel': 16"),
+        (settings_with(layers={"mel": {"mean": [0], "spread": [0]}}), "settings.layers.mel.spread"),
+        (settings_with(layers={"mel": {"mean": [0], "spread": [1], "dead": [1]}}), "of the channels that mean has"),
+        (settings_with(mean_mel=[0.0]), "settings.mean_mel must have 16 numbers; it has 1"),
     ],
 )
 def test_cards_that_do_not_fit(changes: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ModelError, match=sentence):
         endpoint(**changes)
+
+
+def test_a_clipped_sound_is_answered_with_a_warning() -> None:
+    flat = np.clip(2 * tone(), -0.5, 0.5)[None]
+    assert MODEL.prepare({"sounds": flat}, {}).parameters == {
+        "warning": "input 'sounds' is clipped: its peaks are cut off flat"
+    }
+    assert not MODEL.prepare({"sounds": tone()[None]}, {}).parameters
+    with pytest.raises(InputError, match="the answer for one sound, not for 2"):
+        MODEL.prepare({"sounds": np.stack([tone(), tone()])}, {}, Form(wav=True))
 
 
 def test_over_http(tmp_path: Any) -> None:
@@ -150,5 +170,11 @@ def test_over_http(tmp_path: Any) -> None:
         assert answer["outputs"][0]["data"] == ask(MODEL.upload.read(body))["prediction"].tolist()
         bad = httpx.post(path, content=b"noise", headers={"Content-Type": "audio/wav"})
         assert bad.status_code == 400 and "the uploaded sound cannot be read" in bad.json()["error"]
+        wav = httpx.post(path, content=body, headers={"Content-Type": "audio/wav", "Accept": "audio/wav"})
+        samples, rate = soundfile.read(io.BytesIO(wav.content), dtype="float32")
+        assert wav.headers["content-type"] == "audio/wav" and rate == RATE
+        np.testing.assert_allclose(samples, MODEL.upload.read(body)[0], atol=1e-4)
+        png = httpx.post(path, content=body, headers={"Content-Type": "audio/wav", "Accept": "image/png"})
+        assert Image.open(io.BytesIO(png.content)).format == png.headers["content-type"].partition("/")[2].upper()
         image = httpx.post(path, content=b"noise", headers={"Content-Type": "image/png"})
         assert image.status_code == 400 and "a file of type audio/" in image.json()["error"]
