@@ -83,6 +83,14 @@ def test_one_spec_trains_makes_audible_inverts_and_probes(make_run: Any, tmp_pat
     store = open_store(str(tmp_path / "store"))
     kept = decode(handle.folder.read(f"models/{name_of_model(handle)}.safetensors"))
     models.publish(store, "net", kept["weights"], models.CardDraft(**kept["draft"]))
+    clips, _ = params().data.load_splits()
+    with torch.no_grad():
+        answers = network.activations(clips.sounds(torch.arange(len(clips))), network.layers)
+    settings = kept["draft"]["settings"]
+    assert list(settings["layers"]) == list(network.layers) and len(settings["mean_mel"]) == 16
+    for layer, units in settings["layers"].items():
+        assert units["mean"] == pytest.approx(answers[layer].mean((0, 2)).tolist(), abs=1e-3)
+        assert units["spread"] == pytest.approx(answers[layer].std((0, 2), correction=0).tolist(), rel=1e-3)
     stored = params(**{**WHOLE, "network": {"kind": "model", "name": "net"}, "inversion": None, "probes": None})
     again = Run(open_store(str(tmp_path)) / "again", 0, store=store)
     run(stored, again)
