@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 RMS = 0.1  # of sounds made here, -20 dB of full scale: about the level of speech
 PEAK = 10 ** (-1 / 20)  # -1 dB of full scale
@@ -26,8 +27,31 @@ def peak(sounds: Tensor) -> Tensor:
 
 def at_loudness(sounds: Tensor, loudness: float = RMS, limit: float = PEAK) -> Tensor:
     """The same sounds at one root mean square, or less loud where a peak would be above the limit."""
-    scale = torch.minimum(loudness / rms(sounds), limit / peak(sounds).clamp(min=QUIET))
-    return sounds * scale
+    levelled: Tensor = _Levelled.apply(sounds, loudness, limit)
+    return levelled
+
+
+class _Levelled(torch.autograd.Function):
+    """Sounds times a scale that depends on them: autograd would go through them again for every step to the scale."""
+
+    @staticmethod
+    def forward(ctx: Any, sounds: Tensor, loudness: float, limit: float) -> Tensor:
+        size, (highest, place) = rms(sounds), sounds.abs().max(-1, keepdim=True)
+        scale = torch.minimum(loudness / size, limit / highest.clamp(min=QUIET))
+        ctx.save_for_backward(sounds, size, scale, place)
+        ctx.by_size = loudness / size <= scale
+        return sounds * scale
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        sounds, size, scale, place = ctx.saved_tensors
+        (gradient,) = gradients
+        slope = -scale * (gradient * sounds).sum(-1, keepdim=True)  # of the logarithm of the scale
+        # a root mean square depends on all samples, a peak on the largest one; silence has a scale of its own
+        by_size = torch.where(ctx.by_size & (size > QUIET), slope / (size.square() * sounds.shape[-1]), 0)
+        by_peak = torch.where(ctx.by_size, 0, slope / sounds.gather(-1, place))
+        return torch.addcmul(gradient * scale, sounds, by_size).scatter_add_(-1, place, by_peak), None, None
 
 
 def clipped_share(sounds: Tensor) -> float:
@@ -42,7 +66,12 @@ def high_pass(sounds: Tensor, rate: int, hertz: float) -> Tensor:
 
     sounds: (..., samples). The filter has no phase; the ends of a sound are neighbours.
     """
-    passed: Tensor = _Filter.apply(sounds, high_pass_gain(sounds.shape[-1], rate, hertz, sounds.device))
+    return filtered(sounds, high_pass_gain(sounds.shape[-1], rate, hertz, sounds.device))
+
+
+def filtered(sounds: Tensor, gain: Tensor) -> Tensor:
+    """Each bin of the spectrum times a gain. sounds: (..., samples); gain: (samples // 2 + 1,)."""
+    passed: Tensor = _Filter.apply(sounds, gain)
     return passed
 
 
@@ -52,7 +81,7 @@ class _Filter(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, sounds: Tensor, gain: Tensor) -> Tensor:
         ctx.save_for_backward(gain)
-        passed: Tensor = torch.fft.irfft(torch.fft.rfft(sounds) * gain, sounds.shape[-1])
+        passed: Tensor = torch.fft.irfft(torch.fft.rfft(sounds).mul_(gain), sounds.shape[-1])
         return passed
 
     @staticmethod

@@ -72,8 +72,7 @@ class LogMel(nn.Module):
         before = self.size // 2 - (self.size - self.window) // 2  # the window is in the middle of a transform
         after = self.window - before
         padded = functional.pad(sounds[:, None], (before, after), mode="reflect")[:, 0]
-        frames = padded.unfold(1, self.window, self.hop)[:, : self.frames(sounds.shape[1])]
-        power: Tensor = _Power.apply(frames * self.taper, self.size)
+        power: Tensor = _Power.apply(padded, self.taper, self.size, self.hop, self.frames(sounds.shape[1]))
         return power
 
     def forward(self, sounds: Tensor) -> Tensor:
@@ -83,26 +82,45 @@ class LogMel(nn.Module):
 
 
 class _Power(torch.autograd.Function):
-    """|X|^2 of the Fourier transform X of real frames. Its gradient is one inverse transform, finite also at zero;
-    autograd would make it a transform of complex numbers of twice the size.
+    """|X|^2 of the Fourier transforms X of overlapping frames. Its gradient is one inverse transform and a sum of the
+    overlaps, finite also at zero; autograd would make it a transform of complex numbers of twice the size.
     """
 
     @staticmethod
-    def forward(ctx: Any, frames: Tensor, size: int) -> Tensor:
-        """frames: (…, window), followed by zeros up to `size`. Returns (…, size // 2 + 1)."""
-        spectrum = torch.fft.rfft(frames, size)
-        ctx.save_for_backward(spectrum)
-        ctx.window, ctx.size = frames.shape[-1], size
+    def forward(ctx: Any, sounds: Tensor, taper: Tensor, size: int, hop: int, frames: int) -> Tensor:
+        """sounds: (batch, samples). taper: (window,), which frames are multiplied by; zeros fill them up to `size`.
+
+        hop: samples between the starts of two frames. Returns (batch, frames, size // 2 + 1).
+        """
+        window = len(taper)
+        filled = sounds.new_zeros(len(sounds), frames, size)
+        torch.mul(sounds.unfold(1, window, hop)[:, :frames], taper, out=filled[..., :window])
+        spectrum = torch.fft.rfft(filled)
+        ctx.save_for_backward(spectrum, taper)
+        ctx.samples, ctx.size, ctx.hop = sounds.shape[1], size, hop
         real, imaginary = torch.view_as_real(spectrum).unbind(-1)
         return real.square().addcmul_(imaginary, imaginary)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        (spectrum,) = ctx.saved_tensors
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None, None]:
+        spectrum, taper = ctx.saved_tensors
         product = gradients[0] * spectrum
         # the inverse transform counts each bin twice, but for the first and, of an even size, the last
         product[..., 0] *= 2
         if ctx.size % 2 == 0:
             product[..., -1] *= 2
-        return ctx.size * torch.fft.irfft(product, ctx.size)[..., : ctx.window], None
+        frames = torch.fft.irfft(product, ctx.size)[..., : len(taper)] * (ctx.size * taper)
+        return _overlapped(frames, ctx.hop, ctx.samples), None, None, None, None
+
+
+def _overlapped(frames: Tensor, hop: int, samples: int) -> Tensor:
+    """The sum of overlapping frames, (batch, frames, window), `hop` samples apart: (batch, samples)."""
+    batch, count, window = frames.shape
+    parts = -(-window // hop)
+    whole = frames.new_zeros(batch, count + parts, hop)
+    for part in range(parts):
+        piece = frames[..., part * hop : (part + 1) * hop]
+        whole[:, part : part + count, : piece.shape[2]] += piece
+    flat = whole.flatten(1)[:, :samples]
+    return functional.pad(flat, (0, samples - flat.shape[1]))

@@ -5,10 +5,12 @@ bear changes).
 """
 
 import math
+from typing import Any
 
 import torch
 from pydantic import Field
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from jobs.common.params import StudyParams
 
@@ -39,7 +41,8 @@ class TransformationParams(StudyParams):
             gains = 1 + self.gain * (2 * torch.rand(len(sounds), 1, generator=generator) - 1)
             sounds = sounds * gains.to(sounds.device)
         if self.noise:
-            sounds = sounds + self.noise * torch.randn(sounds.shape, generator=generator).to(sounds.device)
+            noise = torch.randn(sounds.shape, generator=generator).to(sounds.device)
+            sounds = torch.add(sounds, noise, alpha=self.noise)
         return sounds
 
     def apply_to_mels(self, mels: Tensor, hop: float, floor: float, generator: torch.Generator) -> Tensor:
@@ -72,16 +75,46 @@ def moved(sounds: Tensor, most_shift: int, most_speed: float, generator: torch.G
     most_shift = min(most_shift, samples // 2)  # which reaches every place, as the ends are neighbours
     shifts = torch.randint(-most_shift, most_shift + 1, (batch, 1), generator=generator)
     speeds = 1 + most_speed * (2 * torch.rand(batch, 1, generator=generator) - 1)
-    middle = samples // 2
-    places = (torch.arange(samples) - middle) * (speeds if most_speed else 1) + (middle + shifts)
-    below = places.floor()
-    share = (places - below).to(sounds)  # (batch, samples)
+    # how far from its place each sample is fetched: small numbers, which are exact where places are not
+    offsets = shifts.to(sounds.dtype)
+    if most_speed:
+        offsets = torch.addcmul(offsets, torch.arange(samples, dtype=sounds.dtype) - samples // 2, speeds - 1)
+    offsets = offsets.expand(batch, samples).to(sounds.device)
+    below = offsets.floor()
     margin = min(most_shift + math.ceil(most_speed * samples / 2) + 1, samples - 1)
-    around = torch.cat([sounds[:, samples - margin :], sounds, sounds[:, : margin + 1]], 1)
-    first = (below.long() + margin).to(sounds.device)
-    if sounds.ndim == 3:
-        first, share = (each[:, :, None].expand(sounds.shape) for each in (first, share))
-    return torch.lerp(around.gather(1, first), around.gather(1, first + 1), share)
+    first = below.long() + torch.arange(margin, margin + samples, device=sounds.device)
+    fetched: Tensor = _Fetched.apply(sounds, first, offsets - below, margin)
+    return fetched
+
+
+class _Fetched(torch.autograd.Function):
+    """Values between two samples, for which autograd would go through the sounds many times more."""
+
+    @staticmethod
+    def forward(ctx: Any, sounds: Tensor, first: Tensor, share: Tensor, margin: int) -> Tensor:
+        """sounds: (batch, samples, …). first: int64 (batch, samples), the place of the sample before, counted from
+        `margin` samples before the first. share: (batch, samples), how far towards the next one.
+        """
+        around = torch.cat([sounds[:, sounds.shape[1] - margin :], sounds, sounds[:, : margin + 1]], 1)
+        if sounds.ndim == 3:
+            first, share = (each[:, :, None].expand(sounds.shape) for each in (first, share))
+        ctx.save_for_backward(first, share)
+        ctx.margin = margin
+        return torch.lerp(around.gather(1, first), around[:, 1:].gather(1, first), share)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+        first, share = ctx.saved_tensors
+        (gradient,), margin, samples = gradients, ctx.margin, first.shape[1]
+        around = gradient.new_zeros(len(gradient), samples + 2 * margin + 1, *gradient.shape[2:])
+        to_next = gradient * share
+        around[:, 1:].scatter_add_(1, first, to_next)
+        around.scatter_add_(1, first, gradient - to_next)
+        answer = around[:, margin : margin + samples]
+        answer[:, samples - margin :] += around[:, :margin]  # the ends are neighbours
+        answer[:, : margin + 1] += around[:, margin + samples :]
+        return answer, None, None, None
 
 
 def mask(batch: int, length: int, most: float, generator: torch.Generator) -> Tensor:

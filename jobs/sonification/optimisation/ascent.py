@@ -12,7 +12,7 @@ from jobs.common.audio.networks.base import SoundNetwork
 from jobs.common.audio.transformations import TransformationParams
 from jobs.common.params import StudyParams
 from jobs.sonification.optimisation.edges import Inside
-from jobs.sonification.optimisation.objectives import Objective, mean_cosine
+from jobs.sonification.optimisation.objectives import Objective, OwnObjective, mean_cosine
 from jobs.sonification.optimisation.parameterisations import AnyParameterisation, SoundFormat, Waveform
 from jobs.sonification.optimisation.regularisation import RegularisationParams
 
@@ -55,6 +55,11 @@ class Subject:
         if self.directions is not None:
             return torch.einsum("rct,dc->rdt", answers, self.directions)
         return answers
+
+    def own(self, inputs: Tensor, channels: Tensor, after: str | None = None) -> Tensor:
+        """Those of one channel for each row alone: (rows, frames). channels: int64 (rows,)."""
+        answers = self.network.channels(inputs, self.layer, channels, after)[:, self.inside.frames]
+        return (answers - self.mean[channels, None]) / self.spread[channels, None]
 
 
 @dataclass(frozen=True)
@@ -108,16 +113,23 @@ def ascend(
     with torch.no_grad():
         start = scores(kind.shown(values, sound_format))
     optimizer = torch.optim.Adam([values], kind.step_size, fused=True)
+    diverse = params.copies > 1 and params.diversity > 0
     stream = torch.Generator().manual_seed(seeds[0])
     history = torch.empty(params.steps, len(rows), device=device)
     for step in range(params.steps):
         check()
         shown = kind.shown(values, sound_format)
         changed = kind.transformed(shown, params.transformations, sound_format, stream)
-        activations = subject.activations(changed, after)
-        reached = objective.scores(activations, rows)
+        if isinstance(objective, OwnObjective) and not diverse:
+            gains = reached = objective.of_own(subject.own(changed, rows, after))
+        else:
+            activations = subject.activations(changed, after)
+            gains = reached = objective.scores(activations, rows)
+            if diverse:
+                alike = mean_cosine(activations, params.copies)  # (features,)
+                gains = gains - params.diversity * alike.repeat_interleave(params.copies) / params.copies
         history[step] = reached.detach()
-        gains = reached - _penalties(shown, activations, begin, sound_format, params)
+        gains = gains - _penalties(shown, begin, sound_format, params)
         (gradient,) = torch.autograd.grad(-gains.sum(), values)
         values.grad = gradient
         optimizer.step()
@@ -133,17 +145,12 @@ def ascend(
     return Sonified(sounds, start, optimised, final, history, activations)
 
 
-def _penalties(
-    shown: Tensor, activations: Tensor, begin: Tensor | None, sound_format: SoundFormat, params: AscentParams
-) -> Tensor:
+def _penalties(shown: Tensor, begin: Tensor | None, sound_format: SoundFormat, params: AscentParams) -> Tensor:
     """(rows,)"""
     regularisation, kind = params.regularisation, params.parameterisation
-    penalty = activations.new_zeros(len(activations))
+    penalty = shown.new_zeros(len(shown))
     if regularisation.of_mels:
         penalty = penalty + regularisation.of_log_mels(kind.mels(shown, sound_format), sound_format.mean_mel)
     if shown.ndim == 2:  # samples
         penalty = penalty + regularisation.of_sounds(shown, begin)
-    if params.copies > 1 and params.diversity:
-        alike = mean_cosine(activations, params.copies)  # (features,)
-        penalty = penalty + params.diversity * alike.repeat_interleave(params.copies) / params.copies
     return penalty

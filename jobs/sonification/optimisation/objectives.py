@@ -31,25 +31,35 @@ class Objective(StudyParams):
         return True
 
 
-class ChannelObjective(Objective):
+class OwnObjective(Objective):
+    """Of one channel, whatever the others do: they need not be computed."""
+
+    @abstractmethod
+    def of_own(self, own: Tensor) -> Tensor:
+        """own: the channel that each row is for, (rows, frames). Returns (rows,)."""
+
+    def scores(self, activations: Tensor, features: Tensor) -> Tensor:
+        return self.of_own(activations[torch.arange(len(features)), features])
+
+
+class ChannelObjective(OwnObjective):
     """One channel, at all times."""
 
     kind: Literal["channel"] = Field("channel", description="a channel's mean over time")
     top: float = Field(1.0, gt=0, le=1, description="share of the frames, the largest ones, that count")
 
-    def scores(self, activations: Tensor, features: Tensor) -> Tensor:
-        rows = activations[torch.arange(len(features)), features]  # (rows, frames)
-        count = max(1, round(self.top * rows.shape[1]))
-        return rows.mean(1) if count == rows.shape[1] else rows.topk(count, 1).values.mean(1)
+    def of_own(self, own: Tensor) -> Tensor:
+        count = max(1, round(self.top * own.shape[1]))
+        return own.mean(1) if count == own.shape[1] else own.topk(count, 1).values.mean(1)
 
 
-class NeuronObjective(Objective):
+class NeuronObjective(OwnObjective):
     """One channel at one time."""
 
     kind: Literal["neuron"] = Field("neuron", description="a channel in the middle frame")
 
-    def scores(self, activations: Tensor, features: Tensor) -> Tensor:
-        return activations[torch.arange(len(features)), features, activations.shape[2] // 2]
+    def of_own(self, own: Tensor) -> Tensor:
+        return own[:, own.shape[1] // 2]
 
 
 class DirectionObjective(Objective):

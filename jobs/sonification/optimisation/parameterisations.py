@@ -10,13 +10,14 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from jobs.common.audio.levels import RMS, at_loudness, high_pass, high_pass_gain, rms
+from jobs.common.audio.levels import RMS, at_loudness, filtered, high_pass_gain, rms
 from jobs.common.audio.mel import FLOOR, LogMel
 from jobs.common.audio.networks.base import SoundNetwork
 from jobs.common.audio.transformations import TransformationParams
@@ -49,7 +50,12 @@ class SoundFormat:
 
     def finished(self, sounds: Tensor) -> Tensor:
         """As they are heard: without what is too low, at constant loudness."""
-        return at_loudness(high_pass(sounds, self.rate, self.high_pass))
+        return at_loudness(filtered(sounds, self.gain))
+
+    @cached_property
+    def gain(self) -> Tensor:
+        """(samples // 2 + 1,), of each bin of the spectrum: what is too low is taken out."""
+        return high_pass_gain(self.samples, self.rate, self.high_pass, self.mean_mel.device)
 
 
 class Parameterisation(StudyParams):
@@ -122,8 +128,7 @@ class Fourier(Parameterisation):
         return torch.view_as_real(spectrum).contiguous()  # (rows, bins, 2)
 
     def shown(self, values: Tensor, sound_format: SoundFormat) -> Tensor:
-        gain = high_pass_gain(sound_format.samples, sound_format.rate, sound_format.high_pass, values.device)
-        gain = gain * self._scale(sound_format, values.device)
+        gain = sound_format.gain * self._scale(sound_format, values.device)
         spectrum = torch.view_as_complex(values) * gain
         return at_loudness(torch.fft.irfft(spectrum, sound_format.samples, norm="ortho"))
 

@@ -63,6 +63,14 @@ class SoundNetwork(nn.Module):
                     break
         return caught
 
+    def channels(self, inputs: Tensor, layer: str, numbers: Tensor, after: str | None = None) -> Tensor:
+        """One channel of a layer for each row: (batch, frames). A child may compute no more than these.
+
+        inputs, after: as of `activations`. numbers: int64 (batch,).
+        """
+        answers = self.activations(inputs, [layer], after)[layer]
+        return answers[torch.arange(len(numbers), device=numbers.device), numbers]
+
     def frames_of(self, layer: str, output: Tensor, batch: int) -> Tensor:
         """The output of a stage as (batch, channels, frames)."""
         return output

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from torch import Tensor, nn
+from torch.nn import functional
 
 from jobs.common.audio.mel import LogMel
 from jobs.common.audio.networks.base import OUTPUT, SoundNetwork
@@ -66,6 +67,33 @@ class Recogniser(SoundNetwork):
         stages[OUTPUT] = Pooled(before, len(classes))
         super().__init__(rate, classes, stages, mel.shortest)
         self.rectified = tuple(name for name in stages if name.startswith("conv"))
+
+    def channels(self, inputs: Tensor, layer: str, numbers: Tensor, after: str | None = None) -> Tensor:
+        """Of a convolution, one filter for each row: many times less than all of them."""
+        if layer not in self.rectified or layer == after:
+            return super().channels(inputs, layer, numbers, after)
+        before = self.layers[self.layers.index(layer) - 1]
+        if before != after:
+            inputs = self.activations(inputs, [before], after)[before]
+        nonlinearity, convolution, norm = self.stages[layer]
+        scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+        shift = norm.bias - scale * norm.running_mean
+        answers = convolved_each(nonlinearity(inputs), convolution, numbers)
+        return answers * scale[numbers, None] + shift[numbers, None]
+
+
+def convolved_each(features: Tensor, convolution: nn.Conv1d, numbers: Tensor) -> Tensor:
+    """One filter of a convolution without bias for each row.
+
+    features: (rows, channels, frames). numbers: int64 (rows,). Returns (rows, frames of the convolution).
+    """
+    (kernel,), (stride,), (padding,) = convolution.kernel_size, convolution.stride, convolution.padding
+    products = convolution.weight[numbers].transpose(1, 2) @ features  # (rows, kernel, frames): of each tap alone
+    products = functional.pad(products, (padding, padding))
+    frames = products.shape[2]
+    # rows of one element more than there are: in the row of a tap, its frames move by one for each tap before it
+    moved = functional.pad(products.flatten(1), (0, kernel)).unflatten(1, (kernel, frames + 1))
+    return moved[:, :, : frames - kernel + 1 : stride].sum(1)
 
 
 def _power_of_two(least: int) -> int:

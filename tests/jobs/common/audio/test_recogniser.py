@@ -45,6 +45,16 @@ def test_layers_are_listed_and_computing_may_begin_and_end_at_any() -> None:
     net.activations(sounds, ["conv1", "conv2"])
 
 
+def test_a_channel_for_each_row_is_that_of_all_channels() -> None:
+    net, sounds, numbers = network(), 0.1 * torch.randn(4, 3990), torch.tensor([2, 0, 2, 1])
+    mels = net.activations(sounds, ["mel"])["mel"]
+    for layer in ("mel", "conv1", "conv2", OUTPUT):
+        expected = net.activations(sounds, [layer])[layer][torch.arange(4), numbers]
+        torch.testing.assert_close(net.channels(sounds, layer, numbers), expected)
+        if layer != "mel":
+            torch.testing.assert_close(net.channels(mels, layer, numbers, after="mel"), expected)
+
+
 def test_what_it_has_not_is_said_with_what_it_has() -> None:
     with pytest.raises(UnknownNameError, match="conv3.*it has mel, conv1, conv2, output"):
         network().activations(torch.zeros(1, 4000), ["conv3"])
