@@ -1,6 +1,6 @@
 """What a spec of the study says."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -76,8 +76,11 @@ class ProbeParams(StudyParams):
     targets: tuple[str, ...] = Field(
         (), description="class, fundamental (measured, hertz), or a factor of the data, such as voice; none: all"
     )
-    penalty: float = Field(
-        1.0, gt=0, description="of squared weights; a small one reads out what is faint, a large one what is strong"
+    penalties: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+        (0.01, 0.1, 1.0, 10.0, 100.0, 1000.0),
+        min_length=1,
+        description="of squared weights, to choose from: the one with which the clips to train, each left out in turn, "
+        "are read best; a small one reads out what is faint, too",
     )
 
 

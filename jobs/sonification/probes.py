@@ -88,7 +88,7 @@ def probe(
         layer: (on_train[layer].standardised, (on_test[layer].means - known.mean) / known.spread)
         for layer, known in on_train.items()
     }
-    results = run.map(fitted, cells, shared=(params.penalty, list(targets), means), name="probes")
+    results = run.map(fitted, cells, shared=(params.penalties, list(targets), means), name="probes")
     return [
         {
             "layer": cell["layer"],
@@ -102,19 +102,24 @@ def probe(
 
 
 def fitted(cell: dict[str, Any], shared: Any) -> dict[str, float]:
-    """Fit one probe: its score on the clips to test, and what guessing scores."""
-    from sklearn.linear_model import Ridge, RidgeClassifier  # takes a second to load
+    """Fit one probe: its score on the clips to test, what guessing scores, and the penalty.
 
-    penalty, targets, means = shared
+    The penalty is chosen on the clips to train: of those given, the one with the least squared error of each clip by
+    the probe of all others.
+    """
+    from sklearn.linear_model import RidgeClassifierCV, RidgeCV  # takes a second to load
+
+    penalties, targets, means = shared
     target: Target = targets[cell["target"]]
     train, test = (each.double().numpy() for each in means[cell["layer"]])
     if target.numeric:
         known, tested = ~np.isnan(target.train), ~np.isnan(target.test)
         if known.sum() < 2 or tested.sum() < 2:
-            return {"score": math.nan, "chance": 0.0}
-        model = Ridge(penalty).fit(train[known], target.train[known])
-        return {"score": float(model.score(test[tested], target.test[tested])), "chance": 0.0}
-    model = RidgeClassifier(penalty).fit(train, target.train)
-    names, counts = np.unique(target.train, return_counts=True)
-    chance = float((target.test == names[counts.argmax()]).mean())
-    return {"score": float(model.score(test, target.test)), "chance": chance}
+            return {"score": math.nan, "chance": 0.0, "penalty": math.nan}
+        model = RidgeCV(list(penalties)).fit(train[known], target.train[known])
+        score, chance = model.score(test[tested], target.test[tested]), 0.0
+    else:
+        model = RidgeClassifierCV(list(penalties)).fit(train, target.train)
+        names, counts = np.unique(target.train, return_counts=True)
+        score, chance = model.score(test, target.test), float((target.test == names[counts.argmax()]).mean())
+    return {"score": float(score), "chance": chance, "penalty": float(model.alpha_)}
