@@ -9,6 +9,7 @@ from torch import Tensor
 from jobs.common.audio import judges
 from jobs.common.audio.judges import Judges
 from jobs.common.audio.networks.pretrained.crepe import RATE, WINDOW
+from jobs.common.audio.pitch import repetition
 from jobs.common.audio.resampling import resampled
 from jobs.sonification.params import JudgementParams
 from jobs.sonification.sonification import Sonification
@@ -57,8 +58,12 @@ def judge_slice(cell: dict[str, int], shared: Any) -> dict[str, Any]:
 
 
 def _verdict(loaded: Judges, sound: Tensor, clip: Tensor) -> dict[str, Any]:
-    """Of one sound at 16 kHz, by name. None where a judge hears nothing."""
-    verdict: dict[str, Any] = {}
+    """Of one sound at 16 kHz, by name; first how it repeats itself. None where a judge hears nothing."""
+    again = repetition(sound, RATE)
+    verdict: dict[str, Any] = {
+        "repeats_hertz": None if again is None else again.hertz,
+        "repeats": None if again is None else again.strength,
+    }
     if loaded.pitch is not None and len(sound) >= WINDOW:
         pitch = loaded.pitch.pitch(sound)
         verdict |= {"pitch_hertz": None if math.isnan(pitch.median) else pitch.median, "voiced_share": pitch.voiced}

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from jobs.common.audio.levels import at_loudness, high_pass, quantised
-from jobs.common.audio.pitch import fundamental
+from jobs.common.audio.pitch import fundamental, repetition
 from jobs.common.audio.transformations import TransformationParams, mask, moved
 
 RATE = 16_000
@@ -95,3 +95,12 @@ def test_noise_and_what_is_too_short_have_no_pitch() -> None:
     assert fundamental(torch.randn(RATE), RATE) is None
     assert fundamental(torch.randn(100), RATE) is None
     assert fundamental(torch.zeros(RATE), RATE) is None
+
+
+@pytest.mark.parametrize("hertz", [63.4, 253.6, 1014.4])
+def test_a_sound_repeats_itself_as_much_as_it_has_of_its_harmonics(hertz: float) -> None:
+    harmonics = voice(hertz)
+    again = repetition(harmonics / harmonics.std() + torch.randn(len(harmonics), generator=stream()), RATE)
+    assert again is not None and again.hertz == pytest.approx(hertz, rel=0.02)
+    assert again.strength == pytest.approx(0.5, abs=0.06), "as much power as the noise"
+    assert repetition(torch.zeros(RATE), RATE) is None and repetition(harmonics[:100], RATE) is None
