@@ -12,13 +12,15 @@ from jobs.common.data.sounds.base import SoundSet
 from jobs.common.data.sounds.phonemes import Phoneme
 from jobs.sonification.player import Tab
 from jobs.sonification.responses import Responses
-from jobs.sonification.results import nearest_clip
+from jobs.sonification.results import beside_drawn, nearest_clip
 from jobs.sonification.sonification import Sonification
 
 NAMES = {
     "moonshine_words": "words by Moonshine",
     "sphinx_words": "words by Sphinx",
     "pitch_hertz": "pitch by CREPE, hertz",
+    "repeats_hertz": "repeats itself, times a second",
+    "repeats": "and is like itself a period later, 1: exactly",
     "voiced_share": "share of frames with a pitch",
     "voice_like_clip": "voice like the nearest clip's, cosine",
     "quality_overall": "quality by DNSMOS, 1 to 5",
@@ -46,6 +48,8 @@ def tabs(
         facts = {"activation of the sound": f"{each.final:.1f} standard deviations ({each.start:.1f} at the start)"}
         if each.rank is not None:
             facts["place among the layer's channels"] = f"{each.rank} of {each.rivals}"
+            if len(each.drawn) > 1:
+                facts[f"{len(each.drawn)} random channels of the layer"] = _of_random(each)
         if network.classes and known.layer == network.layers[-1]:
             facts["class"] = network.classes[each.feature.number]
         facts["nearest clip, by the whole layer"] = f"{clips.names[nearest]} (cosine {cosine:.2f})"
@@ -73,6 +77,13 @@ def tabs(
             )
         )
     return sorted(made, key=lambda tab: order[tab.layer])
+
+
+def _of_random(sonification: Sonification) -> str:
+    """How the feature compares with random ones of its layer."""
+    row = beside_drawn(sonification)
+    mean, low, high = (row[f"random_{name}"] for name in ("mean", "low", "high"))
+    return f"{mean:.1f} in the mean (95 %: {low:.1f} to {high:.1f}); the place among them: {row['random_place']}"
 
 
 def curve_of(sonification: Sonification, network: SoundNetwork, known: Responses) -> Tensor:

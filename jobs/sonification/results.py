@@ -11,6 +11,7 @@ from torch import Tensor
 from jobs.common.audio.mel import LogMel
 from jobs.common.audio.networks.base import SoundNetwork
 from jobs.common.data.sounds.base import SoundSet
+from jobs.common.metrics.intervals import mean_interval
 from jobs.sonification import figures
 from jobs.sonification.inversion import Inverted, rows_of
 from jobs.sonification.optimisation.edges import Inside
@@ -48,6 +49,8 @@ def keep_sonification(
     """A table, the sounds, and a picture of them. clips: that the responses are to."""
     rows = [_row(each, responses[each.feature.layer], clips, network) for each in sonifications]
     rows += [_dead_row(each) for each in features if each.dead]
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    rows = [{column: row.get(column) for column in columns} for row in rows]
     order = {layer: place for place, layer in enumerate(network.layers)}
     rows.sort(key=lambda row: (order[row["layer"]], row["number"], row["copy"]))
     run.table(name, rows, title=f"What was made audible ({name}): activations in standard deviations over real clips")
@@ -138,12 +141,14 @@ def metrics_of_sonification(
 ) -> dict[str, float]:
     """NaN where nothing could be optimised."""
     ranked = [each.rank == 1 for each in sonifications if each.rank is not None]
+    margins = [each.final - float(each.drawn.mean()) for each in sonifications if len(each.drawn)]
     kept = [each.final / each.optimised for each in sonifications if each.optimised]
     return {
         f"selective_{name}": sum(ranked) / len(ranked) if ranked else float("nan"),
         f"gain_{name}": statistics.fmean(each.final - each.start for each in sonifications)
         if sonifications
         else float("nan"),
+        f"margin_{name}": statistics.fmean(margins) if margins else float("nan"),
         f"kept_{name}": statistics.median(kept) if kept else float("nan"),
         f"dead_{name}": float(sum(each.dead for each in features)),
     }
@@ -194,6 +199,7 @@ def _row(sonification: Sonification, known: Responses, clips: SoundSet, network:
         "final": sonification.final,
         "rank": sonification.rank,
         "of": sonification.rivals,
+        **beside_drawn(sonification),
         "nearest_clip": clips.names[nearest],
         "nearest_class": clips.classes[label],
         "cosine": cosine,
@@ -202,27 +208,22 @@ def _row(sonification: Sonification, known: Responses, clips: SoundSet, network:
     }
 
 
+def beside_drawn(sonification: Sonification) -> dict[str, Any]:
+    """What the sound excites random features of its layer by: the mean with its 95 % interval, and its place."""
+    count = len(sonification.drawn)
+    low, high = mean_interval(sonification.drawn.tolist())
+    return {
+        "random": count,
+        "random_mean": float(sonification.drawn.mean()) if count else None,
+        "random_low": low if count > 1 else None,
+        "random_high": high if count > 1 else None,
+        "random_place": 1 + int((sonification.drawn > sonification.final).sum()) if count else None,
+    }
+
+
 def _dead_row(feature: Feature) -> dict[str, Any]:
-    row: dict[str, Any] = dict.fromkeys(
-        (
-            "layer",
-            "number",
-            "name",
-            "copy",
-            "state",
-            "start",
-            "optimised",
-            "final",
-            "rank",
-            "of",
-            "nearest_clip",
-            "nearest_class",
-            "cosine",
-            "predicted_class",
-            "probability",
-        )
-    )
-    return row | {
+    """What is not known of it is left out."""
+    return {
         "layer": feature.layer,
         "number": feature.number,
         "name": feature.name,

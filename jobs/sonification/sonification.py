@@ -15,7 +15,7 @@ from jobs.sonification.optimisation.ascent import Subject, ascend
 from jobs.sonification.optimisation.edges import inside
 from jobs.sonification.optimisation.objectives import ClassObjective, LayerObjective
 from jobs.sonification.optimisation.parameterisations import SoundFormat
-from jobs.sonification.optimisation.selectivity import places, scores_of_all
+from jobs.sonification.optimisation.selectivity import places, scores_of_all, scores_of_drawn
 from jobs.sonification.params import SonificationParams
 from jobs.sonification.responses import Responses
 from service.errors import FieldError
@@ -53,6 +53,8 @@ class Sonification:
     """of the feature among all of its layer by how much the sound excites them, from 1; None: of a whole layer"""
     rivals: int
     """features of the layer"""
+    drawn: Tensor
+    """(features,): what the sound excites those of the layer by that were drawn at random; none: of a whole layer"""
     curve: Tensor
     """(steps that are kept,): the objective along the way"""
     activations: Tensor
@@ -138,7 +140,8 @@ def sonify(name: str, features: Sequence[Feature], shared: Shared, run: Run) -> 
         for first in range(0, len(alive), shared.params.batch):
             batch = alive[first : first + shared.params.batch]
             seeds = [run.seed_for("sonify", name, layer, each.number) for each in batch]
-            cells.append({"layer": layer, "features": [each.number for each in batch], "seeds": seeds})
+            drawn = [run.seed_for("drawn", name, layer, each.number) for each in batch]
+            cells.append({"layer": layer, "features": [each.number for each in batch], "seeds": seeds, "drawn": drawn})
             batches.append(batch)
     results = run.map(sonified, cells, shared=shared, name=f"sonify-{name.replace('_', '-')}")
     sonifications = []
@@ -156,7 +159,8 @@ def sonified(cell: dict[str, Any], shared: Shared) -> dict[str, Tensor]:
     made = ascend(subject, params.objective, cell["features"], cell["seeds"], sound_format, params.ascent, clip)
     with torch.no_grad():
         probabilities = shared.network(made.sounds).softmax(1)
-    own = torch.tensor(cell["features"], device=device).repeat_interleave(params.ascent.copies)
+    copies = params.ascent.copies
+    own = torch.tensor(cell["features"], device=device).repeat_interleave(copies)
     scores = scores_of_all(params.objective, made.activations)
     steps = torch.linspace(0, len(made.history) - 1, min(KEPT, len(made.history))).long()
     results = {
@@ -166,6 +170,7 @@ def sonified(cell: dict[str, Any], shared: Shared) -> dict[str, Tensor]:
         "final": made.final,
         "ranks": places(scores, own),
         "rivals": torch.tensor(made.activations.shape[1]),
+        "drawn": scores_of_drawn(scores, own, [seed for seed in cell["drawn"] for _ in range(copies)]),
         "curves": made.history[steps].T.contiguous(),
         "activations": _channel_means(subject, made.sounds),
         "probabilities": probabilities,
@@ -198,6 +203,7 @@ def _of_batch(batch: Sequence[Feature], result: dict[str, Tensor], shared: Share
                     final=float(result["final"][row]),
                     rank=None if whole else int(result["ranks"][row]),
                     rivals=int(result["rivals"]),
+                    drawn=result["drawn"][row],
                     curve=result["curves"][row],
                     activations=result["activations"][row],
                     predicted=int(predicted),

@@ -1,6 +1,10 @@
-"""How sure a share is that was counted."""
+"""How sure a share is that was counted, and a mean that was measured."""
 
-from scipy.stats import binomtest
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.stats import binomtest, t
 
 CONFIDENCE = 0.95
 
@@ -32,3 +36,16 @@ def clopper_pearson_upper(successes: int, count: int) -> float:
     if not count:
         return 1.0
     return float(binomtest(successes, count, alternative="less").proportion_ci(CONFIDENCE, method="exact").high)
+
+
+def mean_interval(values: Sequence[float]) -> tuple[float, float]:
+    """The 95 % interval of a mean of values that were drawn at random; all numbers if there are fewer than two.
+
+    Source: Student 1908, "The probable error of a mean".
+    """
+    count = len(values)
+    if count < 2:
+        return -math.inf, math.inf
+    mean, error = float(np.mean(values)), float(np.std(values, ddof=1)) / math.sqrt(count)
+    reach = float(t.ppf((1 + CONFIDENCE) / 2, count - 1)) * error
+    return mean - reach, mean + reach

@@ -128,7 +128,8 @@ def test_the_nearest_phoneme_and_the_curve(make_run: Any) -> None:
         sonifications.append(
             Sonification(
                 feature=Feature("conv2", 3, "3", dead=False), copy=0, sound=each.sound, start=0.0, optimised=1.0,
-                final=1.0, rank=1, rivals=8, curve=torch.zeros(1), activations=answers, predicted=0, probability=1.0,
+                final=1.0, rank=1, rivals=8, drawn=torch.tensor([0.5, 1.5]), curve=torch.zeros(1), activations=answers,
+                predicted=0, probability=1.0,
             )
         )  # fmt: skip
     near = page.nearest_phonemes(sonifications, listener, responses, spoken)
@@ -137,5 +138,7 @@ def test_the_nearest_phoneme_and_the_curve(make_run: Any) -> None:
     assert float(curve.mean()) == pytest.approx(float(sonifications[0].activations[3]), abs=1e-5)
     (tab, *_) = page.tabs(sonifications, listener, responses, clips, near, [])
     assert tab.facts["nearest phoneme"] == "low (cosine 1.00)"
+    # Student's t for two values: 12.706 standard errors of 0.5
+    assert tab.facts["2 random channels of the layer"] == "1.0 in the mean (95 %: -5.4 to 7.4); the place among them: 2"
     assert tab.clip is not None and len(tab.clip) == clips.samples
     assert listener.layers[-1] == OUTPUT

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom, norm
 
-from jobs.common.metrics.intervals import clopper_pearson, clopper_pearson_upper, wilson
+from jobs.common.metrics.intervals import clopper_pearson, clopper_pearson_upper, mean_interval, wilson
 
 
 @given(st.integers(1, 3000), st.data())
@@ -41,3 +41,9 @@ def test_exact_interval_by_the_binomial_distribution(count: int, data: st.DataOb
 def test_exact_interval_without_successes_and_of_none() -> None:
     assert clopper_pearson_upper(0, 1000) == pytest.approx(1 - 0.05 ** (1 / 1000), rel=1e-9)
     assert clopper_pearson(0, 0) == (0.0, 1.0) and clopper_pearson_upper(0, 0) == 1.0
+
+
+def test_a_mean_of_five() -> None:
+    # by hand: a standard deviation of sqrt(2.5), so 3 -+ 2.7764 sqrt(2.5 / 5) with 4 degrees of freedom
+    assert mean_interval([1, 2, 3, 4, 5]) == pytest.approx((1.0368, 4.9632), abs=5e-5)
+    assert mean_interval([1.0]) == (-math.inf, math.inf)
