@@ -145,6 +145,9 @@ class Connection(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         if not self._refused:
             super().on_message_complete()
+            if not self.pipeline:
+                # uvicorn reads no further while much of a body waits; it would not see that the client leaves
+                self.flow.resume_reading()
 
     def send_400_response(self, msg: str) -> None:
         self._refuse(BAD_REQUEST, "this is not a request in HTTP/1.1")

@@ -1,6 +1,8 @@
 """How requests are passed on: to a replica in the same process, or to Serve's proxy. Other tests have the checks."""
 
 import asyncio
+import contextlib
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -11,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from serving.http.connections import bounded
 from serving.http.pipeline import TIMEOUT, UNWATCHED, Pipeline
-from serving.http.settings import Connections, Http
+from serving.http.settings import Http, ServeSettings
 from tests.ports import free_port
 from tests.processes import wait_for
 from tests.serving import virtual_time
@@ -63,27 +65,65 @@ def test_a_request_that_takes_too_long_is_ended(swallows: bool) -> None:
     assert client.answer == {"error": "the answer must be there within 7 s (http.request_seconds)"}
 
 
-@pytest.fixture(params=[True, False], ids=["swallows", "raises"])
-def listening(request: pytest.FixtureRequest) -> Iterator[tuple[Endless, int]]:
-    app, port = Endless(request.param), free_port()
-    http = bounded(Connections())
-    config = uvicorn.Config(
-        Pipeline(app, SETTINGS, direct=True), port=port, http=http, lifespan="off", log_level="critical"
-    )
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=lambda: asyncio.run(server.serve()))
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    yield app, port
-    server.should_exit = True
-    thread.join()
+class Listening:
+    """A server of an application that never answers, on an event loop of its own."""
+
+    def __init__(self, app: Endless) -> None:
+        self.app, self.port = app, free_port()
+        settings = ServeSettings(http=Http(host="0.0.0.0"))
+        pipeline = Pipeline(app, settings, direct=True)
+        http = bounded(settings.connections)
+        self._server = uvicorn.Server(uvicorn.Config(pipeline, http=http, lifespan="off", log_level="critical"))
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run)
+
+    def _run(self) -> None:
+        with socket.socket() as listener, contextlib.closing(self._loop):
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)  # a body fits into what the kernel holds
+            listener.bind(("127.0.0.1", self.port))
+            self._loop.run_until_complete(self._server.serve([listener]))
+
+    def __enter__(self) -> "Listening":
+        self._thread.start()
+        while not self._server.started:
+            time.sleep(0.01)
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._server.should_exit = self._server.force_exit = True  # also where a request has not ended
+        self._thread.join()
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether a request is under way, whose body may still be to come."""
+        return bool(self._server.server_state.tasks)
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """It does nothing meanwhile: what is sent to it waits in the kernel, and comes at once."""
+        pauses, goes_on = threading.Event(), threading.Event()
+
+        def pause() -> None:
+            pauses.set()
+            goes_on.wait()
+
+        self._loop.call_soon_threadsafe(pause)
+        pauses.wait()
+        yield
+        goes_on.set()
 
 
-def test_a_request_ends_when_its_client_leaves(listening: tuple[Endless, int]) -> None:
-    app, port = listening
-    with connection(port) as client:
-        client.sendall(b"POST /v2 HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{}")
-        wait_for(lambda: app.running)
-        assert not app.cancelled
-    wait_for(lambda: app.cancelled)
+@pytest.mark.parametrize("swallows", [True, False])
+@pytest.mark.parametrize("size", [2, 150_000])
+def test_a_request_ends_when_its_client_leaves(swallows: bool, size: int) -> None:
+    """Also where uvicorn reads no further, as so much of the end of its body came at once."""
+    app = Endless(swallows)
+    with Listening(app) as listening:
+        with connection(listening.port) as client:
+            client.sendall(b"POST /v2 HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % size)
+            wait_for(lambda: listening.has_begun)
+            with listening.paused():
+                client.sendall(b"x" * size)
+            wait_for(lambda: app.running)
+            assert not app.cancelled
+        wait_for(lambda: app.cancelled, seconds=20)
