@@ -42,14 +42,14 @@ def think(
     Whoever stops iterating stops the thinking. inputs: (batch, channels, *space). Iterations before `first` are not
     read out, which saves the head's work. doubts: whether the doubt is asked for, as exit rules do.
     """
-    counted = problem.counted(inputs)
-    positions = counted.flatten(1).sum(1).clamp(min=1)
-    finite = torch.ones(len(inputs), dtype=torch.bool, device=inputs.device)
-    prediction = torch.zeros_like(counted, dtype=torch.int64)
-    confidence = torch.zeros(len(inputs), device=inputs.device)
-    doubt = torch.zeros(len(inputs), dtype=torch.float64, device=inputs.device)
     # entered anew for each iteration: a generator must not leave the mode switched on for its caller
     with torch.inference_mode():
+        counted = problem.counted(inputs)
+        positions = counted.flatten(1).sum(1).clamp(min=1)
+        finite = torch.ones(inputs.shape[0], dtype=torch.bool, device=inputs.device)
+        prediction = torch.zeros_like(counted, dtype=torch.int64)
+        confidence = torch.zeros(inputs.shape[0], device=inputs.device)
+        doubt = torch.zeros(inputs.shape[0], dtype=torch.float64, device=inputs.device)
         features = network.start(inputs)
     for iteration in range(1, iterations + 1):
         with torch.inference_mode():
@@ -57,14 +57,14 @@ def think(
             if iteration < first:
                 continue
             logits = network.answer(features)
-            now_finite = logits.isfinite().flatten(1).all(1)
-            finite = finite & now_finite
-            margin = (logits[:, 0] - logits[:, 1]).abs()
+            finite = finite & (logits.flatten(1).abs().amax(1) < torch.inf)  # of NaN as well the largest is NaN
+            towards_one = logits[:, 1] - logits[:, 0]
+            margin = towards_one.abs()
             sure = (margin.sigmoid() * counted).flatten(1).sum(1) / positions
             if doubts:
                 lacking = functional.logsigmoid(-margin.double()).masked_fill(~counted, -torch.inf).flatten(1)
                 doubt = torch.where(finite, lacking.logsumexp(1) - positions.log(), doubt)
-            answer = (logits[:, 1] > logits[:, 0]) & counted
+            answer = (towards_one > 0) & counted
             kept = finite.view(-1, *[1] * (answer.dim() - 1))
             prediction = torch.where(kept, answer.long(), prediction)
             confidence = torch.where(finite, sure, confidence)

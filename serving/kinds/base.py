@@ -1,12 +1,12 @@
 """The base of all kinds of models: what a kind declares, and what a card and its network have to be to be served."""
 
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
-import numpy as np
 import torch
 from pydantic import BaseModel, ValidationError
 from torch import nn
@@ -141,7 +141,7 @@ def unusable(card: ModelCard, reason: str) -> ModelError:
 
 def split(outputs: Answer, works: Sequence[Work]) -> list[Answer]:
     """The answers of works that were computed together. outputs: (rows of all works, ...)."""
-    ends = np.cumsum([work.rows for work in works]).tolist()
+    ends = list(itertools.accumulate(work.rows for work in works))
     return [
         {name: array[end - work.rows : end] for name, array in outputs.items()}
         for work, end in zip(works, ends, strict=True)

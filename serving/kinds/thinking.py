@@ -155,6 +155,7 @@ class DeepThinking(Endpoint):
 
     # ---- before the batch -------------------------------------------------------------------------------------------
 
+    @torch.inference_mode()
     def prepare(self, inputs: Mapping[str, Array], parameters: Mapping[str, Scalar], form: Form = TENSORS) -> Work:
         """inputs: (rows, channels, *space)."""
         (array,) = inputs.values()
@@ -195,6 +196,7 @@ class DeepThinking(Endpoint):
 
     # ---- in a thread ------------------------------------------------------------------------------------------------
 
+    @torch.inference_mode()
     def compute(self, works: Sequence[Work], stopped: Stopped) -> list[Answer]:
         """Think about all works at once: they have the same shape and ask the same."""
         inputs = self._tensor(works)

@@ -46,11 +46,12 @@ class PrefixSums:
         return (bits.cumsum(-1) % 2 == predictions).all(-1)
 
     def check_inputs(self, inputs: Tensor) -> list[str | None]:
-        clean = (inputs.abs() == 0.5).flatten(1).all(1).tolist()
+        # in numpy, as requests are checked one by one, and it takes a fraction of the time for few numbers
+        clean = (np.abs(inputs.numpy(force=True)) == 0.5).reshape(inputs.shape[0], -1).all(1).tolist()
         return [None if fine else "a bit is -0.5 (0) or 0.5 (1), and this string holds another value" for fine in clean]
 
     def warnings(self, inputs: Tensor) -> list[str | None]:
-        return [None] * len(inputs)
+        return [None] * inputs.shape[0]
 
     def picture(self, instance: Tensor, prediction: Tensor | None) -> np.ndarray:
         """Bits in the first row, the answer (if there is one) in the second: 1 is dark."""
