@@ -93,7 +93,8 @@ class Batcher:
 
     def _start(self) -> None:
         self._starting = False
-        running = Counter(batch[0].is_long for batch in self._running.values())
+        long = sum(batch[0].is_long for batch in self._running.values())
+        running = {True: long, False: len(self._running) - long}
         for queue in list(self._waiting):
             is_long = self._waiting[queue][0].is_long
             if running[is_long] == self._at_once[is_long]:

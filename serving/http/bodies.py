@@ -23,7 +23,7 @@ class Bodies:
 
     def __init__(self, limit: int, connections: Connections) -> None:
         self._limit, self._connections = limit, connections
-        self._held: Counter[str] = Counter()  # bytes by owner
+        self._held = Held(connections.bodies_bytes)
 
     async def read(self, body: "Body", headers: Headers, receive: Receive) -> bool:
         """Read a body. False: the client left before its end. AssayError: too large, too slow, or no room for it."""
@@ -53,27 +53,41 @@ class Bodies:
 
     def hold(self, owner: str) -> "Body":
         """A body to be read. owner: the name of a key, or an address where there are no keys."""
-        return Body(self._held, owner, self._connections.bodies_bytes)
+        return Body(self._held, owner)
+
+
+class Held:
+    """The bytes of all bodies that are held. most: how many they may be; those of one owner half of it."""
+
+    def __init__(self, most: int) -> None:
+        self._most, self._total = most, 0
+        self._of_owner: Counter[str] = Counter()
+
+    def change(self, owner: str, size: int) -> None:
+        """BusyError if there is no room for so many more."""
+        held = self._of_owner[owner] + size
+        if size > 0 and (self._total + size > self._most or held > SHARE * self._most):
+            raise BusyError("too many bodies are held now; send it again later")
+        self._total += size
+        self._of_owner[owner] = held
+        if not held:
+            del self._of_owner[owner]
 
 
 class Body:
-    """A body, counted with all others that are held until the end of its `with`. most: bytes of all of them."""
+    """A body, counted with all others that are held until the end of its `with`."""
 
-    def __init__(self, held: Counter[str], owner: str, most: int) -> None:
-        self._held, self._owner, self._most = held, owner, most
+    def __init__(self, held: Held, owner: str) -> None:
+        self._held, self._owner = held, owner
         self._parts: list[bytes] = []
         self._taken = False
         self.size = 0
 
     def append(self, part: bytes) -> None:
         """BusyError if there is no room for it."""
-        if part and (
-            self._held.total() + len(part) > self._most or self._held[self._owner] + len(part) > SHARE * self._most
-        ):
-            raise BusyError("too many bodies are held now; send it again later")
+        self._held.change(self._owner, len(part))
         self._parts.append(part)
         self.size += len(part)
-        self._held[self._owner] += len(part)
 
     def take(self) -> bytes:
         """The whole of it, once. It goes on counting as held."""
@@ -96,9 +110,7 @@ class Body:
         return self
 
     def __exit__(self, *raised: object) -> None:
-        self._held[self._owner] -= self.size
-        if not self._held[self._owner]:
-            del self._held[self._owner]
+        self._held.change(self._owner, -self.size)
 
 
 def body_too_large(limit: int) -> TooLargeError:

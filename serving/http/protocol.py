@@ -233,7 +233,7 @@ def check_outputs(request: InferRequest, known: Iterable[str]) -> None:
 
 def _parse_json(text: bytes) -> Json:
     try:
-        message = json.loads(text, parse_constant=_no_constant)
+        message = _DECODER.decode(text.decode(json.detect_encoding(text), "surrogatepass"))
     except (UnicodeDecodeError, ValueError) as error:
         raise InputError(f"the body is not valid JSON: {error}") from error
     except RecursionError as error:
@@ -245,6 +245,9 @@ def _parse_json(text: bytes) -> Json:
 
 def _no_constant(name: str) -> float:
     raise ValueError(f"{name} is not a number that JSON has")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_no_constant)  # json.loads makes one anew each time
 
 
 def _list(message: Json, field: str, *, required: bool) -> list[Json]:
