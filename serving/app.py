@@ -117,6 +117,8 @@ def environment(settings: ServeSettings, folder: str, own_ray: bool = True) -> M
     variables["RAY_SERVE_ROUTER_RETRY_MAX_BACKOFF_S"] = "0.05"
     # how often replicas and proxies hand their counts to Ray, which exports them every ten seconds
     variables["RAY_SERVE_METRICS_EXPORT_INTERVAL_MS"] = "1000"
+    # how often the controller looks after all; at its default of 0.1 s it takes a fourth of what an idle server takes
+    variables["RAY_SERVE_CONTROL_LOOP_INTERVAL_S"] = "0.25"
     # a proxy that a busy machine has not started after Serve's 5 s is killed, and its successor may fare no better
     variables["RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S"] = "60"
     if haproxy.reason_against(settings, own_ray) is None:
