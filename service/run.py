@@ -5,7 +5,6 @@ on its own folder `trials/<id>/`; `summarize` gets one on the folder of the whol
 """
 
 import hashlib
-import io
 import os
 import re
 import tempfile
@@ -15,13 +14,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet
-from PIL import Image
-from pydantic import BaseModel
 
 from service import models
 from service.catalog import Placement
@@ -31,8 +26,11 @@ from service.execution.devices import reserved_device
 from service.execution.fan_out import mapping
 from service.execution.fan_out.cells import CellStore, key_of
 from service.execution.fan_out.mapping import Executor, FailedCells, InProcess
-from service.execution.records import Artefact, TrialStatus
+from service.execution.records import Artefact
 from service.formatting import encodable
+from service.handle import artefacts
+from service.handle.rows import Report, Row, nowhere, table_of
+from service.handle.trials import Trial
 from service.models import CardDraft, ModelCard
 from service.provenance import derive_seed
 from service.store import Folder
@@ -43,21 +41,6 @@ if TYPE_CHECKING:
     from torch import nn
 
 __all__ = ["Estimate", "Placement", "Row", "Run", "Trial", "reserved_device"]
-
-Row = dict[str, float]
-
-
-class Report(Protocol):
-    """Where a logged row goes besides the trial's table: Tune, or the serial runner. May end the trial by raising.
-
-    index: the place of the row in the trial's table. total_steps: how many steps there will be, if the job knows.
-    """
-
-    def __call__(self, index: int, row: Row, total_steps: int | None) -> None: ...
-
-
-def nowhere(index: int, row: Row, total_steps: int | None) -> None:
-    """A report that goes nowhere: for `summarize`, and for a handle in a notebook."""
 
 
 @dataclass(frozen=True)
@@ -284,22 +267,15 @@ class Run:
 
     def table(self, name: str, rows: Sequence[dict[str, Any]], title: str = "") -> None:
         """A table, kept as parquet and shown in the report. Every row has the same columns."""
-        data = io.BytesIO()
-        pyarrow.parquet.write_table(pa.Table.from_pylist(list(rows)), data)
-        self._keep("table", layout.TABLE.format(name), data.getvalue(), title)
+        self._keep("table", layout.TABLE.format(name), artefacts.parquet(rows), title)
 
     def figure(self, name: str, figure: "Figure", title: str = "") -> None:
         """A matplotlib figure, kept as PNG and shown in the report."""
-        data = io.BytesIO()
-        _check_formulas(figure)
-        figure.savefig(data, format="png", dpi=144, bbox_inches="tight")
-        self._keep("figure", layout.FIGURE.format(name), data.getvalue(), title)
+        self._keep("figure", layout.FIGURE.format(name), artefacts.drawn(figure), title)
 
     def image(self, name: str, pixels: np.ndarray, title: str = "") -> None:
         """One image. pixels: uint8 (height, width, 3)."""
-        data = io.BytesIO()
-        Image.fromarray(pixels).save(data, format="PNG")
-        self._keep("image", layout.IMAGE.format(name), data.getvalue(), title)
+        self._keep("image", layout.IMAGE.format(name), artefacts.png(pixels), title)
 
     def audio(self, name: str, samples: np.ndarray, rate: int, title: str = "") -> None:
         """A sound, kept as WAV of 16 bits; the report shows a player and a log-mel spectrogram.
@@ -307,8 +283,6 @@ class Run:
         samples: float (n,) or (n, channels) in [-1, 1]; rate: samples a second. InputError if a sample is not finite;
         what is louder than 1 is clipped, with a warning.
         """
-        import soundfile  # few jobs make sounds
-
         if samples.ndim not in (1, 2) or not np.issubdtype(samples.dtype, np.floating) or not samples.size:
             raise InputError(
                 f"audio {name!r}: samples must be float (n,) or (n, channels), they are {samples.dtype} {samples.shape}"
@@ -317,25 +291,17 @@ class Run:
             raise InputError(f"audio {name!r}: samples must be finite numbers; some are not")
         if (peak := float(np.abs(samples).max())) > 1:
             self.warn(f"audio {name!r}: samples must be within [-1, 1]; the largest is {peak:.3g}, it is clipped")
-        data = io.BytesIO()
-        soundfile.write(data, samples.clip(-1, 1), rate, format="WAV", subtype="PCM_16")
-        self._keep("audio", layout.AUDIO.format(name), data.getvalue(), title)
+        self._keep("audio", layout.AUDIO.format(name), artefacts.wav(samples, rate), title)
 
     def animation(
         self, name: str, frames: Sequence[np.ndarray], seconds_per_frame: float = 0.1, title: str = ""
     ) -> None:
         """A GIF that repeats. frames: uint8 (height, width, 3) each."""
-        first, *rest = [Image.fromarray(frame).convert("P", palette=Image.Palette.ADAPTIVE) for frame in frames]
-        data = io.BytesIO()
-        milliseconds = round(1000 * seconds_per_frame)
-        first.save(data, format="GIF", save_all=True, append_images=rest, duration=milliseconds, loop=0)
-        self._keep("animation", layout.ANIMATION.format(name), data.getvalue(), title)
+        self._keep("animation", layout.ANIMATION.format(name), artefacts.gif(frames, seconds_per_frame), title)
 
     def array(self, name: str, values: np.ndarray, title: str = "") -> None:
         """A numeric array, kept as .npy."""
-        data = io.BytesIO()
-        np.save(data, values, allow_pickle=False)
-        self._keep("array", layout.ARRAY.format(name), data.getvalue(), title)
+        self._keep("array", layout.ARRAY.format(name), artefacts.npy(values), title)
 
     def html(self, name: str, text: str, title: str = "") -> None:
         """A page of its own, such as an interactive figure; the report links to it. text: a whole HTML document."""
@@ -390,86 +356,7 @@ class Run:
         return time.monotonic() - self._started
 
 
-def _check_formulas(figure: "Figure") -> None:
-    """Show texts between dollar signs that are no formulas, such as names of users, as they are.
-
-    Matplotlib would raise an error about them when all is computed.
-    """
-    from matplotlib.mathtext import MathTextParser  # a worker does without
-    from matplotlib.text import Text
-
-    for axes in figure.axes:
-        axes.get_xticklabels()  # made now, if they are names
-        axes.get_yticklabels()
-    for text in figure.findobj(Text):
-        if text.get_text().count("$") > 1:
-            try:
-                MathTextParser("path").parse(text.get_text())
-            except ValueError:
-                text.set_parse_math(False)
-
-
 def _checked_phase(phase: str) -> str:
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,62}", phase):
         raise InputError(f"phase must be up to 63 lower-case letters, digits and dashes; it is {phase!r}")
     return phase
-
-
-class Trial:
-    """A trial that has ended, as `summarize` sees it."""
-
-    def __init__(
-        self,
-        folder: Folder,
-        *,
-        id: str,
-        label: str,
-        variant: str | None,
-        seed: int,
-        overrides: dict[str, Any],
-        params: BaseModel,
-        status: TrialStatus,
-        metrics: dict[str, float],
-        best: bool,
-    ) -> None:
-        self._folder = folder
-        self.id, self.label, self.variant, self.seed = id, label, variant, seed
-        self.overrides = overrides
-        self.params: Any = params  # an instance of the job's own Params
-        self.status = status
-        self.metrics = metrics  # the value last logged of each metric
-        self.best = best  # of its variant, by the metric of the sweep
-
-    @property
-    def has_results(self) -> bool:
-        """Whether `run` came to its end: of a partial trial a few cells, and what is made of them, may be missing."""
-        return self.status in ("finished", "partial")
-
-    @cached_property
-    def history(self) -> list[Row]:
-        """All rows that the trial logged; a metric that a row lacks is absent from it."""
-        return read_rows(self._folder)
-
-    def table(self, name: str) -> list[dict[str, Any]]:
-        """A table that the trial wrote; [] if it did not."""
-        path = layout.TABLE.format(name)
-        return self._folder.read_table(path).to_pylist() if self._folder.exists(path) else []
-
-    def array(self, name: str) -> np.ndarray:
-        """An array that the trial wrote."""
-        array: np.ndarray = np.load(io.BytesIO(self._folder.read(layout.ARRAY.format(name))), allow_pickle=False)
-        return array
-
-
-def read_rows(folder: Folder) -> list[Row]:
-    """The rows of metrics in a trial's folder; [] if there are none yet."""
-    if not folder.exists(layout.METRICS):
-        return []
-    rows = folder.read_table(layout.METRICS).to_pylist()
-    return [{name: value for name, value in row.items() if value is not None} for row in rows]
-
-
-def table_of(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
-    """Rows as a table. A row need not have every metric: what it lacks is null."""
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    return pa.table({name: [row.get(name) for row in rows] for name in columns})

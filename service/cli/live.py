@@ -11,8 +11,8 @@ from rich.text import Text
 
 from service.execution.fan_out.mapping import CellProgress
 from service.formatting import duration, metrics_text
+from service.handle.rows import Row
 from service.planning.plan import TrialPlan
-from service.run import Row
 
 PLAIN_SECONDS = 10.0  # between two plain lines of the same trial
 SHOWN_TRIALS = 20

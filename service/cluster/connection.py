@@ -71,7 +71,7 @@ def connect(
         return
     probe(address)
     try:
-        with _told(f"cannot connect to Ray at {address!r}", address_of.about_tokens()):
+        with _start_errors(f"cannot connect to Ray at {address!r}", address_of.about_tokens()):
             ray.init(
                 address=address,
                 log_to_driver=True,
@@ -85,7 +85,7 @@ def connect(
 
 def _init_local(cpus: int | None, metrics_port: int | None) -> None:
     import_path.extend()
-    with _told("the embedded Ray does not start"), _on_loopback():
+    with _start_errors("the embedded Ray does not start"), _on_loopback():
         ray.init(
             address="local",
             num_cpus=cpus,
@@ -115,7 +115,7 @@ def _on_loopback() -> Iterator[None]:
 
 
 @contextmanager
-def _told(what: str, hint: str | None = None) -> Iterator[None]:
+def _start_errors(what: str, hint: str | None = None) -> Iterator[None]:
     """What goes wrong when Ray starts, as one sentence. It raises errors of all kinds, also plain Exceptions."""
     try:
         yield

@@ -27,9 +27,10 @@ from service.cluster.relay import Message
 from service.errors import ClusterError, RunFailedError
 from service.execution import layout
 from service.execution.records import describe
-from service.execution.trial import conclude, perform, record_from_driver
+from service.execution.trials.trial import conclude, perform, record_from_driver
+from service.handle.rows import Report, Row, nowhere
 from service.planning.plan import TrialPlan
-from service.run import Report, Row, Run, nowhere
+from service.run import Run
 from service.store import Folder, open_store
 
 PLACE = {"memory": 2.0**20}  # a trial's own process takes no core; Tune wants it to reserve something

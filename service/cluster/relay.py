@@ -14,7 +14,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 if TYPE_CHECKING:
     from service.execution.records import Failure
-    from service.run import Row
+    from service.handle.rows import Row
 
 Message = tuple[int, "Row", int | None]  # what a service.run.Report is called with
 

@@ -21,9 +21,10 @@ from service.errors import AssayError
 from service.execution import devices, layout
 from service.execution.fan_out.mapping import InProcess
 from service.execution.records import Failure, RecordedError, describe
-from service.execution.trial import set_threads
+from service.execution.trials.trial import set_threads
+from service.handle.rows import Row
 from service.planning.plan import TrialPlan
-from service.run import Row, Run, Written
+from service.run import Run, Written
 from service.store import open_store
 
 POLL_SECONDS = 1.0  # between two looks at whether there is room

@@ -7,9 +7,9 @@ from typing import Any
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
-from service.execution.early_stopping import EarlyStopping
+from service.execution.trials.early_stopping import EarlyStopping
+from service.handle.rows import Row
 from service.planning.plan import TrialPlan
-from service.run import Row
 from service.spec import Asha
 
 WORST = 1e300  # stands for a metric that is not finite: percentiles of infinities are no numbers

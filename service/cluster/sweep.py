@@ -4,7 +4,6 @@ What Tune is not asked to do: keep results. Each trial writes its checkpoint, it
 of the store, so a run can go on after its driver, its head node or the whole cluster is gone, and nothing is unpickled.
 """
 
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -21,31 +20,23 @@ from service.cluster.schedulers import TuneScheduler
 from service.cluster.tasks import RayTasks
 from service.errors import ClusterError
 from service.execution import layout, records
-from service.execution.early_stopping import early_stopping, replay
 from service.execution.fan_out.mapping import CellProgress, Executor, InProcess
-from service.execution.progress import Progress
 from service.execution.records import Failure, TrialRecord, TrialStatus
-from service.execution.trial import execute, record_from_driver
+from service.execution.trials.schedule import Schedule
+from service.execution.trials.trial import execute, record_from_driver
+from service.handle.rows import Row
 from service.planning.plan import TrialPlan
-from service.run import Row
 from service.spec import JobSpec
-from service.store import Folder, open_store
+from service.store import open_store
 
 FAN_OUT_BYTES = 512 << 20  # reserved for a trial that only hands out cells: about what its process is large
 SAVE_SECONDS = 5.0  # that such a trial is given to write what has arrived, when the run stops
 
 
-def run_trials(
-    spec: JobSpec,
-    plans: list[TrialPlan],
-    todo: list[TrialPlan],
-    folder: Folder,
-    progress: Progress,
-    stop: threading.Event,
-) -> None:
-    """Run the trials in `todo`, of all the `plans` of the run, until all have ended or `stop` is set. Needs Ray."""
-    stopping = early_stopping(spec, plans)
-    replay(stopping, plans, todo, folder)
+def run_trials(schedule: Schedule) -> None:
+    """Run the trials until all have ended or the schedule's `stop` is set. Needs Ray."""
+    spec, plans, todo, folder = schedule.spec, schedule.plans, schedule.todo, schedule.folder
+    stopping = schedule.early_stopping()
     layout.tune(folder).delete()
     placement = catalog.load(spec.job).placement
     # by several processes, at least one of the trials
@@ -57,10 +48,10 @@ def run_trials(
     scheduler = TuneScheduler(stopping, plans)
     if shared and relay is not None:
         trainable = data_parallel.trainable(plans, folder.uri, watched, relay)
-        watch = _Watch(plans, folder, progress, stop, scheduler.stopped, release=relay.close.remote)
+        watch = _Watch(schedule, scheduler.stopped, release=relay.close.remote)
     else:
         trainable = _trainable(plans, folder.uri, watched, relay)
-        watch = _Watch(plans, folder, progress, stop, scheduler.stopped)
+        watch = _Watch(schedule, scheduler.stopped)
     tuner = tune.Tuner(
         trainable,
         param_space={"plan": tune.grid_search([plans.index(plan) for plan in todo])},
@@ -158,16 +149,11 @@ class _Watch(tune.Callback):
     """Follows the trials from the driver: live progress, and the end of those that cannot write it themselves."""
 
     def __init__(
-        self,
-        plans: list[TrialPlan],
-        folder: Folder,
-        progress: Progress,
-        stop: threading.Event,
-        stopped: set[str],
-        release: Callable[[str], object] = lambda trial: None,
+        self, schedule: Schedule, stopped: set[str], release: Callable[[str], object] = lambda trial: None
     ) -> None:
         """stopped: ids of the trials that the scheduler ended."""
-        self.plans, self.folder, self.progress, self.stop, self.stopped = plans, folder, progress, stop, stopped
+        self.plans, self.folder = schedule.plans, schedule.folder
+        self.progress, self.stop, self.stopped = schedule.progress, schedule.stop, stopped
         self.release = release  # frees what a trial whose process may be gone has reserved elsewhere
         self.rows: dict[str, list[Row]] = {}
         self.started_at: dict[str, float] = {}

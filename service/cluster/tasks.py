@@ -17,7 +17,7 @@ from service.execution.fan_out import cells, sharing
 from service.execution.fan_out.cells import Outcome
 from service.execution.fan_out.mapping import Capacity, CellProgress, Chunk, Pool, Work
 from service.execution.records import Failure
-from service.execution.trial import set_threads
+from service.execution.trials.trial import set_threads
 from service.run import Run
 from service.spec import Resources
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Protocol
 from service.execution import logs
 from service.execution.fan_out.mapping import CellProgress
 from service.formatting import metrics_text
+from service.handle.rows import Row
 from service.planning.plan import TrialPlan
-from service.run import Row
 
 if TYPE_CHECKING:
     from service.cluster.metrics import RunMetrics

@@ -6,9 +6,10 @@ from service import models
 from service.errors import ModelError, nearest
 from service.execution import checkpoints, layout
 from service.execution.records import Artefact, TrialRecord
+from service.handle.rows import read_rows, table_of
 from service.models import CardDraft
 from service.planning.plan import TrialPlan
-from service.run import Run, Trial, read_rows, table_of
+from service.run import Run, Trial
 from service.spec import JobSpec, Threshold
 from service.store import Folder
 

@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any
 from service import catalog, spec
 from service.cluster import address
 from service.errors import AssayError, RunLockedError, RunNotFoundError, SpecError
-from service.execution import history, layout, logs, records, results, serial
+from service.execution import history, layout, logs, records, results
 from service.execution.cancellation import Cancellation
 from service.execution.lock import CANCELLED, RunLock
 from service.execution.progress import LoggedProgress, Progress, Silent
 from service.execution.records import Failure, RunRecord
+from service.execution.trials import serial
+from service.execution.trials.schedule import Schedule
 from service.planning import plan, yaml_text
 from service.planning.plan import TrialPlan
 from service.provenance import provenance
@@ -135,7 +137,7 @@ def _drive(job_spec: JobSpec, plans: list[TrialPlan], store: Folder, folder: Fol
             failure = None
             try:
                 if todo:
-                    _run_trials(how)(job_spec, plans, todo, folder, progress, stop.event)
+                    _run_trials(how)(Schedule(job_spec, plans, todo, folder, progress, stop.event))
             except Exception as error:
                 failure = records.describe(error)  # the trials that had ended before count
             state = _finish(job_spec, plans, store, folder, state, stop.reason or failure)
@@ -155,7 +157,7 @@ def _drive(job_spec: JobSpec, plans: list[TrialPlan], store: Folder, folder: Fol
     return state
 
 
-def _run_trials(how: Execution) -> Callable[..., None]:
+def _run_trials(how: Execution) -> Callable[[Schedule], None]:
     """What runs the trials: this process, or Ray Tune."""
     if how.serial:
         return serial.run_trials

@@ -15,8 +15,8 @@ from service.execution import checkpoints, records
 from service.execution.fan_out import cells
 from service.execution.fan_out.cells import CellStore, Outcome
 from service.execution.records import Artefact, Failure, RunRecord, TrialRecord
+from service.handle.rows import read_rows, table_of
 from service.models import CardDraft, ModelCard, TensorSpec
-from service.run import read_rows, table_of
 from service.store import Folder, open_store
 
 TEXTS = st.one_of(

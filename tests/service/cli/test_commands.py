@@ -66,7 +66,7 @@ def test_run_show_compare_logs(walk: Path, tmp_path: Path, capfd: pytest.Capture
 
 WORKER = """
 import torch
-from service.execution.trial import set_threads
+from service.execution.trials.trial import set_threads
 set_threads(1)
 assert torch.get_deterministic_debug_mode() == 1
 """

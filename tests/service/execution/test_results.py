@@ -11,10 +11,10 @@ from service import models, spec
 from service.cli.commands import main
 from service.cluster.schedulers import AshaByVariant
 from service.execution import history, runner
-from service.execution.early_stopping import BelowBound
 from service.execution.records import TrialRecord
 from service.execution.results import best_of_variants
 from service.execution.runner import Execution
+from service.execution.trials.early_stopping import BelowBound
 from service.planning import plan
 from service.spec import Asha, Threshold
 from service.store import open_store

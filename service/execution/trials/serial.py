@@ -1,35 +1,24 @@
 """The serial runner: every trial in this process, one after another, without Ray. The reference that Ray must equal."""
 
-import threading
 import time
 
 from service.execution import layout
-from service.execution.early_stopping import early_stopping, replay
 from service.execution.fan_out.mapping import CellProgress, InProcess
-from service.execution.progress import Progress
-from service.execution.trial import execute, record_from_driver
+from service.execution.trials.schedule import Schedule
+from service.execution.trials.trial import execute, record_from_driver
+from service.handle.rows import Row
 from service.planning.plan import TrialPlan
-from service.run import Row
-from service.spec import JobSpec
-from service.store import Folder
 
 
 class TrialStoppedError(BaseException):
     """Raised inside a trial's `run.log` to end it. A BaseException, so that a job's own handlers let it pass."""
 
 
-def run_trials(
-    spec: JobSpec,
-    plans: list[TrialPlan],
-    todo: list[TrialPlan],
-    folder: Folder,
-    progress: Progress,
-    stop: threading.Event,
-) -> None:
-    """Run the trials in `todo`, of all the `plans` of the run, until all have ended or `stop` is set."""
-    stopping = early_stopping(spec, plans)
-    replay(stopping, plans, todo, folder)
-    for plan in todo:
+def run_trials(schedule: Schedule) -> None:
+    """Run the trials until all have ended or the schedule's `stop` is set."""
+    folder, progress, stop = schedule.folder, schedule.progress, schedule.stop
+    stopping = schedule.early_stopping()
+    for plan in schedule.todo:
         if stop.is_set():
             return
         rows: list[Row] = []

@@ -8,8 +8,9 @@ from service import catalog
 from service.execution import devices, layout, records
 from service.execution.fan_out.mapping import Executor
 from service.execution.records import Failure, TrialRecord, TrialStatus, describe
+from service.handle.rows import Report, Row, table_of
 from service.planning.plan import TrialPlan
-from service.run import Report, Row, Run, table_of
+from service.run import Run
 from service.store import Folder, open_store
 
 

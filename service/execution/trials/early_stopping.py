@@ -6,11 +6,9 @@ ASHA is Ray Tune's own: a spec that asks for it loads Ray, also when it runs in 
 import math
 from typing import Protocol
 
-from service.execution import layout
+from service.handle.rows import Row
 from service.planning.plan import TrialPlan
-from service.run import Row, read_rows
 from service.spec import Asha, JobSpec, Threshold
-from service.store import Folder
 
 
 class EarlyStopping(Protocol):
@@ -66,13 +64,3 @@ def early_stopping(spec: JobSpec, plans: list[TrialPlan]) -> EarlyStopping:
         assert spec.sweep is not None and spec.sweep.metric is not None
         return AshaByVariant(rule, spec.sweep.metric, spec.sweep.mode, plans)
     return Never()
-
-
-def replay(stopping: EarlyStopping, plans: list[TrialPlan], todo: list[TrialPlan], run_folder: Folder) -> None:
-    """Show what the trials that have ended already (before a resume) had logged."""
-    waiting = {plan.id for plan in todo}
-    for plan in plans:
-        if plan.id not in waiting:
-            stopping.begin(plan)
-            for row in read_rows(layout.trial(run_folder, plan.id)):
-                stopping.stops(plan, row)
