@@ -5,7 +5,6 @@ Source: Li et al. 2018, section 6 and figure 7 ("Are we really seeing convexity?
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,20 +17,6 @@ Product = Callable[[np.ndarray], np.ndarray]
 """A symmetric matrix as what it does to a vector: float64 (size,) -> (size,)"""
 
 DENSE = 32  # matrices up to this size are written out: Lanczos iterations need more room than they leave
-
-
-@dataclass(frozen=True)
-class Extremes:
-    """The smallest and the largest eigenvalue. products: matrix-vector products that it took."""
-
-    smallest: float
-    largest: float
-    products: int
-
-    @property
-    def ratio(self) -> float:
-        """|smallest / largest|: near 0 where the loss is nearly convex; NaN if all eigenvalues are zero."""
-        return abs(self.smallest / self.largest) if self.largest else (float("inf") if self.smallest else float("nan"))
 
 
 @dataclass(frozen=True)
@@ -48,13 +33,23 @@ class Ends:
     """(bottom,), ascending"""
     smallest_residuals: np.ndarray
     products: int
+    """of the matrix with a vector, that it took"""
+
+    @property
+    def ratio(self) -> float:
+        """|smallest / largest| of all: near 0 where the loss is nearly convex; NaN if all eigenvalues are zero."""
+        smallest, largest = float(self.smallest[0]), float(self.largest[0])
+        return abs(smallest / largest) if largest else (float("inf") if smallest else float("nan"))
 
 
 def ends(matrix: SymmetricMatrix, top: int, bottom: int, *, seed: int, tolerance: float = 0.01) -> Ends:
     """The `top` largest and the `bottom` smallest eigenvalues with their sign, at most as many as there are.
 
-    As `extreme_eigenvalues`: each end is computed with the matrix shifted by the other, so that the tolerance is
-    relative to the width of the spectrum. Errors as there.
+    By Lanczos iterations. The eigenvalue of largest magnitude is one end. Shifted by it, the matrix has eigenvalues of
+    one sign, and those of largest magnitude are the other end. (The released code shifts by 0.51 of it, which returns
+    the first end again where all eigenvalues are alike.) More than one at the first end are computed with the matrix
+    shifted by the other one. tolerance: relative to the width of the spectrum, or to the largest magnitude.
+    FloatingPointError if a product is not finite; scipy's ArpackNoConvergence if the iterations do not settle.
     """
     size, device = matrix.size, matrix.device
 
@@ -65,7 +60,7 @@ def ends(matrix: SymmetricMatrix, top: int, bottom: int, *, seed: int, tolerance
     counted = _Counted(product, size)
     top, bottom = min(top, size), min(bottom, size)
     start = _start(size, seed)
-    if not counted(start).any():
+    if not counted(start).any():  # a random vector is not orthogonal to anything: the matrix is zero
         return Ends(np.zeros(top), np.zeros(top), np.zeros(bottom), np.zeros(bottom), counted.calls)
     if size <= max(DENSE, 4 * max(top, bottom)):
         values, vectors = np.linalg.eigh(_dense(counted, size))
@@ -82,35 +77,14 @@ def ends(matrix: SymmetricMatrix, top: int, bottom: int, *, seed: int, tolerance
         products = np.stack([counted(vector) for vector in vectors.T])
         return values, np.linalg.norm(products - values[:, None] * vectors.T, axis=1)
 
-    (one,), _ = largest_beside(0.0, 1)
+    near, near_residuals = largest_beside(0.0, 1)
+    one = near[0]
     far, far_residuals = largest_beside(one, bottom if one > 0 else top)
-    near, near_residuals = largest_beside(far[0], top if one > 0 else bottom)
+    if (count := top if one > 0 else bottom) > 1:
+        near, near_residuals = largest_beside(far[0], count)
     if one > 0:
         return Ends(near, near_residuals, far, far_residuals, counted.calls)
     return Ends(far, far_residuals, near, near_residuals, counted.calls)
-
-
-def extreme_eigenvalues(product: Product, size: int, *, seed: int, tolerance: float = 0.01) -> Extremes:
-    """Both ends of a symmetric matrix's spectrum, by Lanczos iterations.
-
-    The eigenvalue of largest magnitude is one end. Shifted by it, the matrix has eigenvalues of one sign, and the one
-    of largest magnitude is the other end. (The released code shifts by 0.51 of it, which returns the first end again
-    where all eigenvalues are alike.) tolerance: relative to the width of the spectrum, or to the largest magnitude.
-    FloatingPointError if a product is not finite; scipy's ArpackNoConvergence if the iterations do not settle.
-    """
-    counted = _Counted(product, size)
-    start = _start(size, seed)
-    if not counted(start).any():  # a random vector is not orthogonal to anything: the matrix is zero
-        return Extremes(0.0, 0.0, counted.calls)
-    if size <= DENSE:
-        values = np.linalg.eigvalsh(_dense(counted, size))
-        return Extremes(float(values[0]), float(values[-1]), counted.calls)
-    operator = LinearOperator((size, size), matvec=counted, dtype=np.float64)
-    options: dict[str, Any] = {"k": 1, "which": "LM", "tol": tolerance, "v0": start, "return_eigenvectors": False}
-    one = float(eigsh(operator, **options)[0])
-    shifted = LinearOperator((size, size), matvec=lambda vector: counted(vector) - one * vector, dtype=np.float64)
-    other = float(eigsh(shifted, **options)[0]) + one
-    return Extremes(min(one, other), max(one, other), counted.calls)
 
 
 def top_eigenvectors(
@@ -119,7 +93,7 @@ def top_eigenvectors(
     """The eigenvalues of largest magnitude, the largest first, and their vectors of length 1.
 
     Returns float64 (count,) and (count, size). The sign of a vector is chosen so that its largest entry is positive.
-    InputError if the matrix has fewer; FloatingPointError and ArpackNoConvergence as for `extreme_eigenvalues`.
+    InputError if the matrix has fewer; FloatingPointError and ArpackNoConvergence as for `ends`.
     """
     if not 1 <= count <= size:
         raise FieldError("eigenvectors", f"be 1 to {size}, the number of weights of the Hessian", count)

@@ -7,7 +7,7 @@ import numpy as np
 from pydantic import Field
 from torch import Tensor, nn
 
-from jobs.common.curvature.eigenvalues import extreme_eigenvalues
+from jobs.common.curvature.eigenvalues import ends
 from jobs.common.curvature.hessian import Hessian
 from jobs.common.imports import resolve
 from jobs.common.mean_loss.losses import LOSSES, Loss, cross_entropy
@@ -66,11 +66,17 @@ def curvature_at(point: Sequence[float], shared: Neighbourhood) -> dict[str, flo
     loss = hessian.mean_loss()
     nan = float("nan")
     try:
-        extremes = extreme_eigenvalues(hessian, hessian.size, seed=shared.seed, tolerance=shared.tolerance)
+        extremes = ends(hessian, 1, 1, seed=shared.seed, tolerance=shared.tolerance)
     except FloatingPointError:
         return {"loss": loss, "smallest": nan, "largest": nan, "ratio": nan, "products": 0}
-    ends = {"smallest": extremes.smallest, "largest": extremes.largest, "ratio": extremes.ratio}
-    return {"loss": loss, **ends, "products": extremes.products}
+    smallest, largest = float(extremes.smallest[0]), float(extremes.largest[0])
+    return {
+        "loss": loss,
+        "smallest": smallest,
+        "largest": largest,
+        "ratio": extremes.ratio,
+        "products": extremes.products,
+    }
 
 
 @dataclass(frozen=True)
