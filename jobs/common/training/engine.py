@@ -3,6 +3,7 @@
 On a CPU the defaults change nothing: float32, and each network in the memory format that it was built with.
 """
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
@@ -87,8 +88,16 @@ class Engine:
         scaled: Tensor = self.scaler.scale(self.share(loss))
         return scaled
 
-    def move(self, optimizer: torch.optim.Optimizer, clip: float | None) -> None:
-        """Move the weights along their scaled gradients; left out where these overflowed, and the scale is lowered."""
+    def move(
+        self, optimizer: torch.optim.Optimizer, clip: float | None, again: Callable[[], Tensor] | None = None
+    ) -> None:
+        """Move the weights along their scaled gradients; left out where these overflowed, and the scale is lowered.
+
+        again: computes gradients at the weights as they are then, and returns the loss; for optimizers that ask for it.
+        """
+        if again is not None:
+            optimizer.step(again)  # type: ignore[arg-type]
+            return
         if clip is not None:
             self.scaler.unscale_(optimizer)
             nn.utils.clip_grad_norm_(self.network.parameters(), clip)
@@ -114,6 +123,17 @@ class Engine:
         torch.default_generator.manual_seed(value)
         if self.device.type == "cuda":
             torch.cuda.manual_seed(value)
+
+    def random_state(self) -> list[Tensor]:
+        """What torch's own generators go on from, on the CPU and on the device."""
+        states = [torch.get_rng_state()]
+        return [*states, torch.cuda.get_rng_state(self.device)] if self.device.type == "cuda" else states
+
+    def set_random_state(self, states: list[Tensor]) -> None:
+        """Let them draw once more what they have drawn since `random_state`."""
+        torch.set_rng_state(states[0])
+        if self.device.type == "cuda":
+            torch.cuda.set_rng_state(states[1], self.device)
 
     @property
     def random_devices(self) -> list[torch.device]:

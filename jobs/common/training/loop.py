@@ -1,6 +1,7 @@
 """The training loop of all studies.
 
-    for each weight update:  batch -> step.backward -> sum over ranks -> clip -> move the weights -> step.after
+    for each weight update:  batch -> step.backward -> sum over ranks -> step.adjust_gradients -> clip -> move the
+                             weights -> step.after
     every `report_every`:    read the averages -> step.validate -> keep the best -> log -> checkpoint
 
 A study says in a `Step` what its loss is and what else changes, and in a `Plan` how long and how fast. What is
@@ -14,7 +15,7 @@ from abc import abstractmethod
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +25,7 @@ from jobs.common.training.averages import Averages, Term
 from jobs.common.training.engine import Batch, Engine
 from jobs.common.training.loader import Batches, Loader
 from jobs.common.training.optimizers import OptimizerParams, moments, restore_moments, set_rate
-from service.errors import RunFailedError
+from service.errors import FieldError, RunFailedError
 from service.run import Run
 
 
@@ -56,6 +57,9 @@ class Snapshot:
 class Step:
     """What a study does with a batch, and what it carries from one update to the next."""
 
+    repeatable: ClassVar[bool] = False
+    """whether `backward` may be asked for the same update again, at other weights, as L-BFGS does"""
+
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
 
@@ -70,6 +74,9 @@ class Step:
     def train_mode(self) -> None:
         """Put the network into the mode that it is trained in."""
         self.engine.network.train()
+
+    def adjust_gradients(self) -> None:
+        """Put something else in the place of the gradients of an update, which are those of all ranks."""
 
     def after(self, progress: Progress) -> bool:
         """Look at the weights after an update. Returns whether training ends here."""
@@ -120,14 +127,44 @@ class Plan:
         return progress.updates % self.report_every == 0 or progress.updates == self.updates or progress.stopped
 
 
+class Evaluation:
+    """The loss and the gradients of an update, which may be asked for again: at other weights, with the same draws."""
+
+    def __init__(self, step: Step, optimizer: torch.optim.Optimizer, batches: list[Batch], update: int) -> None:
+        self._step, self._optimizer, self._batches, self._update = step, optimizer, batches, update
+        self._random = step.engine.random_state() if step.repeatable else []
+        self.terms = self._passes()
+        """what the step reports of the first time"""
+        self._first = True
+
+    def again(self) -> Tensor:
+        """The loss over all ranks. The first time gradients are there, then they are computed anew."""
+        terms, first, self._first = self.terms, self._first, False
+        if not first:
+            self._step.engine.set_random_state(self._random)
+            terms = self._passes()
+        total = torch.stack([each["loss"].total.double() for each in terms]).sum()
+        return parallel.total(total) / terms[-1]["loss"].weight
+
+    def _passes(self) -> list[dict[str, Term]]:
+        self._optimizer.zero_grad()
+        terms = [self._step.backward(batch, self._update) for batch in self._batches]
+        parallel.sum_gradients(self._step.engine.network.parameters())
+        self._step.adjust_gradients()
+        return terms
+
+
 def train(step: Step, optimizer: torch.optim.Optimizer, data: Batches, plan: Plan, run: Run | None = None) -> Progress:
     """Train the network of a step in place; it comes back in evaluation mode.
 
     Goes on from the run's checkpoint of the plan's phase, if there is one. Logs the averages of what the step reports
     as `train_NAME`, and what it validates. run: None trains without log and checkpoint. RunFailedError if the loss
-    stops being finite.
+    stops being finite. FieldError if updates cannot be repeated, as L-BFGS does.
     """
     engine, network = step.engine, step.engine.network
+    asks_again = isinstance(optimizer, torch.optim.LBFGS)
+    if asks_again and not step.repeatable:
+        raise FieldError("optimizer.kind", "be another one where updates cannot be repeated", "lbfgs")
     progress, best, averages = Progress(), Snapshot(), Averages()
     if run is not None and (saved := run.restore(plan.phase)) is not None:
         progress, best = Progress(**saved["progress"]), Snapshot(**saved["best"])
@@ -147,11 +184,10 @@ def train(step: Step, optimizer: torch.optim.Optimizer, data: Batches, plan: Pla
             if (seed := plan.seed(progress.updates)) is not None:
                 engine.seed(seed)
             set_rate(optimizer, plan.rate(progress.updates))
-            optimizer.zero_grad()
             passes = range(progress.updates * engine.accumulate, (progress.updates + 1) * engine.accumulate)
-            averages.add([step.backward(loader.batch(index), progress.updates) for index in passes])
-            parallel.sum_gradients(network.parameters())
-            engine.move(optimizer, plan.rates.clip)
+            evaluation = Evaluation(step, optimizer, [loader.batch(index) for index in passes], progress.updates)
+            averages.add(evaluation.terms)
+            engine.move(optimizer, plan.rates.clip, evaluation.again if asks_again else None)
             progress.updates += 1
             progress.seconds += time.perf_counter() - began
 

@@ -2,15 +2,15 @@
 
 from collections.abc import Callable, Sequence
 from itertools import chain
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from jobs.common.params import StudyParams
 from jobs.common.training.schedules import Decay, StepDecay, WarmUp
-from service.errors import InputError
+from service.errors import FieldError, InputError
 
 
 def device_of(network: nn.Module) -> torch.device:
@@ -18,7 +18,24 @@ def device_of(network: nn.Module) -> torch.device:
     return next((tensor.device for tensor in chain(network.parameters(), network.buffers())), torch.device("cpu"))
 
 
-Kind = Literal["adam", "adamw", "sgd", "amsgrad", "adamax", "nadam", "radam", "rmsprop", "adagrad", "adadelta", "asgd"]
+Kind = Literal[
+    "adam",
+    "adamw",
+    "sgd",
+    "amsgrad",
+    "adamax",
+    "nadam",
+    "radam",
+    "rmsprop",
+    "adagrad",
+    "adadelta",
+    "asgd",
+    "lbfgs",
+]
+
+AVERAGING = {kind: "betas" for kind in ("adam", "adamw", "amsgrad", "adamax", "nadam", "radam")}
+AVERAGING |= {"rmsprop": "alpha", "adadelta": "rho"}
+"""torch's name of what is kept of the moments"""
 
 OTHERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adamax": torch.optim.Adamax,
@@ -29,7 +46,7 @@ OTHERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adadelta": torch.optim.Adadelta,
     "asgd": torch.optim.ASGD,
 }
-"""with their defaults"""
+"""with their defaults; so is lbfgs, of which an update is up to 20 iterations on one batch"""
 
 
 class OptimizerParams(StudyParams):
@@ -38,11 +55,33 @@ class OptimizerParams(StudyParams):
     kind: Kind = Field("adam", description="the rule that moves the weights")
     learning_rate: float = Field(1e-3, gt=0, le=10, description="the full learning rate")
     weight_decay: float = Field(2e-4, ge=0, le=1, description="L2 penalty (adam, sgd) or decoupled decay (adamw)")
+    averaging: tuple[Annotated[float, Field(ge=0, lt=1)], ...] | None = Field(
+        None,
+        description="what is kept of the moments in an update: two numbers of adam and its kin (betas), one of rmsprop "
+        "(alpha) and adadelta (rho); none: torch's defaults",
+    )
     momentum: float = Field(0.9, ge=0, lt=1, description="momentum of sgd; unused by all others")
     nesterov: bool = Field(False, description="sgd looks ahead along its momentum; unused by all others")
     clip: float | None = Field(None, gt=0, description="bound on the 2-norm of the whole gradient; none: no bound")
     warm_up: WarmUp = Field(WarmUp(), description="small learning rates at the start")
     decay: Decay = Field(StepDecay(), description="how the rate falls")
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        """The rule takes what is given for it.
+
+        L-BFGS compares losses and gradients at several weights: both have to be those of one function.
+        """
+        if self.averaging is not None:
+            count = {"betas": 2, "alpha": 1, "rho": 1}.get(AVERAGING.get(self.kind, ""), 0)
+            if len(self.averaging) != count:
+                allowed = f"have {count} numbers for {self.kind}" if count else f"be none for {self.kind}"
+                raise FieldError("averaging", allowed, list(self.averaging))
+        if self.kind == "lbfgs":
+            for name, value in (("weight_decay", self.weight_decay or None), ("clip", self.clip)):
+                if value is not None:
+                    raise FieldError(name, f"be {'0' if name == 'weight_decay' else 'none'} for lbfgs", value)
+        return self
 
     def rate(self, tick: int, ticks: int) -> float:
         """The learning rate at a tick of `ticks`."""
@@ -53,22 +92,27 @@ class OptimizerParams(StudyParams):
         groups: list[dict[str, Any]] = [{"params": group, "scale": scale} for scale, group in scaled if group]
         if not groups:
             raise InputError("the network has no weights that could be trained")
+        kept: Any = {}
+        if self.averaging is not None:
+            kept = {AVERAGING[self.kind]: self.averaging if len(self.averaging) == 2 else self.averaging[0]}
+        rate, decay = self.learning_rate, self.weight_decay
         match self.kind:
-            case "adam":
-                return torch.optim.Adam(groups, self.learning_rate, weight_decay=self.weight_decay, fused=True)
+            case "adam" | "amsgrad":
+                amsgrad = self.kind == "amsgrad"
+                return torch.optim.Adam(groups, rate, weight_decay=decay, amsgrad=amsgrad, fused=True, **kept)
             case "adamw":
-                return torch.optim.AdamW(groups, self.learning_rate, weight_decay=self.weight_decay, fused=True)
+                return torch.optim.AdamW(groups, rate, weight_decay=decay, fused=True, **kept)
             case "sgd":
                 options: Any = {"momentum": self.momentum, "nesterov": self.nesterov and self.momentum > 0}
-                return torch.optim.SGD(
-                    groups, self.learning_rate, **options, weight_decay=self.weight_decay, fused=True
-                )
-            case "amsgrad":
-                return torch.optim.Adam(
-                    groups, self.learning_rate, weight_decay=self.weight_decay, amsgrad=True, fused=True
-                )
+                return torch.optim.SGD(groups, rate, **options, weight_decay=decay, fused=True)
+            case "lbfgs":
+                if len(groups) > 1:
+                    raise FieldError(
+                        "optimizer.kind", "be another one where weights have rates of their own", self.kind
+                    )
+                return torch.optim.LBFGS(groups, rate)
             case _:
-                return OTHERS[self.kind](groups, self.learning_rate, weight_decay=self.weight_decay)
+                return OTHERS[self.kind](groups, rate, weight_decay=decay, **kept)
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
@@ -77,25 +121,35 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
         group["lr"] = rate * group["scale"]
 
 
-def moments(optimizer: torch.optim.Optimizer) -> list[dict[str, Tensor]]:
-    """All that an optimizer remembers of earlier updates: one dictionary per parameter, in order."""
+def moments(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
+    """All that an optimizer remembers of earlier updates: a dictionary for each parameter, in order."""
     remembered = optimizer.state_dict()["state"]
-    return [dict(remembered[index]) for index in sorted(remembered)]
+    return [dict(remembered.get(index, {})) for index, _ in enumerate(_parameters(optimizer))] if remembered else []
 
 
-def restore_moments(optimizer: torch.optim.Optimizer, saved: list[dict[str, Tensor]]) -> None:
+def restore_moments(optimizer: torch.optim.Optimizer, saved: list[dict[str, Any]]) -> None:
     """Undo `moments`: an optimizer of the same parameters goes on exactly where the other one stopped.
 
     A moment takes the memory layout of its parameter: the fused rules walk both of them in the order of memory.
     """
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    for parameter, remembered in zip(parameters, saved, strict=bool(saved)):
-        optimizer.state[parameter] = {
-            name: torch.empty_like(parameter).copy_(value)
-            if value.shape == parameter.shape
-            else value.to(parameter.device, copy=True)
-            for name, value in remembered.items()
-        }
+    for parameter, remembered in zip(_parameters(optimizer), saved, strict=bool(saved)):
+        if remembered:
+            optimizer.state[parameter] = {name: _copied(value, parameter) for name, value in remembered.items()}
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def _copied(value: Any, parameter: nn.Parameter) -> Any:
+    """A moment, or a list of them, beside its parameter."""
+    if isinstance(value, list):
+        return [_copied(each, parameter) for each in value]
+    if not isinstance(value, Tensor):
+        return value
+    if value.shape == parameter.shape:
+        return torch.empty_like(parameter).copy_(value)
+    return value.to(parameter.device, copy=True)
 
 
 def second_moments(optimizer: torch.optim.Optimizer, network: nn.Module) -> dict[str, Tensor]:

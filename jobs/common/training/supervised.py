@@ -22,6 +22,7 @@ from jobs.common.training.averages import Term
 from jobs.common.training.engine import Batch, Engine, EngineParams
 from jobs.common.training.loader import Batches
 from jobs.common.training.optimizers import OptimizerParams, device_of, second_moments
+from jobs.common.training.proximal import ProximalSteps
 from jobs.common.training.schedules import StepDecay
 from service.errors import FieldError
 from service.run import Run
@@ -56,6 +57,11 @@ class SupervisedParams(StudyParams):
         None, ge=1, description="epochs between two states of the network that are kept, besides the first; none: none"
     )
     report_every: int = Field(1, ge=1, description="epochs between two reports, each with a checkpoint")
+    proximal: float | None = Field(
+        None,
+        gt=0,
+        description="step size of ProxProp, which takes a proximal step of each layer for its gradient; none: plain",
+    )
 
 
 @dataclass
@@ -140,6 +146,7 @@ def _train(training: Training, first_step: int, run: Run, assemble: Assemble) ->
     )
     optimizer = params.optimizer.build([(1.0, list(training.network.parameters()))])
     loop.train(step, optimizer, data, plan, run)
+    step.close()
     training.second_moments = second_moments(optimizer, training.network)
 
 
@@ -149,6 +156,8 @@ def _seed(run: Run, name: str, purpose: str, epoch: int) -> int:
 
 class ClassifierStep(loop.Step):
     """An update by the mean cross entropy."""
+
+    repeatable = True
 
     def backward(self, batch: Batch, update: int) -> dict[str, Term]:
         images, labels = batch
@@ -166,8 +175,19 @@ class KeepingStep(ClassifierStep):
         """epoch: updates in an epoch."""
         super().__init__(engine)
         self.training, self.epoch = training, epoch
+        tau = training.params.proximal
+        self._proximal = None if tau is None else ProximalSteps(engine.network, tau)
         if training.params.keep_every is not None:
             self._keep(0)
+
+    def adjust_gradients(self) -> None:
+        if self._proximal is not None:
+            self._proximal.replace_gradients()
+
+    def close(self) -> None:
+        """Leave the network as it is without training."""
+        if self._proximal is not None:
+            self._proximal.close()
 
     def after(self, progress: loop.Progress) -> bool:
         every, epochs = self.training.params.keep_every, self.training.params.epochs

@@ -22,7 +22,7 @@ from jobs.common.models.classifiers.preactivation_resnet import preactivation_re
 from jobs.common.models.classifiers.quadratic import quadratic_regression
 from jobs.common.models.classifiers.resnet import LAYERS, cifar_resnet, stem_resnet
 from jobs.common.models.classifiers.sunet import SUNETS
-from jobs.common.models.classifiers.vgg import vgg9
+from jobs.common.models.classifiers.vgg import vgg9, vgg13
 from jobs.common.models.classifiers.wide_resnet import wide_resnet
 from jobs.common.models.weights_file import load_weights
 
@@ -66,6 +66,7 @@ ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "wide_resnet": partial(_architecture, wide_resnet, per_image=True),
     "alexnet": partial(_architecture, alexnet),
     "vgg9": partial(_architecture, vgg9),
+    "vgg13": partial(_architecture, vgg13),
     "densenet121": partial(_architecture, densenet121),
     # ImageNet
     **{

@@ -1,16 +1,18 @@
-"""VGG-9 for CIFAR. Source: code released with Li et al. 2018."""
+"""VGG-9 and VGG-13 for CIFAR. Sources: code released with Li et al. 2018, and with Huang et al. 2020."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from torch import nn
 
 from jobs.common.models.classifiers.resnet import initialise
 
-STAGES = ((1, 1), (2, 2), (4, 4, 4))  # channels of each convolution, in units of the width; pooling after each stage
+# channels of each convolution, in units of the width; pooling after each stage
+VGG9 = ((1, 1), (2, 2), (4, 4, 4))
+VGG13 = ((1, 1), (2, 2), (4, 4), (8, 8), (8, 8))
 
 
 class VGG(nn.Sequential):
-    """Convolutions with batch norm, ReLU and pooling, flattened; two linear layers."""
+    """Convolutions with batch norm, ReLU and pooling, flattened; linear layers."""
 
     def released_layers(self) -> Iterator[str]:
         """The names of the layers in the code released with Li et al. 2018, in the order of this network's."""
@@ -27,16 +29,31 @@ def vgg9(classes: int, channels: int, width: int = 64, side: int = 32) -> nn.Mod
 
     width: channels of the first stage. side: of the square images, in pixels.
     """
-    parts: list[nn.Module] = []
-    now = channels
-    for stage in STAGES:
-        for factor in stage:
-            parts += [nn.Conv2d(now, factor * width, 3, padding=1), nn.BatchNorm2d(factor * width), nn.ReLU()]
-            now = factor * width
-        parts.append(nn.MaxPool2d(2, ceil_mode=True))
+    features, now = _features(VGG9, channels, width)
+    for _ in VGG9:
         side = -(-side // 2)
     hidden = 4 * width
     head = [nn.Linear(now * side**2, hidden), nn.BatchNorm1d(hidden), nn.ReLU(), nn.Linear(hidden, classes)]
-    network = VGG(*parts, nn.Flatten(), *head)
+    network = VGG(*features, nn.Flatten(), *head)
     initialise(network)
     return network
+
+
+def vgg13(classes: int, channels: int, width: int = 64) -> nn.Module:
+    """For images of 32x32: ten 3x3 convolutions with biases and batch norm, and one linear layer.
+
+    width: channels of the first stage.
+    """
+    features, now = _features(VGG13, channels, width)
+    return VGG(*features, nn.Flatten(), nn.Linear(now, classes))
+
+
+def _features(stages: Sequence[Sequence[int]], channels: int, width: int) -> tuple[list[nn.Module], int]:
+    """The layers of all stages, and the channels after the last."""
+    layers: list[nn.Module] = []
+    for stage in stages:
+        for factor in stage:
+            layers += [nn.Conv2d(channels, factor * width, 3, padding=1), nn.BatchNorm2d(factor * width), nn.ReLU()]
+            channels = factor * width
+        layers.append(nn.MaxPool2d(2, ceil_mode=True))
+    return layers, channels

@@ -36,6 +36,7 @@ NARROW: dict[str, dict[str, Any]] = {  # the same structure with few channels
     "preactivation_resnet18": {"width": 4},
     "wide_resnet": {"depth": 14, "width": 2},
     "vgg9": {"width": 8},
+    "vgg13": {"width": 8},
     "densenet121": {"width": 4},
     "resnet20": {},
     "cifar_resnet": {"depth": 20, "shortcuts": False},
@@ -81,6 +82,7 @@ def images_for(name: str, count: int = 4) -> Tensor:
         ("resnet110", {"shortcuts": False}, 1_727_962),
         ("cifar_resnet", {"depth": 50, "shortcuts": False}, 755_802),
         ("vgg9", {}, 2_789_706),
+        ("vgg13", {}, 9_416_010),
         ("densenet121", {}, 6_956_298),
         ("resnet50", {}, 25_557_032),  # torchvision's table of weights
         ("wide_resnet50_2", {}, 68_883_240),

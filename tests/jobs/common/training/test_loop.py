@@ -13,7 +13,7 @@ from jobs.common.training.averages import Term
 from jobs.common.training.engine import Batch, Engine, EngineParams
 from jobs.common.training.optimizers import OptimizerParams
 from jobs.common.training.schedules import StepDecay
-from service.errors import RunFailedError
+from service.errors import FieldError, RunFailedError
 from service.run import Run
 from service.store import open_store
 from tests.jobs.killed import KilledAtReport
@@ -183,6 +183,68 @@ def test_a_tick_of_the_rates_may_be_several_updates() -> None:
     rates = OptimizerParams(learning_rate=1.0, decay=StepDecay(milestones=(2,), factor=0.5))
     ticking = plan(rates=rates, updates_per_tick=3)
     assert [ticking.rate(update) for update in range(9)] == [1.0] * 6 + [0.5] * 3
+
+
+class Repeatable(LeastSquares):
+    """May be asked for an update again."""
+
+    repeatable = True
+
+
+LBFGS = OptimizerParams(kind="lbfgs", learning_rate=0.9, weight_decay=0.0)
+
+
+def test_lbfgs_solves_least_squares_with_what_torch_has(make_run: Any) -> None:
+    """Batches of its own at each update, two passes for each: as torch's own optimizer with a closure of the mean."""
+    ours, theirs = nn.Linear(WIDTH, 1), nn.Linear(WIDTH, 1)
+    theirs.load_state_dict(ours.state_dict())
+    step = Repeatable(Engine(ours, EngineParams(), accumulate=2))
+    run = make_run()
+    loop.train(step, LBFGS.build([(1.0, list(ours.parameters()))]), Rows(), plan(updates=3, rates=LBFGS), run)
+    optimizer, evaluations = torch.optim.LBFGS(theirs.parameters(), 0.9), []
+    for update in range(3):
+        batches = [Rows().batch(2 * update + part) for part in range(2)]
+        inputs, targets = (torch.cat(each) for each in zip(*batches, strict=True))
+
+        def closure(inputs: Tensor = inputs, targets: Tensor = targets) -> Tensor:
+            optimizer.zero_grad()
+            loss = (theirs(inputs) - targets).square().mean()
+            loss.backward()  # type: ignore[no-untyped-call]
+            evaluations.append(loss.item())
+            return loss.detach()
+
+        optimizer.step(closure)  # type: ignore[arg-type]
+    torch.testing.assert_close(dict(ours.state_dict()), dict(theirs.state_dict()), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(ours.weight, torch.ones(1, WIDTH), rtol=1e-2, atol=1e-2)  # targets are sums
+    assert run.rows[0]["train_loss"] < max(evaluations) and step.passes >= 2 * 3
+
+
+def test_lbfgs_killed_goes_on_to_the_same_weights(make_run: Any) -> None:
+    """With dropout, of which every evaluation of an update draws the same."""
+
+    def train(net: nn.Module, run: Run) -> None:
+        step = Repeatable(Engine(net, EngineParams()))
+        loop.train(step, LBFGS.build([(1.0, list(net.parameters()))]), Rows(), plan(rates=LBFGS, seed=seeds), run)
+
+    def seeds(update: int) -> int | None:
+        return None if update % 3 else 100 + update
+
+    undisturbed, resumed = network(), network(seed=1)
+    train(undisturbed, make_run("undisturbed"))
+    killed = make_run("killed", kind=KilledAtReport)
+    killed.reports, killed.before = 2, False
+    with pytest.raises(KeyboardInterrupt):
+        train(network(), killed)
+    train(resumed, make_run("killed"))
+    assert same(resumed, undisturbed)
+
+
+def test_lbfgs_is_refused_where_updates_cannot_be_repeated() -> None:
+    net = network()
+    with pytest.raises(FieldError, match="optimizer.kind must be another one where updates cannot be repeated"):
+        loop.train(
+            LeastSquares(Engine(net, EngineParams())), LBFGS.build([(1.0, list(net.parameters()))]), Rows(), plan()
+        )
 
 
 class Waits(TorchDispatchMode):

@@ -5,10 +5,12 @@ from typing import Any, get_args
 
 import pytest
 import torch
-from torch import nn
+from pydantic import ValidationError
+from torch import Tensor, nn
 
 from jobs.common.training.optimizers import Kind, OptimizerParams, moments, restore_moments, set_rate
 from jobs.common.training.schedules import CosineDecay, LinearDecay, PolyDecay, StepDecay, WarmUp
+from service.errors import FieldError
 
 
 def test_exponential_warm_up_has_the_values_of_the_released_code():
@@ -108,13 +110,18 @@ def test_an_optimizer_goes_on_where_it_stopped(kind):
 @pytest.mark.parametrize("kind", get_args(Kind))
 def test_every_rule_goes_on_where_it_stopped(kind: Any) -> None:
     """Moments are plain data from which another optimizer goes on to the same weights, bit for bit."""
-    rule = OptimizerParams(kind=kind, learning_rate=0.01, weight_decay=1e-3)
+    rule = OptimizerParams(kind=kind, learning_rate=0.01, weight_decay=0.0 if kind == "lbfgs" else 1e-3)
 
     def steps(weight: nn.Parameter, optimizer: torch.optim.Optimizer, first: int, last: int) -> None:
         for step in range(first, last):
             set_rate(optimizer, rule.rate(step, 10))
-            weight.grad = (weight.detach() * (step + 1)).cos()
-            optimizer.step()
+
+            def loss(step: int = step) -> Tensor:
+                weight.grad = (weight.detach() * (step + 1)).cos()
+                return (weight.detach() * (step + 1)).sin().sum() / (step + 1)
+
+            loss()
+            optimizer.step(loss if kind == "lbfgs" else None)  # type: ignore[arg-type]
 
     weight = nn.Parameter(torch.linspace(-1, 1, 6).view(2, 3))
     optimizer = rule.build([(1.0, [weight])])
@@ -126,3 +133,29 @@ def test_every_rule_goes_on_where_it_stopped(kind: Any) -> None:
     steps(weight, optimizer, 4, 8)
     steps(copied, resumed, 4, 8)
     assert torch.equal(weight, copied) and not torch.equal(weight, before)
+
+
+@pytest.mark.parametrize(("field", "value"), [("weight_decay", 1e-4), ("clip", 1.0)])
+def test_lbfgs_takes_the_gradients_as_they_are(field: str, value: float) -> None:
+    with pytest.raises(ValidationError, match=f"{field} must be .* for lbfgs"):
+        OptimizerParams(**{"kind": "lbfgs", "weight_decay": 0.0, field: value})
+    one, other = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))
+    with pytest.raises(FieldError, match="optimizer.kind must be another one"):
+        OptimizerParams(kind="lbfgs", weight_decay=0.0).build([(1.0, [one]), (0.1, [other])])
+
+
+def test_what_is_kept_of_the_moments() -> None:
+    """Under torch's names; as many numbers as the rule has."""
+    weight = nn.Parameter(torch.ones(2))
+    for kind, numbers, name, value in (
+        ("amsgrad", (0.9, 0.99), "betas", (0.9, 0.99)),
+        ("adamax", (0.9, 0.9), "betas", (0.9, 0.9)),
+        ("rmsprop", (0.72,), "alpha", 0.72),
+        ("adadelta", (0.5,), "rho", 0.5),
+    ):
+        params: Any = {"kind": kind, "averaging": numbers}
+        assert OptimizerParams(**params).build([(1.0, [weight])]).param_groups[0][name] == value
+    with pytest.raises(ValidationError, match="averaging must have 2 numbers for adam"):
+        OptimizerParams(averaging=(0.9,))
+    with pytest.raises(ValidationError, match="averaging must be none for sgd"):
+        OptimizerParams(kind="sgd", averaging=(0.9,))
