@@ -1,0 +1,59 @@
+"""Power spectrograms of sounds, with a gradient that costs one transform and is finite at silence."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+
+def power_spectrogram(sounds: Tensor, taper: Tensor, size: int, hop: int, frames: int) -> Tensor:
+    """|X|^2 of the Fourier transforms X of overlapping frames: (batch, frames, size // 2 + 1).
+
+    sounds: real (batch, samples). taper: (window,), which frames are multiplied by; zeros fill them up to `size`.
+    hop: samples between the starts of two frames. frames: how many, from the first sample on.
+    """
+    power: Tensor = _Power.apply(sounds, taper, size, hop, frames)
+    return power
+
+
+class _Power(torch.autograd.Function):
+    """Its gradient is one inverse transform and a sum of the overlaps, finite also at zero; autograd would make it a
+    transform of complex numbers of twice the size.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, sounds: Tensor, taper: Tensor, size: int, hop: int, frames: int) -> Tensor:
+        window = len(taper)
+        filled = sounds.new_zeros(len(sounds), frames, size)
+        torch.mul(sounds.unfold(1, window, hop)[:, :frames], taper, out=filled[..., :window])
+        spectrum = torch.fft.rfft(filled)
+        ctx.save_for_backward(spectrum, taper)
+        ctx.samples, ctx.size, ctx.hop = sounds.shape[1], size, hop
+        real, imaginary = torch.view_as_real(spectrum).unbind(-1)
+        return real.square().addcmul_(imaginary, imaginary)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None, None]:
+        spectrum, taper = ctx.saved_tensors
+        product = gradients[0] * spectrum
+        # the inverse transform counts each bin twice, but for the first and, of an even size, the last
+        product[..., 0] *= 2
+        if ctx.size % 2 == 0:
+            product[..., -1] *= 2
+        frames = torch.fft.irfft(product, ctx.size)[..., : len(taper)] * (ctx.size * taper)
+        return _overlapped(frames, ctx.hop, ctx.samples), None, None, None, None
+
+
+def _overlapped(frames: Tensor, hop: int, samples: int) -> Tensor:
+    """The sum of overlapping frames, (batch, frames, window), `hop` samples apart: (batch, samples)."""
+    batch, count, window = frames.shape
+    parts = -(-window // hop)
+    whole = frames.new_zeros(batch, count + parts, hop)
+    for part in range(parts):
+        piece = frames[..., part * hop : (part + 1) * hop]
+        whole[:, part : part + count, : piece.shape[2]] += piece
+    flat = whole.flatten(1)[:, :samples]
+    return functional.pad(flat, (0, samples - flat.shape[1]))
