@@ -1,7 +1,7 @@
 """Pairs of peaks as hashes: what a database of songs is searched by.
 
-Source: Wang 2003, section 2.2: an anchor, the peaks of a target zone after it, and for each pair the two frequencies and
-the time between them.
+Source: Wang 2003, section 2.2: an anchor, the peaks of a target zone after it, and for each pair the two
+frequencies and the time between them.
 """
 
 from typing import Self
@@ -38,8 +38,8 @@ class Pairing(StudyParams):
 def landmarks(peaks: Tensor, pairing: Pairing) -> tuple[Tensor, Tensor]:
     """The hashes of all pairs of a map of peaks and the frames of their anchors.
 
-    peaks: bool (bins, frames). Returns int64 (count,), (f1 * BINS + f2) * STEPS + dt, and int64 (count,), by the time of
-    the anchor. Of targets at the same time the lowest frequency comes first.
+    peaks: bool (bins, frames). Returns int64 (count,), (f1 * BINS + f2) * STEPS + dt, and int64 (count,), by the time
+    of the anchor. Of targets at the same time the lowest frequency comes first.
     """
     places = peaks.T.nonzero()  # (peaks, 2): frame and bin, by frame
     frames, bins = places[:, 0].contiguous(), places[:, 1]

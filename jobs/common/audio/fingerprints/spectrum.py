@@ -42,7 +42,8 @@ class Resolution(StudyParams):
 
 
 def magnitudes(sounds: Tensor, resolution: Resolution) -> Tensor:
-    """sounds: float (batch, samples). Returns (batch, bins, frames), 0.5 for a sine of full scale in the middle of a bin.
+    """sounds: float (batch, samples). Returns (batch, bins, frames): 0.5 for a sine of full scale in the middle of a
+    bin.
 
     It equals a convolution with a stride whose kernels are w(n) cos(2 pi k n / N) and w(n) sin(2 pi k n / N), w the
     periodic Hann window over its sum, and no padding; fast Fourier transforms compute it. FieldError if the sounds are

@@ -82,7 +82,8 @@ def test_silence_has_no_peak() -> None:
 
 
 @pytest.mark.parametrize(
-    "pairing", [Pairing(fan_out=3, bins=6, shortest=1, longest=9), Pairing(fan_out=40, bins=50, shortest=0 + 2, longest=40)]
+    "pairing",
+    [Pairing(fan_out=3, bins=6, shortest=1, longest=9), Pairing(fan_out=40, bins=50, shortest=0 + 2, longest=40)],
 )
 def test_landmarks_are_those_that_are_counted_one_by_one(pairing: Pairing) -> None:
     marks = noise(40, 120) > 0.4

@@ -1,0 +1,1 @@
+"""Attacks on fingerprints of music: losses at the peaks, bounds, gradient steps, queries, one change for many songs."""
