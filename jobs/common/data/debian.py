@@ -17,7 +17,7 @@ from jobs.common.data.sets import default_folder
 
 @dataclass(frozen=True)
 class DebianPackage:
-    """A package, the place of its data below the unpacked root, and what the data are."""
+    """A package, the place of its data below the unpacked root, a folder or a file, and what the data are."""
 
     name: str
     holds: str
@@ -28,19 +28,25 @@ POCKETSPHINX = DebianPackage(
     "pocketsphinx-testdata", "usr/share/pocketsphinx/test/data", "spoken sentences with transcripts"
 )
 ALSA = DebianPackage("alsa-utils", "usr/share/sounds/alsa", "spoken places of loudspeakers")
+OPENMSX = DebianPackage("openttd-openmsx", "usr/share/games/openttd/baseset/openmsx", "31 pieces of music as MIDI")
+SOUND_FONT = DebianPackage("timgm6mb-soundfont", "usr/share/sounds/sf2", "instruments that make the MIDI audible")
+FPCALC = DebianPackage(
+    "libchromaprint-tools", "usr/bin/fpcalc", "a program that makes fingerprints of music, with FFmpeg installed"
+)
 PACKAGES = (
     DebianPackage("dataset-fashion-mnist", "usr/share/datasets/fashion-mnist", "70,000 images of clothes, 28x28 grey"),
     POCKETSPHINX,
     ALSA,
-    DebianPackage("openttd-openmsx", "usr/share/games/openttd/baseset/openmsx", "31 pieces of music as MIDI"),
+    OPENMSX,
     DebianPackage("fonts-noto-color-emoji", "usr/share/fonts/truetype/noto", "pictograms in colour"),
-    DebianPackage("timgm6mb-soundfont", "usr/share/sounds/sf2", "instruments that make the MIDI audible"),
+    SOUND_FONT,
+    FPCALC,
 )
 
 
 def fetch(package: DebianPackage, folder: Path) -> str | None:
     """Download and unpack one package below `folder`. Returns None, or one sentence why it could not be had."""
-    if (folder / package.holds).is_dir():
+    if (folder / package.holds).exists():
         return None
     if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
         return "there is no apt on this system"
@@ -54,7 +60,7 @@ def fetch(package: DebianPackage, folder: Path) -> str | None:
             return f"apt-get download failed: {reason} (has `apt-get update` been run?)"
         unpacked = Path(scratch) / "root"
         done = subprocess.run(["dpkg-deb", "-x", archives[0], unpacked], capture_output=True, text=True)
-        if done.returncode or not (unpacked / package.holds).is_dir():
+        if done.returncode or not (unpacked / package.holds).exists():
             return f"the package does not hold {package.holds}: {done.stderr.strip()}"
         target = folder / package.holds
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ import soundfile
 import torch
 
 from jobs.common.audio.files import Sound, read, wav
-from jobs.common.audio.levels import PEAK, RMS
+from jobs.common.audio.levels import PEAK, RMS, quantised
 from service.errors import InputError
 
 RATE = 8_000
@@ -86,6 +86,8 @@ def test_what_is_written_is_read_again() -> None:
     samples = torch.from_numpy(tone()).float()
     again = read(io.BytesIO(wav(samples, RATE)), "again")
     assert torch.allclose(again.samples, samples, atol=1e-4)
+    whole, _ = soundfile.read(io.BytesIO(wav(samples, RATE)), dtype="int16")
+    assert torch.equal(torch.from_numpy(whole) / 32767, quantised(samples)), "rounded to the nearest, also below zero"
 
 
 def hostile() -> dict[str, tuple[bytes, str]]:
