@@ -2,7 +2,8 @@
 
 Sources: Wang 2003, "An industrial-strength audio search algorithm", section 2.3 (hashes that agree, and the histogram
 of the differences of their times); the threshold is that of split conformal prediction (Vovk et al. 2005; Papadopoulos
-et al. 2002): of sounds that are exchangeable with those that calibrated it, at most the stated share is taken for a song.
+et al. 2002): of sounds that are exchangeable with those that calibrated it, at most the stated share is taken for a
+song.
 """
 
 import math

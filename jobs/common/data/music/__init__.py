@@ -26,8 +26,8 @@ class MusicParams(Source):
     name: Annotated[str, name_of(DATASETS, "data set")] = Field(
         "tunes",
         description="tunes (composed and synthesised from the seed); openmsx (31 pieces as MIDI, played through a "
-        "sound font, `make data`); music_folder (any folder of sounds, `root`); or an import path mypackage.module:build, "
-        "called with source, which returns the enrolled and the other Songs",
+        "sound font, `make data`); music_folder (any folder of sounds, `root`); or an import path "
+        "mypackage.module:build, called with source, which returns the enrolled and the other Songs",
     )
 
     def load(self) -> tuple[Songs, Songs]:
