@@ -1,0 +1,1 @@
+"""How well judges identify what nobody attacks: ROC, duration, noise, speed, pitch, number of songs, cost."""

@@ -1,0 +1,1 @@
+"""A neural fingerprint as a judge: its network, how it is trained, how points are compared."""
