@@ -8,12 +8,14 @@ import soundfile
 import torch
 
 from jobs.common.audio.levels import RMS
-from jobs.common.data.music import MusicParams
+from jobs.common.data.debian import OPENMSX, SOUND_FONT
+from jobs.common.data.music import MusicParams, openmsx
 from jobs.common.data.music.base import Songs
 from jobs.common.data.music.composition import BAR, SCALES, TEMPI, composed
 from jobs.common.data.music.excerpts import excerpts
 from jobs.common.data.music.instruments import BASSES, CHORDS, LEADS, PIANO, Drums, Envelope, reverberated
 from jobs.common.data.music.tunes import tune
+from jobs.common.data.sets import default_folder
 from service.errors import FieldError, InputError
 
 RATE = 8_000
@@ -166,3 +168,30 @@ def test_a_set_of_ones_own(seed: int, sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
         MusicParams(name=name, seed=seed).load()
     assert PIANO in LEADS
+
+
+def test_midi_that_cannot_be_played(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each thing that is missing is named, with what brings it."""
+    params = MusicParams(name="openmsx", root=str(tmp_path), enrolled=1, others=0)
+    for package, name in ((OPENMSX, "a.mid"), (SOUND_FONT, "a.sf2")):
+        with pytest.raises(InputError, match=f"there is no .*{package.holds}.*make data"):
+            params.load()
+        (tmp_path / package.holds).mkdir(parents=True)
+        if package is OPENMSX:
+            (tmp_path / package.holds / name).write_bytes(b"")
+    with pytest.raises(InputError, match="hold no MIDI or no sound font"):
+        params.load()
+    (tmp_path / SOUND_FONT.holds / "a.sf2").write_bytes(b"")
+    monkeypatch.setattr(openmsx, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match="needs the package tinysoundfont .pip install --no-deps tinysoundfont==0.3.7"):
+        params.load()
+
+
+def test_midi_is_played_by_the_instruments_of_a_sound_font() -> None:
+    pytest.importorskip("tinysoundfont", reason="the package tinysoundfont is not installed (`make data`)")
+    if not all((default_folder() / package.holds).is_dir() for package in (OPENMSX, SOUND_FONT)):
+        pytest.skip("the music of OpenTTD and a sound font are not there (`make data`)")
+    params = MusicParams(name="openmsx", rate=RATE, seconds=3, enrolled=2, others=1)
+    enrolled, others = params.load()
+    assert len({*enrolled.names, *others.names}) == 3 and params.load()[0].digest == enrolled.digest
+    assert all(float(sound.square().mean().sqrt()) > RMS / 2 for sound in enrolled.sounds)
