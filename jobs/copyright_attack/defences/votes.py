@@ -23,6 +23,6 @@ def voted(names: Mapping[str, np.ndarray], needed: int) -> np.ndarray:
     names: of `named`, by judge.
     """
     table = np.stack(list(names.values()))  # (judges, sounds)
-    songs = max(int(table.max()) + 1, 1)
+    songs = max(int(table.max(initial=NONE)) + 1, 1)
     votes = np.stack([(table == song).sum(0) for song in range(songs)])  # (songs, sounds)
     return np.where(votes.max(0) >= needed, votes.argmax(0), NONE)

@@ -32,6 +32,7 @@ def test_votes_are_counted() -> None:
     assert voted(names, 2).tolist() == [2, NONE, NONE, 0]
     assert voted(names, 3).tolist() == [NONE] * 4
     assert voted({"one": np.full(3, NONE)}, 1).tolist() == [NONE] * 3
+    assert voted({"one": np.zeros(0, np.int64)}, 1).tolist() == []
 
 
 def test_jitter_keeps_its_bounds() -> None:

@@ -1,11 +1,15 @@
 """What all judges have in common: songs in noise, songs that are not there, and what is no song at all."""
 
+import io
 import pickle
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
+from jobs.common.audio.files import read
+from jobs.common.audio.resampling import resampled
 from jobs.copyright_attack.judges.audfprint import AudfprintJudge
 from jobs.copyright_attack.judges.base import Judge, heard
 from jobs.copyright_attack.judges.chromaprint import AcoustidJudge, ChromaprintJudge
@@ -95,6 +99,27 @@ def test_what_is_no_song_is_none(kind: type[Judge], sound: str) -> None:
     if sound not in ("a tone", "a clipped tone", "a tone as float64", "a click"):  # which are themselves
         assert not judge.verdict(scores).identified
     assert judge.judge(songs.sounds[0].numpy(), RATE).song == songs.names[0]
+
+
+@pytest.mark.parametrize(
+    ("rate", "channels", "options"),
+    [
+        (RATE, 1, {"format": "WAV", "subtype": "PCM_U8"}),
+        (RATE, 2, {"format": "WAV", "subtype": "PCM_24"}),
+        (96_000, 1, {"format": "WAV", "subtype": "FLOAT"}),
+        (44_100, 2, {"format": "MP3"}),  # whose coder adds silence at both ends
+    ],
+)
+def test_a_song_is_found_in_files_of_all_kinds(rate: int, channels: int, options: dict[str, str]) -> None:
+    songs, _ = tunes()
+    judge = WangJudge()
+    judge.enrol(arrays(songs), RATE)
+    part = resampled(songs.sounds[3][2 * RATE : 8 * RATE], RATE, rate).numpy()
+    file = io.BytesIO()
+    soundfile.write(file, np.stack([part] * channels, 1), rate, **options)
+    sound = read(io.BytesIO(file.getvalue()), "a part of a song")
+    verdict = judge.judge(sound.samples.numpy(), sound.rate)
+    assert verdict.identified and verdict.song == songs.names[3]
 
 
 def test_without_songs_there_is_no_verdict() -> None:
