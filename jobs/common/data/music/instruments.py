@@ -96,7 +96,8 @@ class Additive(Instrument):
                 break
             amplitude = (self.even if k % 2 == 0 else 1.0) / k**self.slope
             wave += amplitude * torch.sin(multiple * phase) * torch.exp(-self.damping * (k - 1) * time)
-        return wave / sum(1 / k**self.slope for k in range(1, self.partials + 1))
+        tone: Tensor = wave / sum(1 / k**self.slope for k in range(1, self.partials + 1))
+        return tone
 
 
 @dataclass(frozen=True)
@@ -167,7 +168,8 @@ def reverberated(sound: Tensor, rate: int, seconds: float, share: float, seed: i
     room = torch.nn.functional.avg_pool1d(room[None, None], 3, 1, 1)[0, 0]  # walls swallow what is high
     size = 1 << (len(sound) + len(room) - 1).bit_length()
     echo = torch.fft.irfft(torch.fft.rfft(sound, size) * torch.fft.rfft(room / room.norm(), size), size)
-    return sound + share * echo[: len(sound)]
+    wet: Tensor = sound + share * echo[: len(sound)]
+    return wet
 
 
 def noise(samples: int, seed: int) -> Tensor:
