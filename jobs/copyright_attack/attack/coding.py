@@ -34,7 +34,7 @@ def mdct(sounds: Tensor) -> Tensor:
 def inverse_mdct(coefficients: Tensor, samples: int) -> Tensor:
     """(batch, frames, SIZE) to (batch, samples): what overlaps cancels its aliases."""
     parts = coefficients @ _kernels().T.to(coefficients)
-    first, second = parts.split(SIZE, 2)
+    first, second = parts[..., :SIZE], parts[..., SIZE:]
     return (first[:, 1:] + second[:, :-1]).flatten(1)[:, :samples]
 
 

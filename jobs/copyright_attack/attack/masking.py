@@ -48,7 +48,7 @@ def bands_of(bins: int, rate: int) -> Bands:
     """Critical bands of a spectrum of `bins` frequencies from 0 to rate / 2 hertz; those without a bin are left out."""
     hertz = torch.linspace(0, rate / 2, bins, dtype=torch.float64)
     number = bark_of(hertz).long()
-    there = number.unique()
+    there = torch.unique(number)
     members = (number[:, None] == there).double()  # (bins, bands)
     apart = (there[None] - there[:, None]).double() + 0.474  # from a band, the row, to another
     decibels = 15.81 + 7.5 * apart - 17.5 * (1 + apart.square()).sqrt()

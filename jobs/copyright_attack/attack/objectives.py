@@ -25,7 +25,7 @@ class OverlapObjective(StudyParams):
 
     kind: Literal["overlap"] = "overlap"
 
-    def prepared(self, fingerprint: Fingerprint, resolution: int, peaks: Tensor, targets: Tensor | None) -> LossOfMaps:
+    def prepared(self, fingerprint: Fingerprint, peaks: Tensor, targets: Tensor | None) -> LossOfMaps:
         around, floor = fingerprint.params.neighbourhood, fingerprint.params.floor
         places = Places.around(peaks, around.bins, around.frames)
         middle = places.indices.shape[1] // 2
@@ -39,10 +39,9 @@ class OverlapObjective(StudyParams):
         return loss
 
 
-class RingObjective(StudyParams):
-    """The loss that the paper calls the default: the loudest place around a peak moves into a ring of frequencies."""
+class _Ring(StudyParams):
+    """A ring of frequencies around each peak."""
 
-    kind: Literal["ring"] = "ring"
     outer: int = Field(12, ge=1, le=1000, description="bins from a peak to the outer edge of its ring")
     inner: int = Field(3, ge=0, le=999, description="bins from a peak to the inner edge of its ring")
     margin: float = Field(
@@ -56,7 +55,8 @@ class RingObjective(StudyParams):
             raise FieldError("inner", f"be below outer, {self.outer}", self.inner)
         return self
 
-    def prepared(self, fingerprint: Fingerprint, resolution: int, peaks: Tensor, targets: Tensor | None) -> LossOfMaps:
+    def away(self, peaks: Tensor) -> LossOfMaps:
+        """The ring loss around peaks (batch, bins, frames)."""
         places = Places.around(peaks, self.outer)
 
         def loss(maps: Tensor) -> Tensor:
@@ -65,15 +65,24 @@ class RingObjective(StudyParams):
         return loss
 
 
-class RemixObjective(RingObjective):
+class RingObjective(_Ring):
+    """The loss that the paper calls the default: the loudest place around a peak moves into a ring of frequencies."""
+
+    kind: Literal["ring"] = "ring"
+
+    def prepared(self, fingerprint: Fingerprint, peaks: Tensor, targets: Tensor | None) -> LossOfMaps:
+        return self.away(peaks)
+
+
+class RemixObjective(_Ring):
     """The ring loss, and weight times the loss that makes peaks where another song has them."""
 
-    kind: Literal["remix"] = "remix"  # type: ignore[assignment]
+    kind: Literal["remix"] = "remix"
     weight: float = Field(1.0, ge=0, le=1000, description="of the loss toward the other song")
 
-    def prepared(self, fingerprint: Fingerprint, resolution: int, peaks: Tensor, targets: Tensor | None) -> LossOfMaps:
+    def prepared(self, fingerprint: Fingerprint, peaks: Tensor, targets: Tensor | None) -> LossOfMaps:
         assert targets is not None, "remix needs another song"
-        away = super().prepared(fingerprint, resolution, peaks, None)
+        away = self.away(peaks)
         places = Places.around(targets, self.outer)
 
         def loss(maps: Tensor) -> Tensor:
@@ -104,7 +113,7 @@ class AttackedFingerprint:
         if targets is not None:
             toward = fingerprint.peaks(resampled(targets, rate, fingerprint.rate))
         self._losses: list[tuple[Resolution, LossOfMaps]] = [
-            (resolution, objective.prepared(fingerprint, number, at_peaks[number], toward[number]))
+            (resolution, objective.prepared(fingerprint, at_peaks[number], toward[number]))
             for number, resolution in enumerate(fingerprint.resolutions)
         ]
 

@@ -45,7 +45,8 @@ def query(
     """
     generator = torch.Generator().manual_seed(seed)
     signs = torch.randint(2, (len(original),), generator=generator).to(original) * 2 - 1
-    change, best, scores, named = params.epsilon * signs, float("inf"), [], True
+    change, best, named = params.epsilon * signs, float("inf"), True
+    scores: list[float] = []
     proposed = change
     while named and len(scores) < params.queries:
         sound = _sound(original, proposed)
