@@ -82,14 +82,11 @@ def measured(
     params: IdentificationParams, enrolment: Enrolment, enrolled: Songs, others: Songs, false_alarms: float, run: Run
 ) -> Benchmark:
     """Ask every judge about every excerpt. false_alarms: share of them that thresholds are calibrated for."""
-    levels = [(PLAIN, 0.0), *((axis, level) for axis in get_args(Axis) for level in params.levels(axis))]
     cells = [
         {"judge": judge, "axis": axis, "level": level, "enrolled": known, "first": first, "last": last}
         for judge in enrolment.judges
-        for axis, level in levels
-        for known in (True, False)
-        if known or axis in (PLAIN, "duration", "songs")  # which change how easily a wrong song is named
-        for first, last in _slices(_excerpts(params, axis, known, len(enrolled if known else others)))
+        for axis, level, known, count in _sets(params, len(enrolled), len(others))
+        for first, last in _slices(count)
     ]
     shared = Shared(
         dict(enrolment.judges), arrays(enrolled.sounds), arrays(others.sounds), enrolled.rate, params,
@@ -156,6 +153,25 @@ def changed(
             return higher(part, level)
         case _:
             return part
+
+
+def excerpts(params: IdentificationParams, enrolled: int, others: int) -> int:
+    """How many each judge is asked about. enrolled, others: numbers of songs."""
+    return sum(count for *_, count in _sets(params, enrolled, others))
+
+
+def _sets(params: IdentificationParams, enrolled: int, others: int) -> list[tuple[str, float, bool, int]]:
+    """Every axis and level, whether its songs are enrolled, and the number of excerpts.
+
+    Songs that are not enrolled are asked about where a change makes it easier to name a wrong song.
+    """
+    levels = [(PLAIN, 0.0), *((axis, level) for axis in get_args(Axis) for level in params.levels(axis))]
+    return [
+        (axis, level, known, _excerpts(params, axis, known, enrolled if known else others))
+        for axis, level in levels
+        for known in (True, False)
+        if known or axis in (PLAIN, "duration", "songs")
+    ]
 
 
 def _excerpts(params: IdentificationParams, axis: str, enrolled: bool, songs: int) -> int:

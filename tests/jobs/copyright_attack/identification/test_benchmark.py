@@ -8,7 +8,7 @@ import pytest
 
 from jobs.common.metrics.detection import threshold_at
 from jobs.copyright_attack.identification import figures
-from jobs.copyright_attack.identification.benchmark import check, measured
+from jobs.copyright_attack.identification.benchmark import check, excerpts, measured
 from jobs.copyright_attack.identification.params import IdentificationParams
 from jobs.copyright_attack.identification.tables import cost_rows, judge_rows, level_rows
 from jobs.copyright_attack.judges.dejavu import DejavuJudge
@@ -28,6 +28,8 @@ def test_the_tables_say_what_judges_say(make_run: Callable[..., Any]) -> None:
     run = make_run()
     enrolment = enrol({"wang": WangJudge(), "dejavu": DejavuJudge()}, songs, run)
     benchmark = measured(PARAMS, enrolment, songs, others, 0.25, run)
+    asked = sum(len(each.truth) for (judge, *_), each in benchmark.answers.items() if judge == "wang")
+    assert asked == excerpts(PARAMS, len(songs), len(others))
     rows = {(row["judge"], row["axis"], row["level"]): row for row in level_rows(benchmark, enrolment)}
     assert len(rows) == 2 * 7
     assert rows["wang", "noise", 10.0]["identified"] == 1.0 and rows["wang", "noise", 10.0]["excerpts"] == 8
