@@ -6,6 +6,7 @@ from jobs.common.audio.fingerprints.fingerprint import FingerprintParams
 from jobs.common.estimation import least_seconds, measured_once
 from jobs.copyright_attack.attack.objectives import RingObjective, prepared
 from jobs.copyright_attack.clips import NOISES
+from jobs.copyright_attack.identification.benchmark import excerpts
 from jobs.copyright_attack.params import NamedAttack, Params
 from service.run import Estimate
 
@@ -31,6 +32,9 @@ def estimate(params: Params) -> Estimate:
     questions = float(clips * len(params.judges.names))
     if params.ratio is not None:
         questions += 3 * SEARCHES * songs * len(params.judges.names)
+    if params.identification is not None:
+        found = excerpts(params.identification, params.data.enrolled, params.data.others)
+        questions += found * len(params.judges.names)
     if params.queries is not None:
         asked = min(params.queries.songs, songs) * len(params.queries.judges)
         questions += asked * params.queries.queries
