@@ -76,7 +76,7 @@ def _draw_costs(axes: Axes, costs: Sequence[Mapping[str, Any]], titles: Mapping[
         axes.barh(places + shift, values, height=0.36, label=label, color=colour)
     axes.set_yticks(places, [titles[row["judge"]] for row in known])
     axes.invert_yaxis()
-    axes.set(xscale="log", xlabel="milliseconds of processor time for a second of sound", title="cost")
+    axes.set(xscale="log", xlabel="milliseconds of a core for a second of sound", title="cost")
     axes.legend()
 
 
@@ -85,7 +85,7 @@ def rocs(scores: Mapping[str, tuple[np.ndarray, np.ndarray]], titles: Mapping[st
 
     scores: of the right songs and of songs that are not enrolled, by judge. rate: that thresholds are calibrated for.
     """
-    least = min((1 / len(negatives) for _, negatives in scores.values() if len(negatives)), default=1e-2) / 2
+    least = min((rate, *(1 / len(negatives) for _, negatives in scores.values() if len(negatives)))) / 2
     with house_style():
         figure, [axes] = panels(1, 1, 5.2, 3.6)
         for place, (name, (positives, negatives)) in enumerate(scores.items()):
