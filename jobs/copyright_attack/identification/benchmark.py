@@ -82,7 +82,7 @@ def measured(
     params: IdentificationParams, enrolment: Enrolment, enrolled: Songs, others: Songs, false_alarms: float, run: Run
 ) -> Benchmark:
     """Ask every judge about every excerpt. false_alarms: share of them that thresholds are calibrated for."""
-    cells = [
+    cells: list[dict[str, Any]] = [
         {"judge": judge, "axis": axis, "level": level, "enrolled": known, "first": first, "last": last}
         for judge in enrolment.judges
         for axis, level, known, count in _sets(params, len(enrolled), len(others))
