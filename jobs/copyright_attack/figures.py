@@ -69,18 +69,20 @@ def _draw_shares(axes: Axes, rows: Sequence[Row]) -> None:
 def ratios(rows: Sequence[Row], titles: Mapping[str, str]) -> Figure:
     """How many times the attack's norm noise needs, for each judge: medians with 95 % intervals over songs."""
     judges = [name for name in titles if any(row["judge"] == name for row in rows)]
-    finite = [row[column] for row in rows for column in ("ratio", "high") if math.isfinite(row[column])]
+    finite = [row[column] for row in rows for column in ("ratio", "high")]
+    finite = [value for value in finite if value is not None and math.isfinite(value)]
     far = 1.3 * max([2.0, *finite])  # where what is infinite is drawn
     with house_style():
         figure, [axes] = panels(1, 1, 6.0, 0.9 + 0.5 * len(judges))
         for offset, (noise, colour) in enumerate(zip(("uniform", "gaussian"), PALETTE, strict=False)):
             for place, judge in enumerate(judges):
                 row = next((row for row in rows if row["judge"] == judge and row["noise"] == noise), None)
-                if row is None or math.isnan(row["ratio"]):
+                if row is None or row["ratio"] is None:
                     continue
                 height = place + 0.16 * (2 * offset - 1)
-                ratio, low, high = (min(far, row[column]) for column in ("ratio", "low", "high"))
-                if not math.isnan(row["low"]):
+                ratio = min(far, row["ratio"])
+                if row["low"] is not None:
+                    low, high = min(far, row["low"]), min(far, row["high"])
                     axes.plot([low, high], [height, height], color=colour, lw=1.4)
                 marker = "o" if math.isfinite(row["ratio"]) else ">"
                 axes.plot([ratio], [height], marker, color=colour, label=f"{noise} noise" if not place else None)

@@ -99,7 +99,8 @@ def ratios(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """A row for each judge and kind of noise: the median ratio of its norm to that of the attack, with its interval.
 
     A song that noise does not lose has an infinite ratio; one that the attack does not lose, and noise does, 0. Songs
-    that neither loses, or that are lost before anything is added, say nothing and are counted apart.
+    that neither loses, or that are lost before anything is added, say nothing and are counted
+    apart. None: too few songs.
     """
     levels_of = {(row["judge"], row["song"], row["kind"]): row["level"] for row in rows}
     answers = []
@@ -118,10 +119,15 @@ def ratios(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
                     values.append(amplitude(noise - attack))
             found = median(values)
             answers.append({
-                "judge": judge, "noise": kind, "ratio": found.value, "low": found.low, "high": found.high,
+                "judge": judge, "noise": kind, "ratio": _known(found.value), "low": _known(found.low),
+                "high": _known(found.high),
                 "songs": found.count, "songs_that_say_nothing": silent,
             })  # fmt: skip
     return answers
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value
 
 
 def median(values: Sequence[float]) -> Median:

@@ -118,7 +118,7 @@ def metrics_of(params: Params, shares: Sequence[Row], means: Sequence[Row], rati
             metrics |= {f"snr_{row['attack']}": row["snr"], f"noise_to_mask_{row['attack']}": row["noise_to_mask"]}
             for name in params.fingerprints:
                 metrics[f"survival_{name}_{row['attack']}"] = row[f"survival_{name}"]
-    for row in ratios:
+    for row in (row for row in ratios if row["ratio"] is not None):
         metrics[f"ratio_{row['judge']}_{row['noise']}"] = row["ratio"]
     return metrics
 

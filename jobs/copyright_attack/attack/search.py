@@ -20,6 +20,7 @@ from jobs.copyright_attack.attack.transformations import TransformationParams
 from service.errors import FieldError, InputError
 
 FULL = 32767  # of a sample of 16 bits
+FIRST, SECOND = 0.9, 0.999  # decay of Adam's two moments
 
 
 class AttackParams(StudyParams):
@@ -96,19 +97,36 @@ def descend(originals: Tensor, limit: Limit, losses_of: Loss, steps: int, step_s
     """Adam on a change of each sound, brought back into the bound and the range of samples after every step."""
     # in units of the bound: Adam's steps then have one size for all sounds, whatever the bound allows each
     unit = limit.scale.clamp(min=1e-9)
-    moves = torch.zeros_like(originals, requires_grad=True)
-    optimizer = torch.optim.Adam([moves], step_size)
+    moves = torch.zeros_like(originals)
+    optimizer = Adam(moves, step_size)
     history = []
     for _ in range(steps):
-        losses = losses_of(originals + moves * unit)
-        (moves.grad,) = torch.autograd.grad(losses.sum(), [moves])
-        optimizer.step()
+        at = moves.requires_grad_()
+        losses = losses_of(originals + at * unit)
+        (gradient,) = torch.autograd.grad(losses.sum(), [at])
         history.append(losses.detach())
-        with torch.no_grad():
-            moves.copy_(within(originals, limit.project(moves * unit)) / unit)
-    with torch.no_grad():
-        sounds = originals + quantised_changes(originals, within(originals, limit.project(moves * unit)))
+        moves = within(originals, limit.project(optimizer.stepped(at.detach(), gradient) * unit)) / unit
+    sounds = originals + quantised_changes(originals, within(originals, limit.project(moves * unit)))
     return Attacked(sounds, torch.stack(history))
+
+
+class Adam:
+    """Steps of Adam (Kingma & Ba 2015, algorithm 1) with its usual settings, for one tensor.
+
+    Those of torch.optim are the same; making one loads the compiler of torch, which takes longer than a short attack.
+    """
+
+    def __init__(self, like: Tensor, step_size: float) -> None:
+        self.step_size, self.count = step_size, 0
+        self.mean, self.square = torch.zeros_like(like), torch.zeros_like(like)
+
+    def stepped(self, values: Tensor, gradient: Tensor) -> Tensor:
+        """The values after a step."""
+        self.count += 1
+        self.mean.lerp_(gradient, 1 - FIRST)
+        self.square.mul_(SECOND).addcmul_(gradient, gradient, value=1 - SECOND)
+        spread = (self.square / (1 - SECOND**self.count)).sqrt_().add_(1e-8)
+        return values - self.step_size / (1 - FIRST**self.count) * self.mean / spread
 
 
 def within(originals: Tensor, changes: Tensor) -> Tensor:

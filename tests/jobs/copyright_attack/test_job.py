@@ -1,7 +1,7 @@
 """The whole study on short tunes: what comes out, kill and resume, Ray, and what cannot work."""
 
+import io
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -97,7 +97,7 @@ def test_one_spec_attacks_asks_and_controls(make_run: Any) -> None:
     # what is said of a sound is true of the sound in the file
     row = next(row for row in clips if row["kind"] == "attack" and row["attack"] == "ring" and row["epsilon"] == 0.1)
     sounds = [
-        read(Path(handle.folder.uri.removeprefix("file://")) / f"samples/{name}.wav", "a sound").samples
+        read(io.BytesIO(handle.folder.read(f"sounds/{name}.wav")), "a sound").samples
         for name in ("0-original", "0-attack-ring-0.1")
     ]
     change = (sounds[1] - sounds[0]).numpy()

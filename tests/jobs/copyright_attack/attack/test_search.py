@@ -10,7 +10,7 @@ from jobs.copyright_attack.attack.bounds import AnyBound, LpBound, MaskingBound,
 from jobs.copyright_attack.attack.masking import analysed, bands_of, noise_to_mask, thresholds
 from jobs.copyright_attack.attack.objectives import OverlapObjective, RemixObjective, RingObjective, prepared, survival
 from jobs.copyright_attack.attack.queries import QueryParams, query
-from jobs.copyright_attack.attack.search import FULL, AttackParams, attack
+from jobs.copyright_attack.attack.search import FULL, Adam, AttackParams, attack
 from jobs.copyright_attack.attack.transformations import TransformationParams
 from jobs.copyright_attack.attack.universal import universal
 from service.errors import FieldError, InputError
@@ -34,6 +34,17 @@ def test_an_attack_takes_most_peaks_away_where_noise_leaves_them(objective: Ring
     assert bool((done.losses[-1] < 0.6 * done.losses[0]).all())
     left = survival(FINGERPRINTS[0], songs, done.sounds, RATE)
     assert bool((left < 0.6 * survival(FINGERPRINTS[0], songs, songs + noise, RATE)).all()), left
+
+
+def test_adam_is_that_of_torch() -> None:
+    values = torch.randn(5, generator=torch.Generator().manual_seed(0))
+    own, plain, steps = Adam(values, 0.1), values.clone().requires_grad_(), values.clone()
+    optimizer = torch.optim.Adam([plain], 0.1)
+    for scale in (1.0, 0.3, -2.0):
+        plain.grad = scale * values.square()
+        optimizer.step()
+        steps = own.stepped(steps, scale * values.square())
+    assert torch.allclose(steps, plain.detach(), atol=1e-6)
 
 
 def test_songs_in_a_batch_come_out_as_alone() -> None:
