@@ -2,6 +2,7 @@
 
 import io
 import pickle
+from functools import cache
 
 import numpy as np
 import pytest
@@ -27,11 +28,21 @@ def encoder() -> Encoder:
         return Encoder()
 
 
-def made(kind: type[Judge]) -> Judge:
+@cache
+def enrolled(kind: type[Judge]) -> Judge | str:
+    """A judge with four songs, or a sentence why it is not there."""
     judge = NeuralJudge(encoder()) if kind is NeuralJudge else kind()
     if (reason := judge.available()) is not None:
-        pytest.skip(reason)
+        return reason
+    judge.enrol(arrays(tunes()[0]), RATE)
     return judge
+
+
+def made(kind: type[Judge], songs: int = 4) -> Judge:
+    """A judge with so many songs, to which others may be added."""
+    if isinstance(judge := enrolled(kind), str):
+        pytest.skip(judge)
+    return judge.of_first(songs)
 
 
 KINDS = (ChromaprintJudge, AcoustidJudge, AudfprintJudge, DejavuJudge, WangJudge, NeuralJudge)
@@ -43,7 +54,6 @@ RULED = [kind for kind in KINDS if kind is not NeuralJudge]  # which is not trai
 def test_a_song_is_found_in_noise_and_another_is_not_taken_for_one(kind: type[Judge]) -> None:
     songs, others = tunes()
     judge = made(kind)
-    judge.enrol(arrays(songs), RATE)
     assert judge.songs == songs.names and judge.bytes > 0
     part = songs.sounds[2].numpy()[2 * RATE : 9 * RATE]
     noise = np.random.default_rng(0).normal(0, np.sqrt(np.square(part).mean() / 10), len(part))
@@ -55,8 +65,7 @@ def test_a_song_is_found_in_noise_and_another_is_not_taken_for_one(kind: type[Ju
 @every_kind
 def test_a_judge_travels_with_its_songs(kind: type[Judge]) -> None:
     songs, _ = tunes()
-    judge = made(kind)
-    judge.enrol(dict(list(arrays(songs).items())[:2]), RATE)
+    judge = made(kind, 2)
     query = songs.sounds[1].numpy()[: 6 * RATE]
     before = judge.judge(query, RATE)
     assert pickle.loads(pickle.dumps(judge)).judge(query, RATE) == before
@@ -65,8 +74,7 @@ def test_a_judge_travels_with_its_songs(kind: type[Judge]) -> None:
 @every_kind
 def test_fewer_songs(kind: type[Judge]) -> None:
     songs, _ = tunes()
-    judge = made(kind)
-    judge.enrol(dict(list(arrays(songs).items())[:3]), RATE)
+    judge = made(kind, 3)
     query = judge.query(songs.sounds[2].numpy(), RATE)
     assert len(judge.scores(query)) == 3
     smaller = judge.of_first(1)
@@ -92,8 +100,8 @@ SOUNDS = {
 def test_what_is_no_song_is_none(kind: type[Judge], sound: str) -> None:
     """Neither as a query, nor enrolled and asked for."""
     songs, _ = tunes()
-    judge = made(kind)
-    judge.enrol({songs.names[0]: songs.sounds[0].numpy(), sound: SOUNDS[sound]}, RATE)
+    judge = made(kind, 1)
+    judge.enrol({sound: SOUNDS[sound]}, RATE)
     scores = judge.scores(judge.query(SOUNDS[sound], RATE))
     assert np.isfinite(scores).all() and (scores >= 0).all()
     if sound not in ("a tone", "a clipped tone", "a tone as float64", "a click"):  # which are themselves
