@@ -12,7 +12,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from jobs.common.audio.power import power_spectrum
+from jobs.common.audio.power import power_spectrogram
 from jobs.common.params import StudyParams
 from service.errors import FieldError
 
@@ -54,21 +54,11 @@ def magnitudes(sounds: Tensor, resolution: Resolution) -> Tensor:
 
 def frame_magnitudes(sounds: Tensor, resolution: Resolution) -> Tensor:
     """As `magnitudes`, frame by frame as it lies in memory: (batch, frames, bins)."""
-    if not resolution.frames(sounds.shape[1]):
+    frames = resolution.frames(sounds.shape[1])
+    if not frames:
         raise FieldError("samples", f"be at most {sounds.shape[1]}, those of the sound", resolution.samples)
-    frames = framed(sounds, resolution) * window(resolution.samples).to(sounds)
-    return (power_spectrum(frames, resolution.samples) + TINY).sqrt()
-
-
-def framed(sounds: Tensor, resolution: Resolution) -> Tensor:
-    """Frames that overlap: (batch, samples) to (batch, frames, resolution.samples)."""
-    size, hop = resolution.samples, resolution.hop
-    if size % hop:
-        return sounds.unfold(1, size, hop)
-    # parts of one hop beside each other: their gradient is a sum of a few blocks, that of unfold is much slower
-    count = resolution.frames(sounds.shape[1])
-    parts = sounds[:, : (count - 1) * hop + size].reshape(len(sounds), -1, hop)
-    return torch.cat([parts[:, first : first + count] for first in range(size // hop)], 2)
+    taper = window(resolution.samples).to(sounds)
+    return (power_spectrogram(sounds, taper, resolution.samples, resolution.hop, frames) + TINY).sqrt()
 
 
 @lru_cache(maxsize=32)
