@@ -50,10 +50,8 @@ def _draw_axis(axes: Axes, name: str, rows: Sequence[Mapping[str, Any]], titles:
         at = [row["level"] for row in these]
         style = _style(place)
         axes.plot(at, [row["identified"] for row in these], "o", ms=3, label=title, lw=1.4, **style)
-        axes.fill_between(
-            at, [row["identified_low"] for row in these], [row["identified_high"] for row in these],
-            color=style["color"], alpha=0.07, lw=0,
-        )  # fmt: skip
+        ends = [row["identified_low"] for row in these], [row["identified_high"] for row in these]
+        axes.vlines(at, *ends, color=style["color"], alpha=0.3, lw=0.8)
         if these[0]["false_alarms"] is not None:
             axes.plot(at, [row["false_alarms"] for row in these], color=style["color"], ls=":", lw=1)
     if name in LOGARITHMIC:
