@@ -24,7 +24,7 @@ from serving.grpc.streams import PassedStream, answers, failure
 from serving.grpc.wire import fields
 from serving.http import access_log
 from serving.http.auth import Admission
-from serving.http.bodies import SHARE, Body
+from serving.http.bodies import SHARE, Body, Held
 from serving.http.errors import INTERNAL, shortened
 from serving.http.keys import HEADER
 from serving.http.middleware import given_settings
@@ -103,7 +103,7 @@ class Calls:
     def __init__(self, settings: ServeSettings) -> None:
         self._settings, self._connections = settings, settings.connections
         self._admission = Admission(settings.keys)
-        self._held: Counter[str] = Counter()  # bytes of messages and of answers by owner
+        self._held = Held(self._connections.bodies_bytes)  # messages and answers
         self._limit = settings.limits.body_bytes
         self._most = self._connections.bodies_bytes
         self._at_once = max(1, int(SHARE * self._most) // self._limit)
@@ -231,7 +231,7 @@ class Calls:
             access_log.log("gRPC", f"{call.method} {call.model}".strip(), call.key, call.trace, code.name, began)
 
     def _hold(self, owner: str) -> Body:
-        return Body(self._held, owner, self._most)
+        return Body(self._held, owner)
 
     async def _read(self, owner: str, messages: AsyncIterator[bytes]) -> bytes:
         """The message. gRPC holds the part of one that is there, so an owner has only a few on their way at once."""
