@@ -75,11 +75,16 @@ class Recogniser(SoundNetwork):
         before = self.layers[self.layers.index(layer) - 1]
         if before != after:
             inputs = self.activations(inputs, [before], after)[before]
-        nonlinearity, convolution, norm = self.stages[layer]
+        stage = self.stages[layer]
+        assert isinstance(stage, nn.Sequential)
+        nonlinearity, convolution, norm = stage
+        assert isinstance(convolution, nn.Conv1d) and isinstance(norm, nn.BatchNorm1d)
+        assert norm.running_var is not None and norm.running_mean is not None
         scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
         shift = norm.bias - scale * norm.running_mean
-        answers = convolved_each(nonlinearity(inputs), convolution, numbers)
-        return answers * scale[numbers, None] + shift[numbers, None]
+        answers: Tensor = convolved_each(nonlinearity(inputs), convolution, numbers)
+        scaled: Tensor = answers * scale[numbers, None] + shift[numbers, None]
+        return scaled
 
 
 def convolved_each(features: Tensor, convolution: nn.Conv1d, numbers: Tensor) -> Tensor:
@@ -87,12 +92,13 @@ def convolved_each(features: Tensor, convolution: nn.Conv1d, numbers: Tensor) ->
 
     features: (rows, channels, frames). numbers: int64 (rows,). Returns (rows, frames of the convolution).
     """
+    assert not isinstance(convolution.padding, str)
     (kernel,), (stride,), (padding,) = convolution.kernel_size, convolution.stride, convolution.padding
     products = convolution.weight[numbers].transpose(1, 2) @ features  # (rows, kernel, frames): of each tap alone
     products = functional.pad(products, (padding, padding))
     frames = products.shape[2]
     # rows of one element more than there are: in the row of a tap, its frames move by one for each tap before it
-    moved = functional.pad(products.flatten(1), (0, kernel)).unflatten(1, (kernel, frames + 1))
+    moved = functional.pad(products.flatten(1), (0, kernel)).view(-1, kernel, frames + 1)
     return moved[:, :, : frames - kernel + 1 : stride].sum(1)
 
 
