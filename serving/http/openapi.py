@@ -235,7 +235,7 @@ CONTENTS: Mapping[str, Contents] = {
     "infer": Contents(TENSORS_PICTURE_OR_SOUND, TENSORS_OR_FILE, needs_body=True),
     "infer_stream": Contents({EVENT_STREAM: TEXT}, TENSORS_OR_FILE, needs_body=True),
     "infer_stream_of_query": Contents({EVENT_STREAM: TEXT}, errors=("400",)),
-    "attack": Contents(TENSORS_OR_PICTURE, TENSORS_OR_FILE, needs_body=True),
+    "attack": Contents(TENSORS_PICTURE_OR_SOUND, TENSORS_OR_FILE, needs_body=True),
     "sonify": Contents(TENSORS_PICTURE_OR_SOUND, {JSON_MEDIA: _ref("SonifyRequest"), BINARY_MEDIA: BINARY, **SOUNDS}),
 }
 """by the handler of an operation"""

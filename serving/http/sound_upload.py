@@ -22,14 +22,15 @@ BYTES_OF_SAMPLE = 16  # of one channel: decoded, joined, resampled, and as a ten
 class SoundUpload:
     """How an uploaded sound becomes the input of a model.
 
-    rate: samples a second that the model takes. samples: of its clips. most_seconds: of the upload.
+    rate: samples a second that the model takes. samples: of its clips; None: a sound is taken whole, as loud as it is.
+    most_seconds: of the upload.
     """
 
     medium: ClassVar[str] = "audio"
 
     input: str
     rate: int
-    samples: int
+    samples: int | None
     most_seconds: float
 
     def memory(self, body: bytes) -> int:
@@ -43,11 +44,14 @@ class SoundUpload:
         return len(body) + BYTES_OF_SAMPLE * samples
 
     def read(self, body: bytes) -> Array:
-        """A sound as FP32 (1, samples) in [-1, 1]: its middle where it is longer, and as loud as all clips are.
+        """A sound as FP32 (1, samples) in [-1, 1]: its middle where clips are shorter, and as loud as all clips are.
 
         InputError says what is wrong with it.
         """
         sound = read(io.BytesIO(body), "the uploaded sound", self.most_seconds).at_rate(self.rate).samples
+        if self.samples is None:
+            whole: Array = sound.clamp(-1, 1)[None].numpy()  # lossy decoders and filters go a little beyond it
+            return whole
         start = max(0, (len(sound) - self.samples) // 2)
         middle = at_loudness(sound[start : start + self.samples])
         before = (self.samples - len(middle)) // 2

@@ -11,6 +11,7 @@ from serving.http.metadata import Offer
 from serving.http.settings import ServeSettings
 from serving.kinds.base import Endpoint
 from serving.kinds.classification import Classification
+from serving.kinds.music_identification import MusicIdentification
 from serving.kinds.segmentation import Segmentation
 from serving.kinds.sound_classification import SoundClassification
 from serving.kinds.thinking import DeepThinking
@@ -20,6 +21,7 @@ KINDS: dict[str, type[Endpoint]] = {
     for kind in (
         Classification,
         DeepThinking,
+        MusicIdentification,
         Segmentation,
         SoundClassification,
     )

@@ -17,9 +17,12 @@ export class ServerError extends Error {
   }
 }
 
-/** A request as it is sent, and shown as code. message: its body as JSON; or file: a blob with its type. query: by name. */
-export function request(model, action, { message, file, query = {} }) {
-  return { model, action, path: `${model.path}/${action}`, message, file, query };
+/**
+ * A request as it is sent, and shown as code. message: its body as JSON; or file: a blob with its type. query: by name.
+ * accept: the type of the file that is to come back; none: JSON does.
+ */
+export function request(model, action, { message, file, query = {}, accept = "" }) {
+  return { model, action, path: `${model.path}/${action}`, message, file, query, accept };
 }
 
 /** The address of a request, without the server's. */
@@ -32,6 +35,7 @@ export function address({ path, query }) {
 export async function send(sent, signal) {
   const headers = {};
   if (key.get()) headers.Authorization = `Bearer ${key.get()}`;
+  if (sent.accept) headers.Accept = sent.accept;
   const init = { headers, signal };
   if (sent.message || sent.file) {
     headers["Content-Type"] = sent.message ? "application/json" : sent.file.type;

@@ -6,6 +6,16 @@ import { address, key } from "./server.js";
 const ENDINGS = { "audio/flac": "flac", "audio/x-flac": "flac", "audio/ogg": "ogg", "audio/mpeg": "mp3" };
 const SHORT = 400; // characters of a message that are written into the code; a longer one goes into a file
 
+const ANSWER = "answer.wav"; // the file that comes back
+const PRINTED = [
+  'for output in response.json()["outputs"]:',
+  '    print(output["name"], output["shape"], output["data"][:10])',
+];
+const WRITTEN = [
+  `open("${ANSWER}", "wb").write(response.content)`,
+  'print({name: value for name, value in response.headers.items() if name.startswith("assay-")})',
+];
+
 /** A part of a page that shows the last request. */
 export function snippetsPart() {
   const list = element("div", { class: "tabs", role: "tablist", "aria-label": "Language" });
@@ -100,6 +110,7 @@ function curl(request) {
   ];
   if (request.file) lines.push(`--data-binary @${file} -H 'Content-Type: ${request.file.type}'`);
   else lines.push(`--json ${file ? `@${file}` : quoted(JSON.stringify(request.message))}`);
+  if (request.accept) lines.push(`-H 'Accept: ${request.accept}' -o ${ANSWER}`);
   if (key.get()) lines.push('-H "Authorization: Bearer $ASSAY_KEY"');
   return lines.join(" \\\n  ");
 }
@@ -109,6 +120,7 @@ function python(request) {
   const streamed = request.action === "infer_stream";
   const headers = [];
   if (request.file) headers.push(`"Content-Type": "${request.file.type}"`);
+  if (request.accept) headers.push(`"Accept": "${request.accept}"`);
   if (key.get()) headers.push(AUTHORIZATION);
   const sent = [`    "${location.origin}${request.path}",`];
   const query = Object.entries(request.query);
@@ -138,8 +150,7 @@ function python(request) {
     ...sent,
     ")",
     "response.raise_for_status()",
-    'for output in response.json()["outputs"]:',
-    '    print(output["name"], output["shape"], output["data"][:10])',
+    ...(request.accept ? WRITTEN : PRINTED),
   ].join("\n");
 }
 

@@ -22,6 +22,27 @@ export function soundPlayer(label, signal) {
   };
 }
 
+/** A field for a sound of a person's own, chosen or dropped. taken(file) is called with each. */
+export function soundChooser(taken) {
+  const chooser = element("input", {
+    type: "file",
+    accept: "audio/*,.wav,.flac,.ogg,.mp3",
+    onchange: () => take(chooser.files[0]),
+  });
+  const part = element("label", { class: "drop" }, "A sound (WAV, FLAC, OGG or MP3): ", chooser);
+  part.addEventListener("dragover", (event) => event.preventDefault());
+  part.addEventListener("drop", (event) => {
+    event.preventDefault();
+    take(event.dataTransfer.files[0]);
+  });
+
+  function take(file) {
+    if (file) taken(file.type.startsWith("audio/") ? file : new File([file], file.name, { type: "audio/wav" }));
+  }
+
+  return part;
+}
+
 /** Samples in [-1, 1] as a WAV of 16 bits. rate: samples a second. */
 export function wav(samples, rate) {
   const bytes = new DataView(new ArrayBuffer(44 + 2 * samples.length));

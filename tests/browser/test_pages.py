@@ -23,6 +23,8 @@ from tests.jobs.sonification.tones import CLASSES
 from tests.ports import free_port
 from tests.serving import in_process
 from tests.serving.models import DIGITS, put, put_classifier, put_recogniser, put_segmenter
+from tests.serving.songs import RATE as SONG_RATE
+from tests.serving.songs import excerpt, put_songs
 
 playwright = pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")
 CHROMIUM = Path("/usr/bin/chromium")
@@ -41,6 +43,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> str:
     put_classifier(folder, "photos", channels=3, settings={"classes": DIGITS, "resize": 11})
     put_segmenter(folder, "ground")
     put_recogniser(folder, "words")
+    put_songs(folder, "tunes")
     put(folder, "sums")
     put(folder, "mazes", "dt_net_2d")
     put(folder, "walk", task="walking")
@@ -309,3 +312,45 @@ def play(page: Any, player: str) -> None:
     while not page.evaluate(f"document.querySelector('{player}').currentTime > 0"):
         assert time.monotonic() < deadline, "the sound does not play"
         page.wait_for_timeout(20)
+
+
+def test_a_song_is_identified_attacked_and_played(page: Any, url: str, tmp_path: Path) -> None:
+    """With the keyboard; what comes back is what the server says of the file that the code on the page fetches."""
+    sound = tmp_path / "sound.wav"
+    soundfile.write(sound, excerpt(3, 8_000).numpy(), SONG_RATE)
+    page.goto(f"{url}/#/tunes")
+    page.get_by_label("A sound").set_input_files(sound)
+    assert page.locator(".answer").inner_text().startswith("tune 3")
+    assert "It begins 1.0 s into the song." in page.get_by_role("region", name="Match").inner_text()
+    picture = page.locator("canvas.spectrogram")
+    described = r"The sound: spectrogram from 0 to 4,000 hertz\. \d+ peaks\."
+    assert re.fullmatch(described, picture.get_attribute("aria-label"))
+    assert page.evaluate(INK, picture.element_handle()) > 100, "many colours are drawn"
+    page.get_by_label("Size epsilon, as a number").fill("0.2")
+    page.locator(".options summary").click()
+    page.get_by_label("steps", exact=True).fill("20")
+    page.get_by_role("button", name="Attack", exact=True).focus()
+    page.keyboard.press("Enter")
+    verdict = page.locator(".attacked:not(.stale) .verdict")
+    verdict.wait_for(timeout=60_000)
+    assert re.fullmatch("tune 3 → .+", verdict.inner_text())
+    assert page.locator(".pair canvas").count() == page.locator(".pair audio").count() == 2
+    assert "white are the" in page.locator(".pair").inner_text()
+    page.evaluate("document.querySelectorAll('.pair audio')[1].play()")
+    deadline = time.monotonic() + 20
+    while not page.evaluate("document.querySelectorAll('.pair audio')[1].currentTime > 0"):
+        assert time.monotonic() < deadline, "the changed sound does not play"
+        page.wait_for_timeout(20)
+    subprocess.run(code(page, "curl"), shell=True, cwd=tmp_path, check=True)
+    from_curl = (tmp_path / "answer.wav").read_bytes()
+    assert "'assay-successful': 'true'" in run_python(tmp_path, code(page, "Python"))
+    assert (tmp_path / "answer.wav").read_bytes() == from_curl
+    sent = {"content": from_curl, "headers": {"Content-Type": "audio/wav"}}
+    answer = httpx.post(f"{url}/v2/models/tunes/infer?outputs=song", **sent).json()
+    assert answer["outputs"][0]["data"] != [3]
+
+
+INK = """(canvas) => {
+  const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+  return new Set(new Uint32Array(data.buffer)).size;
+}"""
