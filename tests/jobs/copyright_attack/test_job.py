@@ -115,10 +115,6 @@ def test_a_run_that_is_killed_goes_on_where_it_was(make_run: Any) -> None:
     changes = {"ratio": {"attack": "ring", "tolerance": 12.0}}
     tables = ("clips", "verdicts", "shares", "levels", "ratios")
     check_resumed(run, params(**changes), make_run, make_run("killed", kind=KilledAfterVerdicts), tables)
-    again = make_run("killed")
-    before = again.folder.names("cells")
-    run(params(**changes), again)
-    assert again.folder.names("cells") == before  # nothing was computed anew
 
 
 class KilledAfterVerdicts(KilledAfterCells):
