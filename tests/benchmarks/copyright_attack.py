@@ -52,7 +52,7 @@ def attacks(sounds: Tensor, rate: int) -> None:
         return torch.stack([ring_loss(log_map(changed, each), at, *settings) for each, at in pairs]).mean(0)
 
     at = (original + 0.01 * torch.randn(original.shape)).requires_grad_()
-    own, plain = (float(loss(at)) for loss in (gathered, whole_maps))
+    own, plain = (float(loss(at.detach())) for loss in (gathered, whole_maps))
     assert abs(own - plain) < ALIKE * plain, (own, plain)
 
     def steps(loss: Callable[[Tensor], Tensor]) -> Callable[[], object]:
