@@ -14,7 +14,7 @@ WINDOW = 0.04  # seconds of a frame
 HOP = 0.01
 THRESHOLD = 0.2  # of the normalised difference: below it a frame is voiced
 FINER = 8  # places between two samples at which the correlation of a whole sound is known
-ALIKE = 0.9  # of the strongest repetition: the first one as strong is the period
+ALIKE = 0.8  # of the strongest repetition: the first one as strong is the period (theirs: 0.8 to 1)
 LOUD = 0.1  # of the power of the loudest frame: a quieter one does not count
 
 

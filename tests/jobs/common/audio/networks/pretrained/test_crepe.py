@@ -59,7 +59,7 @@ def test_the_network_hears_the_bins_that_sounds_are_made_for() -> None:
         assert network(sounds).argmax(1).tolist() == list(bins)
     for sound, hertz in zip(sounds.detach(), bins.values(), strict=True):
         again = repetition(sound, 16_000)
-        assert again is not None and again.hertz == pytest.approx(hertz, rel=0.03)
+        assert again is not None and again.hertz == pytest.approx(hertz, rel=0.04)
 
 
 def test_gradients_reach_the_sound() -> None:
