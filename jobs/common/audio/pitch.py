@@ -95,5 +95,8 @@ def repetition(sound: Tensor, rate: int, low: float = LOW, high: float = HIGHEST
     if not len(peaks):
         return None
     heights = normalised[peaks]
-    best = int(peaks[heights >= ALIKE * heights.max()][0])
+    # noise makes several maxima of one: the highest between two places at which the correlation is negative
+    lobes = (normalised <= 0).cumsum(0)[peaks]
+    first = lobes[heights >= ALIKE * heights.max()][0]
+    best = int(peaks[torch.where(lobes == first, heights, 0).argmax()])
     return Repetition(FINER * rate / best, float(normalised[best]))
