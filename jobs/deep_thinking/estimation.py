@@ -54,8 +54,16 @@ def passes_at(problem: ProblemParams, network: NetworkParams, size: int, iterati
 
 
 def multiplications(network: Thinker, inputs: Tensor, iterations: int) -> int:
-    """Of one forward pass of an instance (1, channels, *positions), counted without computing them."""
-    with torch.no_grad(), CountMacs() as counter:
-        copy.deepcopy(network).to("meta")(inputs.to("meta"), iterations)
-    total: int = counter.total
-    return total
+    """Of one forward pass of an instance (1, channels, *positions), counted without computing them.
+
+    Every iteration takes as many as the second.
+    """
+    shapes, shape = copy.deepcopy(network).to("meta"), inputs.to("meta")
+
+    def counted(iterations: int) -> int:
+        with torch.no_grad(), CountMacs() as counter:
+            shapes(shape, iterations)
+        return counter.total
+
+    first = counted(1)
+    return first if iterations == 1 else first + (iterations - 1) * (counted(2) - first)

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Self
 import torch
 from pydantic import Field, JsonValue, model_validator
 
+from jobs.common.estimation import measured_once
 from jobs.common.imports import name_of
 from jobs.common.models.architectures import ArchitectureParams
 from jobs.common.models.cards import PublishingParams
@@ -82,8 +83,7 @@ class Params(PublishingParams):
                 with within(field.rpartition(".")[0]):
                     solved.check_size(size)
             if self.network.built_in:
-                with torch.device("meta"):  # shapes alone: the widest network takes no time and no memory
-                    check_fit(self.build_network(solved), solved, self.training.size, self.network.name)
+                check_built_in(self.problem, self.network, self.training.size, self.training.iterations)
             else:
                 self.build_network(solved)  # whether it reads the problem is seen when the run starts
         except FieldError:
@@ -113,6 +113,14 @@ class Params(PublishingParams):
             recall if self.network.built_in else self.network.name,
             "progressive" if self.training.alpha > 0 else "",
         )
+
+
+@measured_once
+def check_built_in(problem: ProblemParams, network: NetworkParams, size: int, iterations: int) -> None:
+    """As `check_fit`, of a network of ours, once for all trials of a sweep that have it."""
+    solved = problem.build()
+    with torch.device("meta"):  # shapes alone: the widest network takes no memory
+        check_fit(network.build(solved, iterations), solved, size, network.name)
 
 
 def check_fit(net: Thinker, solved: Problem, size: int, name: str) -> None:

@@ -6,6 +6,7 @@ no pixel is in both.
 """
 
 import math
+from functools import cache
 
 import numpy as np
 import torch
@@ -38,11 +39,16 @@ SEEDS = {"train": 0, "test": 1}
 
 def photo_patches(split: Split, source: Source) -> Pixels:
     """10,000 colour images of 32x32 to train and 2,000 to test, classes in turn."""
+    labels = torch.arange(len(PHOTOGRAPHS)).repeat(EACH[split])
+    return Pixels("photo_patches", tuple(PHOTOGRAPHS), _pixels(split), labels)
+
+
+@cache  # cutting takes a second
+def _pixels(split: Split) -> Tensor:
+    """All parts, classes in turn: uint8 (n, 3, 32, 32)."""
     stream = np.random.default_rng(SEEDS[split])
     parts = [cut(photograph(name), *COLUMNS[split], EACH[split], stream) for name in PHOTOGRAPHS]
-    pixels = torch.stack(parts, dim=1).flatten(0, 1)  # (each, classes, …) -> (n, 3, 32, 32)
-    labels = torch.arange(len(PHOTOGRAPHS)).repeat(EACH[split])
-    return Pixels("photo_patches", tuple(PHOTOGRAPHS), pixels, labels)
+    return torch.stack(parts, dim=1).flatten(0, 1)  # (each, classes, …) -> (n, 3, 32, 32)
 
 
 def photograph(name: str) -> Tensor:
