@@ -23,7 +23,7 @@ from service.store import open_store
 def jobs(job_name: str | None, as_json: bool) -> None:
     """The catalogue of jobs, or all parameters of one."""
     if job_name is None:
-        rows = [{"job": name, "about": catalog.load(name).about.partition("\n")[0]} for name in catalog.names()]
+        rows = [{"job": name, "about": catalog.about(name)} for name in catalog.names()]
         print_json(rows) if as_json else print_rows(rows)
         return
     job = catalog.load(job_name)
