@@ -13,7 +13,7 @@ from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
 
 from service import catalog
-from service.cluster import connection, data_parallel, embedded
+from service.cluster import connection, embedded
 from service.cluster.relay import open_relay
 from service.cluster.reserved import Reservations
 from service.cluster.schedulers import TuneScheduler
@@ -47,6 +47,8 @@ def run_trials(schedule: Schedule) -> None:
         most = most or most_at_once(todo)
     scheduler = TuneScheduler(stopping, plans)
     if shared and relay is not None:
+        from service.cluster import data_parallel  # not above: this module is imported by all workers
+
         trainable = data_parallel.trainable(plans, folder.uri, watched, relay)
         watch = _Watch(schedule, scheduler.stopped, release=relay.close.remote)
     else:

@@ -154,6 +154,7 @@ def test_ray_gives_what_a_serial_run_gives(ray_session: None, tmp_path: Any) -> 
             "job": "sonification",
             "params": json.loads(json.dumps({"data": SOURCE, "network": {"kind": "model", "name": f"{HERE}:network"}})),
             "store": str(tmp_path / str(serial)),
+            "resources": {"cpus": 2},  # half of the session's Ray: two cells at a time
         }
         document["params"]["sonifications"] = {"channels": {**FEW, "batch": 1}}
         state = runner.start(spec.build(document), Execution(serial=serial))

@@ -84,14 +84,14 @@ from service.execution.runner import Execution
 
 os.environ["PRETENDED_GPU"] = "1"  # also in the workers
 ray.init(address="local", num_cpus=3, num_gpus=1, include_dashboard=False, log_to_driver=False)
-for job, gpus, seeds, seconds in (
-    ("tests.service.gpus", 0.5, [0, 1, 2], 0.3),
-    ("tests.service.gpus", 0, [0], 0.01),
-    ("tests.service.plain_gpus", 0, [0], 0.01),
+for job, gpus, seeds, seconds, cells in (
+    ("tests.service.gpus", 0.5, [0, 1, 2], 0.3, 4),
+    ("tests.service.gpus", 0, [0], 0.01, 1),
+    ("tests.service.plain_gpus", 0, [0], 0.01, 1),
 ):
     folder = f"{sys.argv[1]}/{job}-{gpus}"
     os.mkdir(folder)
-    tree = {"job": job, "store": folder + "/store", "params": {"folder": folder, "seconds": seconds, "cells": 4}}
+    tree = {"job": job, "store": folder + "/store", "params": {"folder": folder, "seconds": seconds, "cells": cells}}
     tree |= {"resources": {"gpus": gpus}, "sweep": {"grid": {"seed": seeds}}}
     state = runner.start(spec.build(tree), Execution())
     assert state.status == "finished", state.failure

@@ -82,12 +82,12 @@ def test_ray_equals_serial(tmp_path: Path, ray_session: None, serial: dict[str, 
 
 def test_kill_the_driver_and_resume(tmp_path: Path, serial: dict[str, Any], ray_session: None) -> None:
     witness = tmp_path / "witness"
-    fields: dict[str, Any] = {"sweep": SWEEP, "params": {"witness": str(witness), "pace": {"seconds_per_step": 0.15}}}
-    job_spec = walk(str(tmp_path / "killed"), **fields)
+    params = {"witness": str(witness), "pace": {"seconds_per_step": 0.15}}
+    job_spec = walk(str(tmp_path / "killed"), sweep=SWEEP, params=params, resources={"cpus": 2})
     path = tmp_path / "spec.json"
     path.write_text(json.dumps(job_spec.tree()))
     folder = open_store(job_spec.store) / "runs" / "killed"
-    words = [sys.executable, "-m", "service", "run", str(path), "--id", "killed", "--cpus", "2"]
+    words = [sys.executable, "-m", "service", "run", str(path), "--id", "killed", "--cpus", "4"]
     with started(words, env={**os.environ, "RAY_ADDRESS": ""}, stdout=subprocess.DEVNULL) as driver:
         wait_for(lambda: len(history.trials(folder)) >= 1 and len(unfinished(folder)) >= 1, driver)
         driver.kill()

@@ -146,7 +146,7 @@ def test_how_rays_are_divided_into_cells_changes_nothing(make_run):
 
 def test_serial_equals_ray(make_run, ray_session):
     serial = make_run("serial")
-    ray = make_run("ray", executor=RayTasks(Resources(), 0, lambda progress: None))
+    ray = make_run("ray", executor=RayTasks(Resources(cpus=2), 0, lambda progress: None))
     for handle in (serial, ray):
         run(params(), handle)
     for table in ("rays", "basins", "chains"):
