@@ -14,6 +14,35 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+LATER = "tests/jobs"  # mostly short tests, which even out what the processes of `make test` have left to do
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks at the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A file is run by one process, and so are all tests that ask one application of Serve, which takes long to start.
+
+    Those come first, and the tests of a group together, also where one process runs them all.
+    """
+    places: dict[str, tuple[bool, bool, int]] = {}
+    for item in items:
+        group = group_of(item)
+        item.add_marker(pytest.mark.xdist_group(group))
+        places.setdefault(group, (not is_served(item), item.nodeid.startswith(LATER), len(places)))
+    items.sort(key=lambda item: places[group_of(item)])
+
+
+def is_served(item: pytest.Item) -> bool:
+    return "served" in getattr(item, "fixturenames", ())
+
+
+def group_of(item: pytest.Item) -> str:
+    """The tests that one process runs: a group of its own that a module names, or its file."""
+    marker = item.get_closest_marker("xdist_group")
+    if marker is not None:
+        return str(marker.args[0])
+    return "served" if is_served(item) else item.nodeid.partition("::")[0]
+
+
 def pytest_runtest_setup() -> None:
     """What a test draws hangs neither on the tests before it nor on the time."""
     import torch

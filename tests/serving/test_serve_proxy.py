@@ -5,6 +5,8 @@ import pytest
 from tests.serving import test_hostile as hostile
 from tests.serving.conftest import OVER_GRPC, Serve, Served
 
+pytestmark = pytest.mark.xdist_group("served over gRPC")
+
 
 @pytest.fixture(scope="module")
 def served(running: Serve) -> Served:

@@ -17,6 +17,8 @@ from tests.serving.conftest import OVER_GRPC, SETTINGS, Serve, Served
 from tests.serving.deployments.test_server import stats
 from tests.serving.models import bits, pixels, put
 
+pytestmark = pytest.mark.xdist_group("served over gRPC")
+
 
 @pytest.fixture(scope="module")
 def served(running: Serve) -> Served:
