@@ -63,7 +63,8 @@ def multiplications(network: Thinker, inputs: Tensor, iterations: int) -> int:
     def counted(iterations: int) -> int:
         with torch.no_grad(), CountMacs() as counter:
             shapes(shape, iterations)
-        return counter.total
+        total: int = counter.total
+        return total
 
     first = counted(1)
     return first if iterations == 1 else first + (iterations - 1) * (counted(2) - first)
