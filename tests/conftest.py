@@ -17,17 +17,16 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 LATER = "tests/jobs"  # mostly short tests, which even out what the processes of `make test` have left to do
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks at the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A file is run by one process, and so are all tests that ask one application of Serve, which takes long to start.
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """One process runs a file, and all tests that ask the same application of Serve, which takes long to start."""
+    item.add_marker(pytest.mark.xdist_group(group_of(item)))
 
-    Those come first, and the tests of a group together, also where one process runs them all.
-    """
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What asks Serve comes first, and the tests of a group together, also where one process runs them all."""
     places: dict[str, tuple[bool, bool, int]] = {}
     for item in items:
-        group = group_of(item)
-        item.add_marker(pytest.mark.xdist_group(group))
-        places.setdefault(group, (not is_served(item), item.nodeid.startswith(LATER), len(places)))
+        places.setdefault(group_of(item), (not is_served(item), item.nodeid.startswith(LATER), len(places)))
     items.sort(key=lambda item: places[group_of(item)])
 
 

@@ -26,7 +26,7 @@ class Limit(Protocol):
 class LinfBound(StudyParams):
     """No sample changes by more than epsilon, in units of full scale."""
 
-    kind: Literal["linf"] = "linf"
+    kind: Literal["linf"] = Field("linf", description="the largest change of a sample")
 
     def around(self, originals: Tensor, rate: int, epsilon: float) -> Limit:
         return _Linf(epsilon, torch.full_like(originals[:, :1], epsilon))
@@ -35,7 +35,7 @@ class LinfBound(StudyParams):
 class LpBound(StudyParams):
     """(mean |change|^p)^(1/p) is at most epsilon, in units of full scale: for p 2 the root mean square."""
 
-    kind: Literal["lp"] = "lp"
+    kind: Literal["lp"] = Field("lp", description="the p-norm of the change, as a mean over samples")
     p: float = Field(2.0, ge=1, le=100, description="of the norm")
 
     def around(self, originals: Tensor, rate: int, epsilon: float) -> Limit:
@@ -48,7 +48,7 @@ class MaskingBound(StudyParams):
     1 is as loud as the threshold of Johnston 1988. Source of the bound: Schoenherr et al. 2018; Qin et al. 2019.
     """
 
-    kind: Literal["masking"] = "masking"
+    kind: Literal["masking"] = Field("masking", description="what the sound hides, by band and frame")
 
     def around(self, originals: Tensor, rate: int, epsilon: float) -> Limit:
         return _Masking(originals, rate, epsilon)

@@ -23,7 +23,7 @@ LossOfMaps = Callable[[Tensor], Tensor]
 class OverlapObjective(StudyParams):
     """The magnitude of the peaks that the fingerprints of both sounds have."""
 
-    kind: Literal["overlap"] = "overlap"
+    kind: Literal["overlap"] = Field("overlap", description="the magnitude of the peaks that both sounds have")
 
     def prepared(self, fingerprint: Fingerprint, peaks: Tensor, targets: Tensor | None) -> LossOfMaps:
         around, floor = fingerprint.params.neighbourhood, fingerprint.params.floor
@@ -68,7 +68,7 @@ class _Ring(StudyParams):
 class RingObjective(_Ring):
     """The loss that the paper calls the default: the loudest place around a peak moves into a ring of frequencies."""
 
-    kind: Literal["ring"] = "ring"
+    kind: Literal["ring"] = Field("ring", description="peaks move into a ring of frequencies around them")
 
     def prepared(self, fingerprint: Fingerprint, peaks: Tensor, targets: Tensor | None) -> LossOfMaps:
         return self.away(peaks)
@@ -77,7 +77,7 @@ class RingObjective(_Ring):
 class RemixObjective(_Ring):
     """The ring loss, and weight times the loss that makes peaks where another song has them."""
 
-    kind: Literal["remix"] = "remix"
+    kind: Literal["remix"] = Field("remix", description="the ring loss, and peaks where another song has them")
     weight: float = Field(1.0, ge=0, le=1000, description="of the loss toward the other song")
 
     def prepared(self, fingerprint: Fingerprint, peaks: Tensor, targets: Tensor | None) -> LossOfMaps:

@@ -3,7 +3,8 @@
 import pytest
 
 from jobs.robustness_evaluation.job import run, summarize
-from service.run import Trial, TrialStatus
+from service.execution.records import TrialStatus
+from service.run import Trial
 from tests.jobs.robustness_evaluation.small import params
 
 

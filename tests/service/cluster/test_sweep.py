@@ -8,6 +8,7 @@ from service import spec
 from service.cluster.sweep import _Watch
 from service.execution import history
 from service.execution.progress import Silent
+from service.execution.trials.schedule import Schedule
 from service.planning import plan
 from service.store import open_store
 
@@ -15,9 +16,11 @@ from service.store import open_store
 def test_a_trial_that_ends_without_a_record_has_failed_unless_the_scheduler_stopped_it(store_uri: str) -> None:
     """As when its worker wrote somewhere else."""
     grid = {"grid": {"seed": [0, 1]}}
-    plans = plan.trials(spec.build({"job": "tests.service.walk", "store": store_uri, "sweep": grid}))
+    job_spec = spec.build({"job": "tests.service.walk", "store": store_uri, "sweep": grid})
+    plans = plan.trials(job_spec)
     folder = open_store(store_uri) / "runs" / "one"
-    watch = _Watch(plans, folder, Silent(), threading.Event(), stopped={plans[1].id})
+    schedule = Schedule(job_spec, plans, plans, folder, Silent(), threading.Event())
+    watch = _Watch(schedule, stopped={plans[1].id})
     for number in range(2):
         trial: Any = SimpleNamespace(config={"plan": number})
         watch.on_trial_start(0, [trial], trial)

@@ -88,7 +88,7 @@ def test_numbers_that_json_lacks_are_texts() -> None:
     np.testing.assert_array_equal(result.as_numpy("x"), outputs["x"])
 
     card = CARD.model_copy(update={"metrics": {"accuracy": np.nan}, "settings": {"classes": ["NaN", "b"]}})
-    answer = _json(metadata.describe_model(card, [3], Offer(card.outputs, ("infer",), {}, "tensors")))
+    answer = _json(metadata.describe_model(card, [3], Offer(card.outputs, ("infer",), {}, {}, "tensors")))
     described = json.loads(bytes(answer.body), parse_constant=pytest.fail)["parameters"]
     assert described["metrics"] == {"accuracy": "NaN"} and described["settings"] == {"classes": ["NaN", "b"]}
 
