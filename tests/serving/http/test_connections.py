@@ -187,7 +187,12 @@ def test_an_answer_that_nobody_reads_is_dropped(port: int) -> None:
     with connection(port) as client:
         client.sendall(b"GET /60 HTTP/1.1\r\nHost: a\r\n\r\n")
         ours = client.getsockname()
-        wait_for(lambda: ours not in [each.raddr for each in psutil.Process().net_connections("tcp")])
+
+        def is_accepted() -> bool:
+            return ours in [each.raddr for each in psutil.Process().net_connections("tcp")]
+
+        wait_for(is_accepted)
+        wait_for(lambda: not is_accepted())
         assert len(until_closed(client)) < 60 << 20
 
 
