@@ -11,7 +11,7 @@ from jobs.copyright_attack.params import NamedAttack, Params
 from service.run import Estimate
 
 JUDGED = 0.15  # seconds of a core that a judge takes for an excerpt of 12 seconds, about
-SEARCHES = 7  # questions to a judge until a norm is found, about
+SEARCHES = 13  # questions to a judge until a norm is found, about
 DRAWN = 3.0  # cost of a step with transformations: peaks of each draw are found anew, and coders take time
 
 

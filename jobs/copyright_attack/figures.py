@@ -70,8 +70,9 @@ def ratios(rows: Sequence[Row], titles: Mapping[str, str]) -> Figure:
     """How many times the attack's norm noise needs, for each judge: medians with 95 % intervals over songs."""
     judges = [name for name in titles if any(row["judge"] == name for row in rows)]
     finite = [row[column] for row in rows for column in ("ratio", "high")]
-    finite = [value for value in finite if value is not None and math.isfinite(value)]
+    finite = [value for value in finite if value is not None and 0 < value < math.inf]
     far = 1.3 * max([2.0, *finite])  # where what is infinite is drawn
+    near = 1 / far  # and what is 0: noise did, and the attack did not
     with house_style():
         figure, [axes] = panels(1, 1, 6.0, 0.9 + 0.5 * len(judges))
         for offset, (noise, colour) in enumerate(zip(("uniform", "gaussian"), PALETTE, strict=False)):
@@ -80,17 +81,19 @@ def ratios(rows: Sequence[Row], titles: Mapping[str, str]) -> Figure:
                 if row is None or row["ratio"] is None:
                     continue
                 height = place + 0.16 * (2 * offset - 1)
-                ratio = min(far, row["ratio"])
+                ratio = min(far, max(near, row["ratio"]))
                 if row["low"] is not None:
-                    low, high = min(far, row["low"]), min(far, row["high"])
+                    low, high = (min(far, max(near, row[end])) for end in ("low", "high"))
                     axes.plot([low, high], [height, height], color=colour, lw=1.4)
-                marker = "o" if math.isfinite(row["ratio"]) else ">"
+                marker = {0.0: "<", math.inf: ">"}.get(row["ratio"], "o")
                 axes.plot([ratio], [height], marker, color=colour, label=f"{noise} noise" if not place else None)
         axes.axvline(1, color=GREY, lw=0.8)
         axes.set_xscale("log")
         axes.set_yticks(range(len(judges)), [titles[judge] for judge in judges])
         axes.invert_yaxis()
-        axes.set_xlabel("norm of noise over norm of the attack, where each loses the song (arrow: noise never did)")
+        axes.set_xlabel(
+            "norm of noise over norm of the attack, where each loses the song\n(arrow: noise, or the attack, never did)"
+        )
         axes.legend()
     return figure
 

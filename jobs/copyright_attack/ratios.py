@@ -22,6 +22,7 @@ from service.run import Run
 
 UNIFORM, GAUSSIAN = "uniform", "gaussian"
 KINDS = (ATTACK, UNIFORM, GAUSSIAN)
+STRIDE = 4.0  # dB
 
 
 @dataclass(frozen=True)
@@ -35,16 +36,18 @@ class Median:
 
 
 def level_lost(lost: Callable[[float], bool], faintest: float, loudest: float, tolerance: float) -> float:
-    """The level in dB from which on a song is lost, by bisection: infinite if it is not at the loudest.
+    """The lowest level in dB at which a song is lost: infinite if there is none, -infinity if that is the faintest.
 
-    Between a level at which it is not lost and one at most `tolerance` above at which it is; of several the search
-    finds one. -infinity if it is lost at the faintest.
+    Levels are tried from the faintest on, STRIDE apart, and between the last two by bisection. Not from the loudest
+    down: the change of an attack takes so much of the song away that, louder than the song, it sounds like the song.
     """
     if lost(faintest):
         return -math.inf
-    if not lost(loudest):
-        return math.inf
-    kept, gone = faintest, loudest
+    kept = faintest
+    while not lost(gone := min(kept + STRIDE, loudest)):
+        if gone == loudest:
+            return math.inf
+        kept = gone
     while gone - kept > tolerance:
         middle = (kept + gone) / 2
         kept, gone = (kept, middle) if lost(middle) else (middle, gone)

@@ -24,9 +24,15 @@ def test_a_level_is_found_to_the_tolerance_by_few_questions(true: float) -> None
         return level >= true
 
     found = level_lost(lost, -40, 24, 1.0)
-    assert true <= found <= true + 1 and len(asked) <= 8
+    assert true <= found <= true + 1 and len(asked) <= 1 + 16 + 2
     assert level_lost(lambda level: True, -40, 24, 1.0) == -math.inf
-    assert level_lost(lambda level: False, -40, 24, 1.0) == math.inf
+    assert level_lost(lambda level: False, -40, 25, 1.0) == math.inf
+
+
+def test_a_song_that_is_lost_and_found_again_is_lost_at_the_lower_level() -> None:
+    """As by a change that, loud enough, is itself taken for the song."""
+    found = level_lost(lambda level: -7 <= level <= 9, -40, 25, 1.0)
+    assert -7 <= found <= -6
 
 
 def test_a_mixture_has_its_level_and_stays_within_full_scale() -> None:
