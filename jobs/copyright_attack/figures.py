@@ -89,11 +89,13 @@ def ratios(rows: Sequence[Row], titles: Mapping[str, str]) -> Figure:
                 axes.plot([ratio], [height], marker, color=colour, label=f"{noise} noise" if not place else None)
         axes.axvline(1, color=GREY, lw=0.8)
         axes.set_xscale("log")
+        doublings = [2.0**power for power in range(-10, 11) if near <= 2.0**power <= far]
+        axes.set_xticks(doublings, [f"{each:g}" for each in doublings])
+        axes.minorticks_off()
         axes.set_yticks(range(len(judges)), [titles[judge] for judge in judges])
         axes.invert_yaxis()
-        axes.set_xlabel(
-            "norm of noise over norm of the attack, where each loses the song\n(arrow: noise, or the attack, never did)"
-        )
+        label = "norm of noise over norm of the attack, where each loses the song"
+        axes.set_xlabel(f"{label}\n(arrow: noise never did, or the attack did not)")
         axes.legend()
     return figure
 
