@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from jobs.common.figures.plots import GREY, PALETTE, house_style, panels
 from jobs.common.metrics.detection import roc
@@ -75,6 +76,9 @@ def _draw_costs(axes: Axes, costs: Sequence[Mapping[str, Any]], titles: Mapping[
     axes.set_yticks(places, [titles[row["judge"]] for row in known])
     axes.invert_yaxis()
     axes.set(xscale="log", xlabel="milliseconds of a core for a second of sound", title="cost")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.minorticks_off()
     axes.legend()
 
 
