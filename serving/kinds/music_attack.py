@@ -16,7 +16,6 @@ the share of the sound's peaks that are left (overlap); whether the sound was id
 song any more (successful). With `Accept: audio/wav` the answer is the one changed sound, and the others are headers.
 """
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -41,7 +40,7 @@ from serving.http.tensors import Array
 from serving.http.uploads import WAV_MEDIA
 from serving.kinds.attack_options import MOST_SEED, SEED
 from serving.kinds.base import whole_number
-from serving.kinds.work import Abandoned, Answer, AttackCost, Attacked, AttackWork, Rendering, Stopped
+from serving.kinds.work import Answer, AttackCost, Attacked, AttackWork, Rendering, Stopped, check_of
 
 if TYPE_CHECKING:
     from serving.kinds.music_identification import MusicIdentification
@@ -209,14 +208,9 @@ class MusicAttack(AttackWork):
             )
 
     def compute(self, stopped: Stopped) -> Attacked:
-        deadline = time.monotonic() + self.limits.seconds
-
-        def check_wanted() -> None:
-            if stopped():
-                raise Abandoned
-            if time.monotonic() > deadline:
-                raise BusyError(f"the attack must end within {self.limits.seconds:g} s (attacks.seconds)", FEWER)
-
+        seconds = self.limits.seconds
+        late = BusyError(f"the attack must end within {seconds:g} s (attacks.seconds)", FEWER)
+        check_wanted = check_of(stopped, seconds, late)
         model, perturbation, params = self.model, self.perturbation, self.perturbation.params
         fingerprint, rate = model.database.fingerprint, model.database.rate
         check_wanted()
