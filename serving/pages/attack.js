@@ -4,6 +4,7 @@ import { button, choice, element, field, fill, shown } from "./elements.js";
 import { optionsPart } from "./options.js";
 import { canvas, drawDifference, drawTensor, png, tensorOf } from "./pictures.js";
 import { request, outputs } from "./server.js";
+import { longWork } from "./work.js";
 
 const DEFAULT = "pgd";
 // of the slider: per pixel, for L2 by the root of their number, for L0 the share of them that changes
@@ -25,7 +26,6 @@ export function attackPart(model, { classes, named, show, page }) {
   const { attacks, settings } = model.parameters;
   const kinds = Object.keys(attacks);
   let picture = null; // as it is prepared
-  let controller = null;
   let done = false; // an attack was asked for: changes ask again
 
   const kind = choice(
@@ -57,9 +57,9 @@ export function attackPart(model, { classes, named, show, page }) {
   const readout = element("output", { class: "readout" });
   const target = choice([["", "any other class"], ...classes.map((name, index) => [String(index), name])], "", again);
   const start = button("Attack", run, { class: "primary", disabled: true });
-  const stop = button("Stop", () => controller?.abort(), { hidden: true });
   const status = element("p", { class: "status", role: "status" });
   const result = element("div", { class: "attacked" });
+  const work = longWork(page, status, result);
   let most = 1;
 
   /** What the chosen attack is, and the fields that are its own. */
@@ -106,9 +106,6 @@ export function attackPart(model, { classes, named, show, page }) {
 
   async function run() {
     if (!optionsOf[kind.value].valid()) return;
-    controller?.abort();
-    const mine = (controller = new AbortController());
-    const signal = AbortSignal.any([mine.signal, page.signal]);
     const query = {
       attack: kind.value,
       norm: norm.value,
@@ -119,26 +116,14 @@ export function attackPart(model, { classes, named, show, page }) {
     };
     const original = picture;
     done = true;
-    stop.hidden = false;
-    status.textContent = "Attacking…";
-    result.classList.add("stale");
-    try {
+    await work.run("Attacking…", async (signal) => {
       const asked = request(model, "attack", { file: await png(original.sent), query });
       const answer = await outputs(asked, signal);
       await draw(original, answer, signal);
       page.sent(asked);
       const passes = answer.queries.data[0] + answer.gradients.data[0];
-      status.textContent = `${shown(passes)} passes through the model. ${answer.parameters.warning ?? ""}`;
-    } catch (error) {
-      status.textContent = "";
-      if (error.name !== "AbortError") page.failed(error);
-      else if (controller === mine) status.textContent = "Stopped.";
-    } finally {
-      if (controller === mine) {
-        stop.hidden = true;
-        result.classList.remove("stale");
-      }
-    }
+      return `${shown(passes)} passes through the model. ${answer.parameters.warning ?? ""}`;
+    });
   }
 
   async function draw(original, answer, signal) {
@@ -195,7 +180,7 @@ export function attackPart(model, { classes, named, show, page }) {
         readout,
       ),
       field("To be taken for", target),
-      element("div", { class: "tools" }, start, stop),
+      element("div", { class: "tools" }, start, work.stop),
     ),
     meaning,
     optionsPlace,
@@ -207,12 +192,9 @@ export function attackPart(model, { classes, named, show, page }) {
     take(made) {
       const first = picture === null;
       picture = made;
-      controller?.abort();
-      controller = null;
-      stop.hidden = true;
+      work.forget();
       done = false;
       start.disabled = !made;
-      status.textContent = "";
       fill(result);
       if (first && made) fillRange();
     },

@@ -5,6 +5,7 @@ import { optionsPart } from "./options.js";
 import { predictions } from "./predictions.js";
 import { outputs, request } from "./server.js";
 import { soundPlayer, spectrogram, wav } from "./sounds.js";
+import { longWork } from "./work.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 const NAMED = "sounds,log_mel,start,final,rank,features,dead,curve,prediction,probabilities";
@@ -16,7 +17,6 @@ export function sonificationPart(model, page) {
   const { layers, objectives, parameterisations, parameters } = sonification;
   const names = Object.keys(layers);
   let clip = null;
-  let controller = null;
 
   const kinds = Object.keys(objectives).filter((name) => !objectives[name].inputs.length);
   const objective = choice(
@@ -51,10 +51,10 @@ export function sonificationPart(model, page) {
   const optionsPlace = element("div");
   const options = new Map(); // by objective and parameterisation
   const go = button("Sonify", run, { class: "primary" });
-  const stop = button("Stop", () => controller?.abort(), { hidden: true });
   const status = element("p", { class: "status", role: "status" });
   const player = soundPlayer("The sound that was made", page.signal);
   const result = element("div", { class: "sonified" });
+  const work = longWork(page, status, result);
 
   /** The fields that the objective takes. */
   function fillFields() {
@@ -90,27 +90,13 @@ export function sonificationPart(model, page) {
   async function run() {
     if (!fields.channel.hidden && !channel.reportValidity()) return;
     if (!chosenOptions().valid()) return;
-    controller?.abort();
-    const mine = (controller = new AbortController());
-    stop.hidden = false;
-    status.textContent = "Optimising…";
-    result.classList.add("stale");
-    try {
+    await work.run("Optimising…", async (signal) => {
       const sent = asked();
-      const answer = await outputs(sent, AbortSignal.any([mine.signal, page.signal]));
+      const answer = await outputs(sent, signal);
       draw(answer);
       page.sent(sent);
-      status.textContent = answer.parameters.warning ?? "";
-    } catch (error) {
-      status.textContent = "";
-      if (error.name !== "AbortError") page.failed(error);
-      else if (controller === mine) status.textContent = "Stopped.";
-    } finally {
-      if (controller === mine) {
-        stop.hidden = true;
-        result.classList.remove("stale");
-      }
-    }
+      return answer.parameters.warning ?? "";
+    });
   }
 
   function draw(answer) {
@@ -155,7 +141,7 @@ export function sonificationPart(model, page) {
 
   function take(file) {
     clip = file;
-    controller?.abort();
+    work.abort();
     start.disabled = !file;
     if (!file) start.value = "noise";
   }
@@ -171,7 +157,7 @@ export function sonificationPart(model, page) {
       Object.values(fields),
       field("Begin with", start),
       field("Optimise", form),
-      element("div", { class: "tools" }, go, stop),
+      element("div", { class: "tools" }, go, work.stop),
     ),
     meaning,
     optionsPlace,

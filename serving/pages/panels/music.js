@@ -5,6 +5,7 @@ import { optionsPart } from "../options.js";
 import { peaksPicture } from "../peaks.js";
 import { outputs, request, send } from "../server.js";
 import { soundChooser, soundPlayer } from "../sounds.js";
+import { longWork } from "../work.js";
 
 const MATCH = "song,confidence,seconds,best,aligned,hashes,runner_up,runner_up_aligned,spectrogram,peaks";
 const STEPS = 200; // of the slider
@@ -88,7 +89,6 @@ function attackPart(model, page) {
   const { attacks, settings } = model.parameters;
   const kinds = Object.keys(attacks);
   let heard = null; // the sound, and what was answered about it
-  let controller = null;
 
   const kind = choice(kinds.map((name) => [name, name]), kinds[0], fillKind);
   const norm = choice(attacks[kinds[0]].norms.map((name) => [name, name === "Linf" ? "L∞" : name]), "Linf", fillRange);
@@ -114,9 +114,9 @@ function attackPart(model, page) {
   });
   const unit = element("output", { class: "readout" });
   const start = button("Attack", run, { class: "primary", disabled: true });
-  const stop = button("Stop", () => controller?.abort(), { hidden: true });
   const status = element("p", { class: "status", role: "status" });
   const result = element("div", { class: "attacked" });
+  const work = longWork(page, status, result);
 
   function fillKind() {
     meaning.textContent = attacks[kind.value].description;
@@ -131,9 +131,6 @@ function attackPart(model, page) {
 
   async function run() {
     if (!optionsOf[kind.value].valid()) return;
-    controller?.abort();
-    const mine = (controller = new AbortController());
-    const signal = AbortSignal.any([mine.signal, page.signal]);
     const { sound, answer: before } = heard;
     const query = {
       attack: kind.value,
@@ -141,10 +138,7 @@ function attackPart(model, page) {
       epsilon: number.valueAsNumber || 0,
       ...optionsOf[kind.value].values(),
     };
-    stop.hidden = false;
-    status.textContent = "Attacking…";
-    result.classList.add("stale");
-    try {
+    await work.run("Attacking…", async (signal) => {
       const asked = request(model, "attack", { file: sound, query, accept: "audio/wav" });
       const response = await send(asked, signal);
       const changed = await response.blob();
@@ -154,17 +148,8 @@ function attackPart(model, page) {
       const after = await outputs(again, signal);
       draw(sound, before, changed, after, { overlap: said("Overlap"), linf: said("Linf"), snr: said("Snr") });
       page.sent(asked);
-      status.textContent = `${shown(said("Queries") + said("Gradients"))} passes through the fingerprint.`;
-    } catch (error) {
-      status.textContent = "";
-      if (error.name !== "AbortError") page.failed(error);
-      else if (controller === mine) status.textContent = "Stopped.";
-    } finally {
-      if (controller === mine) {
-        stop.hidden = true;
-        result.classList.remove("stale");
-      }
-    }
+      return `${shown(said("Queries") + said("Gradients"))} passes through the fingerprint.`;
+    });
   }
 
   function draw(sound, before, changed, after, { overlap, linf, snr }) {
@@ -221,7 +206,7 @@ function attackPart(model, page) {
         element("div", { class: "slide" }, slider, number),
         unit,
       ),
-      element("div", { class: "tools" }, start, stop),
+      element("div", { class: "tools" }, start, work.stop),
     ),
     meaning,
     optionsPlace,
@@ -231,12 +216,9 @@ function attackPart(model, page) {
   return {
     part,
     take(made) {
-      controller?.abort();
-      controller = null;
+      work.forget();
       heard = made;
       start.disabled = !made;
-      stop.hidden = true;
-      status.textContent = "";
       fill(result);
     },
   };
