@@ -1,0 +1,1 @@
+"""Images with boxes around what is seen, by name."""

@@ -1,0 +1,1 @@
+"""Detectors of objects behind one interface, and how well they detect."""
