@@ -21,6 +21,8 @@ class Priors:
     classes: Tensor | None
     """(batch, priors, classes) in [0, 1]: probability of each class, given that something is there; where there is no
     objectness, of the class itself. None: first stages, which know no class"""
+    levels: tuple[int, ...] = ()
+    """how many of the priors each level of the detector has, in their order; empty: all are of one level"""
 
     def logits(self, label: int) -> Tensor:
         """What the attack pushes below -1, (batch, priors): objectness, or without it the logit of one class.
