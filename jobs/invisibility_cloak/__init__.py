@@ -1,0 +1,1 @@
+"""Patches that hide people from detectors of objects."""

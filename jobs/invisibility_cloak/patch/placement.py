@@ -1,0 +1,135 @@
+"""Where on an image each pixel of a patch lies: wrinkled, seen from aside, turned, scaled and moved, at random.
+
+Source: Wu et al. 2020, section 3.1 and the released code. Each map is applied to places, and the patch is sampled once.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from jobs.invisibility_cloak.patch.perspective import homography, projected
+from jobs.invisibility_cloak.patch.rendering_params import RenderingParams
+from jobs.invisibility_cloak.patch.targets import Targets
+from jobs.invisibility_cloak.patch.thin_plate_spline import spline, splined
+
+CORNERS = ((0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0))
+CONTROLS = (*CORNERS, (0.2, 0.3), (0.6, 0.7))
+"""of the spline, in units of the sides of the patch"""
+
+
+@dataclass(frozen=True)
+class Draws:
+    """What is random about the patch on each box; the boxes come first in all shapes."""
+
+    contrast: Tensor
+    """(boxes, 1): what colours are multiplied with"""
+    brightness: Tensor
+    """(boxes, 1): what is added then"""
+    angles: Tensor
+    """(boxes,) in radians, clockwise as one sees it"""
+    lifts: Tensor
+    """(boxes,): by how much of the height of the box the patch is moved down; negative: up"""
+    wrinkles: Tensor
+    """(boxes, 6, 2): by how much the control points move, in units of the sides of the patch"""
+    insets: Tensor
+    """(boxes, 4, 2): how far the corners move inward, in the same units"""
+
+
+def draws(count: int, params: RenderingParams, generator: torch.Generator) -> Draws:
+    """Random draws for some boxes, on the CPU. The number of values of a box does not depend on the parameters."""
+    values = torch.rand(count, 25, generator=generator)
+    both = 2 * values - 1
+    low, high = params.contrast
+    distortion = params.perspective * values[:, 4].view(-1, 1, 1)
+    return Draws(
+        contrast=low + (high - low) * values[:, :1],
+        brightness=params.brightness * both[:, 1:2],
+        angles=math.radians(params.rotation) * both[:, 2],
+        lifts=-params.lift * values[:, 3],
+        wrinkles=params.wrinkle * both[:, 5:17].view(-1, 6, 2),
+        insets=0.5 * distortion * values[:, 17:].view(-1, 4, 2),
+    )
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The pixels of images that patches may cover, in the order of drawing."""
+
+    boxes: Tensor
+    """int64 (m,): the box of each"""
+    pixels: Tensor
+    """int64 (m,): its number among all pixels of the batch, image by image, row by row"""
+    at: Tensor
+    """float32 (m, samples, 2): places in it, on the image: x and y from the upper left corner"""
+
+
+def samples_of(
+    targets: Targets, size: tuple[int, int], shape: tuple[int, int], params: RenderingParams, drawn: Draws | None
+) -> Samples:
+    """All pixels in the smallest upright windows that hold the patches.
+
+    size: of the images, shape: of the patch, (height, width) both.
+    """
+    centres, sides = _placed(targets, shape, params, drawn)
+    angles = torch.zeros(len(targets)) if drawn is None else drawn.angles
+    cosines, sines = angles.cos().abs(), angles.sin().abs()
+    wide, tall = (sides / 2).unbind(1)
+    reach = torch.stack([wide * cosines + tall * sines, wide * sines + tall * cosines], 1)
+    # a pixel of the patch fades out over its own width
+    reach = reach + (sides / torch.tensor([shape[1], shape[0]])).amax(1, keepdim=True) + 1
+    height, width = size
+    limit = torch.tensor([width, height])
+    low = torch.minimum((centres - reach).floor().long().clamp(min=0), limit)
+    high = torch.minimum((centres + reach).ceil().long().clamp(min=0), limit)
+    across, down = (high - low).unbind(1)
+    counts = across * down
+    boxes = torch.repeat_interleave(torch.arange(len(targets)), counts)
+    numbers = torch.arange(len(boxes)) - (counts.cumsum(0) - counts)[boxes]
+    columns, rows = low[boxes, 0] + numbers % across[boxes], low[boxes, 1] + numbers // across[boxes]
+    pixels = (targets.images[boxes] * height + rows) * width + columns
+    steps = (torch.arange(params.samples) + 0.5) / params.samples
+    offsets = torch.cartesian_prod(steps, steps).view(-1, 2)
+    return Samples(boxes, pixels, torch.stack([columns, rows], 1)[:, None] + offsets)
+
+
+def places_on_patch(
+    samples: Samples, targets: Targets, shape: tuple[int, int], params: RenderingParams, drawn: Draws | None
+) -> tuple[Tensor, Tensor]:
+    """Where the patch lies under each sample, as it is seen and before it was wrinkled: (m x samples, 2) each.
+
+    In units of the sides of the patch, from its upper left corner. Wrinkles move what is on the patch and not its edge,
+    so the first of the two says what is covered, and the second which colour it has.
+    """
+    centres, sides = _placed(targets, shape, params, drawn)
+    repeated = torch.repeat_interleave(samples.boxes, samples.at.shape[1])
+    at = samples.at.flatten(0, 1) - centres[repeated]
+    if drawn is None:
+        flat = at / sides[repeated] + 0.5
+        return flat, flat
+    cosines, sines = drawn.angles.cos()[repeated], drawn.angles.sin()[repeated]
+    turned = torch.stack([at[:, 0] * cosines + at[:, 1] * sines, at[:, 1] * cosines - at[:, 0] * sines], 1)
+    seen = turned / sides[repeated] + 0.5
+    if params.perspective:
+        corners = torch.tensor(CORNERS).expand(len(targets), -1, -1)
+        inward = torch.tensor([[1.0, 1.0], [-1.0, 1.0], [-1.0, -1.0], [1.0, -1.0]])
+        seen = projected(homography(corners + inward * drawn.insets, corners)[repeated], seen)
+    if not params.wrinkle:
+        return seen, seen
+    controls = torch.tensor(CONTROLS).expand(len(targets), -1, -1)
+    moved = controls + drawn.wrinkles
+    return seen, splined(spline(moved, controls)[repeated], moved[repeated], seen)
+
+
+def _placed(
+    targets: Targets, shape: tuple[int, int], params: RenderingParams, drawn: Draws | None
+) -> tuple[Tensor, Tensor]:
+    """Centres of the patches, and their width and height: (boxes, 2) each, in pixels of the images."""
+    corners = targets.corners
+    spans = corners[:, 2:] - corners[:, :2]
+    centres = 0.5 * (corners[:, :2] + corners[:, 2:])
+    if drawn is not None:
+        centres = torch.stack([centres[:, 0], centres[:, 1] + drawn.lifts * spans[:, 1]], 1)
+    widths = params.scale * torch.hypot(spans[:, 0], spans[:, 1])
+    return centres, torch.stack([widths, widths * shape[0] / shape[1]], 1)

@@ -1,0 +1,85 @@
+"""The rendering function of the paper: a patch on every box of a batch of images, at the same time, differentiable.
+
+Order: median filter; contrast, brightness, noise; thin-plate spline; perspective; rotation, scale and shift; drawn with
+an alpha channel that goes through the same maps, so that no dark rim remains; later boxes over earlier ones. The
+geometry is composed before the patch is sampled, so that it is interpolated once and not three times.
+
+Source: Wu et al. 2020, "Making an Invisibility Cloak", section 3.1; numbers of its released code.
+"""
+
+import torch
+from torch import Tensor
+
+from jobs.invisibility_cloak.patch.compositing import visible
+from jobs.invisibility_cloak.patch.placement import Draws, draws, places_on_patch, samples_of
+from jobs.invisibility_cloak.patch.rendering_params import RenderingParams
+from jobs.invisibility_cloak.patch.sampling import bilinear, coverage, median_filtered
+from jobs.invisibility_cloak.patch.targets import Targets
+from service.errors import InputError
+
+DARKEST, BRIGHTEST = 1e-6, 0.99999
+
+
+def render(
+    patch: Tensor,
+    images: Tensor,
+    targets: Targets,
+    params: RenderingParams,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Images with a patch on each target: float32 (batch, 3, height, width) in [0, 1].
+
+    patch: float32 (3, height, width); gradients reach it, and the images. images: (batch, 3, height, width) in [0, 1].
+    generator: on the CPU, of all that is random; none: the patch upright and as it is, but for its median filter.
+    """
+    filtered = median_filtered(patch, params.median)
+    if not len(targets):
+        return images
+    shape = (patch.shape[1], patch.shape[2])
+    with torch.no_grad():
+        drawn = None if generator is None else draws(len(targets), params, generator)
+        size = (images.shape[2], images.shape[3])
+        samples = samples_of(targets, size, shape, params, drawn)
+        seen, before = places_on_patch(samples, targets, shape, params, drawn)
+        alphas = coverage(seen, *shape)
+        covered = (alphas.view(-1, samples.at.shape[1]) > 0).any(1)
+        every = torch.repeat_interleave(covered, samples.at.shape[1])
+        alphas, before, boxes = alphas[every].to(patch.device), before[every], samples.boxes[covered]
+        pixels = samples.pixels[covered].to(images.device)
+        boxes = torch.repeat_interleave(boxes, samples.at.shape[1])
+    noise = None
+    if generator is not None and params.noise:
+        noise = params.noise * (2 * torch.rand(len(targets), shape[0] * shape[1], 3, generator=generator) - 1)
+    colours = _colours(filtered, before.to(patch.device), boxes.to(patch.device), drawn, noise)
+
+    covering = alphas.view(len(pixels), -1)  # (m, samples)
+    painted = (covering[..., None] * colours.view(len(pixels), -1, 3)).mean(1)
+    reaching, ground = visible(pixels, covering.mean(1), images.shape[0] * size[0] * size[1])
+    layers = torch.zeros(len(ground), 3, dtype=patch.dtype, device=images.device)
+    layers = layers.index_add(0, pixels, reaching[:, None] * painted)
+    below = ground.view(images.shape[0], 1, *size)
+    return images * below + layers.view(images.shape[0], *size, 3).permute(0, 3, 1, 2)
+
+
+def _colours(patch: Tensor, at: Tensor, boxes: Tensor, drawn: Draws | None, noise: Tensor | None) -> Tensor:
+    """Colours at places of the patch on each box, (m, 3): changed and cut off before they are interpolated."""
+    if drawn is None:
+        return bilinear(patch.clamp(DARKEST, BRIGHTEST), at)
+    contrast, brightness = drawn.contrast.to(patch.device)[boxes], drawn.brightness.to(patch.device)[boxes]
+
+    def changed(values: Tensor, numbers: Tensor) -> Tensor:
+        added = brightness if noise is None else brightness + noise.to(values.device)[boxes, numbers]
+        return (contrast * values + added).clamp(DARKEST, BRIGHTEST)
+
+    return bilinear(patch, at, changed)
+
+
+def check_patch(patch: Tensor, name: str = "the patch") -> None:
+    """InputError, in one sentence, about a patch that cannot be drawn or printed."""
+    if patch.ndim != 3 or patch.shape[0] != 3 or not patch.is_floating_point() or not patch.numel():
+        raise InputError(f"{name} must be float (3, height, width); it is {patch.dtype} {tuple(patch.shape)}")
+    if not bool(patch.isfinite().all()):
+        raise InputError(f"the values of {name} must be finite numbers; some are not")
+    if float(patch.min()) < 0 or float(patch.max()) > 1:
+        low, high = float(patch.min()), float(patch.max())
+        raise InputError(f"the values of {name} must be within [0, 1]; they are from {low:.3g} to {high:.3g}")

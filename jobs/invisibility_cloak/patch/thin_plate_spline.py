@@ -1,0 +1,42 @@
+"""Thin-plate splines: the smoothest map of the plane that takes some points to others, the wrinkles of cloth.
+
+Source: Bookstein 1989, "Principal warps: thin-plate splines and the decomposition of deformations".
+"""
+
+import torch
+from torch import Tensor
+
+
+def spline(points: Tensor, values: Tensor) -> Tensor:
+    """The splines f with f(points) = values, many at a time.
+
+    points: (n, k, 2), k at least 3, not all on one line. values: (n, k, 2). Returns (n, k + 3, 2): weights of the k
+    kernels, then those of 1, x and y.
+    """
+    count, controls = points.shape[:2]
+    points, exact = points.double(), values.double()
+    affine = torch.cat([torch.ones_like(points[..., :1]), points], 2)  # (n, k, 3)
+    system = torch.zeros(count, controls + 3, controls + 3, dtype=torch.float64, device=points.device)
+    system[:, :controls, :controls] = _kernel((points[:, :, None] - points[:, None]).square().sum(3))
+    system[:, :controls, controls:] = affine
+    system[:, controls:, :controls] = affine.transpose(1, 2)
+    right = torch.cat([exact, torch.zeros(count, 3, 2, dtype=torch.float64, device=points.device)], 1)
+    return torch.linalg.solve(system, right).to(values.dtype)
+
+
+def splined(weights: Tensor, points: Tensor, at: Tensor) -> Tensor:
+    """Splines at places of the plane, each at one: (m, 2).
+
+    weights: (m, k + 3, 2), of the spline of each place. points: (m, k, 2), its control points. at: (m, 2).
+    """
+    controls = points.shape[1]
+    result = weights[:, controls] + weights[:, controls + 1] * at[:, :1] + weights[:, controls + 2] * at[:, 1:]
+    for control in range(controls):
+        distances = (at - points[:, control]).square().sum(1, keepdim=True)
+        result = result + weights[:, control] * _kernel(distances)
+    return result
+
+
+def _kernel(squares: Tensor) -> Tensor:
+    """r^2 log r of squared distances r^2; 0 at 0."""
+    return 0.5 * torch.xlogy(squares, squares)
