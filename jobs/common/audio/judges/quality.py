@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from jobs.common.audio.judges.onnx import session
-from jobs.common.data.wheels import SPEECHMOS
+from jobs.common.data.packages import SPEECHMOS
 
 SAMPLES = 144_160  # 9.01 s at 16 kHz: what the network takes
 CURVES = {

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from jobs.common.data.wheels import RESEMBLYZER
+from jobs.common.data.packages import RESEMBLYZER
 
 RATE = 16_000  # Hz
 SIZE, HOP, BANDS = 400, 160, 40  # of the spectrum: windows of 25 ms, 10 ms apart

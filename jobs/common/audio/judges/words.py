@@ -13,7 +13,7 @@ from torch import Tensor
 
 from jobs.common.audio.judges.onnx import session
 from jobs.common.audio.networks.pretrained.moonshine import HEADS, SHORTEST, WIDTH
-from jobs.common.data.wheels import MOONSHINE
+from jobs.common.data.packages import MOONSHINE
 from service.errors import FieldError, InputError
 
 RATE = 16_000  # Hz

@@ -7,10 +7,10 @@ from torch import Tensor
 
 from jobs.common.audio.files import Sound, read
 from jobs.common.data.debian import ALSA, POCKETSPHINX, DebianPackage
+from jobs.common.data.packages import MOONSHINE
 from jobs.common.data.sets import Split
 from jobs.common.data.sounds.base import Clips, Source, check_size, clip_of
 from jobs.common.data.sounds.folder import sound_files
-from jobs.common.data.wheels import MOONSHINE
 from service.errors import InputError
 
 READINGS = ("beckett", "two_cities")

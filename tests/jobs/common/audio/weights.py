@@ -1,20 +1,12 @@
-"""Weights of packages, for tests: those that `make data` has fetched."""
+"""Sounds to listen to in tests, and slopes of what listens."""
 
-import pytest
 import torch
 from torch import Tensor
 
 from jobs.common.audio.files import read
-from jobs.common.data.sets import default_folder
-from jobs.common.data.wheels import MOONSHINE, Wheel
+from jobs.common.data.packages import MOONSHINE
 
 RATE = 16_000
-
-
-def needs(*wheels: Wheel) -> pytest.MarkDecorator:
-    """Skips a test, with the reason, where some of them are absent."""
-    absent = [wheel.package for wheel in wheels if not wheel.is_complete(default_folder())]
-    return pytest.mark.skipif(bool(absent), reason=f"`make data` has not fetched {', '.join(absent)}")
 
 
 def beckett() -> Tensor:

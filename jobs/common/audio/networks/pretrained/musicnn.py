@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from jobs.common.audio.networks.base import OUTPUT, SoundNetwork
 from jobs.common.audio.networks.pretrained import tensorflow_file
-from jobs.common.data.wheels import MUSICNN
+from jobs.common.data.packages import MUSICNN
 
 RATE = 16_000  # Hz
 SIZE, HOP, BANDS = 512, 256, 96  # of the spectrum

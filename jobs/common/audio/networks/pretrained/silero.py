@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from jobs.common.audio.networks.base import OUTPUT, SoundNetwork
-from jobs.common.data.wheels import SILERO_VAD
+from jobs.common.data.packages import SILERO_VAD
 
 RATE = 16_000  # Hz
 CHUNK = 512  # samples that are decided on at a time

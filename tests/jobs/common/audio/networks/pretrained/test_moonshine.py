@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from jobs.common.audio.judges.words import MoonshineJudge, SphinxJudge, text, tokens
 from jobs.common.audio.networks.pretrained import moonshine, onnxruntime_file
-from jobs.common.data.wheels import MOONSHINE
+from jobs.common.data.packages import MOONSHINE
 from service.errors import FieldError, InputError
-from tests.jobs.common.audio.weights import beckett, needs, slope
+from tests.jobs.common.audio.weights import beckett, slope
+from tests.jobs.common.fetched import needs
 
 pytestmark = needs(MOONSHINE)
 

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from jobs.common.audio.networks.pretrained import musicnn, tensorflow_file
-from jobs.common.data.wheels import MOONSHINE, MUSICNN
+from jobs.common.data.packages import MOONSHINE, MUSICNN
 from service.errors import InputError
-from tests.jobs.common.audio.weights import beckett, needs, slope
+from tests.jobs.common.audio.weights import beckett, slope
+from tests.jobs.common.fetched import needs
 
 pytestmark = needs(MUSICNN)
 SAMPLES = 47_872  # 187 frames

@@ -9,8 +9,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from jobs.common.audio.networks.pretrained import onnxruntime_file, silero
-from jobs.common.data.wheels import MOONSHINE, SILERO_VAD
-from tests.jobs.common.audio.weights import beckett, needs, slope, tone
+from jobs.common.data.packages import MOONSHINE, SILERO_VAD
+from tests.jobs.common.audio.weights import beckett, slope, tone
+from tests.jobs.common.fetched import needs
 
 pytestmark = needs(SILERO_VAD)
 ONNX = "silero_vad_16k_op15.onnx"
