@@ -83,6 +83,7 @@ def test_a_source_archive_is_refused(registry: Path, tmp_path: Path) -> None:
         (bytes(10 << 20), MEMBER.path, "is not the listed file of 700 bytes"),
         (CONTENT, "thing/elsewhere.bin", "it does not hold thing/assets/tiny.bin"),
     ],
+    ids=["changed", "shorter", "longer", "elsewhere"],
 )
 def test_another_wheel(tmp_path: Path, content: bytes, path: str, problem: str) -> None:
     sentence = THING.unpack(build(tmp_path, content, path), tmp_path / "data")
@@ -143,6 +144,7 @@ def test_an_npm_package(tmp_path: Path) -> None:
         (((entry("elsewhere.bin", 700), CONTENT),), "it does not hold package/assets/tiny.bin"),
         (((entry("zeros", 32 << 20), bytes(32 << 20)), GOOD), "it is too large when unpacked"),
     ],
+    ids=["link", "hard link", "folder", "longer", "changed", "elsewhere", "bomb"],
 )
 def test_another_npm_package(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, entries: tuple[tuple[tarfile.TarInfo, bytes], ...], problem: str
@@ -153,7 +155,7 @@ def test_another_npm_package(
     assert problem in sentence and list((tmp_path / "data/packages").iterdir()) == []
 
 
-@pytest.mark.parametrize("damage", [b"no archive", b"", b"\x1f\x8b\x08\x00broken"])
+@pytest.mark.parametrize("damage", [b"no archive", b"", b"\x1f\x8b\x08\x00broken"], ids=["text", "empty", "torn"])
 def test_what_is_no_npm_package(tmp_path: Path, damage: bytes) -> None:
     (tmp_path / "thing.tgz").write_bytes(damage)
     sentence = NPM_THING.unpack(tmp_path / "thing.tgz", tmp_path / "data")
