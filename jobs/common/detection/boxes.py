@@ -38,8 +38,21 @@ def areas(corners: Tensor) -> Tensor:
 
 def overlaps(ours: Tensor, theirs: Tensor) -> Tensor:
     """Intersection over union of boxes (n, 4) with boxes (m, 4): (n, m) in [0, 1]; of two empty boxes it is zero."""
+    common = _common(ours, theirs)
+    return _share(common, areas(ours)[:, None] + areas(theirs)[None] - common)
+
+
+def covered(ours: Tensor, theirs: Tensor) -> Tensor:
+    """Which share of each of our boxes (n, 4) each of theirs (m, 4) covers: (n, m) in [0, 1]; of an empty one zero."""
+    return _share(_common(ours, theirs), areas(ours)[:, None].expand(-1, len(theirs)))
+
+
+def _common(ours: Tensor, theirs: Tensor) -> Tensor:
+    """Areas that boxes (n, 4) and boxes (m, 4) have in common: (n, m)."""
     low = torch.maximum(ours[:, None, :2], theirs[None, :, :2])
     high = torch.minimum(ours[:, None, 2:], theirs[None, :, 2:])
-    common = (high - low).clamp_min(0).prod(2)
-    union = areas(ours)[:, None] + areas(theirs)[None] - common
-    return torch.where(union > 0, common / union.clamp_min(torch.finfo(union.dtype).tiny), torch.zeros_like(common))
+    return (high - low).clamp_min(0).prod(2)
+
+
+def _share(part: Tensor, whole: Tensor) -> Tensor:
+    return torch.where(whole > 0, part / whole.clamp_min(torch.finfo(whole.dtype).tiny), torch.zeros_like(part))
