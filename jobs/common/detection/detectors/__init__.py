@@ -1,0 +1,38 @@
+"""Detectors by name: those that learn here, and those that others have trained. Another is another line here.
+
+Each takes images (batch, 3, height, width) in [0, 1] of any size. Weights of those that learn are drawn from torch's
+global generator.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from torch import nn
+
+from jobs.common.detection.base import Detector
+from jobs.common.detection.detectors.one_anchor import one_anchor
+from jobs.common.detection.detectors.two_anchors import two_anchors
+from jobs.common.detection.grid import GridDetector
+from jobs.common.imports import resolve
+
+TRAINABLE: dict[str, Callable[..., GridDetector]] = {"one_anchor": one_anchor, "two_anchors": two_anchors}
+
+PRETRAINED: dict[str, str | Callable[..., Detector]] = {
+    "yolov3_tiny": "jobs.common.detection.detectors.yolov3_tiny:load",
+}
+"""rebuilt from the files of packages, which `make data` fetches"""
+
+
+def _imported(path: str, **arguments: Any) -> nn.Module:
+    """What an import path builds: its module is imported when it is asked for."""
+    build: Callable[..., nn.Module] = resolve(path, {}, "detector")
+    return build(**arguments)
+
+
+ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
+    **TRAINABLE,
+    "yolov3_tiny": partial(_imported, "jobs.common.detection.detectors.yolov3_tiny:YoloV3Tiny"),
+    "torchvision": partial(_imported, "jobs.common.detection.detectors.torchvision_detectors:torchvision_detector"),
+}
+"""what a card of the model store may name, with any weights"""
