@@ -43,7 +43,7 @@ class MaskingParams(StudyParams):
         description="patches to learn from that are optimised against the detector, beside random ones",
     )
     iterations: int = Field(60, ge=1, le=1_000_000, description="of the optimisation of each of them")
-    updates: int = Field(400, ge=1, le=10_000_000, description="of the segmenter's weights")
+    updates: int = Field(300, ge=1, le=10_000_000, description="of the segmenter's weights")
     batch: int = Field(16, ge=1, le=4096, description="images of an update")
     optimizer: OptimizerParams = Field(
         OptimizerParams(kind="adam", learning_rate=2e-3), description="how the segmenter's weights are moved"

@@ -10,17 +10,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-STRIDE = 4  # that sides are brought to a multiple of
+STRIDE = 8  # that sides are brought to a multiple of
 FILL = 0.5
 
 
 class PatchSegmenter(nn.Module):
-    """Logits of belonging to a patch, by a U-Net of three levels and about 67,000 weights."""
+    """Logits of belonging to a patch, by a U-Net of three levels, the first at half the resolution: 67,000 weights."""
 
     def __init__(self, width: int = 12) -> None:
         """width: channels of the first level; twice and four times as many below."""
         super().__init__()
-        self.first = _block(3, width)
+        self.first = _block(12, width)  # of the colours of four pixels
         self.second = _block(width, 2 * width)
         self.third = _block(2 * width, 4 * width)
         self.up_second = _block(6 * width, 2 * width)
@@ -31,12 +31,12 @@ class PatchSegmenter(nn.Module):
         """images: (batch, 3, height, width) in [0, 1]. Returns logits (batch, 1, height, width)."""
         height, width = images.shape[-2:]
         padded = functional.pad(images, [0, -width % STRIDE, 0, -height % STRIDE], mode="replicate")
-        first = self.first(2 * padded - 1)
+        first = self.first(functional.pixel_unshuffle(2 * padded - 1, 2))
         second = self.second(functional.max_pool2d(first, 2))
         third = self.third(functional.max_pool2d(second, 2))
         second = self.up_second(torch.cat([second, functional.interpolate(third, scale_factor=2.0)], 1))
         first = self.up_first(torch.cat([first, functional.interpolate(second, scale_factor=2.0)], 1))
-        logits: Tensor = self.head(first)
+        logits = functional.interpolate(self.head(first), scale_factor=2.0, mode="bilinear")
         return logits[..., :height, :width]
 
 
