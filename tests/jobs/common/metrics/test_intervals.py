@@ -2,12 +2,19 @@
 
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom, norm
 
-from jobs.common.metrics.intervals import clopper_pearson, clopper_pearson_upper, mean_interval, wilson
+from jobs.common.metrics.intervals import (
+    bootstrap_interval,
+    clopper_pearson,
+    clopper_pearson_upper,
+    mean_interval,
+    wilson,
+)
 
 
 @given(st.integers(1, 3000), st.data())
@@ -47,3 +54,20 @@ def test_a_mean_of_five() -> None:
     # by hand: a standard deviation of sqrt(2.5), so 3 -+ 2.7764 sqrt(2.5 / 5) with 4 degrees of freedom
     assert mean_interval([1, 2, 3, 4, 5]) == pytest.approx((1.0368, 4.9632), abs=5e-5)
     assert mean_interval([1.0]) == (-math.inf, math.inf)
+
+
+def test_a_bootstrap_of_a_mean_is_that_of_students_interval() -> None:
+    # of many values the percentiles of resampled means are those of the normal distribution
+    values = np.random.default_rng(0).normal(3, 2, 400)
+    low, high = bootstrap_interval(lambda drawn: float(values @ drawn) / int(drawn.sum()), 400, seed=0, resamples=4000)
+    expected = mean_interval(values.tolist())
+    assert (low, high) == pytest.approx(expected, abs=0.03)
+    again = bootstrap_interval(lambda drawn: float(values @ drawn) / int(drawn.sum()), 400, seed=0, resamples=4000)
+    assert again == (low, high)
+
+
+def test_a_bootstrap_of_nothing() -> None:
+    assert all(math.isnan(end) for end in bootstrap_interval(lambda drawn: 1.0, 0, seed=0))
+    assert all(math.isnan(end) for end in bootstrap_interval(lambda drawn: math.nan, 5, seed=0))
+    rarely = bootstrap_interval(lambda drawn: 1.0 if drawn[0] else math.nan, 5, seed=0)
+    assert rarely == (1.0, 1.0), "resamples without the first value say nothing"
