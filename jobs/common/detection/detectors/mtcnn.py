@@ -5,7 +5,6 @@ Zhang, Zhang, Li, Qiao 2016, "Joint Face Detection and Alignment Using Multi-tas
 network, at all sizes: it says of each place whether there is a face, and what it does not let pass is lost.
 """
 
-import pickle
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
@@ -142,7 +141,7 @@ def load(folder: Path | None = None) -> Mtcnn:
             state = torch.load(path, map_location="cpu", weights_only=True)
             named = {_own_name(each): tensor for each, tensor in state.items()}
             stage.load_state_dict({each: tensor for each, tensor in named.items() if each is not None})
-        except (pickle.UnpicklingError, RuntimeError, AttributeError, EOFError) as error:
+        except Exception as error:  # what is no such file makes the reader raise almost anything
             raise InputError(f"{path.name} is no file of weights of MTCNN: {first_line(error)}") from error
     frozen(detector)
     return detector
