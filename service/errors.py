@@ -32,6 +32,8 @@ import difflib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+SHOWN = 80  # characters of what somebody wrote that a sentence repeats
+
 
 class AssayError(Exception):
     """The root of the tree. `hint` says what the user can do about it."""
@@ -106,7 +108,7 @@ class MethodNotAllowedError(InputError):
 
     def __init__(self, method: str, path: str, allowed: Iterable[str]) -> None:
         self.allowed = tuple(allowed)
-        super().__init__(f"{method} is not supported at {path}", f"it answers to {', '.join(self.allowed)}")
+        super().__init__(f"{method} is not supported at {brief(path)}", f"it answers to {', '.join(self.allowed)}")
         self.args = (method, path, self.allowed)
 
 
@@ -185,17 +187,22 @@ def shown(value: object) -> str:
         case bool():
             return "true" if value else "false"
         case int():
-            return f"{value:,}" if abs(value) >= 10_000 else str(value)
+            return brief(f"{value:,}") if abs(value) >= 10_000 else str(value)
         case float():
             return f"{value:g}"
         case dict():
             return "a group of fields"
         case str():
-            return repr(value if len(value) <= 80 else f"{value[:80]}…")
+            return repr(brief(value))
         case list() | tuple():
             text = ", ".join(map(shown, value))
-            return f"[{text}]" if len(text) <= 80 else f"a list of {len(value)}"
-    return str(value)[:80]
+            return f"[{text}]" if len(text) <= SHOWN else f"a list of {len(value)}"
+    return str(value)[:SHOWN]
+
+
+def brief(text: str) -> str:
+    """A text that somebody wrote, no longer than a sentence repeats."""
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
 
 
 def first_line(error: BaseException) -> str:
@@ -206,10 +213,10 @@ def first_line(error: BaseException) -> str:
 def nearest(name: str, known: Iterable[str]) -> str:
     """The end of a sentence about an unknown name: the closest known one, or all of them."""
     known = sorted(known)
-    close = difflib.get_close_matches(name, known, n=1)
+    close = difflib.get_close_matches(name[:SHOWN], known, n=1)  # it takes memory by the length of the name
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known) or 'none'}"
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UnknownNameError:
     """An error for a name that is not in a catalogue, with the nearest right one."""
-    return UnknownNameError(f"unknown {kind} {name!r}", hint=nearest(name, known))
+    return UnknownNameError(f"unknown {kind} {shown(name)}", hint=nearest(name, known))

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from service import json_text
-from service.errors import FieldError, ModelError, ModelNotFoundError, SpecError, nearest
+from service.errors import FieldError, ModelError, ModelNotFoundError, SpecError, nearest, shown
 from service.store import Folder
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
@@ -137,7 +137,7 @@ def find(store: Folder, name: str, version: int | None = None) -> ModelCard:
     """The card of a model, the newest version by default. ModelNotFoundError names the nearest that exists."""
     known = (store / "models").names()
     if name not in known or not NAME.fullmatch(name):
-        raise ModelNotFoundError(f"no model {name!r}", hint=nearest(name, known))
+        raise ModelNotFoundError(f"no model {shown(name)}", hint=nearest(name, known))
     folder = store / "models" / name
     complete = versions(store, name)
     if not complete or (version is not None and version not in complete):

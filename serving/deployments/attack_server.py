@@ -62,12 +62,11 @@ class AttackServer:
     """A replica. Requests are computed in threads, a few at a time, in turn."""
 
     def __init__(self, settings: ServeSettings, store_uri: str) -> None:
-        build = partial(
-            kinds.endpoint, settings=settings, device=prepare_process(settings.replicas, "attacks.replicas")
-        )
+        device, store = prepare_process(settings.replicas, "attacks.replicas"), open_store(store_uri)
+        build = partial(kinds.endpoint, settings=settings, device=device, store=store)
         os.nice(NICE)
         self._settings = settings
-        self._models = ModelCache(open_store(store_uri), settings.models, build)
+        self._models = ModelCache(store, settings.models, build)
         self._computing = Computing(settings.attacks.parallel)
         self._memory = Memory(settings.queue.memory_mb)
         self._quotas = WorkQuotas("attack", {key.name: Bucket.for_attacks(key) for key in settings.keys})

@@ -31,6 +31,7 @@ from service.errors import (
     ModelError,
     ModelNotFoundError,
     UnsupportedError,
+    shown,
 )
 from service.models import ModelCard
 from service.store import open_store
@@ -81,11 +82,12 @@ class Server:
 
     def __init__(self, settings: ServeSettings, store_uri: str, attacks: DeploymentHandle[Any] | None) -> None:
         middleware.check_keys_required(settings)
-        build = partial(kinds.endpoint, settings=settings, device=prepare_process(settings.replicas, "replicas"))
+        device, store = prepare_process(settings.replicas, "replicas"), open_store(store_uri)
+        build = partial(kinds.endpoint, settings=settings, device=device, store=store)
         self._settings = settings
         self._keyring = Keyring(settings.keys)
         self._attacks = attacks
-        self._models = ModelCache(open_store(store_uri), settings.models, build)
+        self._models = ModelCache(store, settings.models, build)
         self._statistics = Statistics()
         self._memory = Memory(settings.queue.memory_mb)
         self._quotas = WorkQuotas("inference", {key.name: Bucket.for_inference(key) for key in settings.keys})
@@ -450,5 +452,5 @@ def parse_version(name: str, text: str | None) -> int | None:
     if text is None:
         return None
     if not (text.isascii() and text.isdigit() and len(text) < 10):
-        raise ModelNotFoundError(f"model {name!r} has no version {text!r}", hint="versions are whole numbers")
+        raise ModelNotFoundError(f"model {shown(name)} has no version {shown(text)}", hint="versions are whole numbers")
     return int(text)

@@ -12,7 +12,7 @@ from typing import Any
 from google.protobuf.message import DecodeError, Message
 from tritonclient.grpc import service_pb2
 
-from service.errors import InputError
+from service.errors import InputError, shown
 from service.models import ModelCard
 from serving.grpc.wire import fields
 from serving.http import protocol
@@ -118,7 +118,7 @@ def _parameters(holder: Any, owner: str) -> dict[str, Any]:
     for name, parameter in holder.parameters.items():
         choice = parameter.WhichOneof("parameter_choice")
         if choice is None:
-            raise InputError(f"parameters of {owner} must have values; {name!r} has none")
+            raise InputError(f"parameters of {owner} must have values; {shown(name)} has none")
         values[name] = getattr(parameter, choice)
     return values
 
@@ -138,9 +138,7 @@ def _inputs(message: Any) -> dict[str, Array]:
         )
     inputs: dict[str, Array] = {}
     for place, each in enumerate(message.inputs):
-        name = each.name
-        if not name:
-            raise InputError("an input has no name")
+        name = protocol.check_name(each.name, "input")
         if name in inputs:
             raise InputError(f"input {name!r} is given twice")
         if "shared_memory_region" in each.parameters:

@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl
 
 from starlette.requests import Request
 
-from service.errors import InputError
+from service.errors import InputError, brief, shown
 from serving.http import protocol, traces
 from serving.http.protocol import InferRequest, RequestedOutput, Scalar
 from serving.http.tensors import Array
@@ -134,7 +134,7 @@ class Message:
             raise InputError(f"{protocol.HEADER_LENGTH} goes with tensors; a file has no JSON before it")
         if upload is None or upload.medium != self.medium:
             medium = "tensors" if upload is None else f"tensors or a file of type {upload.medium}/…"
-            raise InputError(f"model {model!r} takes no files of type {self.content_type}; send {medium}")
+            raise InputError(f"model {model!r} takes no files of type {brief(self.content_type)}; send {medium}")
         return self._of_address({upload.input: upload.read(self.body)})
 
     def _of_address(self, inputs: Mapping[str, Array]) -> InferRequest:
@@ -160,7 +160,7 @@ def parse_query(query: str) -> dict[str, Scalar]:
     parameters: dict[str, Scalar] = {}
     for name, text in pairs:
         if name in parameters:
-            raise InputError(f"parameter {name!r} is given twice")
+            raise InputError(f"parameter {shown(name)} is given twice")
         parameters[name] = _scalar(text)
     return parameters
 

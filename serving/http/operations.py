@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from starlette.types import Scope
 
-from service.errors import InputError, MethodNotAllowedError, nearest
+from service.errors import InputError, MethodNotAllowedError, brief, nearest
 
 OF_MODEL = "/v2/models/{name}"
 OF_VERSION = "/v2/models/{name}/versions/{version}"
@@ -76,7 +76,7 @@ class Router:
                     return operation, parts
                 allowed = sorted([*operations, *(["HEAD"] if "GET" in operations else [])])
                 raise MethodNotAllowedError(method, path, allowed)
-        raise NoSuchPathError(f"nothing is at {path}", self._hint(path))
+        raise NoSuchPathError(f"nothing is at {brief(path)}", self._hint(path))
 
     def _hint(self, path: str) -> str:
         """The nearest action of a model, or where to begin."""

@@ -9,7 +9,7 @@ Source: Fetch Standard, "CORS-safelisted request-header".
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
-from service.errors import ForbiddenError, UnsupportedMediaError
+from service.errors import ForbiddenError, UnsupportedMediaError, brief
 from serving.http.headers import Headers
 
 ANY = "*"
@@ -39,8 +39,8 @@ class Origins:
         media = headers.get("content-type", "").partition(";")[0].strip().lower()
         if method == "POST" and media in SENT_UNASKED:
             raise UnsupportedMediaError(
-                f"Content-Type {media} is not supported: send application/json, application/octet-stream, or the type "
-                "of an image",
+                f"Content-Type {brief(media)} is not supported: send application/json, application/octet-stream, or "
+                "the type of an image",
                 "curl: --json instead of -d",
             )
 

@@ -17,13 +17,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from service import json_text
-from service.errors import InputError, TooLargeError, nearest
+from service.errors import InputError, TooLargeError, nearest, shown
 from service.models import ModelCard, TensorSpec
 from serving.http.tensors import DATATYPES, Array, as_float, check_shape, datatype_of, from_json, from_raw, to_raw
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 MAX_TENSORS = 64
 MAX_ID = 256
+MAX_NAME = 256  # characters of the name of a tensor: errors repeat it
 PART = 1 << 14  # numbers of an answer that are written at once
 
 Json = dict[str, Any]
@@ -70,7 +71,7 @@ def decompress(body: bytes, encoding: str, limit: int) -> bytes:
     if encoding in ("", "identity"):
         return body
     if encoding not in ("gzip", "x-gzip", "deflate"):
-        raise InputError(f"Content-Encoding {encoding!r} is not supported; use gzip, deflate or none")
+        raise InputError(f"Content-Encoding {shown(encoding)} is not supported; use gzip, deflate or none")
     plain = b""
     while True:
         unpacker = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)  # | 32: detects whether it is gzip or zlib
@@ -111,7 +112,7 @@ def parse_infer(body: bytes, header_length: str | None = None, needs_inputs: boo
     if header_length is not None:
         if not (header_length.isascii() and header_length.isdigit() and int(header_length) <= len(view)):
             raise InputError(
-                f"{HEADER_LENGTH} must be at most {len(view)}, the bytes of the body; it is {header_length!r}"
+                f"{HEADER_LENGTH} must be at most {len(view)}, the bytes of the body; it is {shown(header_length)}"
             )
         length = int(header_length)
     message = _parse_json(bytes(view[:length]))
@@ -144,7 +145,7 @@ def check_parameters(given: Mapping[str, Scalar], known: Iterable[str]) -> None:
     known = tuple(known)
     for name in given:
         if name not in known:
-            raise InputError(f"unknown parameter {name!r}", nearest(name, known))
+            raise InputError(f"unknown parameter {shown(name)}", nearest(name, known))
 
 
 def as_declared(inputs: Mapping[str, Array], specs: Iterable[TensorSpec]) -> dict[str, Array]:
@@ -164,7 +165,7 @@ def check_fits(inputs: Mapping[str, Array], specs: Iterable[TensorSpec]) -> None
     names = [spec.name for spec in specs]
     for name in inputs:
         if name not in names:
-            raise InputError(f"unknown input {name!r}", nearest(name, names))
+            raise InputError(f"unknown input {shown(name)}", nearest(name, names))
     for spec in specs:
         if spec.name not in inputs:
             raise InputError(f"input {spec.name!r} is missing")
@@ -228,7 +229,7 @@ def check_outputs(request: InferRequest, known: Iterable[str]) -> None:
     known = tuple(known)
     for each in request.outputs or ():
         if each.name not in known:
-            raise InputError(f"unknown output {each.name!r}", nearest(each.name, known))
+            raise InputError(f"unknown output {shown(each.name)}", nearest(each.name, known))
 
 
 def _parse_json(text: bytes) -> Json:
@@ -268,10 +269,12 @@ def _parameters(holder: Json, owner: str) -> dict[str, Any]:
     return dict(value)
 
 
-def _name(holder: Json, kind: str) -> str:
-    name = holder.get("name")
+def check_name(name: Any, kind: str) -> str:
+    """The name of a tensor. kind: "input" or "output". InputError if it is none."""
     if not isinstance(name, str) or not name:
         raise InputError(f"an {kind} has no name")
+    if len(name) > MAX_NAME:
+        raise InputError(f"the name of an {kind} must have at most {MAX_NAME} characters; it is {shown(name)}")
     return name
 
 
@@ -285,7 +288,7 @@ def _parse_inputs(described: list[Json], raw: memoryview) -> dict[str, Array]:
     inputs: dict[str, Array] = {}
     taken = 0
     for each in described:
-        name = _name(each, "input")
+        name = check_name(each.get("name"), "input")
         if name in inputs:
             raise InputError(f"input {name!r} is given twice")
         shape = check_shape(name, each.get("shape"))
@@ -303,7 +306,7 @@ def _parse_inputs(described: list[Json], raw: memoryview) -> dict[str, Array]:
         if type(size) is not int or size < 0 or taken + size > len(raw):
             raise InputError(
                 f"input {name!r}: binary_data_size must be at most {len(raw) - taken}, the bytes that are left; "
-                f"it is {size!r}"
+                f"it is {shown(size)}"
             )
         inputs[name] = from_raw(name, raw[taken : taken + size], each.get("datatype"), shape)
         taken += size
@@ -314,7 +317,7 @@ def _parse_inputs(described: list[Json], raw: memoryview) -> dict[str, Array]:
 
 def parse_output(output: Json, all_binary: bool) -> RequestedOutput:
     """An output as a client asks for it. all_binary: whether it is binary if it does not say."""
-    name = _name(output, "output")
+    name = check_name(output.get("name"), "output")
     parameters = _parameters(output, f"output {name!r}")
     for unsupported in ("classification", "shared_memory_region"):
         if unsupported in parameters:

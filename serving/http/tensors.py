@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from service.errors import InputError, nearest
+from service.errors import InputError, nearest, shown
 
 Array = npt.NDArray[Any]
 
@@ -48,7 +48,7 @@ def dtype_of(name: str, datatype: Any) -> np.dtype[Any]:
     if datatype == BF16:
         return DATATYPES["FP32"]
     if not isinstance(datatype, str) or datatype not in DATATYPES:
-        raise InputError(f"input {name!r}: unknown datatype {datatype!r}", nearest(str(datatype), DATATYPES))
+        raise InputError(f"input {name!r}: unknown datatype {shown(datatype)}", nearest(str(datatype), DATATYPES))
     return DATATYPES[datatype]
 
 

@@ -7,6 +7,7 @@ from torch import nn
 
 from service.errors import ModelNotFoundError, nearest
 from service.models import ModelCard
+from service.store import Folder
 from serving.http.metadata import Offer
 from serving.http.settings import ServeSettings
 from serving.kinds.base import Endpoint
@@ -55,6 +56,10 @@ def check_offered(card: ModelCard, action: str) -> None:
         raise ModelNotFoundError(f"model {card.name!r} has no {action!r}", nearest(action, offered))
 
 
-def endpoint(card: ModelCard, network: nn.Module, settings: ServeSettings, device: torch.device) -> Endpoint:
-    """The endpoint of a loaded model. ModelError if the network does not fit its card."""
-    return kind_of(card)(card, network, settings, device)
+def endpoint(
+    card: ModelCard, network: nn.Module, settings: ServeSettings, device: torch.device, store: Folder
+) -> Endpoint:
+    """The endpoint of a loaded model. store: where it is from. ModelError if the network does not fit its card."""
+    made = kind_of(card)(card, network, settings, device)
+    made.store = store
+    return made

@@ -2,7 +2,7 @@
 
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
@@ -12,8 +12,9 @@ from pydantic import BaseModel, ValidationError
 from torch import nn
 
 from jobs.common.multiplications import CountMacs
-from service.errors import FieldError, InputError, ModelError, first_line
+from service.errors import FieldError, InputError, ModelError, first_line, nearest, shown
 from service.models import ModelCard, TensorSpec
+from service.store import Folder
 from serving.http.messages import TENSORS, Form
 from serving.http.protocol import InferRequest, Scalar
 from serving.http.settings import Attacks, ServeSettings, Sonification
@@ -42,8 +43,8 @@ class Endpoint(ABC):
 
     task: of the cards that it serves. actions: the last parts of its paths, "infer" at least. attacks: those that it
     takes, as `serving.kinds.attack_options` describes them. panel: the module in serving/pages/panels by which a person
-    tries it in a browser. upload: how an uploaded file becomes the input; None: files are not taken. `prepare` is
-    cheap; `compute` is called in threads.
+    tries it in a browser. upload: how an uploaded file becomes the input; None: files are not taken. store: where other
+    models are that a request may name; None: nowhere. `prepare` is cheap; `compute` is called in threads.
     """
 
     task: ClassVar[str]
@@ -51,6 +52,7 @@ class Endpoint(ABC):
     attacks: ClassVar[Mapping[str, Any]] = {}
     panel: ClassVar[str] = "tensors"
     upload: Upload | None = None
+    store: Folder | None = None
 
     def __init__(self, card: ModelCard, network: nn.Module, settings: ServeSettings, device: torch.device) -> None:
         """Raises ModelError if the network does not fit its card. device: where the replica computes."""
@@ -146,6 +148,13 @@ def split(outputs: Answer, works: Sequence[Work]) -> list[Answer]:
         {name: array[end - work.rows : end] for name, array in outputs.items()}
         for work, end in zip(works, ends, strict=True)
     ]
+
+
+def choice(name: str, value: Scalar, known: Collection[str], kind: str = "") -> str:
+    """A parameter that is one of the known names. InputError with the nearest if it is not. kind: what they name."""
+    if not isinstance(value, str) or value not in known:
+        raise InputError(f"parameter {name!r}: unknown {kind or name} {shown(value)}", nearest(str(value), known))
+    return value
 
 
 def whole_number(name: str, value: Scalar, least: int, most: int) -> int:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from jobs.common.attacks import ATTACKS, Attack, Ball, Norm, checks
 from jobs.common.attacks.prepared import prepared
-from service.errors import BusyError, FieldError, InputError, nearest
+from service.errors import FieldError, InputError, nearest, shown
 from service.models import TensorSpec
 from service.planning.validation import validate
 from serving.http.messages import Form
@@ -28,7 +28,8 @@ from serving.http.settings import Attacks
 from serving.http.tensors import Array
 from serving.http.uploads import MODES, PNG_MEDIA, to_png
 from serving.kinds.attack_options import MOST_SEED
-from serving.kinds.base import whole_number
+from serving.kinds.base import choice, whole_number
+from serving.kinds.budget import Words, check_budget, too_late
 from serving.kinds.images import IMAGES, ImageNetwork, check_pixels
 from serving.kinds.work import Answer, AttackCost, Attacked, AttackWork, Rendering, Stopped, check_of
 
@@ -95,32 +96,20 @@ class ImageAttack(AttackWork):
     def parameters(self) -> Mapping[str, Scalar]:
         return self.perturbation.parameters
 
+    @property
+    def _words(self) -> Words:
+        attack = f"attack {self.perturbation.attack.kind!r}"
+        return Words(attack, IMAGES, "image", "model", "ask for fewer steps, restarts or queries", FEWER)
+
     def check(self) -> None:
         """InputError if the attack does not go with its images, or takes more than is allowed."""
-        attack, limits, cost = self.perturbation.attack, self.limits, self.cost
+        attack = self.perturbation.attack
         checks.check_ball(attack.kind, attack.norms, self.perturbation.ball, self.images)
         checks.check_classes(attack.kind, len(self.model.classes), attack.fewest_classes(self.targets is not None))
-        if self.rows > limits.rows:
-            raise InputError(
-                f"input {IMAGES!r} must have at most {limits.rows} rows (attacks.rows); it has {self.rows}"
-            )
-        if cost.passes > limits.passes:
-            raise InputError(
-                f"attack {attack.kind!r} must take at most {limits.passes:,} passes through the model for each image "
-                f"(attacks.passes); it takes up to {cost.passes:,}",
-                "ask for fewer steps, restarts or queries",
-            )
-        if cost.gmacs > limits.gmacs:
-            raise InputError(
-                f"attack {attack.kind!r} must take at most {limits.gmacs:,.0f} billion multiplications "
-                f"(attacks.gmacs); {self.rows} images x {cost.passes:,} passes take up to {cost.gmacs:,.0f}",
-                FEWER,
-            )
+        check_budget(self.limits, self.rows, self.cost, self._words)
 
     def compute(self, stopped: Stopped) -> Attacked:
-        seconds = self.limits.seconds
-        late = BusyError(f"the attack must end within {seconds:g} s (attacks.seconds)", FEWER)
-        check_wanted = check_of(stopped, seconds, late)
+        check_wanted = check_of(stopped, self.limits.seconds, too_late(self.limits, self._words))
         check_wanted()
         model, perturbation = self.model, self.perturbation
         images = self.images.to(model.device)
@@ -171,7 +160,7 @@ def check_tensors(model: ImageNetwork, inputs: Mapping[str, Array], optional: Se
     known = [IMAGES, *(spec.name for spec in optional)]
     for name in inputs:
         if name not in known:
-            raise InputError(f"unknown input {name!r}", nearest(name, known))
+            raise InputError(f"unknown input {shown(name)}", nearest(name, known))
     specs = [*model.inputs, *(spec for spec in optional if spec.name in inputs)]
     inputs = as_declared(inputs, specs)
     check_fits(inputs, specs)
@@ -198,18 +187,15 @@ def not_a_class(value: int, classes: int) -> str:
 
 
 def _attack(parameters: Mapping[str, Scalar]) -> Attack:
-    kind = parameters.get("attack", DEFAULT)
-    if kind not in ATTACKS:
-        raise InputError(f"parameter 'attack': unknown attack {kind!r}", nearest(str(kind), ATTACKS))
-    attack = ATTACKS[str(kind)]
+    attack = ATTACKS[choice("attack", parameters.get("attack", DEFAULT), ATTACKS)]
     check_parameters(parameters, (*COMMON, *(name for name in attack.model_fields if name != "kind")))
     options: dict[str, Any] = {name: value for name, value in parameters.items() if name not in COMMON}
     return validate(attack, options, "parameters")
 
 
 def _ball(parameters: Mapping[str, Scalar]) -> Ball:
-    norm, epsilon = parameters.get("norm", DEFAULT_NORM), parameters.get("epsilon")
     norms: tuple[Norm, ...] = get_args(Norm)
+    norm, epsilon = choice("norm", parameters.get("norm", DEFAULT_NORM), norms), parameters.get("epsilon")
     if epsilon is None:
         raise InputError("parameter 'epsilon' is missing", "in the units of the pixels: 8 of 255 is 0.0314")
     if isinstance(epsilon, bool | str):
@@ -218,7 +204,4 @@ def _ball(parameters: Mapping[str, Scalar]) -> Ball:
         radius = float(epsilon)
     except OverflowError:
         radius = math.inf
-    for known in norms:
-        if norm == known:
-            return Ball(known, radius)
-    raise InputError(f"parameter 'norm': unknown norm {norm!r}", nearest(str(norm), norms))
+    return Ball(next(known for known in norms if known == norm), radius)

@@ -1,4 +1,4 @@
-"""Networks that take images and give logits: the base of their kinds."""
+"""Models that take images, and among them networks that give logits: the bases of their kinds."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -24,11 +24,8 @@ class ClassesOfCard(BaseModel):
     classes: tuple[str, ...] = Field(min_length=2)
 
 
-class ImageNetwork(Endpoint):
-    """A network from images (rows, channels, height, width) in [0, 1] to logits (rows, classes, ...).
-
-    classes: their names. The network is tried on one image of zeros when it is loaded.
-    """
+class ImageEndpoint(Endpoint):
+    """A model that takes images (rows, channels, height, width) in [0, 1]. classes: names of what it tells apart."""
 
     classes: tuple[str, ...]
 
@@ -39,6 +36,24 @@ class ImageNetwork(Endpoint):
     @abstractmethod
     def gmacs(self, shape: Sequence[int]) -> float:
         """10^9 multiplications of one pass over images of a shape (rows, channels, height, width)."""
+
+    def _check_work(self, images: Array, gmacs: float) -> None:
+        """InputError if a request has too many rows, wrong pixels, or takes too much work."""
+        self._check_rows(IMAGES, images)
+        check_pixels(images)
+        if gmacs > (most := self._limits.gmacs):
+            raise InputError(
+                f"input {IMAGES!r} must take at most {most:,.0f} billion multiplications (limits.gmacs); "
+                f"shape {list(images.shape)} takes {gmacs:,.0f}",
+                "send fewer or smaller images",
+            )
+
+
+class ImageNetwork(ImageEndpoint):
+    """A network from images to logits (rows, classes, ...).
+
+    The network is tried on one image of zeros when it is loaded.
+    """
 
     def logits(self, images: Tensor) -> Tensor:
         """images: on the model's device. Returns float32 logits. InputError if the network does not take their size."""
@@ -70,16 +85,8 @@ class ImageNetwork(Endpoint):
         return logits, counter.total
 
     def _check_images(self, images: Array) -> None:
-        """InputError if a request has too many rows, wrong pixels, or takes too much work."""
-        self._check_rows(IMAGES, images)
-        check_pixels(images)
-        most = self._limits.gmacs
-        if (work := self.gmacs(images.shape)) > most:
-            raise InputError(
-                f"input {IMAGES!r} must take at most {most:,.0f} billion multiplications (limits.gmacs); "
-                f"shape {list(images.shape)} takes {work:,.0f}",
-                "send fewer or smaller images",
-            )
+        """InputError as in `_check_work`."""
+        self._check_work(images, self.gmacs(images.shape))
 
     def _check_finite(self, logits: Tensor, together: int) -> None:
         """ModelError about logits that are not finite. together: how many works they are of."""

@@ -31,7 +31,7 @@ from jobs.copyright_attack.attack.bounds import LinfBound, LpBound, MaskingBound
 from jobs.copyright_attack.attack.objectives import OverlapObjective, RingObjective, survival
 from jobs.copyright_attack.attack.search import AttackParams, check_sounds, descend, loss_of
 from jobs.copyright_attack.attack.transformations import TransformationParams
-from service.errors import BusyError, FieldError, InputError, nearest
+from service.errors import FieldError, InputError, nearest, shown
 from service.planning.validation import validate
 from serving.http.messages import Form
 from serving.http.protocol import InferRequest, Scalar, as_declared, check_fits, check_parameters
@@ -39,7 +39,8 @@ from serving.http.settings import Attacks
 from serving.http.tensors import Array
 from serving.http.uploads import WAV_MEDIA
 from serving.kinds.attack_options import MOST_SEED, SEED
-from serving.kinds.base import whole_number
+from serving.kinds.base import choice, whole_number
+from serving.kinds.budget import Words, check_budget, too_late
 from serving.kinds.work import Answer, AttackCost, Attacked, AttackWork, Rendering, Stopped, check_of
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ COMMON = ("attack", "epsilon", "norm", "steps", "step_size", "transformed", "see
 UNCHANGED = 200.0  # dB of a sound over a change of nothing
 IDENTIFICATIONS = 2  # passes beside those of the steps: before and after
 FEWER = "send fewer or shorter sounds, or ask for fewer steps"
+WORDS = Words("the attack", SOUNDS, "sound", "fingerprint", "ask for fewer steps", FEWER)
 
 
 def _described() -> dict[str, Any]:
@@ -100,28 +102,24 @@ class SoundPerturbation:
     @classmethod
     def parse(cls, parameters: Mapping[str, Scalar]) -> "SoundPerturbation":
         """InputError about the first parameter that is unknown or not allowed."""
-        kind = parameters.get("attack", DEFAULT)
-        if kind not in OBJECTIVES:
-            raise InputError(f"parameter 'attack': unknown attack {kind!r}", nearest(str(kind), OBJECTIVES))
-        options = OBJECTIVES[str(kind)].model_fields.keys() - {"kind"}
+        kind = choice("attack", parameters.get("attack", DEFAULT), OBJECTIVES)
+        options = OBJECTIVES[kind].model_fields.keys() - {"kind"}
         check_parameters(parameters, (*COMMON, *sorted(options)))
-        norm = parameters.get("norm", DEFAULT_NORM)
-        if norm not in NORMS:
-            raise InputError(f"parameter 'norm': unknown norm {norm!r}", nearest(str(norm), NORMS))
+        norm = choice("norm", parameters.get("norm", DEFAULT_NORM), NORMS)
         transformed = parameters.get("transformed", False)
         if not isinstance(transformed, bool):
             raise FieldError("parameter 'transformed'", "be true or false", transformed)
         tree: dict[str, Any] = {name: parameters[name] for name in ("steps", "step_size") if name in parameters}
-        objective = validate(OBJECTIVES[str(kind)], _chosen(parameters, options), "parameters")
+        objective = validate(OBJECTIVES[kind], _chosen(parameters, options), "parameters")
         params = validate(AttackParams, tree, "parameters").model_copy(
             update={
                 "objective": objective,
-                "bound": NORMS[str(norm)],
+                "bound": NORMS[norm],
                 "transformations": TransformationParams() if transformed else None,
             }
         )
         seed = whole_number("seed", parameters.get("seed", 0), 0, MOST_SEED)
-        return cls(params, str(norm), _epsilon(parameters.get("epsilon"), str(norm)), seed)
+        return cls(params, norm, _epsilon(parameters.get("epsilon"), norm), seed)
 
     @property
     def parameters(self) -> Mapping[str, Scalar]:
@@ -188,29 +186,11 @@ class MusicAttack(AttackWork):
 
     def check(self) -> None:
         """InputError if the attack does not go with its sounds, or takes more than is allowed."""
-        limits, cost = self.limits, self.cost
         check_sounds(self.sounds, self.model.database.rate, [self.model.database.fingerprint])
-        if self.rows > limits.rows:
-            raise InputError(
-                f"input {SOUNDS!r} must have at most {limits.rows} rows (attacks.rows); it has {self.rows}"
-            )
-        if cost.passes > limits.passes:
-            raise InputError(
-                f"the attack must take at most {limits.passes:,} passes through the fingerprint for each sound "
-                f"(attacks.passes); it takes {cost.passes:,}",
-                "ask for fewer steps",
-            )
-        if cost.gmacs > limits.gmacs:
-            raise InputError(
-                f"the attack must take at most {limits.gmacs:,.0f} billion multiplications (attacks.gmacs); "
-                f"{self.rows} sounds x {cost.passes:,} passes take {cost.gmacs:,.0f}",
-                FEWER,
-            )
+        check_budget(self.limits, self.rows, self.cost, WORDS)
 
     def compute(self, stopped: Stopped) -> Attacked:
-        seconds = self.limits.seconds
-        late = BusyError(f"the attack must end within {seconds:g} s (attacks.seconds)", FEWER)
-        check_wanted = check_of(stopped, seconds, late)
+        check_wanted = check_of(stopped, self.limits.seconds, too_late(self.limits, WORDS))
         model, perturbation, params = self.model, self.perturbation, self.perturbation.params
         fingerprint, rate = model.database.fingerprint, model.database.rate
         check_wanted()
@@ -250,7 +230,7 @@ def prepare(model: "MusicIdentification", request: InferRequest, form: Form, lim
     """Check everything that can be known before the model is called. InputError, one sentence."""
     for name in request.inputs:
         if name != SOUNDS:
-            raise InputError(f"unknown input {name!r}", nearest(name, [SOUNDS]))
+            raise InputError(f"unknown input {shown(name)}", nearest(name, [SOUNDS]))
     inputs = as_declared(request.inputs, model.inputs)
     check_fits(inputs, model.inputs)
     sounds = inputs[SOUNDS]

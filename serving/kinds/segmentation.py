@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from jobs.common.metrics.segmentation import IGNORE
 from jobs.stacked_unets.padding import any_size, multiple_of
 from jobs.stacked_unets.tiles import Score, Tiling, strips
-from service.errors import BusyError, InputError, ModelError, nearest
+from service.errors import BusyError, InputError, ModelError
 from service.models import ModelCard, TensorSpec
 from serving.http.messages import TENSORS, Form
 from serving.http.protocol import InferRequest, Scalar, check_parameters
@@ -39,7 +39,7 @@ from serving.http.settings import Attacks, ServeSettings
 from serving.http.tensors import Array
 from serving.http.uploads import PNG_MEDIA, ImageUpload, indexed_png, to_png
 from serving.kinds import attack_options, segmentation_attack
-from serving.kinds.base import Example, card_settings, split
+from serving.kinds.base import Example, card_settings, choice, split
 from serving.kinds.images import IMAGES, ClassesOfCard, ImageNetwork, classes_in, described
 from serving.kinds.work import Abandoned, Answer, AttackWork, Rendering, Stopped, Work
 
@@ -239,8 +239,7 @@ def _view(parameters: Mapping[str, Scalar], form: Form) -> str | None:
     view = parameters.get("view")
     if view is None:
         return VIEWS[0] if form.png and form.outputs is None else None
-    if view not in VIEWS:
-        raise InputError(f"parameter 'view': unknown view {view!r}", nearest(str(view), VIEWS))
+    view = choice("view", view, VIEWS)
     if form.outputs is not None:
         raise InputError("outputs and view exclude each other: a view is a PNG")
-    return str(view)
+    return view

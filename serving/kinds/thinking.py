@@ -26,13 +26,13 @@ from torch import Tensor, nn
 from jobs.deep_thinking.networks import Thinker
 from jobs.deep_thinking.problems import base, problem
 from jobs.deep_thinking.thinking import MostConfident, Thought, Unchanged, think
-from service.errors import AssayError, BusyError, InputError, ModelError, nearest
+from service.errors import AssayError, BusyError, InputError, ModelError
 from service.models import ModelCard, TensorSpec
 from serving.http.messages import TENSORS, Form
 from serving.http.protocol import Scalar, check_parameters
 from serving.http.settings import ServeSettings
 from serving.http.tensors import Array
-from serving.kinds.base import Endpoint, Example, card_settings, split, unusable, whole_number
+from serving.kinds.base import Endpoint, Example, card_settings, choice, split, unusable, whole_number
 from serving.kinds.work import Abandoned, Answer, Stopped, Work
 
 LONGER = 10  # an exit rule may take so many times the iterations of training by default
@@ -172,14 +172,12 @@ class DeepThinking(Endpoint):
 
     def _options(self, parameters: Mapping[str, Scalar]) -> ThinkingOptions:
         check_parameters(parameters, ("iterations", "exit", "patience"))
-        exit_ = parameters.get("exit")
-        if exit_ is not None and exit_ not in EXITS:
-            raise InputError(f"parameter 'exit': unknown rule {exit_!r}", nearest(str(exit_), EXITS))
+        exit_ = choice("exit", parameters["exit"], EXITS, "rule") if "exit" in parameters else None
         longest = min(self._limits.iterations, self._thinker.max_iterations or self._limits.iterations)
         default = min(self._trained * (LONGER if exit_ else 1), longest)
         iterations = whole_number("iterations", parameters.get("iterations", default), 1, longest)
         patience = whole_number("patience", parameters.get("patience", PATIENCE), 1, self._limits.iterations)
-        return ThinkingOptions(iterations, str(exit_) if exit_ else None, patience)
+        return ThinkingOptions(iterations, exit_, patience)
 
     def _check_budget(self, array: Array, options: ThinkingOptions) -> float:
         """10^9 multiplications that the request takes at most. InputError if they are too many."""

@@ -9,7 +9,6 @@ seconds, seed, …   those of SoundOptions, and of the sections of the study's o
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 from pydantic import BaseModel, Field
 
@@ -26,12 +25,13 @@ from jobs.sonification.optimisation.objectives import (
 )
 from jobs.sonification.optimisation.parameterisations import Fourier, LogMels, Parameterisation, Waveform
 from jobs.sonification.optimisation.regularisation import RegularisationParams
-from service.errors import FieldError, InputError, nearest
+from service.errors import FieldError, InputError, nearest, shown
 from service.params import Section
 from service.planning.validation import validate
 from serving.http.protocol import Scalar, check_parameters
 from serving.http.settings import Sonification
 from serving.kinds.attack_options import MOST_SEED, Json, scalars_of
+from serving.kinds.base import choice
 
 OBJECTIVES: Mapping[str, type[Objective]] = {
     "channel": ChannelObjective,
@@ -87,8 +87,9 @@ class Options:
 
         channels: how many each layer has. with_clip: the sound begins with one.
         """
-        kind = _choice(parameters, "objective", OBJECTIVES, "class" if "class" in parameters else "channel")
-        form = _choice(parameters, "parameterisation", PARAMETERISATIONS, "waveform")
+        usual = "class" if "class" in parameters else "channel"
+        kind = choice("objective", parameters.get("objective", usual), OBJECTIVES)
+        form = choice("parameterisation", parameters.get("parameterisation", "waveform"), PARAMETERISATIONS)
         models = (OBJECTIVES[kind], PARAMETERISATIONS[form], *COMMON)
         check_parameters(parameters, [*CHOICES, *(name for model in models for name in names_of(model))])
         if with_clip and "seconds" in parameters:
@@ -146,13 +147,6 @@ def names_of(model: type[BaseModel]) -> tuple[str, ...]:
     return tuple(name for name in scalars_of(model) if name != "kind")
 
 
-def _choice(parameters: Mapping[str, Scalar], name: str, known: Mapping[str, Any], default: str) -> str:
-    value = parameters.get(name, default)
-    if value not in known:
-        raise InputError(f"parameter {name!r}: unknown {name} {value!r}", nearest(str(value), known))
-    return str(value)
-
-
 def _feature(
     kind: str, parameters: Mapping[str, Scalar], channels: Mapping[str, int], classes: Sequence[str]
 ) -> dict[str, str | int]:
@@ -176,7 +170,7 @@ def _feature(
 def _layer(name: Scalar, channels: Mapping[str, int]) -> str:
     if name not in channels:
         raise InputError(
-            f"parameter 'layer': the network has no layer {str(name)[:80]!r}", nearest(str(name), channels)
+            f"parameter 'layer': the network has no layer {shown(str(name))}", nearest(str(name), channels)
         )
     return str(name)
 
@@ -191,7 +185,7 @@ def _channel(number: Scalar, layer: str, channels: Mapping[str, int]) -> int:
 
 def _class(name: str, classes: Sequence[str]) -> int:
     if name not in classes:
-        raise InputError(f"parameter 'class': the network has no class {name[:80]!r}", nearest(name, classes))
+        raise InputError(f"parameter 'class': the network has no class {shown(name)}", nearest(name, classes))
     return classes.index(name)
 
 

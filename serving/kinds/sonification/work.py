@@ -25,7 +25,7 @@ from jobs.sonification.optimisation.edges import Inside, inside
 from jobs.sonification.optimisation.objectives import ClassObjective, DirectionObjective, LayerObjective
 from jobs.sonification.optimisation.parameterisations import LogMels, SoundFormat
 from jobs.sonification.optimisation.selectivity import places, scores_of_all
-from service.errors import BusyError, InputError, ModelError, nearest
+from service.errors import BusyError, InputError, ModelError, nearest, shown
 from service.models import TensorSpec
 from serving.http.messages import Form
 from serving.http.protocol import InferRequest, Scalar, as_declared, check_fits
@@ -233,7 +233,7 @@ def prepare(
     """
     for name in request.inputs:
         if name not in (known := [spec.name for spec in INPUTS]):
-            raise InputError(f"unknown input {name!r}", nearest(name, known))
+            raise InputError(f"unknown input {shown(name)}", nearest(name, known))
     inputs = as_declared(request.inputs, INPUTS)
     check_fits(inputs, [spec for spec in INPUTS if spec.name in inputs])
     warning = check_clip(inputs[SOUNDS]) if SOUNDS in inputs else ""

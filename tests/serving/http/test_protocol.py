@@ -134,7 +134,7 @@ def tensor(**changes: Any) -> dict[str, Any]:
         (message(inputs=[tensor(parameters={"binary_data_size": 12})]), "in JSON and in binary"),
         (message(inputs=[tensor(data=None, parameters={"binary_data_size": 12})]), "must be at most 0"),
         (message(inputs=[tensor(data=None, parameters={"binary_data_size": -1})]), "it is -1"),
-        (message(inputs=[tensor(data=None, parameters={"binary_data_size": True})]), "it is True"),
+        (message(inputs=[tensor(data=None, parameters={"binary_data_size": True})]), "it is true"),
         (message(inputs=[tensor(parameters={"shared_memory_region": "r"})]), "shared memory is not supported"),
         (message(inputs=[tensor(parameters=[1])]), "parameters of input 'input' must map"),
         (message(parameters={"exit": {}}), "parameters of the request must map"),
