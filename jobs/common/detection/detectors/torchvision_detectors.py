@@ -169,6 +169,7 @@ FAMILIES: dict[str, type[TorchvisionDetector]] = {
 }
 EXACT = ("fasterrcnn_resnet50_fpn", "retinanet_resnet50_fpn")
 """models whose published weights were trained with batch norms that add nothing to the variance"""
+NOTHING = 1e-12  # next to any variance; of zero itself training would have no gradient
 
 
 def torchvision_detector(name: str, classes: Sequence[str] | None = None) -> TorchvisionDetector:
@@ -191,7 +192,7 @@ def torchvision_detector(name: str, classes: Sequence[str] | None = None) -> Tor
     if name in EXACT:
         for module in model.modules():
             if isinstance(module, nn.BatchNorm2d):
-                module.eps = 0.0
+                module.eps = NOTHING
     return FAMILIES[name](name, model, coco.CLASSES if classes is None else classes, columns)
 
 
