@@ -19,7 +19,8 @@ def texture(size: tuple[int, int], generator: torch.Generator) -> Tensor:
     mixture = torch.eye(3) + 1.5 * (torch.rand(3, 3, generator=generator) - 0.5)
     mixed = torch.einsum("ij,jhw->ihw", mixture, values - values.mean((1, 2), keepdim=True))
     mixed = mixed / mixed.std().clamp_min(1e-6) * (0.1 + 0.4 * contrast)
-    return (0.2 + 0.6 * torch.rand(3, 1, 1, generator=generator) + mixed).clamp(0, 1)
+    level = 0.2 + 0.6 * torch.rand(3, 1, 1, generator=generator)
+    return torch.clamp(level + mixed, 0, 1)
 
 
 def _coloured_noise(size: tuple[int, int], steepness: float, generator: torch.Generator) -> Tensor:
@@ -27,7 +28,8 @@ def _coloured_noise(size: tuple[int, int], steepness: float, generator: torch.Ge
     spectrum = torch.fft.rfft2(torch.randn(3, *size, generator=generator))
     down, across = torch.fft.fftfreq(size[0])[:, None], torch.fft.rfftfreq(size[1])[None]
     frequency = torch.hypot(down, across).clamp_min(1 / max(size))
-    return torch.fft.irfft2(spectrum / frequency**steepness, size)
+    noise: Tensor = torch.fft.irfft2(spectrum / frequency**steepness, size)
+    return noise
 
 
 def _blocks(size: tuple[int, int], block: int, generator: torch.Generator) -> Tensor:

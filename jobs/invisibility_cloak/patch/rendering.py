@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from jobs.invisibility_cloak.patch.compositing import visible
+from jobs.invisibility_cloak.patch.median import median_filtered
 from jobs.invisibility_cloak.patch.placement import Draws, draws, places_on_patch, samples_of
 from jobs.invisibility_cloak.patch.rendering_params import RenderingParams
-from jobs.invisibility_cloak.patch.sampling import bilinear, coverage, median_filtered
+from jobs.invisibility_cloak.patch.sampling import bilinear, coverage
 from jobs.invisibility_cloak.patch.targets import Targets
 from service.errors import InputError
 

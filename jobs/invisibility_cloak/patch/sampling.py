@@ -1,10 +1,9 @@
-"""Values of a patch between its pixels, how much of a place it covers, and its median filter."""
+"""Values of a patch between its pixels, and how much of a place it covers."""
 
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 
 def coverage(at: Tensor, height: int, width: int) -> Tensor:
@@ -37,17 +36,3 @@ def bilinear(patch: Tensor, at: Tensor, change: Callable[[Tensor, Tensor], Tenso
             values = colours.index_select(0, numbers)
             mixed = mixed + (across * down)[:, None] * (values if change is None else change(values, numbers))
     return mixed
-
-
-def median_filtered(patch: Tensor, size: int) -> Tensor:
-    """The median of each channel over squares around every pixel; the gradient reaches the pixel that it is.
-
-    patch: (3, height, width). size: of the square, odd, at most twice the shorter side. Beyond the border the patch is
-    mirrored.
-    """
-    if size == 1:
-        return patch
-    _, height, width = patch.shape
-    padded = functional.pad(patch[None], [size // 2] * 4, mode="reflect")
-    squares = functional.unfold(padded, size).reshape(3, size * size, height * width)
-    return squares.median(1).values.reshape(3, height, width)

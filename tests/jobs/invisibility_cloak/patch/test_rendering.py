@@ -13,10 +13,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from jobs.common.detection.boxes import Boxes
+from jobs.invisibility_cloak.patch.median import median_filtered
 from jobs.invisibility_cloak.patch.placement import CONTROLS, CORNERS, Draws, draws
 from jobs.invisibility_cloak.patch.rendering import check_patch, render
 from jobs.invisibility_cloak.patch.rendering_params import RenderingParams
-from jobs.invisibility_cloak.patch.sampling import coverage, median_filtered
+from jobs.invisibility_cloak.patch.sampling import coverage
 from jobs.invisibility_cloak.patch.targets import Targets, targets_of
 from service.errors import InputError
 
