@@ -7,6 +7,7 @@ scene depends on its split and its number alone.
 import hashlib
 from collections.abc import Callable
 from functools import cache, cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,6 +27,7 @@ PERSONS, TREES, SHAPES = (1, 3), (0, 2), (1, 4)  # the fewest and the most of a 
 COMMON = 0.15  # intersection over union up to which two boxes of a scene overlap
 TRIES = 12  # places that are drawn for an object, until it does not hide another
 SMALLEST = 32
+TOLD = 8  # scenes of which the digest is made
 
 Point = tuple[float, float]
 Colour = tuple[int, ...]
@@ -33,7 +35,7 @@ Draw = ImageDraw.ImageDraw
 
 
 class Scenes:
-    """A set of scenes in memory: a BoxSet."""
+    """A set of scenes, drawn when they are first asked for: a BoxSet."""
 
     name = "scenes"
     classes = CLASSES
@@ -44,29 +46,43 @@ class Scenes:
         if side < SMALLEST:
             raise FieldError("side", f"be at least {SMALLEST}, below which persons have no limbs", side)
         self.side = side
-        count = COUNTS[split] if count is None else count
-        drawn = [scene(split, number, side) for number in range(count)]
-        self._images = torch.from_numpy(np.stack([image for image, _ in drawn])).permute(0, 3, 1, 2).contiguous()
-        self._boxes = [boxes for _, boxes in drawn]
+        self._split, self._count = split, COUNTS[split] if count is None else count
+        self._drawn: dict[int, tuple[Tensor, Boxes]] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A worker that is sent the set draws it itself."""
+        return scenes, (self._split, self.side, self._count)
 
     def __len__(self) -> int:
-        return len(self._images)
+        return self._count
 
     @cached_property
     def digest(self) -> str:
-        digest = hashlib.sha256(self._images.numpy().data)
-        for boxes in self._boxes:
+        """Of what the scenes depend on, and of the first of them, which tells how they are drawn."""
+        digest = hashlib.sha256(f"scenes {self._split} {self.side} {self._count}".encode())
+        for place in range(min(TOLD, self._count)):
+            image, boxes = self._scene(place)
+            digest.update(image.numpy().data)
             digest.update(boxes.corners.numpy().data)
-            digest.update(boxes.labels.numpy().data)
         return digest.hexdigest()
 
     def images(self, places: Tensor) -> Tensor:
         """places: int64 (k,). Returns float32 (k, 3, side, side) in [0, 1]."""
-        return self._images[places].float() / 255
+        images = [self._scene(place)[0] for place in places.tolist()]
+        return torch.stack(images).permute(0, 3, 1, 2).contiguous().float() / 255
 
     def boxes(self, place: int) -> Boxes:
         """The boxes of one scene."""
-        return self._boxes[place]
+        return self._scene(place)[1]
+
+    def _scene(self, place: int) -> tuple[Tensor, Boxes]:
+        """uint8 (side, side, 3), and its boxes. IndexError if there is none."""
+        if not 0 <= place < self._count:
+            raise IndexError(place)
+        if place not in self._drawn:
+            image, boxes = scene(self._split, place, self.side)
+            self._drawn[place] = torch.from_numpy(image), boxes
+        return self._drawn[place]
 
 
 @cache  # trials and cells of a process ask for the same scenes
@@ -106,13 +122,21 @@ def _between(stream: np.random.Generator, ends: tuple[int, int]) -> int:
 
 
 def _ground(stream: np.random.Generator, side: int) -> Image.Image:
-    """Coloured noise, smooth over about a sixth of the side."""
-    coarse = stream.integers(30, 226, (6, 6, 3), dtype=np.uint8)
-    return Image.fromarray(coarse).resize((side, side), Image.Resampling.BICUBIC)
+    """Noise, smooth over about a sixth of the side, more or less coloured."""
+    coarse = _paler(stream.uniform(30, 226, (6, 6, 3)), float(stream.uniform()))
+    return Image.fromarray(coarse.round().astype(np.uint8)).resize((side, side), Image.Resampling.BICUBIC)
 
 
 def _colour(stream: np.random.Generator) -> Colour:
-    return tuple(int(part) for part in stream.integers(0, 256, 3))
+    """From grey to bright: a plain grey patch is then nothing that no person wears."""
+    return tuple(int(part) for part in _paler(stream.uniform(0, 256, 3), float(stream.uniform())))
+
+
+def _paler(colours: np.ndarray, saturation: float) -> np.ndarray:
+    """Colours (..., 3), between their own grey (saturation 0) and themselves (1)."""
+    grey = colours.mean(-1, keepdims=True)
+    mixed: np.ndarray = grey + saturation * (colours - grey)
+    return mixed
 
 
 def _scaled(points: list[Point]) -> list[Point]:

@@ -1,14 +1,18 @@
 """Generated scenes: what is in them, that boxes hold what was drawn, and that a number always gives the same scene."""
 
+import pickle
+from importlib import import_module
+
 import numpy as np
 import pytest
 import torch
 
-from jobs.common.data.boxes import scenes as module
 from jobs.common.data.boxes.base import Part
 from jobs.common.data.boxes.scenes import CLASSES, Scenes, scene, scenes
 from jobs.common.detection.boxes import overlaps
 from service.errors import FieldError
+
+module = import_module("jobs.common.data.boxes.scenes")
 
 
 def test_scenes_hold_one_to_three_persons_within_the_image() -> None:
@@ -56,6 +60,10 @@ def test_a_scene_depends_on_split_and_number_alone() -> None:
     assert torch.equal(part.images(torch.tensor([1])), many.images(torch.tensor([1])))
     assert part.boxes(0).corners.tolist() == many.boxes(4).corners.tolist() and part.classes == CLASSES
     assert scenes("test", 64, 3) is scenes("test", 64, 3)
+    again = pickle.loads(pickle.dumps(many))
+    assert len(pickle.dumps(many)) < 1000 and torch.equal(again.images(torch.arange(5)), many.images(torch.arange(5)))
+    with pytest.raises(IndexError):
+        many.boxes(5)
 
 
 def test_scenes_too_small_for_persons_are_refused() -> None:
