@@ -31,10 +31,12 @@ def look_alike(patch: Tensor, seed: int) -> Tensor:
     stream = np.random.default_rng(seed)
     pixels = patch.double().numpy()
     height, width = pixels.shape[1:]
+    # mirrored, as otherwise the jump from one border to the opposite one would be an edge of the picture
+    mirrored = np.pad(pixels, ((0, 0), (0, height), (0, width)), mode="symmetric")
     # phases of real noise: those of opposite frequencies are opposite
-    phases = np.angle(np.fft.fft2(stream.normal(size=(height, width))))
-    spectrum = np.fft.fft2(pixels - pixels.mean((1, 2), keepdims=True))
-    surrogate = np.fft.ifft2(np.abs(spectrum) * np.exp(1j * (np.angle(spectrum) + phases))).real
+    phases = np.angle(np.fft.fft2(stream.normal(size=mirrored.shape[1:])))
+    spectrum = np.fft.fft2(mirrored - mirrored.mean((1, 2), keepdims=True))
+    surrogate = np.fft.ifft2(np.abs(spectrum) * np.exp(1j * (np.angle(spectrum) + phases))).real[:, :height, :width]
     places = np.argsort(lightness(surrogate).ravel(), kind="stable")
     order = np.argsort(lightness(pixels).ravel(), kind="stable")
     result = np.empty((3, height * width))

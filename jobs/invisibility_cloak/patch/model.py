@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 
 import torch
+from pydantic import ValidationError
+from pydantic_core import to_json
 from torch import Tensor, nn
 
 from jobs.invisibility_cloak.patch.rendering_params import RenderingParams
-from service.errors import FieldError
-from service.models import CardDraft, TensorSpec
+from service.errors import FieldError, ModelError
+from service.models import CardDraft, ModelCard, TensorSpec
 
 TASK = "patch"
 LARGEST = 4096
@@ -59,3 +61,11 @@ def patch_card(
         metrics=metrics,
         description=f"a patch that hides the class {hidden} from {', '.join(detectors)}",
     )
+
+
+def rendering_of(card: ModelCard) -> RenderingParams:
+    """How a stored patch is drawn. ModelError if its card does not say so."""
+    try:
+        return RenderingParams.model_validate_json(to_json(card.settings.get("rendering", {})))
+    except ValidationError as error:
+        raise ModelError(f"model {card.name!r} version {card.version}: its rendering is damaged: {error}") from error

@@ -43,7 +43,7 @@ class HingeObjective(StudyParams):
         hinge = (logits_of(priors, self.score, label) + self.margin).clamp_min(0)  # (batch, priors)
         if self.form == "sum":
             return hinge.square().sum(1).mean()
-        levels = hinge.split(list(priors.levels) or hinge.shape[1], dim=1)
+        levels = torch.split(hinge, list(priors.levels) or hinge.shape[1], dim=1)
         return torch.stack([level.mean().square() for level in levels]).mean()
 
 
@@ -72,7 +72,7 @@ class TargetedObjective(StudyParams):
         assert toward is not None
         near = torch.zeros(priors.corners.shape[:2], dtype=torch.bool, device=priors.corners.device)
         corners = targets.corners.to(priors.corners.device)
-        for image in targets.images.unique().tolist():
+        for image in sorted(set(targets.images.tolist())):
             own = corners[targets.images.to(corners.device) == image]
             near[image] = overlaps(priors.corners[image].detach(), own).amax(1) >= self.overlap
         scores = priors.scores()

@@ -21,7 +21,8 @@ def spline(points: Tensor, values: Tensor) -> Tensor:
     system[:, :controls, controls:] = affine
     system[:, controls:, :controls] = affine.transpose(1, 2)
     right = torch.cat([exact, torch.zeros(count, 3, 2, dtype=torch.float64, device=points.device)], 1)
-    return torch.linalg.solve(system, right).to(values.dtype)
+    solution: Tensor = torch.linalg.solve(system, right)
+    return solution.to(values.dtype)
 
 
 def splined(weights: Tensor, points: Tensor, at: Tensor) -> Tensor:

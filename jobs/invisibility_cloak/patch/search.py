@@ -1,0 +1,192 @@
+"""The search for a patch that works on every image and against one detector or several. It trains no detector.
+
+    each iteration:  a batch of images -> the boxes of the class -> the patch on each of them -> the priors of every
+                     detector -> one step of Adam on the pixels of the patch -> cut off at 0 and 1
+
+What is random about an iteration depends on the seed and on its number alone, so that a search that goes on from its
+state ends with the same patch bit for bit.
+
+Source: Wu et al. 2020, "Making an Invisibility Cloak", sections 3 and 4.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from jobs.common.data.batches import Epochs
+from jobs.common.data.boxes.base import BoxSet
+from jobs.common.detection.base import Detector, frozen, weights_hash
+from jobs.invisibility_cloak.patch.objectives import TargetedObjective
+from jobs.invisibility_cloak.patch.rendering import render
+from jobs.invisibility_cloak.patch.rendering_params import RenderingParams
+from jobs.invisibility_cloak.patch.search_params import FixedWeights, SearchParams
+from jobs.invisibility_cloak.patch.targets import targets_of
+from service.errors import InputError
+
+FIRST, SECOND, SMALL = 0.9, 0.999, 1e-8  # of Adam: decay of its two moments, and what keeps it from dividing by 0
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What a patch is to do: hide a class on these images from these detectors."""
+
+    detectors: Mapping[str, Detector]
+    """by name, at least one"""
+    data: BoxSet
+    places: Tensor
+    """int64 (images,): images of the data that have boxes to draw on"""
+    hidden: str
+    """name of the class"""
+    rendering: RenderingParams
+
+
+@dataclass
+class State:
+    """How far a search is. Tensors are (3, height, width), but for those of the detectors: (detectors,)."""
+
+    patch: Tensor
+    mean: Tensor
+    """first moment of Adam"""
+    square: Tensor
+    """second moment"""
+    largest: Tensor
+    """the largest second moment so far: AMSGrad"""
+    logarithms: Tensor
+    """of the weights of the detectors"""
+    first_losses: Tensor
+    """of each detector, in the first iteration; NaN before it"""
+    iteration: int = 0
+
+    @classmethod
+    def begin(cls, patch: Tensor, detectors: int) -> "State":
+        """Before the first iteration. patch: (3, height, width) in [0, 1]."""
+        zeros = torch.zeros_like(patch)
+        unknown = torch.full((detectors,), torch.nan)
+        return cls(patch.clone(), zeros, zeros.clone(), zeros.clone(), torch.zeros(detectors), unknown)
+
+    def to(self, device: torch.device) -> "State":
+        """The same state with its tensors on a device."""
+        moved = {name: each.to(device) for name, each in vars(self).items() if isinstance(each, Tensor)}
+        return State(**moved, iteration=self.iteration)
+
+    @property
+    def weights(self) -> Tensor:
+        """Of the detectors, summing to 1: (detectors,)."""
+        return torch.softmax(self.logarithms, 0)
+
+
+def searched(
+    state: State, problem: Problem, params: SearchParams, seed: int, until: int, device: torch.device | None = None
+) -> tuple[State, Tensor]:
+    """Go on with a search. until: the iteration before which it stops. device: where; None: the CPU.
+
+    Returns the new state, on the CPU, and the loss of each detector before each step, (iterations, detectors).
+    InputError: a loss stops being finite, or a detector changes while it is attacked.
+    """
+    device = device or torch.device("cpu")
+    detectors = {name: frozen(each).to(device) for name, each in problem.detectors.items()}
+    before = {name: weights_hash(each) for name, each in detectors.items()}
+    state = state.to(device)
+    epochs = Epochs(
+        len(problem.places), min(params.batch, len(problem.places)), lambda epoch: seed_at(seed, "epoch", epoch)
+    )
+    history = []
+    while state.iteration < until:
+        losses = _step(state, detectors, problem, params, epochs, seed)
+        if not bool(losses.isfinite().all() and state.patch.isfinite().all()):
+            raise InputError(
+                f"the loss of the patch is not finite in iteration {state.iteration}",
+                hint="a lower learning_rate or a longer warm_up keeps it finite",
+            )
+        history.append(losses.cpu())
+    for name, each in detectors.items():
+        if weights_hash(each) != before[name]:
+            raise InputError(
+                f"detector {name!r} changed while it was attacked: its weights or its statistics of batch norm",
+                hint="in evaluation mode a detector must not change; one of your own has to obey eval()",
+            )
+    trace = torch.stack(history) if history else torch.empty(0, len(detectors))
+    return state.to(torch.device("cpu")), trace
+
+
+def _step(
+    state: State,
+    detectors: Mapping[str, Detector],
+    problem: Problem,
+    params: SearchParams,
+    epochs: Epochs,
+    seed: int,
+) -> Tensor:
+    """One iteration, in place. Returns the loss of each detector before it: (detectors,)."""
+    device = state.patch.device
+    generator = torch.Generator().manual_seed(seed_at(seed, "draws", state.iteration))
+    chosen = problem.places[epochs.indices(state.iteration)]
+    images = problem.data.images(chosen).to(device)
+    label = problem.data.classes.index(problem.hidden)
+    targets = targets_of(
+        [problem.data.boxes(place) for place in chosen.tolist()],
+        label,
+        (images.shape[2], images.shape[3]),
+        problem.rendering.smallest,
+        problem.rendering.most_in_search,
+        generator,
+    )
+    patch = state.patch.detach().requires_grad_()
+    shown = params.cutout.apply(patch, generator)
+    rendered = render(shown, images, targets, problem.rendering, generator)
+    losses = []
+    for detector in detectors.values():
+        toward = None
+        if isinstance(params.objective, TargetedObjective):
+            toward = detector.label_of(params.objective.toward)
+        losses.append(
+            params.objective.loss(detector.priors(rendered), detector.label_of(problem.hidden), targets, toward)
+        )
+    each = torch.stack(losses)
+    loss = _together(each, state, list(detectors), params)
+    loss = loss + params.smoothness.weight * params.smoothness.loss(patch)
+    if params.printability.weight:
+        loss = loss + params.printability.weight * params.printability.loss(patch)
+    (gradient,) = torch.autograd.grad(loss, [patch])
+    _move(state, gradient, params.rate(state.iteration))
+    return each.detach()
+
+
+def _together(losses: Tensor, state: State, names: list[str], params: SearchParams) -> Tensor:
+    """One loss of all detectors. With min-max weights these move by a step of mirror ascent."""
+    if not state.iteration:
+        state.first_losses = losses.detach().clamp_min(1e-6)
+    ensemble = params.ensemble
+    if isinstance(ensemble, FixedWeights):
+        return (losses * losses.new_tensor([ensemble.weights.get(name, 1.0) for name in names])).sum()
+    with torch.no_grad():
+        relative = losses.detach() / state.first_losses
+        kept = 1 - ensemble.step_size * ensemble.regularisation
+        logarithms = kept * state.logarithms + ensemble.step_size * relative
+        state.logarithms = logarithms - logarithms.logsumexp(0)
+    return state.first_losses.sum() * (state.weights * losses / state.first_losses).sum()
+
+
+def _move(state: State, gradient: Tensor, rate: float) -> None:
+    """A step of Adam with the largest second moment so far (Reddi et al. 2018), then a cut at 0 and 1: in place."""
+    state.iteration += 1
+    state.mean = FIRST * state.mean + (1 - FIRST) * gradient
+    state.square = SECOND * state.square + (1 - SECOND) * gradient.square()
+    state.largest = torch.maximum(state.largest, state.square)
+    spread = (state.largest / (1 - SECOND**state.iteration)).sqrt() + SMALL
+    moved = state.patch - rate / (1 - FIRST**state.iteration) * state.mean / spread
+    state.patch = moved.clamp(0, 1)
+
+
+def seed_at(seed: int, purpose: str, number: int) -> int:
+    """A seed in [0, 2^63) for a numbered part of a search."""
+    sequence = np.random.SeedSequence((seed, *purpose.encode(), number))
+    return int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def random_patch(size: tuple[int, int], seed: int) -> Tensor:
+    """Uniform noise: (3, height, width)."""
+    return torch.rand(3, *size, generator=torch.Generator().manual_seed(seed))
