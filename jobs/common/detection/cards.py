@@ -32,8 +32,9 @@ def detector_card(
         inputs=(TensorSpec(name="images", datatype="FP32", shape=(-1, 3, -1, -1)),),
         outputs=(
             TensorSpec(name="boxes", datatype="FP32", shape=(-1, -1, 4)),
-            TensorSpec(name="scores", datatype="FP32", shape=(-1, -1)),
             TensorSpec(name="labels", datatype="INT64", shape=(-1, -1)),
+            TensorSpec(name="scores", datatype="FP32", shape=(-1, -1)),
+            TensorSpec(name="count", datatype="INT64", shape=(-1,)),
         ),
         settings={
             "classes": list(detector.classes),
