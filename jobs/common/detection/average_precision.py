@@ -61,7 +61,9 @@ def measured(found: Sequence[Boxes], truth: Sequence[Boxes], labels: Sequence[in
         values = np.stack([resampled(each, drawn) for each in classes])  # (classes, draws)
         known = ~np.isnan(values)
         counts = known.sum(0)
-        return np.divide(np.where(known, values, 0).sum(0), counts, out=np.full(len(drawn), math.nan), where=counts > 0)
+        means = np.full(len(drawn), math.nan)
+        np.divide(np.where(known, values, 0).sum(0), counts, out=means, where=counts > 0)
+        return means
 
     whole = np.stack([precisions(each) for each in classes])
     low, high = bootstrap_interval(ap50, len(truth), seed)

@@ -125,7 +125,9 @@ def _share(numerators: Sequence[int], denominators: Sequence[int], seed: int) ->
 
     def ratio(drawn: np.ndarray) -> np.ndarray:
         counts = (drawn @ below).astype(float)
-        return np.divide(drawn @ above, counts, out=np.full(len(drawn), math.nan), where=counts > 0)
+        shares = np.full(len(drawn), math.nan)
+        np.divide(drawn @ above, counts, out=shares, where=counts > 0)
+        return shares
 
     low, high = bootstrap_interval(ratio, len(below), seed)
     return Share(float(ratio(np.ones((1, len(below)), int))[0]), low, high, int(below.sum()))
