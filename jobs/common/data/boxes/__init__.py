@@ -17,6 +17,12 @@ DATASETS = {
     "photographs": "jobs.common.data.boxes.photographs:photographs",
     "pedestrians": "jobs.common.data.boxes.photographs:pedestrians",
     "people": "jobs.common.data.boxes.photographs:people",
+    "coco_folder": "jobs.common.data.boxes.coco_folder:coco_folder",
+    "yolo_folder": "jobs.common.data.boxes.yolo_folder:yolo_folder",
+    "coco2017": "jobs.common.data.boxes.published:coco2017",
+    "voc2007": "jobs.common.data.boxes.published:voc2007",
+    "voc2012": "jobs.common.data.boxes.published:voc2012",
+    "inria": "jobs.common.data.boxes.published:inria",
 }
 
 
@@ -25,8 +31,9 @@ class DataParams(Source, LimitParams):
 
     name: Annotated[str, name_of(DATASETS, "data set")] = Field(
         "scenes",
-        description="scenes (made); photographs, pedestrians, or both as people (`make data`); or an import path "
-        "mypackage.module:build, called with split and source",
+        description="scenes (made); photographs, pedestrians, or both as people (`make data`); coco_folder, "
+        "yolo_folder, coco2017, voc2007, voc2012, inria (on disk); or an import path mypackage.module:build, called "
+        "with split and source",
     )
 
     def load(self, split: Split) -> BoxSet:

@@ -53,8 +53,10 @@ class Part(Subset):
 
     def images(self, places: Tensor) -> Tensor:
         """As of the whole set, by places in the part."""
-        return self.whole.images(self.indices[places])
+        images: Tensor = self.whole.images(self.indices[places])
+        return images
 
     def boxes(self, place: int) -> Boxes:
         """As of the whole set, by the place in the part."""
-        return self.whole.boxes(int(self.indices[place]))
+        boxes: Boxes = self.whole.boxes(int(self.indices[place]))
+        return boxes

@@ -15,13 +15,14 @@ from PIL import Image
 from torch import Tensor
 
 from jobs.common.data.boxes.base import Source
-from jobs.common.data.image_files import decode
+from jobs.common.data.image_files import FORMATS, decode
 from jobs.common.detection.boxes import Boxes
 from jobs.common.detection.letterbox import placed
 from service.errors import FieldError, InputError, unknown
 
 SIDE = 416
 GREY = (128, 128, 128)
+ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)  # a tag of EXIF data, and its values by which the sides change places
 MOST_KEPT = 512 << 20  # bytes of squares that a set of files keeps decoded
 
 
@@ -149,6 +150,17 @@ def square(image: Image.Image, side: int) -> Tensor:
     smaller = image if image.size == (width, height) else image.resize((width, height), Image.Resampling.BILINEAR)
     frame.paste(smaller, (int(placement.left), int(placement.top)))
     return torch.from_numpy(np.array(frame)).permute(2, 0, 1).contiguous()
+
+
+def seen_size(file: Path) -> tuple[int, int]:
+    """Height and width of an image file as it is to be seen; it is not decoded. InputError if it is no image."""
+    try:
+        with Image.open(file, formats=FORMATS) as image:
+            width, height = image.size
+            lies = image.getexif().get(ORIENTATION, 1) in TURNED
+    except Exception as error:  # damaged files make the decoders raise almost anything
+        raise InputError(f"image {str(file)!r} cannot be read: {error}") from error
+    return (width, height) if lies else (height, width)
 
 
 def carried(boxes: Boxes, size: tuple[int, int], side: int) -> Boxes:

@@ -70,7 +70,9 @@ def nothing(split: Split, source: Source) -> object:
 
 
 def test_what_is_no_set() -> None:
-    with pytest.raises(InputError, match="lacks name, classes, side, boxed_by, remarks, digest, images, boxes, __len__"):
+    with pytest.raises(
+        InputError, match="lacks name, classes, side, boxed_by, remarks, digest, images, boxes, __len__"
+    ):
         DataParams(name=f"{HERE}:nothing").load("train")
 
 
