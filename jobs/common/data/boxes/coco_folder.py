@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 
@@ -40,8 +40,9 @@ def read(name: str, text: Path, folder: Path, source: Source) -> SquareFiles:
     content = _content(text, where)
     classes, labels = _classes(content["categories"], where)
     listed = {}
-    for place, image in enumerate(_objects(content["images"], f"image {{}} of {where}")):
-        listed[_key(image, "id", f"image {place} of {where}")] = _Listed.of(image, folder, f"image {place} of {where}")
+    for place, each in enumerate(_objects(content["images"], f"image {{}} of {where}")):
+        what = f"image {place} of {where}"
+        listed[_key(each, "id", what)] = _Listed.of(each, folder, what)
     if len(listed) != len(content["images"]):
         raise InputError(f"images of {where} must have ids of their own; some share one")
     crowds = 0
@@ -72,15 +73,17 @@ class _Listed:
 
     @staticmethod
     def of(image: Mapping[str, Any], folder: Path, what: str) -> "_Listed":
-        name, sides = image.get("file_name"), [image.get("height"), image.get("width")]
+        name, height, width = image.get("file_name"), image.get("height"), image.get("width")
         if not isinstance(name, str) or not _is_below(name):
             raise InputError(f"{what} must have a file_name below the folder of images; it is {name!r}")
-        if not all(type(side) is int and 1 <= side <= LONGEST for side in sides):
-            raise InputError(f"{what} must have a height and a width of 1 to {LONGEST:,}; they are {sides}")
+        if not _is_side(height) or not _is_side(width):
+            raise InputError(
+                f"{what} must have a height and a width of 1 to {LONGEST:,}; they are {height} and {width}"
+            )
         file = folder / name
         if not file.is_file():
             raise InputError(f"{what} is not there: {str(file)!r}")
-        return _Listed(file, sides[0], sides[1], [], [])
+        return _Listed(file, height, width, [], [])
 
 
 def _photographs(listed: Iterable[_Listed]) -> tuple[list[Photograph], int]:
@@ -169,6 +172,10 @@ def _corners(box: Any, what: str) -> tuple[float, float, float, float]:
     except OverflowError as error:
         raise InputError(f"{what} has a bbox of numbers that are too large") from error
     return left, top, left + width, top + height
+
+
+def _is_side(side: Any) -> TypeGuard[int]:
+    return type(side) is int and 1 <= side <= LONGEST
 
 
 def _is_below(name: str) -> bool:

@@ -203,7 +203,7 @@ def test_a_frame_of_another_side_than_the_images() -> None:
 class Unlabelled:
     """Scenes in which nothing that the detector knows is boxed."""
 
-    name, classes, side, boxed_by, digest = "unlabelled", ("stone",), SIDE, None, ""
+    name, classes, side, boxed_by, remarks, digest = "unlabelled", ("stone",), SIDE, None, (), ""
 
     def __len__(self) -> int:
         return 30

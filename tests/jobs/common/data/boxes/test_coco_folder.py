@@ -106,7 +106,7 @@ def test_ids_may_be_texts(tmp_path: Path) -> None:
         (changed("images", 0, file_name="..\\b.png"), "must have a file_name below the folder"),
         (changed("images", 0, file_name="b\0.png"), "must have a file_name below the folder"),
         (changed("images", 0, file_name="c.png"), "image 0 of .* is not there"),
-        (changed("images", 0, height=0), r"must have a height and a width of 1 to 100,000; they are \[0, 100\]"),
+        (changed("images", 0, height=0), "must have a height and a width of 1 to 100,000; they are 0 and 100"),
         (changed("images", 0, width=1e9), "must have a height and a width"),
         (changed("images", 0, width=True), "must have a height and a width"),
         (changed("annotations", 0, image_id=8), "annotation 0 of .* must name an image and a category that are listed"),
