@@ -159,12 +159,11 @@ class Search:
         self.gradients.index_add_(0, rows, torch.full_like(rows, passes * len(aims)))
 
         lost = torch.zeros_like(rows, dtype=torch.bool)
-        if not all(all_finite(each) for each in (logits, *losses, *gradients)):
+        if not all_finite(logits, *losses, *gradients):
             lost = _not_finite(logits) | torch.stack([each.isnan() for each in losses]).any(0)
             self.not_finite[rows[lost]] = True
             self._steep[rows[torch.stack([_not_finite(each) for each in gradients]).any(0) & ~lost]] = True
             gradients = [each.nan_to_num() for each in gradients]
-        if bool(lost.any()):
             clean = self.clean_logits[rows]
             logits = logits.where(~broadcast(lost, logits), clean)
             losses = [each.where(~lost, aim.average(loss(clean, aim))) for each, aim in zip(losses, aims, strict=True)]
@@ -347,9 +346,12 @@ def _not_finite(values: Tensor) -> Tensor:
     return ~values.isfinite().flatten(1).all(1)
 
 
-def all_finite(values: Tensor) -> bool:
-    """Whether their sum is finite, which is quick to see: if it is, all of them are."""
-    return math.isfinite(values.sum())
+def all_finite(*values: Tensor) -> bool:
+    """Whether the sum of all of them is finite, which is quick to see, and waits for a GPU once: if it is, they are."""
+    total = values[0].sum()
+    for each in values[1:]:
+        total = total + each.sum()
+    return math.isfinite(total)
 
 
 def _backward(

@@ -116,8 +116,9 @@ class FAB(Attack):
 
 def _improve(best: Tensor, least: Tensor, rows: Tensor, points: Tensor, norms: Tensor) -> None:
     """Keep the points of some rows whose norms are smaller than the least so far. The rows are distinct."""
-    closer = norms < least[rows]
-    least[rows[closer]], best[rows[closer]] = norms[closer], points[closer]
+    before = least[rows]
+    closer = norms < before
+    least[rows], best[rows] = torch.where(closer, norms, before), points.where(broadcast(closer, points), best[rows])
 
 
 def _towards(search: Search, rows: Tensor, points: Tensor, aim: Goal) -> tuple[Tensor, Tensor]:

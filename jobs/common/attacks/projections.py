@@ -51,16 +51,21 @@ def project_l0(points: Tensor, centres: Tensor, counts: int | Tensor) -> Tensor:
     origin, ends = centres.flatten(1), points.flatten(1)
     inside = ends.clamp(0, 1)
     gains = (ends - origin).square() - (ends - inside).square()
-    chosen = largest(gains, counts if isinstance(counts, Tensor) else torch.full_like(gains[:, 0], counts).long())
+    chosen = largest(gains, counts)
     return torch.where(chosen, inside, origin).view_as(points)
 
 
-def largest(values: Tensor, counts: Tensor) -> Tensor:
-    """Where the largest so many of each row are, of equals the first: (batch, n), int64 (batch,) -> bool (batch, n)."""
+def largest(values: Tensor, counts: int | Tensor) -> Tensor:
+    """Where the largest so many of each row are, of equals the first: (batch, n) -> bool (batch, n).
+
+    counts: of all, which needs no waiting for a GPU, or int64 (batch,).
+    """
+    chosen = torch.zeros_like(values, dtype=torch.bool)
+    if isinstance(counts, int):
+        return chosen.scatter_(1, values.topk(min(counts, values.shape[1]), dim=1).indices, True)
     most = int(counts.max().clamp(max=values.shape[1])) if len(counts) else 0
-    places = values.topk(most, dim=1).indices
     taken = torch.arange(most, device=values.device) < counts.unsqueeze(1)
-    return torch.zeros_like(values, dtype=torch.bool).scatter_(1, places, taken)
+    return chosen.scatter_(1, values.topk(most, dim=1).indices, taken)
 
 
 def onto_l1(differences: Tensor, radii: Tensor) -> Tensor:

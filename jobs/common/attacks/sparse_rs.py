@@ -59,7 +59,7 @@ class SparseRS(Attack):
 
     def _start(self, search: Search, rows: Tensor, generator: torch.Generator) -> None:
         count, images = int(search.ball.epsilon), search.images[rows].flatten(1)
-        chosen = largest(_random(images, generator), torch.full_like(rows, count))
+        chosen = largest(_random(images, generator), count)
         points = torch.where(chosen, _faces(images, generator), images)
         worst = torch.full_like(images[:, 0], -torch.inf)
         state = Choice(rows, search.goal[rows], images, chosen, images, worst)
@@ -91,10 +91,9 @@ class SparseRS(Attack):
 
 def _swapped(state: Choice, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Other choices, in which so many coordinates give way to others or to other values, and their points."""
-    counts = torch.full_like(state.rows, count)
-    leaving = largest(_random(state.images, generator).where(state.chosen, -1), counts)
+    leaving = largest(_random(state.images, generator).where(state.chosen, -1), count)
     staying = state.chosen & ~leaving
-    coming = largest(_random(state.images, generator).where(~staying, -1), counts)
+    coming = largest(_random(state.images, generator).where(~staying, -1), count)
     points = torch.where(coming, _faces(state.images, generator), torch.where(leaving, state.images, state.points))
     return staying | coming, points
 

@@ -44,8 +44,9 @@ class Square(Attack):
         state = changes(search.images[rows], search.ball, self.areas(), generator)
         aim, logits = search.goal[rows], search.logits(rows, state.points)
         best, hits = margin(logits, aim), search.record(rows, state.points, logits)
+        some_hit = bool(hits.any())
         for number in range(self.queries):
-            if bool(hits.any()):
+            if some_hit:
                 rows, best = kept(~hits, rows, best)
                 if not len(rows):
                     return
@@ -54,13 +55,16 @@ class Square(Attack):
             passes = state.passes(search.model, number)
             logits = search.logits(rows, state.propose(number), passes)
             margins = margin(logits, aim)
-            hits = (
-                aim.reached(logits) if bool((margins >= 0).any()) else margins > 0
-            )  # mostly no margin is, which is quick
-            better = (margins > best) | hits
+            better, hits = margins > best, margins > 0
+            some_at_border, some_better = torch.stack([(margins >= 0).any(), better.any()]).tolist()
+            some_hit = False
+            if some_at_border:  # mostly no margin is, which is quick
+                hits = aim.reached(logits)
+                better |= hits
+                some_hit, some_better = torch.stack([hits.any(), better.any()]).tolist()
             best = torch.where(better, margins, best)
-            state.accept(better)
-            if bool(hits.any()):
+            state.accept(better, some_better)
+            if some_hit:
                 search.record(rows[hits], state.points[hits], logits[hits])
         search.keep(rows[~hits], state.points[~hits])
 

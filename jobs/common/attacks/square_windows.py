@@ -67,9 +67,8 @@ class Stripes:
         self.window.copy_(torch.where(self.up[number], self.upper[place], self.lower[place]))
         return self.points
 
-    def accept(self, better: Tensor) -> None:
-        """better: bool (batch,)."""
-        some = bool(better.any())
+    def accept(self, better: Tensor, some: bool) -> None:
+        """better: bool (batch,). some: whether any is."""
         self.window.copy_(
             torch.where(broadcast(better, self.window), self.window, self.before) if some else self.before
         )
@@ -151,10 +150,10 @@ class Bumps:
         self.candidates = self._at(differences)
         return self.candidates
 
-    def accept(self, better: Tensor) -> None:
-        """better: bool (batch,)."""
-        rows = better.nonzero().squeeze(1)
-        if len(rows):
+    def accept(self, better: Tensor, some: bool) -> None:
+        """better: bool (batch,). some: whether any is."""
+        if some:
+            rows = better.nonzero().squeeze(1)
             points = self.candidates[rows]
             differences = points - self.images[rows]
             self.points[rows], self.differences[rows] = points, differences

@@ -17,7 +17,7 @@ def reverse_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     log(1 + e^m), as p = 1 / (1 + e^-m). Of two classes it is the cross entropy of the other label.
     logits: (..., classes) of two classes or more. labels: int64 (...). Returns (...).
     """
-    true = functional.one_hot(labels, logits.shape[-1]).bool()
+    true = labels[..., None] == torch.arange(logits.shape[-1], device=labels.device)
     others = logits.masked_fill(true, -torch.inf).logsumexp(-1)
     return functional.softplus(logits.gather(-1, labels[..., None])[..., 0] - others)
 

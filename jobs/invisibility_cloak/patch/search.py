@@ -18,16 +18,15 @@ from torch import Tensor
 
 from jobs.common.data.batches import Epochs
 from jobs.common.data.boxes.base import BoxSet
-from jobs.common.detection.base import Detector, weights_hash
-from jobs.common.detection.folding import folded
+from jobs.common.detection.base import Detector, frozen, weights_hash
 from jobs.invisibility_cloak.patch.objectives import TargetedObjective
 from jobs.invisibility_cloak.patch.rendering import render
 from jobs.invisibility_cloak.patch.rendering_params import RenderingParams
 from jobs.invisibility_cloak.patch.search_params import FixedWeights, SearchParams
 from jobs.invisibility_cloak.patch.targets import targets_of
-from jobs.invisibility_cloak.physical.rephotograph import Reproduction
 from service.errors import InputError
 
+LOOK_EVERY = 25  # iterations after which it is looked whether all was finite: looking waits for a GPU
 FIRST, SECOND, SMALL = 0.9, 0.999, 1e-8  # of Adam: decay of its two moments, and what keeps it from dividing by 0
 
 
@@ -43,7 +42,6 @@ class Problem:
     hidden: str
     """name of the class"""
     rendering: RenderingParams
-    reproduction: Reproduction = Reproduction()
 
 
 @dataclass
@@ -90,29 +88,38 @@ def searched(
     InputError: a loss stops being finite, or a detector changes while it is attacked.
     """
     device = device or torch.device("cpu")
-    detectors = {name: folded(each).to(device) for name, each in problem.detectors.items()}
+    detectors = {name: frozen(each).to(device) for name, each in problem.detectors.items()}
     before = {name: weights_hash(each) for name, each in detectors.items()}
     state = state.to(device)
     epochs = Epochs(
         len(problem.places), min(params.batch, len(problem.places)), lambda epoch: seed_at(seed, "epoch", epoch)
     )
-    history = []
+    history: list[Tensor] = []
+    finite: list[Tensor] = []  # of the iterations since it was looked at
     while state.iteration < until:
-        losses = _step(state, detectors, problem, params, epochs, seed)
-        if not bool(losses.isfinite().all() and state.patch.isfinite().all()):
-            raise InputError(
-                f"the loss of the patch is not finite in iteration {state.iteration}",
-                hint="a lower learning_rate or a longer warm_up keeps it finite",
-            )
-        history.append(losses.cpu())
+        history.append(_step(state, detectors, problem, params, epochs, seed))
+        finite.append(history[-1].isfinite().all() & state.patch.isfinite().all())
+        if len(finite) == LOOK_EVERY or state.iteration == until:
+            _check_finite(finite, state.iteration)
+            finite = []
     for name, each in detectors.items():
         if weights_hash(each) != before[name]:
             raise InputError(
                 f"detector {name!r} changed while it was attacked: its weights or its statistics of batch norm",
                 hint="in evaluation mode a detector must not change; one of your own has to obey eval()",
             )
-    trace = torch.stack(history) if history else torch.empty(0, len(detectors))
+    trace = torch.stack(history).cpu() if history else torch.empty(0, len(detectors))
     return state.to(torch.device("cpu")), trace
+
+
+def _check_finite(finite: list[Tensor], last: int) -> None:
+    """InputError, with its number, about the first iteration in which something was not. last: that of the last one."""
+    flags = torch.stack(finite).tolist()
+    if not all(flags):
+        raise InputError(
+            f"the loss of the patch is not finite in iteration {last - len(flags) + 1 + flags.index(False)}",
+            hint="a lower learning_rate or a longer warm_up keeps it finite",
+        )
 
 
 def _step(
@@ -139,8 +146,7 @@ def _step(
     )
     patch = state.patch.detach().requires_grad_()
     shown = params.cutout.apply(patch, generator)
-    rendered = render(problem.reproduction.printed(shown), images, targets, problem.rendering, generator)
-    rendered = problem.reproduction.photographed(rendered, generator)
+    rendered = render(shown, images, targets, problem.rendering, generator)
     losses = []
     for detector in detectors.values():
         toward = None

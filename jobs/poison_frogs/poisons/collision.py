@@ -75,15 +75,17 @@ def craft(
 
     def leave(state: _State, reasons: dict[str, Tensor], iteration: int) -> _State:
         """Put those that have a reason to stop aside. Of several reasons the first is told."""
-        over = torch.zeros(len(state.x), dtype=torch.bool, device=state.x.device)
-        for reason, reached in reasons.items():
-            for row in state.row[reached & ~over].tolist():
-                stopped[row] = reason
-            over |= reached
-        if not bool(over.any()):
+        number = torch.zeros_like(state.row)  # of the reason, from 1 on; 0: none
+        for place, reached in reversed(list(enumerate(reasons.values(), 1))):
+            number = torch.where(reached, place, number)
+        rows, numbers = torch.stack([state.row, number]).tolist()  # waits for a GPU, once
+        for row, reason in zip(rows, numbers, strict=True):
+            if reason:
+                stopped[row], count[row] = list(reasons)[reason - 1], iteration
+        if not any(numbers):
             return state
+        over = number > 0
         done[state.row[over]] = state.x[over]
-        count[state.row[over].cpu()] = iteration
         return state.select(~over)
 
     for iteration in range(recipe.iterations):

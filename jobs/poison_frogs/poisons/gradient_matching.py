@@ -24,6 +24,7 @@ from jobs.common.attacks.projections import project_linf
 from jobs.common.params import StudyParams
 from service.errors import InputError
 
+LOOK_EVERY = 25  # steps after which it is looked whether all was finite: looking waits for a GPU
 DECAYS = (2.667, 1.6, 1.142)  # steps // these: where the rate is divided by ten; 93, 156 and 218 of 250
 
 
@@ -137,19 +138,25 @@ def brew_once(
     images = project_linf(bases + noise, bases, params.epsilon)
     units = bases.new_ones(bases.shape[1]) if deviations is None else deviations.to(bases)
     first, second = torch.zeros_like(images), torch.zeros_like(images)
+    failed = torch.zeros((), dtype=torch.bool, device=images.device)
     for step in range(params.steps):
         augmentation = Augmentation.draw(images, params, generator)
         draw = int(torch.randint(2**62, (), generator=generator))
         loss, gradient = matching_gradient(images, labels, aims, networks, params.batch, augmentation, draw)
-        if math.isnan(loss) or not bool(torch.isfinite(gradient).all()):
-            return Brewed(images, math.nan, (math.nan,))
+        failed = failed | loss.isnan() | ~torch.isfinite(gradient).all()
+        if step % LOOK_EVERY == LOOK_EVERY - 1 and bool(failed):
+            break
         sign = gradient.sign()
         first.mul_(0.9).add_(sign, alpha=0.1)
         second.mul_(0.999).addcmul_(sign, sign, value=0.001)
         moved = first / (1 - 0.9 ** (step + 1)) / ((second / (1 - 0.999 ** (step + 1))).sqrt() + 1e-8)
         pace = params.rate(step) / len(networks)
-        images = project_linf(images - pace * units.view(-1, 1, 1) * moved, bases, params.epsilon)
-    last, _ = matching_gradient(images, labels, aims, networks, params.batch, seed=seed, differentiate=False)
+        moved = project_linf(images - pace * units.view(-1, 1, 1) * moved, bases, params.epsilon)
+        images = torch.where(failed, images, moved)  # they stay where they were when something was not finite
+    if bool(failed):
+        return Brewed(images, math.nan, (math.nan,))
+    loss, _ = matching_gradient(images, labels, aims, networks, params.batch, seed=seed, differentiate=False)
+    last = float(loss)
     return Brewed(images, last, (last,))
 
 
@@ -162,19 +169,19 @@ def matching_gradient(
     augmentation: Augmentation | None = None,
     seed: int = 0,
     differentiate: bool = True,
-) -> tuple[float, Tensor]:
-    """1 - cosine, the mean over networks, and its gradient by the images (zeros unless asked for).
+) -> tuple[Tensor, Tensor]:
+    """1 - cosine, the mean over networks, a scalar, and its gradient by the images (zeros unless asked for).
 
     seed: of dropout, the same in both passes.
     """
-    gradient, total = torch.zeros_like(images), 0.0
+    gradient, total = torch.zeros_like(images), torch.zeros((), dtype=torch.float64, device=images.device)
     with torch.random.fork_rng(devices=_cuda(images)):
         for network, aim in zip(networks, aims, strict=True):
             if differentiate and len(images) <= batch:
                 loss, own = _in_one_pass(network, images, labels, aim, augmentation, seed)
             else:
                 loss, own = _in_two_passes(network, images, labels, aim, augmentation, seed, batch, differentiate)
-            total += loss / len(networks)
+            total = total + loss.double() / len(networks)
             gradient += own / len(networks)
     return total, gradient
 
@@ -186,7 +193,7 @@ def _in_one_pass(
     aim: Sequence[Tensor],
     augmentation: Augmentation | None,
     seed: int,
-) -> tuple[float, Tensor]:
+) -> tuple[Tensor, Tensor]:
     """All poisons in memory at a time: the graph of their gradient is built once."""
     images = images.detach().requires_grad_()
     torch.manual_seed(seed)
@@ -204,7 +211,7 @@ def _in_two_passes(
     seed: int,
     batch: int,
     differentiate: bool,
-) -> tuple[float, Tensor]:
+) -> tuple[Tensor, Tensor]:
     gradient, summed = torch.zeros_like(images), [torch.zeros_like(part) for part in aim]
     parts = [slice(first, first + batch) for first in range(0, len(images), batch)]
     for part in parts:
@@ -256,12 +263,12 @@ def pull_back(
     return torch.autograd.grad(_dot(gradient, pull), images)[0]
 
 
-def cosine_loss(gradient: Sequence[Tensor], aim: Sequence[Tensor]) -> tuple[float, list[Tensor]]:
-    """1 - cos(gradient, aim) and its derivative by the gradient. The loss is NaN where the gradient is zero."""
+def cosine_loss(gradient: Sequence[Tensor], aim: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    """1 - cos(gradient, aim), a scalar, and its derivative by the gradient. It is NaN where the gradient is zero."""
     product, square, aim_square = _dot(gradient, aim), _dot(gradient, gradient), _dot(aim, aim)
     norms = (square * aim_square).sqrt()
     cosine = product / norms
-    return float(1 - cosine), [cosine / square * g - t / norms for g, t in zip(gradient, aim, strict=True)]
+    return 1 - cosine, [cosine / square * g - t / norms for g, t in zip(gradient, aim, strict=True)]
 
 
 def _gradient(
