@@ -16,6 +16,7 @@ from jobs.common.audio.mel import LogMel
 from jobs.common.audio.networks.base import SoundNetwork
 from jobs.common.audio.pitch import fundamental
 from jobs.common.data.sounds.base import FULL, SoundSet
+from jobs.common.training import rules
 from jobs.sonification.network_params import labels_of
 from jobs.sonification.params import OTHER_VOICE, InversionParams
 from jobs.sonification.responses import BandLevels, Responses
@@ -175,7 +176,7 @@ def descend(shared: Shared, layer: str, targets: Tensor, start: Tensor) -> Tenso
     """Move sounds until the layer answers to them as it should: (clips, samples), of the loudness of all sounds."""
     params = shared.params
     values = start.clone().requires_grad_()
-    optimizer = torch.optim.Adam([values], params.step_size, fused=True)
+    optimizer = rules.Adam([values], params.step_size, fused=True)
     for _ in range(params.steps):
         sounds = at_loudness(values)
         loss = relative_errors(_standardised(shared, layer, sounds), targets)

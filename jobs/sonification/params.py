@@ -77,7 +77,7 @@ class ProbeParams(StudyParams):
         (), description="class, fundamental (measured, hertz), or a factor of the data, such as voice; none: all"
     )
     penalties: tuple[Annotated[float, Field(gt=0)], ...] = Field(
-        (0.01, 0.1, 1.0, 10.0, 100.0, 1000.0),
+        (1e-4, 1e-3, 0.01, 0.1, 1.0, 10.0, 100.0, 1000.0),
         min_length=1,
         description="of squared weights, to choose from: the one with which the clips to train, each left out in turn, "
         "are read best; a small one reads out what is faint, too",

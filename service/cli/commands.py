@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from service.cli import checking, remote, running, views
+from service.cli import checking, publishing, remote, running, views
 from service.cli.options import insecure_option, store_option
 from service.cli.printing import TolerantStream
 from service.cluster import embedded
@@ -73,7 +73,7 @@ def assay(debug: bool) -> None:
     """Studies of neural networks as jobs on Ray."""
 
 
-for _command in (*running.COMMANDS, checking.check, remote.submit, *views.COMMANDS):
+for _command in (*running.COMMANDS, checking.check, remote.submit, publishing.publish, *views.COMMANDS):
     assay.add_command(_command)
 
 

@@ -188,6 +188,9 @@ class Attacks(Section):
     parallel: int = Field(1, ge=1, le=64, description="requests computed at a replica at the same time")
     rows: int = Field(64, ge=1, le=4096, description="images in one attack")
     pixels: int = Field(262_144, ge=1, description="pixels of all images in one attack on maps of labels")
+    patch_pixels: int = Field(
+        2_500_000, ge=1, description="pixels of all images in one attack on a detector, which draws a patch on them"
+    )
     passes: int = Field(20_000, ge=1, description="forward and backward passes for each image")
     gmacs: float = Field(10_000, gt=0, description="its work: 10^9 multiplications, images x passes x those of a pass")
     seconds: float = Field(240, gt=0, description="its time of computation")

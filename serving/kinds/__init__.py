@@ -13,6 +13,7 @@ from serving.http.settings import ServeSettings
 from serving.kinds.base import Endpoint
 from serving.kinds.classification import Classification
 from serving.kinds.music_identification import MusicIdentification
+from serving.kinds.object_detection import ObjectDetection
 from serving.kinds.segmentation import Segmentation
 from serving.kinds.sound_classification import SoundClassification
 from serving.kinds.thinking import DeepThinking
@@ -23,6 +24,7 @@ KINDS: dict[str, type[Endpoint]] = {
         Classification,
         DeepThinking,
         MusicIdentification,
+        ObjectDetection,
         Segmentation,
         SoundClassification,
     )

@@ -6,14 +6,9 @@ import { address, key } from "./server.js";
 const ENDINGS = { "audio/flac": "flac", "audio/x-flac": "flac", "audio/ogg": "ogg", "audio/mpeg": "mp3" };
 const SHORT = 400; // characters of a message that are written into the code; a longer one goes into a file
 
-const ANSWER = "answer.wav"; // the file that comes back
 const PRINTED = [
   'for output in response.json()["outputs"]:',
   '    print(output["name"], output["shape"], output["data"][:10])',
-];
-const WRITTEN = [
-  `open("${ANSWER}", "wb").write(response.content)`,
-  'print({name: value for name, value in response.headers.items() if name.startswith("assay-")})',
 ];
 
 /** A part of a page that shows the last request. */
@@ -80,6 +75,11 @@ function isSound(request) {
   return request.file?.type.startsWith("audio/") ?? false;
 }
 
+/** The name of the file that comes back, by its type. */
+function answerFile(accept) {
+  return `answer.${accept.split("/")[1]}`;
+}
+
 /** The name of the file that goes with the code; "": none is needed. */
 function fileOf(request) {
   if (isSound(request)) return `sound.${ENDINGS[request.file.type] ?? "wav"}`;
@@ -92,8 +92,8 @@ function snippets(request) {
     ["curl", curl(request)],
     ["Python", python(request)],
   ];
-  // tritonclient has no streams of events here, no sounds and no requests without a tensor
-  if (request.action !== "infer_stream" && request.action !== "sonify" && !isSound(request)) {
+  // tritonclient has no streams of events here, no sounds, no requests without a tensor, and gets no files
+  if (request.action !== "infer_stream" && request.action !== "sonify" && !isSound(request) && !request.accept) {
     made.push(["tritonclient", triton(request)]);
   }
   return made;
@@ -110,7 +110,7 @@ function curl(request) {
   ];
   if (request.file) lines.push(`--data-binary @${file} -H 'Content-Type: ${request.file.type}'`);
   else lines.push(`--json ${file ? `@${file}` : quoted(JSON.stringify(request.message))}`);
-  if (request.accept) lines.push(`-H 'Accept: ${request.accept}' -o ${ANSWER}`);
+  if (request.accept) lines.push(`-H 'Accept: ${request.accept}' -o ${answerFile(request.accept)}`);
   if (key.get()) lines.push('-H "Authorization: Bearer $ASSAY_KEY"');
   return lines.join(" \\\n  ");
 }
@@ -150,8 +150,15 @@ function python(request) {
     ...sent,
     ")",
     "response.raise_for_status()",
-    ...(request.accept ? WRITTEN : PRINTED),
+    ...(request.accept ? written(answerFile(request.accept)) : PRINTED),
   ].join("\n");
+}
+
+function written(file) {
+  return [
+    `open("${file}", "wb").write(response.content)`,
+    'print({name: value for name, value in response.headers.items() if name.startswith("assay-")})',
+  ];
 }
 
 /** A value of JSON as Python writes it. */
@@ -190,8 +197,9 @@ function triton(request) {
 
 const AUTHORIZATION = "\"Authorization\": f\"Bearer {os.environ['ASSAY_KEY']}\"";
 
-function infer({ model, message }) {
-  const parameters = message?.parameters ?? {};
+function infer({ model, message, query }) {
+  const { outputs, ...options } = query;
+  const parameters = message?.parameters ?? options;
   const version = model.asked ? `, model_version="${model.version}"` : "";
   const more = Object.keys(parameters).length ? `, parameters=${pythonic(parameters)}` : "";
   const secure = location.protocol === "https:" ? ", ssl=True" : "";

@@ -33,6 +33,12 @@ SOUND_FONT = DebianPackage("timgm6mb-soundfont", "usr/share/sounds/sf2", "instru
 FPCALC = DebianPackage(
     "libchromaprint-tools", "usr/bin/fpcalc", "a program that makes fingerprints of music, with FFmpeg installed"
 )
+DARKNET = DebianPackage("darknet", "usr/share/darknet/data", "photographs, two of them of people")
+OPENCV_DOC = DebianPackage(
+    "opencv-doc",
+    "usr/share/doc/opencv-doc/examples/data",
+    "photographs, two of them of people, and a film of pedestrians",
+)
 PACKAGES = (
     DebianPackage("dataset-fashion-mnist", "usr/share/datasets/fashion-mnist", "70,000 images of clothes, 28x28 grey"),
     POCKETSPHINX,
@@ -41,6 +47,8 @@ PACKAGES = (
     DebianPackage("fonts-noto-color-emoji", "usr/share/fonts/truetype/noto", "pictograms in colour"),
     SOUND_FONT,
     FPCALC,
+    DARKNET,
+    OPENCV_DOC,
 )
 
 

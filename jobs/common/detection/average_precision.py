@@ -57,9 +57,13 @@ def measured(found: Sequence[Boxes], truth: Sequence[Boxes], labels: Sequence[in
     if not classes:
         return AveragePrecision(math.nan, math.nan, math.nan, math.nan)
 
-    def ap50(drawn: np.ndarray) -> float:
-        values = [precisions(each, drawn, thresholds=1)[0] for each in classes]
-        return float(np.nanmean(values)) if not np.isnan(values).all() else math.nan
+    def ap50(drawn: np.ndarray) -> np.ndarray:
+        values = np.stack([resampled(each, drawn) for each in classes])  # (classes, draws)
+        known = ~np.isnan(values)
+        counts = known.sum(0)
+        means = np.full(len(drawn), math.nan)
+        np.divide(np.where(known, values, 0).sum(0), counts, out=means, where=counts > 0)
+        return means
 
     whole = np.stack([precisions(each) for each in classes])
     low, high = bootstrap_interval(ap50, len(truth), seed)
@@ -119,19 +123,32 @@ def owners(found: Boxes, truth: Boxes, thresholds: np.ndarray) -> np.ndarray:
     return owner
 
 
-def precisions(found: Matches, drawn: np.ndarray | None = None, thresholds: int | None = None) -> np.ndarray:
+def precisions(found: Matches, thresholds: int | None = None) -> np.ndarray:
     """The mean precision at 101 recalls from 0 to 1, at each threshold: float64 (thresholds,), NaN without true boxes.
 
-    drawn: how often each image counts, int64 (images,); None: once. thresholds: how many of them; None: all.
+    thresholds: how many of them; None: all.
     """
     right = found.right[:thresholds]
-    times = np.ones(len(found.scores)) if drawn is None else drawn[found.images].astype(float)
-    truths = int(found.truths.sum() if drawn is None else found.truths @ drawn)
-    if not truths:
-        return np.full(len(right), math.nan)
-    hits = np.cumsum(right * times, 1)  # (thresholds, found)
-    precision = hits / np.maximum(np.cumsum(times), 1)
+    return _precisions(right, np.ones(right.shape), np.full(len(right), found.truths.sum()))
+
+
+def resampled(found: Matches, drawn: np.ndarray) -> np.ndarray:
+    """The same at the first threshold, of images that count several times or not at all: float64 (draws,).
+
+    drawn: how often each image counts, int64 (draws, images).
+    """
+    return _precisions(found.right[:1], drawn[:, found.images].astype(float), drawn @ found.truths)
+
+
+def _precisions(right: np.ndarray, times: np.ndarray, truths: np.ndarray) -> np.ndarray:
+    """right: bool (n, found) or (1, found). times: how often each box counts, (n, found). truths: (n,)."""
+    hits = np.cumsum(right * times, 1)  # (n, found)
+    precision = hits / np.maximum(np.cumsum(times, 1), 1)
     precision = np.maximum.accumulate(precision[:, ::-1], 1)[:, ::-1]  # the best at this recall or a higher one
-    padded = np.append(precision, np.zeros((len(right), 1)), 1)  # of recalls that are not reached
-    places = [np.searchsorted(each / truths, RECALLS) for each in hits]
-    return np.stack([row[place].mean() for row, place in zip(padded, places, strict=True)])
+    padded = np.append(precision, np.zeros((len(precision), 1)), 1)  # of recalls that are not reached
+    return np.array(
+        [
+            row[np.searchsorted(reached / count, RECALLS)].mean() if count else math.nan
+            for row, reached, count in zip(padded, hits, truths.tolist(), strict=True)
+        ]
+    )

@@ -1,9 +1,12 @@
-"""The card of a detector in the model store."""
+"""The card of a detector in the model store, and pretrained ones with theirs."""
 
+import sys
 from collections.abc import Mapping
 from typing import Any
 
 from jobs.common.detection.base import Detector
+from jobs.common.detection.detectors import PRETRAINED
+from jobs.common.imports import resolve
 from service.models import CardDraft, TensorSpec
 
 TASK = "object_detection"
@@ -32,8 +35,9 @@ def detector_card(
         inputs=(TensorSpec(name="images", datatype="FP32", shape=(-1, 3, -1, -1)),),
         outputs=(
             TensorSpec(name="boxes", datatype="FP32", shape=(-1, -1, 4)),
-            TensorSpec(name="scores", datatype="FP32", shape=(-1, -1)),
             TensorSpec(name="labels", datatype="INT64", shape=(-1, -1)),
+            TensorSpec(name="scores", datatype="FP32", shape=(-1, -1)),
+            TensorSpec(name="count", datatype="INT64", shape=(-1,)),
         ),
         settings={
             "classes": list(detector.classes),
@@ -44,3 +48,14 @@ def detector_card(
         metrics=dict(metrics),
         description=description,
     )
+
+
+def pretrained(name: str) -> tuple[Detector, CardDraft]:
+    """A detector that others have trained, and its card: what `assay publish` takes.
+
+    UnknownNameError; InputError, with what to do, if its files are not there.
+    """
+    detector = resolve(name, PRETRAINED, "detector")()
+    about = (sys.modules[type(detector).__module__].__doc__ or name).splitlines()[0]
+    architecture = f"jobs.common.detection.detectors:{name}"
+    return detector, detector_card("invisibility_cloak", detector, architecture, {}, metrics={}, description=about)

@@ -33,26 +33,21 @@ def check(detector: Detector, name: str) -> None:
     image = torch.rand(1, 3, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(0)).to(device_of(detector))
     data = f"an image of {HEIGHT}x{WIDTH}"
     with first_pass(name, data):
-        priors, again, boxes = detector.priors(image), detector.priors(image), detector.detect(image)
+        priors, again = detector.priors(image), detector.priors(image)
     _check_priors(priors, detector, name, data)
     if not torch.allclose(priors.corners, again.corners, DIFFERENCE, DIFFERENCE):
         raise InputError(
             f"detector {name!r} must answer the same image alike in evaluation mode; it is random, or keeps something "
             "from one pass to the next"
         )
+    with first_pass(name, data):
+        boxes = detector.detect(image)
     if len(boxes) != 1 or not isinstance(boxes[0], Boxes) or boxes[0].scores is None:
         raise InputError(f"detector {name!r} must find Boxes with scores, one for each image; it does not")
-    image.requires_grad_()
-    seen = detector.priors(image)
-    (gradient,) = (
-        torch.autograd.grad(seen.logits(0).sum(), image, allow_unused=True) if _has_gradient(seen) else (None,)
-    )
+    logits = detector.priors(image.requires_grad_()).logits(0)
+    gradient = torch.autograd.grad(logits.sum(), image, allow_unused=True)[0] if logits.requires_grad else None
     if gradient is None or not bool(gradient.any()) or not bool(torch.isfinite(gradient).all()):
         raise InputError(f"detector {name!r} must have a finite gradient in the pixels of an image; it has none")
-
-
-def _has_gradient(priors: Priors) -> bool:
-    return priors.logits(0).requires_grad
 
 
 def _check_priors(priors: Priors, detector: Detector, name: str, data: str) -> None:

@@ -21,6 +21,7 @@ from jobs.common.params import StudyParams
 from service.errors import InputError
 from service.run import Run
 
+CATALOGUE = "jobs.common.detection.detectors"
 TorchvisionName = Literal[
     "fasterrcnn_mobilenet_v3_large_320_fpn",
     "fasterrcnn_mobilenet_v3_large_fpn",
@@ -37,7 +38,7 @@ TorchvisionName = Literal[
 class TrainedDetector(ArchitectureParams):
     """A small detector that the run trains first, on the training images."""
 
-    catalogue = "jobs.common.detection.detectors"
+    catalogue = CATALOGUE
 
     kind: Literal["train"] = Field("train", description="train it first")
     name: Annotated[str, name_of(TRAINABLE, "detector that learns")] = Field(
@@ -79,6 +80,11 @@ class PretrainedDetector(StudyParams):
         "which returns a Detector of jobs.common.detection.base",
     )
 
+    @property
+    def architecture(self) -> str:
+        """The import path that a model card names it by; it takes no arguments."""
+        return self.name if ":" in self.name else f"{CATALOGUE}:{self.name}"
+
 
 class StoredDetector(ModelReference):
     """A detector of the model store, or one that a function of the user's own returns."""
@@ -101,6 +107,16 @@ class TorchvisionDetector(StudyParams):
     classes: tuple[str, ...] = Field(
         (), description="names without the background, which is the model's first output; none: those of COCO"
     )
+
+    @property
+    def architecture(self) -> str:
+        """The import path that a model card names it by."""
+        return f"{CATALOGUE}:torchvision"
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What the architecture is called with."""
+        return {"name": self.name, **({"classes": list(self.classes)} if self.classes else {})}
 
 
 ReadyDetector = PretrainedDetector | StoredDetector | TorchvisionDetector

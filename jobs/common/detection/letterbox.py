@@ -26,6 +26,22 @@ class Placement:
         start = corners.new_tensor([self.left, self.top, self.left, self.top])
         return (corners - start) / corners.new_tensor([self.across, self.down, self.across, self.down])
 
+    def into(self, corners: Tensor) -> Tensor:
+        """Corners (..., 4) in pixels of the frame, of corners in pixels of the image: undoes `back`."""
+        start = corners.new_tensor([self.left, self.top, self.left, self.top])
+        return corners * corners.new_tensor([self.across, self.down, self.across, self.down]) + start
+
+
+def placed(given: tuple[int, int], frame: tuple[int, int]) -> tuple[Placement, tuple[int, int]]:
+    """Where an image lies in its frame, and its size there: in the middle, as large as the frame holds it.
+
+    given, frame: height and width each.
+    """
+    scale = min(frame[0] / given[0], frame[1] / given[1])
+    height, width = (max(1, round(scale * side)) for side in given)
+    left, top = (frame[1] - width) // 2, (frame[0] - height) // 2
+    return Placement(width / given[1], height / given[0], left, top), (height, width)
+
 
 def letterbox(images: Tensor, height: int, width: int, fill: float = GREY) -> tuple[Tensor, Placement]:
     """Images in the middle of a frame, as large as it holds them, and where they lie. Differentiable.
@@ -34,17 +50,15 @@ def letterbox(images: Tensor, height: int, width: int, fill: float = GREY) -> tu
     the size of the frame stay as they are. InputError if they are no such batch.
     """
     check_images(images)
-    given_height, given_width = images.shape[2:]
-    scale = min(height / given_height, width / given_width)
-    inner_height, inner_width = (max(1, round(scale * side)) for side in (given_height, given_width))
-    if (inner_height, inner_width) != (given_height, given_width):
+    placement, size = placed((images.shape[2], images.shape[3]), (height, width))
+    if size != images.shape[2:]:
         # antialiased: a smaller image still shows all pixels, and all of them have a gradient
-        images = functional.interpolate(images, (inner_height, inner_width), mode="bilinear", antialias=True)
-    left, top = (width - inner_width) // 2, (height - inner_height) // 2
-    if (inner_height, inner_width) != (height, width):
-        sides = (left, width - inner_width - left, top, height - inner_height - top)
+        images = functional.interpolate(images, size, mode="bilinear", antialias=True)
+    if size != (height, width):
+        left, top = int(placement.left), int(placement.top)
+        sides = (left, width - size[1] - left, top, height - size[0] - top)
         images = functional.pad(images, sides, value=fill)
-    return images, Placement(inner_width / given_width, inner_height / given_height, left, top)
+    return images, placement
 
 
 def check_images(images: Tensor) -> None:

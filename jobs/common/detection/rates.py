@@ -123,9 +123,11 @@ def _share(numerators: Sequence[int], denominators: Sequence[int], seed: int) ->
     """A share of what the images hold together."""
     above, below = np.array(numerators, int), np.array(denominators, int)
 
-    def ratio(drawn: np.ndarray) -> float:
-        count = int(below @ drawn)
-        return float(above @ drawn) / count if count else math.nan
+    def ratio(drawn: np.ndarray) -> np.ndarray:
+        counts = (drawn @ below).astype(float)
+        shares = np.full(len(drawn), math.nan)
+        np.divide(drawn @ above, counts, out=shares, where=counts > 0)
+        return shares
 
     low, high = bootstrap_interval(ratio, len(below), seed)
-    return Share(ratio(np.ones(len(below), int)), low, high, int(below.sum()))
+    return Share(float(ratio(np.ones((1, len(below)), int))[0]), low, high, int(below.sum()))

@@ -8,6 +8,7 @@ from scipy.stats import binomtest, t
 
 CONFIDENCE = 0.95
 RESAMPLES = 1000
+TOGETHER = 50  # resamples whose statistics are computed at the same time
 
 
 def wilson(successes: int, count: int) -> tuple[float, float]:
@@ -53,19 +54,31 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float]:
 
 
 def bootstrap_interval(
-    statistic: Callable[[np.ndarray], float], count: int, seed: int, resamples: int = RESAMPLES
+    statistic: Callable[[np.ndarray], np.ndarray], count: int, seed: int, resamples: int = RESAMPLES
 ) -> tuple[float, float]:
     """The 95 % interval of a statistic of examples that were drawn at random: its percentiles over resamples of them.
 
-    statistic: of how often each example is drawn, int64 (count,). Resamples of which it is NaN do not count; both ends
-    are NaN if it is NaN of the examples themselves. Of few examples the interval is too narrow.
+    statistic: of how often each example is drawn, int64 (draws, count), one number a draw, (draws,). Resamples of which
+    it is NaN do not count; both ends are NaN if it is NaN of the examples themselves. Of few examples the interval is
+    too narrow.
     Source: Efron 1979, "Bootstrap methods: another look at the jackknife".
     """
-    if not count or math.isnan(statistic(np.ones(count, np.int64))):
+    if not count or math.isnan(statistic(np.ones((1, count), np.int64))[0]):
         return math.nan, math.nan
     stream = np.random.default_rng(seed)
-    drawn = [np.bincount(stream.integers(count, size=count), minlength=count) for _ in range(resamples)]
-    values = np.array([statistic(each) for each in drawn])
+    values = np.concatenate(
+        [
+            statistic(
+                np.stack(
+                    [
+                        np.bincount(stream.integers(count, size=count), minlength=count)
+                        for _ in range(min(TOGETHER, resamples - start))
+                    ]
+                )
+            )
+            for start in range(0, resamples, TOGETHER)
+        ]
+    )
     tail = 50 * (1 - CONFIDENCE)
     low, high = np.nanpercentile(values, (tail, 100 - tail))
     return float(low), float(high)

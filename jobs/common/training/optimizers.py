@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from jobs.common.params import StudyParams
+from jobs.common.training import rules
 from jobs.common.training.schedules import Decay, StepDecay, WarmUp
 from service.errors import FieldError, InputError
 
@@ -38,13 +39,13 @@ AVERAGING |= {"rmsprop": "alpha", "adadelta": "rho"}
 """torch's name of what is kept of the moments"""
 
 OTHERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
-    "adamax": torch.optim.Adamax,
-    "nadam": torch.optim.NAdam,
-    "radam": torch.optim.RAdam,
-    "rmsprop": torch.optim.RMSprop,
-    "adagrad": torch.optim.Adagrad,
-    "adadelta": torch.optim.Adadelta,
-    "asgd": torch.optim.ASGD,
+    "adamax": rules.Adamax,
+    "nadam": rules.NAdam,
+    "radam": rules.RAdam,
+    "rmsprop": rules.RMSprop,
+    "adagrad": rules.Adagrad,
+    "adadelta": rules.Adadelta,
+    "asgd": rules.ASGD,
 }
 """with their defaults; so is lbfgs, of which an update is up to 20 iterations on one batch"""
 
@@ -99,18 +100,18 @@ class OptimizerParams(StudyParams):
         match self.kind:
             case "adam" | "amsgrad":
                 amsgrad = self.kind == "amsgrad"
-                return torch.optim.Adam(groups, rate, weight_decay=decay, amsgrad=amsgrad, fused=True, **kept)
+                return rules.Adam(groups, rate, weight_decay=decay, amsgrad=amsgrad, fused=True, **kept)
             case "adamw":
-                return torch.optim.AdamW(groups, rate, weight_decay=decay, fused=True, **kept)
+                return rules.AdamW(groups, rate, weight_decay=decay, fused=True, **kept)
             case "sgd":
                 options: Any = {"momentum": self.momentum, "nesterov": self.nesterov and self.momentum > 0}
-                return torch.optim.SGD(groups, rate, **options, weight_decay=decay, fused=True)
+                return rules.SGD(groups, rate, **options, weight_decay=decay, fused=True)
             case "lbfgs":
                 if len(groups) > 1:
                     raise FieldError(
                         "optimizer.kind", "be another one where weights have rates of their own", self.kind
                     )
-                return torch.optim.LBFGS(groups, rate)
+                return rules.LBFGS(groups, rate)
             case _:
                 return OTHERS[self.kind](groups, rate, weight_decay=decay, **kept)
 

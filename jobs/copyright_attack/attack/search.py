@@ -14,13 +14,14 @@ from torch import Tensor
 
 from jobs.common.audio.fingerprints.fingerprint import Fingerprint
 from jobs.common.params import StudyParams
+from jobs.common.training import rules
 from jobs.copyright_attack.attack.bounds import AnyBound, Limit, LinfBound
 from jobs.copyright_attack.attack.objectives import AnyObjective, Loss, RingObjective, prepared
 from jobs.copyright_attack.attack.transformations import TransformationParams
 from service.errors import FieldError, InputError
 
 FULL = 32767  # of a sample of 16 bits
-FIRST, SECOND = 0.9, 0.999  # decay of Adam's two moments
+NEAR = 5e-3  # of a whole number: float32 holds those up to full scale with an error of 2e-3
 
 
 class AttackParams(StudyParams):
@@ -97,36 +98,18 @@ def descend(originals: Tensor, limit: Limit, losses_of: Loss, steps: int, step_s
     """Adam on a change of each sound, brought back into the bound and the range of samples after every step."""
     # in units of the bound: Adam's steps then have one size for all sounds, whatever the bound allows each
     unit = limit.scale.clamp(min=1e-9)
-    moves = torch.zeros_like(originals)
-    optimizer = Adam(moves, step_size)
+    moves = torch.zeros_like(originals, requires_grad=True)
+    optimizer = rules.Adam([moves], step_size, fused=True)
     history = []
     for _ in range(steps):
-        at = moves.requires_grad_()
-        losses = losses_of(originals + at * unit)
-        (gradient,) = torch.autograd.grad(losses.sum(), [at])
+        losses = losses_of(originals + moves * unit)
+        (moves.grad,) = torch.autograd.grad(losses.sum(), [moves])
         history.append(losses.detach())
-        moves = within(originals, limit.project(optimizer.stepped(at.detach(), gradient) * unit)) / unit
-    sounds = originals + quantised_changes(originals, within(originals, limit.project(moves * unit)))
-    return Attacked(sounds, torch.stack(history))
-
-
-class Adam:
-    """Steps of Adam (Kingma & Ba 2015, algorithm 1) with its usual settings, for one tensor.
-
-    Those of torch.optim are the same; making one loads the compiler of torch, which takes longer than a short attack.
-    """
-
-    def __init__(self, like: Tensor, step_size: float) -> None:
-        self.step_size, self.count = step_size, 0
-        self.mean, self.square = torch.zeros_like(like), torch.zeros_like(like)
-
-    def stepped(self, values: Tensor, gradient: Tensor) -> Tensor:
-        """The values after a step."""
-        self.count += 1
-        self.mean.lerp_(gradient, 1 - FIRST)
-        self.square.mul_(SECOND).addcmul_(gradient, gradient, value=1 - SECOND)
-        spread = (self.square / (1 - SECOND**self.count)).sqrt_().add_(1e-8)
-        return values - self.step_size / (1 - FIRST**self.count) * self.mean / spread
+        optimizer.step()
+        with torch.no_grad():
+            moves.copy_(within(originals, limit.project(moves * unit)) / unit)
+    changes = within(originals, limit.project(moves.detach() * unit))
+    return Attacked(originals + quantised_changes(originals, changes), torch.stack(history))
 
 
 def within(originals: Tensor, changes: Tensor) -> Tensor:
@@ -136,13 +119,15 @@ def within(originals: Tensor, changes: Tensor) -> Tensor:
 
 def quantised_changes(originals: Tensor, changes: Tensor) -> Tensor:
     """Changes after which samples are whole numbers of 16 bits, rounded toward the original, so that no bound on
-    samples is exceeded: by less than one unit where the original is no whole number.
+    samples is exceeded: by less than one unit where no whole number is within it.
     """
-    ends, starts = (originals + changes) * FULL, originals * FULL
-    # a number of float32 is a little beside the whole one that is meant
-    near = ends.round()
-    rounded = torch.where((ends - near).abs() < 1e-2, near, torch.where(ends > starts, ends.floor(), ends.ceil()))
-    return rounded / FULL - originals
+    starts, moves = originals.double() * FULL, changes.double() * FULL
+    whole = (starts - starts.round()).abs() < NEAR
+    starts = torch.where(whole, starts.round(), starts)
+    ends = starts + moves
+    ends = torch.where(whole & ((ends - ends.round()).abs() < NEAR), ends.round(), ends)
+    rounded = torch.where(moves > 0, ends.floor(), ends.ceil())
+    return (rounded / FULL).to(originals) - originals
 
 
 def check_sounds(originals: Tensor, rate: int, fingerprints: Sequence[Fingerprint]) -> None:

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from jobs.common.audio.fingerprints.fingerprint import Fingerprint
+from jobs.common.training import rules
 from jobs.copyright_attack.attack.objectives import prepared
-from jobs.copyright_attack.attack.search import Adam, AttackParams, check_sounds
+from jobs.copyright_attack.attack.search import AttackParams, check_sounds
 from service.errors import FieldError
 
 
@@ -32,12 +33,13 @@ def universal(
     losses_of = prepared(params.objective, fingerprints, songs, rate)
     # noise to begin with: from silence the first step would go by the loudest song alone
     start = 0.1 * epsilon * torch.randn(1, songs.shape[1], generator=generator).to(songs)
-    change = limit.project(start)
-    optimizer = Adam(change, params.step_size * epsilon)
+    change = limit.project(start).requires_grad_()
+    optimizer = rules.Adam([change], params.step_size * epsilon, fused=True)
     for _ in range(params.steps):
         turn = int(torch.randint(songs.shape[1], (1,), generator=generator))
-        at = change.requires_grad_()
-        losses = losses_of((songs + at.roll(turn, 1)).clamp(-1, 1))
-        (gradient,) = torch.autograd.grad(losses.mean(), [at])
-        change = limit.project(optimizer.stepped(at.detach(), gradient))
-    return change[0]
+        losses = losses_of((songs + change.roll(turn, 1)).clamp(-1, 1))
+        (change.grad,) = torch.autograd.grad(losses.mean(), [change])
+        optimizer.step()
+        with torch.no_grad():
+            change.copy_(limit.project(change))
+    return change.detach()[0]

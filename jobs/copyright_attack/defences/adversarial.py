@@ -22,29 +22,32 @@ class AdversarialNeuralJudge(NeuralJudge):
 def white_box(encoder: Encoder, sound: Tensor, epsilon: float, steps: int, seed: int) -> Tensor:
     """A sound whose points are as unlike those of the original as can be found: L-inf, signed steps, best of all steps.
 
-    sound: float (samples,) at 8 kHz, at least a second. seed: of the place in the ball where it begins.
+    sound: float (samples,) at 8 kHz in [-1, 1], at least a second. seed: of the place in the ball where it begins.
+    Returns another in [-1, 1].
     """
+    lowest, highest = (sound - epsilon).clamp(min=-1), (sound + epsilon).clamp(max=1)
     with torch.no_grad():
         original = encoder(segments(sound))
     generator = torch.Generator().manual_seed(seed)
-    change = epsilon * (2 * torch.rand(sound.shape, generator=generator) - 1)
-    least, best = torch.inf, change
+    noise = epsilon * (2 * torch.rand(sound.shape, generator=generator) - 1)
+    changed = (sound + noise).clamp(lowest, highest)
+    least, best = torch.inf, changed
     for step in range(steps + 1):
-        change.requires_grad_()
-        likeness = (encoder(segments(sound + change)) * original).sum(1).mean()
+        changed.requires_grad_()
+        likeness = (encoder(segments(changed)) * original).sum(1).mean()
         if (value := likeness.item()) < least:
-            least, best = value, change.detach()
+            least, best = value, changed.detach()
         if step < steps:
-            (gradient,) = torch.autograd.grad(likeness, change)
-            change = (change.detach() - STEP * epsilon / steps * gradient.sign()).clamp(-epsilon, epsilon)
-    return sound + best
+            (gradient,) = torch.autograd.grad(likeness, changed)
+            changed = (changed.detach() - STEP * epsilon / steps * gradient.sign()).clamp(lowest, highest)
+    return best
 
 
 def white_box_cell(cell: dict[str, Any], shared: Any) -> np.ndarray:
     """The scores of one excerpt, attacked through the judge's own network: (songs,)."""
     judges, sounds, rate, steps = shared
     judge: NeuralJudge = judges[cell["judge"]]
-    sound = resampled(torch.from_numpy(np.array(sounds[cell["sound"]])), rate, RATE)
+    sound = resampled(torch.from_numpy(np.array(sounds[cell["sound"]])), rate, RATE).clamp(-1, 1)
     attacked = white_box(judge.encoder, sound, cell["epsilon"], steps, cell["seed"])
     return judge.scores(judge.query(attacked.numpy(), RATE))
 

@@ -53,6 +53,18 @@ def draws(count: int, params: RenderingParams, generator: torch.Generator) -> Dr
     )
 
 
+def turned(count: int, degrees: float) -> Draws:
+    """Draws of which nothing is random: upright but for an angle, clockwise."""
+    return Draws(
+        contrast=torch.ones(count, 1),
+        brightness=torch.zeros(count, 1),
+        angles=torch.full((count,), math.radians(degrees)),
+        lifts=torch.zeros(count),
+        wrinkles=torch.zeros(count, 6, 2),
+        insets=torch.zeros(count, 4, 2),
+    )
+
+
 @dataclass(frozen=True)
 class Samples:
     """The pixels of images that patches may cover, in the order of drawing."""

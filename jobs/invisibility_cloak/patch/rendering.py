@@ -26,19 +26,20 @@ def render(
     images: Tensor,
     targets: Targets,
     params: RenderingParams,
-    generator: torch.Generator | None = None,
+    random: torch.Generator | Draws | None = None,
 ) -> Tensor:
     """Images with a patch on each target: float32 (batch, 3, height, width) in [0, 1].
 
     patch: float32 (3, height, width); gradients reach it, and the images. images: (batch, 3, height, width) in [0, 1].
-    generator: on the CPU, of all that is random; none: the patch upright and as it is, but for its median filter.
+    random: a generator on the CPU of all that is random, or what was drawn before; none: the patch upright and as it
+    is, but for its median filter.
     """
     filtered = median_filtered(patch, params.median)
     if not len(targets):
         return images
     shape = (patch.shape[1], patch.shape[2])
     with torch.no_grad():
-        drawn = None if generator is None else draws(len(targets), params, generator)
+        drawn = draws(len(targets), params, random) if isinstance(random, torch.Generator) else random
         size = (images.shape[2], images.shape[3])
         samples = samples_of(targets, size, shape, params, drawn)
         seen, before = places_on_patch(samples, targets, shape, params, drawn)
@@ -49,8 +50,8 @@ def render(
         pixels = samples.pixels[covered].to(images.device)
         boxes = torch.repeat_interleave(boxes, samples.at.shape[1])
     noise = None
-    if generator is not None and params.noise:
-        noise = params.noise * (2 * torch.rand(len(targets), shape[0] * shape[1], 3, generator=generator) - 1)
+    if isinstance(random, torch.Generator) and params.noise:
+        noise = params.noise * (2 * torch.rand(len(targets), shape[0] * shape[1], 3, generator=random) - 1)
     colours = _colours(filtered, before.to(patch.device), boxes.to(patch.device), drawn, noise)
 
     covering = alphas.view(len(pixels), -1)  # (m, samples)

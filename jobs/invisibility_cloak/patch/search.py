@@ -18,12 +18,14 @@ from torch import Tensor
 
 from jobs.common.data.batches import Epochs
 from jobs.common.data.boxes.base import BoxSet
-from jobs.common.detection.base import Detector, frozen, weights_hash
+from jobs.common.detection.base import Detector, weights_hash
+from jobs.common.detection.folding import folded
 from jobs.invisibility_cloak.patch.objectives import TargetedObjective
 from jobs.invisibility_cloak.patch.rendering import render
 from jobs.invisibility_cloak.patch.rendering_params import RenderingParams
 from jobs.invisibility_cloak.patch.search_params import FixedWeights, SearchParams
 from jobs.invisibility_cloak.patch.targets import targets_of
+from jobs.invisibility_cloak.physical.rephotograph import Reproduction
 from service.errors import InputError
 
 LOOK_EVERY = 25  # iterations after which it is looked whether all was finite: looking waits for a GPU
@@ -42,6 +44,7 @@ class Problem:
     hidden: str
     """name of the class"""
     rendering: RenderingParams
+    reproduction: Reproduction = Reproduction()
 
 
 @dataclass
@@ -88,7 +91,7 @@ def searched(
     InputError: a loss stops being finite, or a detector changes while it is attacked.
     """
     device = device or torch.device("cpu")
-    detectors = {name: frozen(each).to(device) for name, each in problem.detectors.items()}
+    detectors = {name: folded(each).to(device) for name, each in problem.detectors.items()}
     before = {name: weights_hash(each) for name, each in detectors.items()}
     state = state.to(device)
     epochs = Epochs(
@@ -146,7 +149,8 @@ def _step(
     )
     patch = state.patch.detach().requires_grad_()
     shown = params.cutout.apply(patch, generator)
-    rendered = render(shown, images, targets, problem.rendering, generator)
+    rendered = render(problem.reproduction.printed(shown), images, targets, problem.rendering, generator)
+    rendered = problem.reproduction.photographed(rendered, generator)
     losses = []
     for detector in detectors.values():
         toward = None

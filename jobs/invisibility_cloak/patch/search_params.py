@@ -42,6 +42,9 @@ class MinMaxWeights(StudyParams):
         return self
 
 
+AnyWeights = Annotated[FixedWeights | MinMaxWeights, Field(discriminator="kind")]
+
+
 class SearchParams(StudyParams):
     """How a patch is optimised: Adam (AMSGrad) on its pixels, which are cut off at 0 and 1 after every step."""
 
@@ -54,9 +57,7 @@ class SearchParams(StudyParams):
         StepDecay(milestones=(0.5, 0.833), factor=0.1), description="how the rate falls; its ticks are iterations"
     )
     objective: AnyObjective = Field(HingeObjective(), description="what is minimised, for each detector")
-    ensemble: Annotated[FixedWeights | MinMaxWeights, Field(discriminator="kind")] = Field(
-        FixedWeights(), description="how much each of several detectors counts"
-    )
+    ensemble: AnyWeights = Field(FixedWeights(), description="how much each of several detectors counts")
     smoothness: SmoothnessParams = Field(SmoothnessParams(), description="total variation")
     printability: PrintabilityParams = Field(PrintabilityParams(), description="distance from a printer's colours")
     cutout: CutoutParams = Field(CutoutParams(), description="parts that are hidden while it is optimised")

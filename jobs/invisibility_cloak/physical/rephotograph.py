@@ -1,6 +1,7 @@
 """What a camera adds, simulated: colours, blur, noise, JPEG; and the tilt of a sheet in front of it."""
 
 import io
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -20,6 +21,29 @@ class CameraParams(StudyParams):
     blur: float = Field(0.5, ge=0, le=20, description="standard deviation of the blur, in pixels; 0: none")
     noise: float = Field(0.01, ge=0, le=1, description="standard deviation of the noise of a pixel, of full scale")
     quality: int | None = Field(75, ge=5, le=100, description="of JPEG files; none: not written as such")
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """What is between a patch on the screen and a photograph of people who wear it. Without both parts: nothing."""
+
+    colours: ColourMap | None = None
+    """of printer and camera; None: colours stay as they are"""
+    camera: CameraParams | None = None
+    """None: no blur, no noise, no file"""
+
+    def printed(self, patch: Tensor) -> Tensor:
+        """A patch as its colours are seen. patch: (3, height, width) in [0, 1]. Keeps the gradient."""
+        return patch if self.colours is None else self.colours(patch)
+
+    def photographed(self, images: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Images with patches as a camera keeps them. images: (batch, 3, height, width). Keeps the gradient.
+
+        generator: of the noise; None: the same noise at every call.
+        """
+        if self.camera is None:
+            return images
+        return photographed(images, self.camera, generator or torch.Generator().manual_seed(0))
 
 
 def photographed(images: Tensor, camera: CameraParams, generator: torch.Generator) -> Tensor:

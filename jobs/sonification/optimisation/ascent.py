@@ -11,6 +11,7 @@ from jobs.common.audio.levels import quantised
 from jobs.common.audio.networks.base import SoundNetwork
 from jobs.common.audio.transformations import TransformationParams
 from jobs.common.params import StudyParams
+from jobs.common.training import rules
 from jobs.sonification.optimisation.edges import Inside
 from jobs.sonification.optimisation.objectives import Objective, OwnObjective, mean_cosine
 from jobs.sonification.optimisation.parameterisations import AnyParameterisation, SoundFormat, Waveform
@@ -112,7 +113,7 @@ def ascend(
     values = kind.start(draw, begin, sound_format).clone(memory_format=torch.contiguous_format).requires_grad_()
     with torch.no_grad():
         start = scores(kind.shown(values, sound_format))
-    optimizer = torch.optim.Adam([values], kind.step_size, fused=True)
+    optimizer = rules.Adam([values], kind.step_size, fused=True)
     diverse = params.copies > 1 and params.diversity > 0
     stream = torch.Generator().manual_seed(seeds[0])
     history = torch.empty(params.steps, len(rows), device=device)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from jobs.common.audio.mel import FLOOR, LogMel
 from jobs.common.params import StudyParams
+from jobs.common.training import rules
 
 
 class VocoderParams(StudyParams):
@@ -64,7 +65,7 @@ def griffin_lim(mels: Tensor, mel: LogMel, samples: int, params: VocoderParams) 
 def _descended(sounds: Tensor, mels: Tensor, mel: LogMel, params: VocoderParams, check: Callable[[], None]) -> Tensor:
     """Samples moved until their log-mels are near. sounds: (rows, samples), to begin with."""
     sounds = sounds.detach().clone().requires_grad_()
-    optimizer = torch.optim.Adam([sounds], params.step_size, fused=True)
+    optimizer = rules.Adam([sounds], params.step_size, fused=True)
     for _ in range(params.steps):
         check()
         optimizer.zero_grad()

@@ -14,6 +14,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from jobs.common.data.boxes.base import Source
 from jobs.common.data.sets import Split
 from jobs.common.detection.boxes import Boxes
 from service.errors import FieldError
@@ -40,6 +41,7 @@ class Scenes:
     name = "scenes"
     classes = CLASSES
     boxed_by: str | None = "the program that drew the scenes"
+    remarks: tuple[str, ...] = ()
 
     def __init__(self, split: Split, side: int = 96, count: int | None = None) -> None:
         """side: of a scene, in pixels. count: of scenes; None: 1,500 to train, 200 to test. FieldError."""
@@ -229,3 +231,8 @@ def _tree(draw: Draw, stream: np.random.Generator, left: float, top: float, widt
         draw.ellipse(_scaled([(left, top), (left + width, crown)]), fill=green)
     else:
         draw.polygon(_scaled([(middle, top), (left + width, crown), (left, crown)]), fill=green)
+
+
+def generated(split: Split, source: Source) -> Scenes:
+    """The scenes of a split, as a spec asks for them."""
+    return scenes(split) if source.side is None else scenes(split, source.side)

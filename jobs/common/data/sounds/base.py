@@ -1,7 +1,8 @@
-"""What a labelled set of sounds is, and the two forms that fit all sources: clips in memory, and a part of a set."""
+"""What a labelled set of sounds is, and the forms that fit all sources: clips in memory, and a part of a set."""
 
 import hashlib
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Protocol
@@ -80,8 +81,50 @@ class Source(FolderParams):
         return round(self.seconds * self.rate)
 
 
-class Clips:
-    """A set in memory, 16 bits a sample."""
+class Labelled(ABC):
+    """What is known of clips before one of them is heard; its children say where their samples are."""
+
+    def __init__(
+        self,
+        name: str,
+        classes: Sequence[str],
+        samples: int,
+        labels: Tensor,
+        rate: int,
+        names: Sequence[str],
+        factors: Mapping[str, Factor] | None = None,
+    ) -> None:
+        """samples: of a clip. labels: int64 (n,)."""
+        if not len(labels):
+            raise InputError(f"{name} has no clips")
+        if int(labels.min()) < 0 or int(labels.max()) >= len(classes):
+            bounds = f"from {int(labels.min())} to {int(labels.max())}"
+            raise InputError(f"labels of {name} must be from 0 to {len(classes) - 1}; they are {bounds}")
+        self.name, self.classes, self.labels, self.rate = name, tuple(classes), labels, rate
+        self.names, self.samples = tuple(names), samples
+        self.factors: Mapping[str, Factor] = dict(factors or {})
+
+    @property
+    @abstractmethod
+    def data(self) -> Tensor:
+        """All clips, 16 bits a sample: int16 (n, samples)."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @cached_property
+    def digest(self) -> str:
+        digest = hashlib.sha256(json.dumps([self.classes, self.rate, self.names, self.factors]).encode())
+        digest.update(self.data.contiguous().numpy().data)
+        digest.update(self.labels.contiguous().numpy().data)
+        return digest.hexdigest()
+
+    def sounds(self, indices: Tensor) -> Tensor:
+        return self.data[indices].float() / FULL
+
+
+class Clips(Labelled):
+    """A set in memory."""
 
     def __init__(
         self,
@@ -96,28 +139,12 @@ class Clips:
         """samples: int16 (n, samples). labels: int64 (n,)."""
         if samples.dtype != torch.int16 or samples.ndim != 2 or not len(samples) == len(labels) == len(names):
             raise InputError(f"{name}: {len(labels)} labels for samples of {samples.dtype} {tuple(samples.shape)}")
-        if not len(labels):
-            raise InputError(f"{name} has no clips")
-        if int(labels.min()) < 0 or int(labels.max()) >= len(classes):
-            bounds = f"from {int(labels.min())} to {int(labels.max())}"
-            raise InputError(f"labels of {name} must be from 0 to {len(classes) - 1}; they are {bounds}")
-        self.name, self.classes, self.labels, self.rate = name, tuple(classes), labels, rate
-        self.names, self.samples = tuple(names), samples.shape[1]
-        self.factors: Mapping[str, Factor] = dict(factors or {})
-        self._samples = samples
+        super().__init__(name, classes, samples.shape[1], labels, rate, names, factors)
+        self._data = samples
 
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    @cached_property
-    def digest(self) -> str:
-        digest = hashlib.sha256(json.dumps([self.classes, self.rate, self.names, self.factors]).encode())
-        digest.update(self._samples.contiguous().numpy().data)
-        digest.update(self.labels.contiguous().numpy().data)
-        return digest.hexdigest()
-
-    def sounds(self, indices: Tensor) -> Tensor:
-        return self._samples[indices].float() / FULL
+    @property
+    def data(self) -> Tensor:
+        return self._data
 
 
 class Part(Subset):

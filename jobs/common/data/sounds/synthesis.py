@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass
 from functools import cache
 from pathlib import Path
@@ -43,22 +43,25 @@ class Utterance:
     """words a minute, 80 to 450"""
 
 
-def check_utterance(utterance: Utterance) -> None:
-    """FieldError if it cannot be spoken. The variants of a voice must be there: espeak-ng would leave them out."""
-    if not utterance.text.strip() or "\0" in utterance.text:
-        raise FieldError("speech.words", "be words", utterance.text)
-    for name, value, (least, most) in (
-        ("speech.pitches", utterance.pitch, PITCHES),
-        ("speech.speeds", utterance.speed, SPEEDS),
-    ):
-        if not least <= value <= most:
-            raise FieldError(name, f"be from {least} to {most}", value)
-    _, plus, variant = utterance.voice.partition("+")
+def check_speech(words: Iterable[str], voices: Iterable[str], pitches: Iterable[int], speeds: Iterable[int]) -> None:
+    """FieldError or InputError if one of them cannot be spoken; nothing is.
+
+    The variants of a voice must be there: espeak-ng would leave them out.
+    """
+    for word in words:
+        if not word.strip() or "\0" in word:
+            raise FieldError("speech.words", "be words", word)
+    for name, values, (least, most) in (("pitches", pitches, PITCHES), ("speeds", speeds, SPEEDS)):
+        for value in values:
+            if not least <= value <= most:
+                raise FieldError(f"speech.{name}", f"be from {least} to {most}", value)
     known = {file.name for file in (_synthesiser() / "espeak-ng-data" / "voices" / "!v").iterdir()}
-    if plus and variant not in known:
-        raise FieldError(
-            "speech.voices", "end in a variant of espeak-ng", utterance.voice, hint=nearest(variant, known)
-        )
+    voices = sorted(set(voices))
+    for voice in voices:
+        _, plus, variant = voice.partition("+")
+        if plus and variant not in known:
+            raise FieldError("speech.voices", "end in a variant of espeak-ng", voice, hint=nearest(variant, known))
+    _check_voices(tuple(voices))
 
 
 def speak(utterances: Sequence[Utterance], folder: Path) -> list[Sound]:
@@ -66,8 +69,8 @@ def speak(utterances: Sequence[Utterance], folder: Path) -> list[Sound]:
 
     InputError if the synthesiser is not installed or cannot do it.
     """
-    for each in utterances:
-        check_utterance(each)
+    texts, voices, pitches, speeds = zip(*(astuple(each) for each in utterances), strict=True)
+    check_speech(set(texts), set(voices), set(pitches), set(speeds))
     asked = json.dumps([_digest(), [astuple(each) for each in utterances]])
     file = folder / FOLDER / f"{hashlib.sha256(asked.encode()).hexdigest()[:32]}.safetensors"
     spoken = _kept(file)
@@ -105,11 +108,25 @@ def _library() -> Path:
     raise InputError(f"spoken words: the installed package espeakng-loader holds none of {', '.join(kinds)}")
 
 
+@cache
+def _check_voices(voices: tuple[str, ...]) -> None:
+    """InputError if the synthesiser has not one of them."""
+    _asked([], voices)
+
+
 def _spoken(utterances: Sequence[Utterance]) -> tuple[int, list[int], bytes]:
     """Rate, the length of each in samples, and the samples of all."""
+    header, _, samples = _asked(utterances).partition(b"\n")
+    facts = json.loads(header)
+    return facts["rate"], facts["lengths"], samples
+
+
+def _asked(utterances: Sequence[Utterance], voices: Sequence[str] = ()) -> bytes:
+    """The answer of the process that speaks."""
     request = {
         "library": str(_library()),
         "data": str(_synthesiser() / "espeak-ng-data"),
+        "voices": voices,
         "utterances": [astuple(each) for each in utterances],
     }
     command = [sys.executable, "-I", synthesis_process.__file__]
@@ -117,9 +134,7 @@ def _spoken(utterances: Sequence[Utterance]) -> tuple[int, list[int], bytes]:
     if done.returncode:
         reason = done.stderr.decode(errors="replace").strip() or f"espeak-ng ended with {done.returncode}"
         raise InputError(f"spoken words: {reason.splitlines()[-1]}")
-    header, _, samples = done.stdout.partition(b"\n")
-    facts = json.loads(header)
-    return facts["rate"], facts["lengths"], samples
+    return done.stdout
 
 
 def _kept(file: Path) -> dict[str, torch.Tensor] | None:

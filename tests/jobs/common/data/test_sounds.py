@@ -1,5 +1,6 @@
 """Labelled sounds: folders, recordings, spoken words, sets of the user's own; what is damaged is said."""
 
+import pickle
 import shutil
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,7 @@ def test_spoken_words_are_the_same_always_and_spoken_once(tmp_path: Path, monkey
     params = DataParams(root=str(tmp_path / "a"), rate=RATE, speech=speech)  # type: ignore[arg-type]
     train, test = params.load_splits()
     assert train.classes == ("yes", "no") and (len(train), len(test)) == (6, 2)
+    assert not (tmp_path / "a").exists(), "nothing is spoken before it is asked for"
     assert set(train.factors["voice"]) == {"en-us+m1", "en+f3"} and set(train.factors["pitch"]) == {20.0, 80.0}
     other = DataParams(root=str(tmp_path / "b"), rate=RATE, speech=speech)  # type: ignore[arg-type]
     assert other.load("train").digest == train.digest, "spoken anew by another process"
@@ -109,6 +111,8 @@ def test_spoken_words_are_the_same_always_and_spoken_once(tmp_path: Path, monkey
     }
     assert len({tuple(each[:300].tolist()) for each in sounds.values()}) == 8, "all differ"
 
+    train, _ = pickle.loads(pickle.dumps(other.load_splits()))
+    assert train.digest == other.load("train").digest, "it travels with its samples"
     (kept,) = (tmp_path / "a" / "speech").iterdir()
     monkeypatch.setattr(synthesis, "_spoken", None)  # nothing is spoken again
     assert params.load("test").digest == test.digest

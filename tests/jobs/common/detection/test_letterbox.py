@@ -15,6 +15,7 @@ def test_the_way_back(size: tuple[int, int]) -> None:
     inside = torch.tensor([placement.left, placement.top, placement.left, placement.top])
     inside = inside + torch.tensor([0, 0, placement.across * width, placement.down * height])
     assert placement.back(inside).tolist() == pytest.approx([0, 0, width, height], abs=1e-4)
+    assert torch.allclose(placement.into(placement.back(inside)), inside)
     left, top, right, bottom = inside.round().long().tolist()
     beside = torch.ones(64, 96, dtype=torch.bool)
     beside[top:bottom, left:right] = False

@@ -59,15 +59,15 @@ def test_a_mean_of_five() -> None:
 def test_a_bootstrap_of_a_mean_is_that_of_students_interval() -> None:
     # of many values the percentiles of resampled means are those of the normal distribution
     values = np.random.default_rng(0).normal(3, 2, 400)
-    low, high = bootstrap_interval(lambda drawn: float(values @ drawn) / int(drawn.sum()), 400, seed=0, resamples=4000)
+    low, high = bootstrap_interval(lambda drawn: drawn @ values / drawn.sum(1), 400, seed=0, resamples=4000)
     expected = mean_interval(values.tolist())
     assert (low, high) == pytest.approx(expected, abs=0.03)
-    again = bootstrap_interval(lambda drawn: float(values @ drawn) / int(drawn.sum()), 400, seed=0, resamples=4000)
+    again = bootstrap_interval(lambda drawn: drawn @ values / drawn.sum(1), 400, seed=0, resamples=4000)
     assert again == (low, high)
 
 
 def test_a_bootstrap_of_nothing() -> None:
-    assert all(math.isnan(end) for end in bootstrap_interval(lambda drawn: 1.0, 0, seed=0))
-    assert all(math.isnan(end) for end in bootstrap_interval(lambda drawn: math.nan, 5, seed=0))
-    rarely = bootstrap_interval(lambda drawn: 1.0 if drawn[0] else math.nan, 5, seed=0)
+    assert all(math.isnan(end) for end in bootstrap_interval(lambda drawn: np.ones(len(drawn)), 0, seed=0))
+    assert all(math.isnan(end) for end in bootstrap_interval(lambda drawn: np.full(len(drawn), math.nan), 5, seed=0))
+    rarely = bootstrap_interval(lambda drawn: np.where(drawn[:, 0] > 0, 1.0, math.nan), 5, seed=0)
     assert rarely == (1.0, 1.0), "resamples without the first value say nothing"

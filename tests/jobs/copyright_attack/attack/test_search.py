@@ -10,7 +10,7 @@ from jobs.copyright_attack.attack.bounds import AnyBound, LpBound, MaskingBound,
 from jobs.copyright_attack.attack.masking import analysed, bands_of, noise_to_mask, thresholds
 from jobs.copyright_attack.attack.objectives import OverlapObjective, RemixObjective, RingObjective, prepared, survival
 from jobs.copyright_attack.attack.queries import QueryParams, query
-from jobs.copyright_attack.attack.search import FULL, Adam, AttackParams, attack
+from jobs.copyright_attack.attack.search import FULL, AttackParams, attack, quantised_changes
 from jobs.copyright_attack.attack.transformations import TransformationParams
 from jobs.copyright_attack.attack.universal import universal
 from service.errors import FieldError, InputError
@@ -34,17 +34,6 @@ def test_an_attack_takes_most_peaks_away_where_noise_leaves_them(objective: Ring
     assert bool((done.losses[-1] < 0.6 * done.losses[0]).all())
     left = survival(FINGERPRINTS[0], songs, done.sounds, RATE)
     assert bool((left < 0.6 * survival(FINGERPRINTS[0], songs, songs + noise, RATE)).all()), left
-
-
-def test_adam_is_that_of_torch() -> None:
-    values = torch.randn(5, generator=torch.Generator().manual_seed(0))
-    own, plain, steps = Adam(values, 0.1), values.clone().requires_grad_(), values.clone()
-    optimizer = torch.optim.Adam([plain], 0.1)
-    for scale in (1.0, 0.3, -2.0):
-        plain.grad = scale * values.square()
-        optimizer.step()
-        steps = own.stepped(steps, scale * values.square())
-    assert torch.allclose(steps, plain.detach(), atol=1e-6)
 
 
 def test_songs_in_a_batch_come_out_as_alone() -> None:
@@ -76,6 +65,19 @@ def test_a_change_that_would_leave_full_scale_is_cut() -> None:
     song = melody(0).sign()[None] * 0.99
     done = attack(song, RATE, FINGERPRINTS, AttackParams(steps=3), 0.05)
     assert whole(done.sounds)
+
+
+@pytest.mark.parametrize("epsilon", [0.05, 100 / FULL, 0.0031])
+def test_rounding_keeps_a_bound_on_samples_also_of_a_sound_that_was_no_whole_number(epsilon: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    sounds = 1.8 * torch.rand(2, 200_000, generator=generator) - 0.9
+    sounds[1] = (sounds[1] * FULL).round() / FULL
+    changes = epsilon * (4 * torch.rand(sounds.shape, generator=generator) - 2).clamp(-1, 1)
+    changed = sounds + quantised_changes(sounds, changes)
+    assert whole(changed)
+    assert float((changed - sounds).double().abs().max()) <= epsilon + 2e-7  # of float32, three times
+    steps = ((changed - sounds)[1] * FULL).round()
+    assert float(steps.max()) == -float(steps.min()) == int(epsilon * FULL + 1e-3), "all that the bound allows"
 
 
 def test_an_attack_in_expectation_survives_better_what_it_was_made_for() -> None:

@@ -72,6 +72,9 @@ def test_the_attack_on_a_network_stays_in_its_ball_and_is_worse_than_noise() -> 
     with torch.no_grad():
         clean, one, other = (encoder(segments(each)) for each in (sound, attacked, noisy))
     assert float((one * clean).sum(1).mean()) < float((other * clean).sum(1).mean())
+    loud = sound / sound.abs().max()
+    attacked = white_box(encoder, loud, 0.01, steps=2, seed=0)
+    assert float(attacked.abs().max()) <= 1 and float((attacked - loud).abs().max()) <= 0.01 + 1e-6
 
 
 def test_rows_of_defences(make_run: Callable[..., Any]) -> None:

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from jobs.common.detection.boxes import Boxes
 from jobs.invisibility_cloak.patch.median import median_filtered
-from jobs.invisibility_cloak.patch.placement import CONTROLS, CORNERS, Draws, draws
+from jobs.invisibility_cloak.patch.placement import CONTROLS, CORNERS, Draws, draws, turned
 from jobs.invisibility_cloak.patch.rendering import check_patch, render
 from jobs.invisibility_cloak.patch.rendering_params import RenderingParams
 from jobs.invisibility_cloak.patch.sampling import coverage
@@ -243,3 +243,17 @@ def test_a_patch_on_many_large_boxes_needs_no_canvas_for_each(monkeypatch: pytes
     targets = Targets(corners, torch.zeros(60, dtype=torch.int64), (0, 0, 0, 0))
     render(torch.rand(3, 50, 30), torch.rand(1, 3, 800, 1000), targets, RenderingParams(), generator())
     assert counted[0] < 60 * 50 * 40
+
+
+def test_a_patch_can_be_turned_by_an_angle_that_is_said() -> None:
+    """A quarter, against torch's own; and by nothing, which is no draw at all."""
+    patch = torch.rand(3, 40, 40)
+    images, boxes = torch.zeros(1, 3, 60, 60), torch.tensor([[10.0, 10.0, 50.0, 50.0]])
+    targets = Targets(boxes, torch.tensor([0]), (0, 0, 0, 0))
+    params = RenderingParams(scale=40 / (40 * 2**0.5), median=1)
+    turned_patch = render(patch, images, targets, params, turned(1, 90.0))
+    expected = render(patch.rot90(-1, (1, 2)), images, targets, params)
+    assert torch.allclose(turned_patch, expected, atol=1e-3)
+    assert torch.allclose(
+        render(patch, images, targets, params, turned(1, 0.0)), render(patch, images, targets, params)
+    )

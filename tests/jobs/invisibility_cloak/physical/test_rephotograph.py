@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from scipy.ndimage import gaussian_filter1d
 
-from jobs.invisibility_cloak.physical.rephotograph import CameraParams, blurred, photographed
+from jobs.invisibility_cloak.physical.rephotograph import CameraParams, Reproduction, blurred, photographed
 
 STREAM = torch.Generator().manual_seed(0)
 
@@ -40,3 +40,10 @@ def test_the_same_seed_is_the_same_photograph() -> None:
     images = torch.rand(1, 3, 16, 16)
     first, second = (photographed(images, CameraParams(), torch.Generator().manual_seed(3)) for _ in range(2))
     assert torch.equal(first, second)
+
+
+def test_nothing_between_screen_and_photograph_is_nothing() -> None:
+    patch, images = torch.rand(3, 5, 4), torch.rand(1, 3, 8, 8)
+    assert Reproduction().printed(patch) is patch and Reproduction().photographed(images, None) is images
+    camera = Reproduction(camera=CameraParams())
+    assert torch.equal(camera.photographed(images, None), camera.photographed(images, None))
