@@ -42,6 +42,9 @@ def run(params: Params, run: Run) -> None:
     train, test = params.data.load_splits()
     sets = sets_of(params, test)
     places = places_of(params, train)
+    for data in (train, *sets.values()):
+        for sentence in data.remarks:
+            run.warn(f"{data.name}: {sentence}")
     starts_of(params, run)  # whether all of them are there
     detectors = detectors_of(params, train, train.images(places[:1]), run)
 
@@ -67,7 +70,8 @@ def run(params: Params, run: Run) -> None:
         curves = {name: trace.numpy() for name, trace in traces.items()}
         picture = figures.losses(curves, {name: params.against(name) for name in traces})
         run.figure("search", picture, title="The search for each patch")
-    run.table("matrix", table, title="The transfer matrix, with 95 % intervals over images")
+    boxed_by = f"; boxes are drawn by {test.boxed_by}" if test.boxed_by is not None else ""
+    run.table("matrix", table, title=f"The transfer matrix, with 95 % intervals over images{boxed_by}")
 
     for sentence in (*sizes_differ(rows), *results.warnings_of(table, found, confidence)):
         run.warn(sentence)
