@@ -51,7 +51,8 @@ class GridDetector(Detector):
         assert head.bias is not None
         with torch.no_grad():
             head.bias.zero_().view(len(anchors), -1)[:, 4] = math.log(RARE / (1 - RARE))
-        self.network = nn.Sequential(body, head)
+        # in this order of memory a CPU convolves twice as fast
+        self.network = nn.Sequential(body, head).to(memory_format=torch.channels_last)
 
     def priors(self, images: Tensor) -> Priors:
         frames, placement = letterbox(images, self.side, self.side)

@@ -19,7 +19,7 @@ def two_anchors(
     anchors: Anchors | None = None,
     width: float = 1.0,
 ) -> GridDetector:
-    """Five convolutions with batch norm and leaky ReLU, and a max-pool of 2 after each but the last.
+    """Five convolutions with batch norm, a max-pool of 2 except after the last, and leaky ReLU.
 
     Arguments as of `one_anchor`. FieldError.
     """
@@ -28,9 +28,10 @@ def two_anchors(
     before = 3
     for place, count in enumerate(channels):
         convolution = nn.Conv2d(before, count, 3, padding=1, bias=False)
-        layers += [convolution, nn.BatchNorm2d(count), nn.LeakyReLU(SLOPE)]
+        layers += [convolution, nn.BatchNorm2d(count)]
         if place < len(channels) - 1:
-            layers.append(nn.MaxPool2d(2))
+            layers.append(nn.MaxPool2d(2))  # before what is monotone, and so is computed of a quarter of the values
+        layers.append(nn.LeakyReLU(SLOPE))
         before = count
     return GridDetector(
         "two_anchors", nn.Sequential(*layers), before, STRIDE, classes, side, anchors or in_proportion(ANCHORS, side)
