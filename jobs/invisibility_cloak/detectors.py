@@ -31,7 +31,7 @@ def detectors_of(params: Params, data: BoxSet, image: Tensor, run: Run) -> dict[
             detectors[name] = detector_params.load(section, run)
         detectors[name].label_of(params.hidden)
     for patch in params.patches:
-        attacked = [detectors[name] for name in params.against(patch)]
+        attacked = [detectors[name] for name in params.against(patch) if name in detectors]
         check_objective(params.search_of(patch).objective, attacked, image)
     for name, section in params.detectors.items():
         if isinstance(section, TrainedDetector):

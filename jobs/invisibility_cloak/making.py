@@ -24,6 +24,7 @@ from jobs.invisibility_cloak.patch.rendering import check_patch, render
 from jobs.invisibility_cloak.patch.search import Problem, State, random_patch, searched
 from jobs.invisibility_cloak.patch.search_params import SearchParams
 from jobs.invisibility_cloak.patch.targets import REASONS, targets_of
+from jobs.invisibility_cloak.physical.params import reproduction_of
 from service.errors import FieldError, InputError, unknown
 from service.run import Run, reserved_device
 
@@ -114,7 +115,8 @@ def _searches(
     """The searches for some patches, side by side, piece after piece."""
     problems = {
         name: Problem(
-            {each: detectors[each] for each in params.against(name)}, data, places, params.hidden, params.rendering
+            {each: detectors[each] for each in params.against(name)},
+            *(data, places, params.hidden, params.rendering, reproduction_of(params.physical)),
         )
         for name in starts
     }

@@ -8,9 +8,13 @@ from jobs.common.data.boxes import DataParams
 from jobs.common.detection.detector_params import DetectorParams, TrainedDetector
 from jobs.common.models.cards import PublishingParams
 from jobs.common.params import Name, StudyParams
+from jobs.invisibility_cloak.defences.params import DefenceParams
+from jobs.invisibility_cloak.defences.victims import defended_names
 from jobs.invisibility_cloak.patch.objectives import AnyObjective
 from jobs.invisibility_cloak.patch.rendering_params import RenderingParams
 from jobs.invisibility_cloak.patch.search_params import AnyWeights, FixedWeights, SearchParams
+from jobs.invisibility_cloak.physical.params import PhysicalParams
+from jobs.invisibility_cloak.robustness.params import CurveParams
 from service.errors import FieldError, nearest
 from service.models import check_name
 
@@ -24,7 +28,11 @@ STARTS = ("noise", "grey")
 class PatchParams(StudyParams):
     """A patch, and the detectors that it is to hide people from."""
 
-    detectors: tuple[Name, ...] = Field((), description="that it is optimised against, together; none: all")
+    detectors: tuple[Name, ...] = Field(
+        (),
+        description="that it is optimised against, together; none: all; DETECTOR_median and so on is one behind a "
+        "defence of params.defences: the attack is then adaptive",
+    )
     start: str = Field(
         "noise", description="what its search begins with: noise, grey, or another patch of the spec, by its name"
     )
@@ -96,6 +104,13 @@ class Params(PublishingParams):
     )
     controls: ControlParams = Field(ControlParams(), description="patches that nobody optimised")
     evaluation: EvaluationParams = Field(EvaluationParams(), description="how all of them are tested")
+    defences: DefenceParams | None = Field(
+        None, description="each detector with each of them is a further victim; none: no defences"
+    )
+    curves: CurveParams | None = Field(
+        None, description="how far patches work drawn otherwise than they were made for; none: not measured"
+    )
+    physical: PhysicalParams | None = Field(None, description="paper, printer and camera; none: patches stay pixels")
     examples: int = Field(3, ge=0, le=50, description="test images that the report shows, with and without patches")
 
     @property
@@ -121,6 +136,11 @@ class Params(PublishingParams):
         return self.patches[patch].detectors or tuple(self.detectors)
 
     @property
+    def victims(self) -> tuple[str, ...]:
+        """The names of all detectors, with and without defences."""
+        return (*self.detectors, *(victim for victim, _, _ in defended_names(self.defences, self.detectors)))
+
+    @property
     def like(self) -> str:
         """The patch that controls are made of."""
         return self.controls.like or next(iter(self.patches))
@@ -131,8 +151,8 @@ class Params(PublishingParams):
             if name in RESERVED:
                 raise FieldError(f"patches.{name}", f"have another name than {', '.join(RESERVED)}", name)
             for each in patch.detectors:
-                if each not in self.detectors:
-                    self._refuse(f"patches.{name}.detectors", each, tuple(self.detectors))
+                if each not in self.victims:
+                    self._refuse(f"patches.{name}.detectors", each, self.victims)
             if patch.start not in (*STARTS, *self.patches) or patch.start == name:
                 others = tuple(each for each in self.patches if each != name)
                 self._refuse(f"patches.{name}.start", patch.start, (*STARTS, *others))
@@ -142,8 +162,11 @@ class Params(PublishingParams):
                 raise FieldError("search.size", requirement, search.size)
             if isinstance(search.ensemble, FixedWeights):
                 for each in search.ensemble.weights:
-                    if each not in self.detectors:
-                        self._refuse("search.ensemble.weights", each, tuple(self.detectors))
+                    if each not in self.victims:
+                        self._refuse("search.ensemble.weights", each, self.victims)
+        if len(set(self.victims)) < len(self.victims):
+            twice = next(name for name in self.victims if self.victims.count(name) > 1)
+            raise FieldError("detectors", "have names that are not those of detectors with defences", twice)
         self._check_order()
         for model in (*map(self.detector_model, self.detectors), *map(self.patch_model, self.patches)):
             check_name(model, "publish_as", "names of detectors and patches follow it")

@@ -129,7 +129,10 @@ def _scene(test: Test, victim: str, row: Row, image: Tensor, targets: Any, hidde
     """One image with one row drawn on it, and the boxes of a victim in it."""
     detector = test.victims[victim]
     with torch.no_grad():
-        drawn = image if row.pixels is None else render(row.pixels, image, targets, test.rendering)
+        drawn = image
+        if row.pixels is not None:
+            drawn = render(test.reproduction.printed(row.pixels), image, targets, test.rendering)
+        drawn = test.reproduction.photographed(drawn, None)
     (boxes,) = detector.detect(drawn, test.evaluation.confidence)
     assert boxes.scores is not None
     labels = boxes.labels.tolist()

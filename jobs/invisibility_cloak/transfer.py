@@ -18,6 +18,7 @@ from jobs.invisibility_cloak.patch.rendering import render
 from jobs.invisibility_cloak.patch.rendering_params import RenderingParams
 from jobs.invisibility_cloak.patch.search import seed_at
 from jobs.invisibility_cloak.patch.targets import REASONS, Targets, targets_of
+from jobs.invisibility_cloak.physical.rephotograph import Reproduction
 from service.run import Run, reserved_device
 
 Key = tuple[str, str, str]
@@ -46,6 +47,7 @@ class Test:
     hidden: str
     rendering: RenderingParams
     evaluation: EvaluationParams
+    reproduction: Reproduction = Reproduction()
 
 
 def found_of(test: Test, run: Run) -> dict[Key, Found]:
@@ -66,15 +68,16 @@ def detection_cell(cell: dict[str, Any], test: Test) -> dict[str, Any]:
     drawn, skipped = 0, [0] * len(REASONS)
     for number, places in enumerate(torch.split(torch.arange(len(images)), test.evaluation.batch)):
         shown = images.images(places).to(reserved_device())
+        generator = torch.Generator().manual_seed(seed_at(cell["seed"], "draws", number))
         if pixels is not None:
-            generator = None
-            if test.evaluation.random_rendering:
-                generator = torch.Generator().manual_seed(seed_at(cell["seed"], "draws", number))
             targets = targets_on(test, detector, images, places, shown)
+            random = generator if test.evaluation.random_rendering else None
             with torch.no_grad():
-                shown = render(pixels.to(shown.device), shown, targets, test.rendering, generator)
+                printed = test.reproduction.printed(pixels.to(shown.device))
+                shown = render(printed, shown, targets, test.rendering, random)
             drawn += len(targets)
             skipped = [one + other for one, other in zip(skipped, targets.skipped, strict=True)]
+        shown = test.reproduction.photographed(shown, generator)
         found += detector.detect(shown, test.evaluation.floor)
     labels = labels_by(detector.classes, images.classes)
     return packed(

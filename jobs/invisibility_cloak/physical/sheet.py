@@ -5,10 +5,12 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_pdf import PdfPages
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from torch import Tensor
 
 from jobs.invisibility_cloak.physical import layout
 from jobs.invisibility_cloak.physical.layout import SheetParams, Tile
@@ -41,6 +43,12 @@ def print_sheets(patch: np.ndarray, params: SheetParams, name: str) -> bytes:
             text = f"{name}{part if len(every) > 1 else ''}, {params.width:.1f} x {height:.1f} mm. Print at 100 %."
             pages.savefig(_page(patch, params, height, tile, text))
     return content.getvalue()
+
+
+def pixels_of(patch: Tensor) -> np.ndarray:
+    """A patch (3, height, width) in [0, 1] as what is printed: uint8 (height, width, 3)."""
+    pixels: np.ndarray = (patch.permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
+    return pixels
 
 
 def _page(patch: np.ndarray, params: SheetParams, height: float, tile: Tile, text: str) -> Figure:

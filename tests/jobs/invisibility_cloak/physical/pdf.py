@@ -22,7 +22,7 @@ class Image:
     width: float
     height: float
     pixels: np.ndarray
-    """uint8 (rows, columns, 3)"""
+    """uint8 (rows, columns, 3); of an image with a palette zeros"""
     clips: tuple[tuple[float, float, float, float], ...]
     """rectangles that were in force: left, top, width, height"""
 
@@ -54,10 +54,11 @@ def _stream(body: bytes) -> bytes:
 
 def _pixels(body: bytes) -> np.ndarray:
     """An image of 8 bits a colour whose rows are predicted as those of PNG: it is made a PNG again."""
-    assert b"/Predictor 10" in body and b"/Colors 3" in body
     across, down = (int(re.search(rb"/%s (\d+)" % key, body)[1]) for key in (b"Width", b"Height"))  # type: ignore[index]
+    if b"/Indexed" in body:
+        return np.zeros((down, across, 3), np.uint8)
     data = re.search(rb"(?s)stream\r?\n(.*?)\r?\nendstream", body)
-    assert data is not None
+    assert data is not None and b"/Predictor 10" in body and b"/Colors 3" in body
     parts = [(b"IHDR", struct.pack(">IIBBBBB", across, down, 8, 2, 0, 0, 0)), (b"IDAT", data[1]), (b"IEND", b"")]
     chunks = [
         struct.pack(">I", len(part)) + name + part + struct.pack(">I", zlib.crc32(name + part)) for name, part in parts
