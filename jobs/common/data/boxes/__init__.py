@@ -15,7 +15,8 @@ from service.errors import InputError
 DATASETS = {
     "scenes": "jobs.common.data.boxes.scenes:generated",
     "photographs": "jobs.common.data.boxes.photographs:photographs",
-    "pedestrians": "jobs.common.data.boxes.photographs:pedestrians",
+    "pedestrians": "jobs.common.data.boxes.pedestrians:pedestrians",
+    "close_pedestrians": "jobs.common.data.boxes.pedestrians:close_pedestrians",
     "people": "jobs.common.data.boxes.photographs:people",
     "coco_folder": "jobs.common.data.boxes.coco_folder:coco_folder",
     "yolo_folder": "jobs.common.data.boxes.yolo_folder:yolo_folder",
@@ -31,9 +32,9 @@ class DataParams(Source, LimitParams):
 
     name: Annotated[str, name_of(DATASETS, "data set")] = Field(
         "scenes",
-        description="scenes (made); photographs, pedestrians, or both as people (`make data`); coco_folder, "
-        "yolo_folder, coco2017, voc2007, voc2012, inria (on disk); or an import path mypackage.module:build, called "
-        "with split and source",
+        description="scenes (made); photographs, pedestrians, close_pedestrians, people (`make data`); "
+        "coco_folder, yolo_folder, coco2017, voc2007, voc2012, inria (on disk); or an import path "
+        "mypackage.module:build, called with split and source",
     )
 
     def load(self, split: Split) -> BoxSet:

@@ -78,16 +78,16 @@ def agreed(answers: Sequence[Boxes]) -> Boxes:
     return Boxes(torch.stack(corners), torch.stack(labels))
 
 
-def without_standing(boxes: Sequence[Boxes], label: int) -> list[Boxes]:
-    """Boxes of the frames of a camera that stands still, without those of a class that are where others of it are in
-    more than two fifths of all frames: detectors take a post for a person again and again, and people walk on.
+def standing(boxes: Sequence[Boxes], label: int) -> Tensor:
+    """Corners (n, 4) of boxes of a class that are at one place in more than two fifths of all frames of a camera that
+    stands still: detectors take a post for a person again and again, and people walk on.
     """
-    most = STANDING * len(boxes)
-    kept = []
-    for each in boxes:
-        alike = torch.stack([(overlaps(each.corners, other.of(label).corners) >= OVERLAP).any(1) for other in boxes])
-        kept.append(each.at((each.labels != label) | (alike.sum(0) <= most)))
-    return kept
+    of_class = [each.of(label).corners for each in boxes]
+    often = []
+    for corners in of_class:
+        alike = torch.stack([(overlaps(corners, others) >= OVERLAP).any(1) for others in of_class])
+        often.append(corners[alike.sum(0) > STANDING * len(boxes)])
+    return torch.cat(often) if often else torch.zeros(0, 4)
 
 
 def agreed_boxes(images: Sequence[np.ndarray], folder: Path) -> list[Boxes]:

