@@ -12,6 +12,7 @@ from jobs.common.data.boxes.base import BoxSet
 from jobs.common.detection import average_precision, rates
 from jobs.common.detection.base import Detector
 from jobs.common.detection.boxes import Boxes
+from jobs.common.detection.folding import folded
 from jobs.invisibility_cloak.making import Row
 from jobs.invisibility_cloak.params import CLEAN, EvaluationParams, Params
 from jobs.invisibility_cloak.patch.rendering import render
@@ -63,7 +64,7 @@ def found_of(test: Test, run: Run) -> dict[Key, Found]:
 def detection_cell(cell: dict[str, Any], test: Test) -> dict[str, Any]:
     """What one victim finds in one set of images with one row drawn on them."""
     pixels = next(row.pixels for row in test.rows if row.name == cell["row"])
-    detector, images = test.victims[cell["victim"]].to(reserved_device()), test.sets[cell["data"]]
+    detector, images = folded(test.victims[cell["victim"]]).to(reserved_device()), test.sets[cell["data"]]
     found: list[Boxes] = []
     drawn, skipped = 0, [0] * len(REASONS)
     for number, places in enumerate(torch.split(torch.arange(len(images)), test.evaluation.batch)):
