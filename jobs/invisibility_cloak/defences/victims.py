@@ -81,7 +81,7 @@ def own_patches(
     """Patches that segmenters learn from, by detector, each a short search with a seed of its own."""
     if params is None:
         return {}
-    cells = [
+    cells: list[dict[str, Any]] = [
         {"detector": name, "seed": run.seed_for("own patch", name, number)}
         for name in detectors
         for number in range(params.patches)

@@ -22,7 +22,7 @@ def curve_rows(params: CurveParams, test: Test, data: str, run: Run) -> list[dic
     data: the name of the set. Without points whose cells failed.
     """
     seed = run.seed_for("curves", data)
-    cells = [
+    cells: list[dict[str, Any]] = [
         {"victim": victim, "patch": row.name, "axis": axis, "value": value, "data": data, "seed": seed}
         for victim in test.victims
         for row in test.rows

@@ -54,7 +54,7 @@ def test_an_attack_sees_every_version() -> None:
     priors.objectness.sum().backward()  # type: ignore[no-untyped-call]
     assert images.grad is not None
     # each pixel counts once in the whole image, and in one of the two halves at each of the four lines
-    assert torch.allclose(images.grad, torch.full_like(images, 5 / 3))
+    assert torch.allclose(images.grad, torch.full_like(images, 20 * 5 / 3))
 
 
 def test_groups_are_those_of_dbscan() -> None:

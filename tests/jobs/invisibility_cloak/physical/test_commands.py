@@ -76,3 +76,24 @@ def test_photographs_are_judged_with_their_own_labels() -> None:
     one, other = judged_set(WhiteFinder(), Photographs(), "white", 0.5, batch=1)
     assert (one.place, one.outcome, one.covered) == (0, "failure", 1.0)
     assert (other.place, other.outcome, other.score) == (1, "success", 0.0)
+
+
+def test_a_folder_of_photographs_is_judged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("images/test", "labels/test"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "data.yaml").write_text("names: [dog, white]\n")
+    for place, image in enumerate(Photographs().images(torch.arange(2))):
+        pixels = (255 * image.permute(1, 2, 0)).round().to(torch.uint8).numpy()
+        Image.fromarray(pixels).save(tmp_path / f"images/test/{place}.png")
+        (tmp_path / f"labels/test/{place}.txt").write_text("1 0.375 0.5 0.25 0.8\n")
+    finder = "tests.jobs.invisibility_cloak.defences.detectors:WhiteFinder"
+    assert commands.main(["protocol", str(tmp_path), "--detector", finder, "--class", "white"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "2 photographs, 2 boxes of class white, white_finder:"
+    assert [line.split(" (")[0] for line in lines[1:]] == [
+        "success: 1 of 2, 0.50",
+        "partial: 0 of 2, 0.00",
+        "failure: 1 of 2, 0.50",
+    ]
+    assert commands.main(["protocol", str(tmp_path), "--detector", finder, "--class", "cat"]) == 2
+    assert "unknown class 'cat'" in capsys.readouterr().err
