@@ -12,7 +12,7 @@ from jobs.common.detection.detector_params import TrainedDetector
 from jobs.common.detection.training import train
 from jobs.invisibility_cloak.params import Params
 from jobs.invisibility_cloak.patch.objectives import check_objective
-from service.errors import within
+from service.errors import unknown, within
 from service.run import Run
 
 
@@ -29,7 +29,8 @@ def detectors_of(params: Params, data: BoxSet, image: Tensor, run: Run) -> dict[
                 detectors[name] = frozen(section.build(data, 0))
         else:
             detectors[name] = detector_params.load(section, run)
-        detectors[name].label_of(params.hidden)
+        if params.hidden not in detectors[name].classes:
+            raise unknown(f"class of detector {name}", params.hidden, detectors[name].classes)
     for patch in params.patches:
         attacked = [detectors[name] for name in params.against(patch) if name in detectors]
         check_objective(params.search_of(patch).objective, attacked, image)

@@ -82,6 +82,12 @@ def starts_of(params: Params, run: Run) -> dict[str, Tensor]:
             starts[name] = random_patch(size, run.seed_for("start", name))
         if name in starts:
             check_patch(starts[name], f"patch {name!r}")
+            needed, sides = params.rendering.median // 2, tuple(starts[name].shape[1:])
+            if min(sides) <= needed:
+                raise InputError(
+                    f"patch {name!r} must have more than {needed} pixels each way, which rendering.median looks at; it "
+                    f"has {sides[0]}x{sides[1]}"
+                )
     return starts
 
 

@@ -194,6 +194,13 @@ def test_a_stored_patch_and_one_of_a_file_are_tested_as_they_are(make_run: Any, 
     assert any("file is 1.00 times as high as wide" in sentence for sentence in handle.written.warnings)
 
 
+def test_a_patch_smaller_than_its_filter_is_refused(make_run: Any, tmp_path: Path) -> None:
+    Image.fromarray(np.full((3, 9), 51, np.uint8)).save(tmp_path / "flat.png")
+    patches = {"x": {"file": str(tmp_path / "flat.png")}}
+    with pytest.raises(InputError, match="patch 'x' must have more than 3 pixels each way, .*; it has 3x9"):
+        run(params(patches=patches, rendering={"median": 7}), make_run())
+
+
 def test_trials_stand_beside_each_other(make_run: Any) -> None:
     handle = make_run()
     run(params(), handle)
@@ -231,6 +238,10 @@ def test_nobody_to_hide_is_said(make_run: Any, monkeypatch: pytest.MonkeyPatch) 
         ({"hidden": "cat"}, "unknown class of scenes 'cat'"),
         ({"patches": {"x": {"stored": "nothing"}}}, "no model 'nothing'"),
         ({"patches": {"x": {"file": "/nowhere.png"}}}, "patches.x.file: '/nowhere.png' cannot be read"),
+        (
+            {"detectors": {"learns": {**LEARNS, "classes": ["tree"]}}, "patches": {"x": {}}},
+            "unknown class of detector learns 'person' .known: tree",
+        ),
         (
             {"search": {**BASIS["search"], "objective": {"kind": "targeted", "toward": "car"}}},
             "unknown class of spots 'car'",
