@@ -13,7 +13,7 @@ from jobs.common.detection.boxes import Boxes
 from serving.http.tensors import Array
 from serving.kinds.work import Answer
 
-GOLDEN = 0.618034  # of the circle of hues, between the classes: no two that are near have the same colour
+HUES = 0.27  # of the circle, from one class to the next: those of a hundred classes differ
 LONGEST = 24  # characters of a name that are drawn
 NONE = -1  # the label of a row that stands for no box
 
@@ -92,7 +92,7 @@ def drawn(classes: Sequence[str], image: Array, answer: Answer) -> bytes:
 
 def colour_of(label: int) -> tuple[int, int, int]:
     """Of a class: light enough for black text on it."""
-    red, green, blue = colorsys.hls_to_rgb((0.33 + GOLDEN * label) % 1, 0.62, 0.9)
+    red, green, blue = colorsys.hls_to_rgb((0.33 + HUES * label) % 1, 0.62, 0.9)
     return round(255 * red), round(255 * green), round(255 * blue)
 
 

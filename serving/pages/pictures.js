@@ -131,3 +131,23 @@ export function drawClasses(made, labels, palette, opacity) {
     });
   });
 }
+
+/** The part of a picture that differs from another of its size, within corners: a canvas; null if nothing does. */
+export function changedPart(before, after, [left, top, right, bottom]) {
+  const [x, y] = [Math.max(0, Math.floor(left)), Math.max(0, Math.floor(top))];
+  const width = Math.min(after.width, Math.ceil(right)) - x;
+  const height = Math.min(after.height, Math.ceil(bottom)) - y;
+  if (width < 1 || height < 1) return null;
+  const [one, other] = [before, after].map((made) => context(made).getImageData(x, y, width, height).data);
+  const places = [];
+  for (let at = 0; at < one.length; at += 4) {
+    if (one[at] !== other[at] || one[at + 1] !== other[at + 1] || one[at + 2] !== other[at + 2]) places.push(at / 4);
+  }
+  if (!places.length) return null;
+  const columns = places.map((place) => place % width);
+  const [first, last] = [places[0], places.at(-1)].map((place) => Math.floor(place / width));
+  const [from, to] = columns.reduce(([low, high], each) => [Math.min(low, each), Math.max(high, each)], [width, 0]);
+  const made = canvas(to - from + 1, last - first + 1, { class: "pixels", role: "img", "aria-label": "Changed part" });
+  context(made).drawImage(after, x + from, y + first, made.width, made.height, 0, 0, made.width, made.height);
+  return made;
+}

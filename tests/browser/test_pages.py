@@ -18,13 +18,15 @@ from sklearn.datasets import load_digits
 
 from service.store import open_store
 from serving.http.keys import new_key
-from serving.http.settings import Http, ServeSettings
+from serving.http.settings import Http, Models, ServeSettings
+from serving.http.uploads import to_png
 from tests.jobs.sonification.tones import CLASSES
 from tests.ports import free_port
 from tests.serving import in_process
 from tests.serving.models import DIGITS, put, put_classifier, put_recogniser, put_segmenter
 from tests.serving.songs import RATE as SONG_RATE
 from tests.serving.songs import excerpt, put_songs
+from tests.serving.squares import blue_patch, put_patch, put_squares, scene
 
 playwright = pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")
 CHROMIUM = Path("/usr/bin/chromium")
@@ -47,12 +49,14 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> str:
     put(folder, "sums")
     put(folder, "mazes", "dt_net_2d")
     put(folder, "walk", task="walking")
+    put_squares(folder, "squares")
+    put_patch(folder, "blue", blue_patch())
     return uri
 
 
 @pytest.fixture(scope="module")
 def url(store: str) -> Iterator[str]:
-    settings = ServeSettings(http=Http(port=free_port()))
+    settings = ServeSettings(http=Http(port=free_port()), models=Models(trusted=("tests",)))
     with in_process.listening(settings, store) as address:
         yield address
 
@@ -348,6 +352,58 @@ def test_a_song_is_identified_attacked_and_played(page: Any, url: str, tmp_path:
     sent = {"content": from_curl, "headers": {"Content-Type": "audio/wav"}}
     answer = httpx.post(f"{url}/v2/models/tunes/infer?outputs=song", **sent).json()
     assert answer["outputs"][0]["data"] != [3]
+
+
+def test_objects_are_boxed_and_hidden_by_a_patch(page: Any, url: str, tmp_path: Path) -> None:
+    """With the keyboard; what is drawn, told and written as code is what the server says of the changed picture."""
+    photo = tmp_path / "scene.png"
+    photo.write_bytes(to_png(scene(160, 240, [(16, 24), (120, 80)], [(40, 100)]).numpy()))
+    page.goto(f"{url}/#/squares")
+    page.set_input_files("input[type=file]", photo)
+    objects = page.get_by_role("region", name="Objects")
+    page.locator(".legend td").first.wait_for()
+    assert objects.locator(".verdict").inner_text() == "person 2, tree 1"
+    assert sorted(objects.locator("tbody th").all_inner_texts()) == ["person", "person", "tree"]
+    view = objects.locator("canvas.boxed")
+    assert view.get_attribute("aria-label") == "The picture: person 2, tree 1"
+    colours = page.evaluate(INK, view.element_handle())
+    assert colours > 10, "boxes and words are drawn"
+    (tmp_path / "image.png").write_bytes(photo.read_bytes())
+    assert "count [3]" in run_python(tmp_path, code(page, "tritonclient"))
+    page.get_by_label("Least score").focus()
+    page.keyboard.press("Home")
+    objects.get_by_text("more").wait_for()
+    assert "confidence=0.01" in code(page, "curl")
+    page.get_by_label("Least score").fill("0.3")
+    objects.get_by_text("person 2, tree 1").wait_for()
+
+    assert page.get_by_label("Hide").input_value() == "person"
+    assert not page.get_by_label("Patch of the store").is_visible()
+    page.locator(".options summary").click()
+    for name, value in (("iterations", "30"), ("height", "20"), ("width", "12"), ("scale", "0.6")):
+        page.get_by_label(name, exact=True).fill(value)
+    page.get_by_role("button", name="Attack", exact=True).focus()
+    page.keyboard.press("Enter")
+    verdict = page.locator(".attacked:not(.stale) .verdict")
+    verdict.wait_for(timeout=60_000)
+    assert verdict.inner_text() == "person: 2 of 2 hidden"
+    before, after = page.locator(".pair canvas").all()
+    assert before.get_attribute("aria-label") == "Before: person 2, tree 1"
+    assert after.get_attribute("aria-label") == "After: tree 1"
+    assert page.locator(".patch canvas").evaluate("(canvas) => canvas.width") == pytest.approx(27, abs=3)
+    subprocess.run(code(page, "curl"), shell=True, cwd=tmp_path, check=True)
+    from_curl = (tmp_path / "answer.png").read_bytes()
+    assert "'assay-hidden': '2'" in run_python(tmp_path, code(page, "Python"))
+    assert (tmp_path / "answer.png").read_bytes() == from_curl
+    sent = {"content": from_curl, "headers": {"Content-Type": "image/png"}}
+    told = httpx.post(f"{url}/v2/models/squares/infer?view=objects", **sent).json()
+    assert [each["class"] for each in told["objects"]] == ["tree"]
+
+    page.get_by_label("A patch", exact=True).select_option("stored_patch")
+    assert page.get_by_label("Patch of the store").input_value() == "blue"
+    page.get_by_role("button", name="Attack", exact=True).click()
+    page.get_by_text("2 passes through the detector.").wait_for()
+    assert "patch=blue" in code(page, "curl") and "iterations" not in code(page, "curl")
 
 
 INK = """(canvas) => {

@@ -9,6 +9,8 @@ from torch.nn.functional import avg_pool2d
 from jobs.common.detection.base import Detector, Priors
 from jobs.common.detection.boxes import Boxes
 from jobs.common.detection.suppression import surest
+from jobs.invisibility_cloak.patch.model import patch_card, stored
+from jobs.invisibility_cloak.patch.rendering_params import RenderingParams
 from service.models import CardDraft, ModelCard, TensorSpec, publish
 from service.store import Folder
 
@@ -69,6 +71,19 @@ def draft(**changes: Any) -> CardDraft:
 def put_squares(store: Folder, name: str, **changes: Any) -> ModelCard:
     """Publish the next version of the detector."""
     return publish(store, name, Squares().state_dict(), draft(**changes))
+
+
+def blue_patch() -> Tensor:
+    """A patch that hides red squares and green ones: (3, 50, 30)."""
+    patch = torch.zeros(3, 50, 30)
+    patch[2] = 1
+    return patch
+
+
+def put_patch(store: Folder, name: str, patch: Tensor, **rendering: Any) -> ModelCard:
+    """Publish a patch, as the study does. rendering: how it is drawn; 0.7 diagonals wide if that is not said."""
+    card = patch_card(patch, "person", ["squares"], RenderingParams(**{"scale": 0.7, **rendering}), {})
+    return publish(store, name, stored(patch).state_dict(), card)
 
 
 def scene(

@@ -1,7 +1,8 @@
-// Detectors of objects: boxes around what they see in a picture.
+// Detectors of objects: boxes around what they see in a picture, and patches that hide something from them.
 
 import { boxedPicture, boxesOf, boxesTable, counted } from "../boxes.js";
 import { choice, element, field, fill } from "../elements.js";
+import { patchAttackPart } from "../patch_attack.js";
 import { pictureInput } from "../picture_input.js";
 import { png } from "../pictures.js";
 import { outputs, request } from "../server.js";
@@ -27,13 +28,20 @@ export function show(model, place, page) {
   let picture = null;
   let controller = null;
 
+  const query = () => ({
+    outputs: "boxes,labels,scores,count",
+    confidence: confidence.value(),
+    overlap: overlap.value(),
+  });
+  const attack = model.parameters.actions.includes("attack") && patchAttackPart(model, { ask: query, page });
+
   async function ask() {
     controller?.abort();
     controller = new AbortController();
+    attack && attack.take(null);
     result.classList.add("stale");
     try {
-      const query = { outputs: "boxes,labels,scores,count", confidence: confidence.value(), overlap: overlap.value() };
-      const asked = request(model, "infer", { file: await png(picture.sent), query });
+      const asked = request(model, "infer", { file: await png(picture.sent), query: query() });
       const answer = await outputs(asked, AbortSignal.any([controller.signal, page.signal]));
       const boxes = boxesOf(answer, classes);
       summary.textContent = boxes.length ? counted(boxes) : "Nothing is found.";
@@ -45,6 +53,7 @@ export function show(model, place, page) {
       fill(result, summary, view.part, list);
       view.draw(picture.sent, boxes);
       page.sent(asked);
+      attack && attack.take({ picture: picture.sent, boxes });
     } catch (error) {
       if (error.name !== "AbortError") page.failed(error);
     } finally {
@@ -58,6 +67,7 @@ export function show(model, place, page) {
 
   function changed(made) {
     controller?.abort();
+    attack && attack.take(null);
     picture = made;
     again();
   }
@@ -73,7 +83,7 @@ export function show(model, place, page) {
     },
   );
   input.part.append(field("Scaled to at most", longest), confidence.part, overlap.part);
-  fill(place, element("div", { class: "try" }, input.part, result));
+  fill(place, element("div", { class: "try" }, input.part, result), attack && attack.part);
 }
 
 /** A field for a share: { part, value() }. */

@@ -19,7 +19,7 @@ from jobs.invisibility_cloak.patch.rendering_params import RenderingParams
 from jobs.invisibility_cloak.patch.targets import targets_of
 from service.errors import BusyError, InputError
 from service.models import publish
-from service.store import Folder, open_store
+from service.store import open_store
 from serving.http.messages import Form
 from serving.http.protocol import InferRequest
 from serving.http.settings import Attacks, Http, Models, ServeSettings
@@ -32,13 +32,12 @@ from tests.ports import free_port
 from tests.serving import in_process
 from tests.serving.kinds.test_object_detection import MODEL, endpoint
 from tests.serving.models import put_classifier
-from tests.serving.squares import SIDE, Squares, put_squares, scene
+from tests.serving.squares import SIDE, Squares, blue_patch, put_patch, put_squares, scene
 
 PERSONS, TREES = [(16, 24), (80, 40)], [(24, 88)]
 IMAGE = scene(128, 160, PERSONS, TREES)
 LARGE = {"scale": 0.6}  # of the squares, whose diagonal is 45 pixels: 27 pixels wide
-BLUE = torch.zeros(3, 50, 30)
-BLUE[2] = 1
+BLUE = blue_patch()
 
 
 def work_of(
@@ -65,13 +64,8 @@ def with_store(store_uri: str) -> ObjectDetection:
     """The detector, with a store that holds a patch."""
     model = endpoint()
     model.store = open_store(store_uri)
-    put_blue(model.store)
+    put_patch(model.store, "blue", BLUE)
     return model
-
-
-def put_blue(store: Folder, name: str = "blue", **rendering: Any) -> None:
-    card = patch_card(BLUE, "person", ["squares"], RenderingParams(**{"scale": 0.7, **rendering}), {})
-    publish(store, name, stored(BLUE).state_dict(), card)
 
 
 # ---- a patch that is optimised ---------------------------------------------------------------------------------------
@@ -332,7 +326,7 @@ SETTINGS = ServeSettings(http=Http(port=free_port()), models=Models(trusted=("te
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     store = open_store(str(tmp_path_factory.mktemp("attacked") / "store"))
     put_squares(store, "squares")
-    put_blue(store)
+    put_patch(store, "blue", BLUE)
     with in_process.listening(SETTINGS, store.uri) as address:
         yield f"{address}/v2/models/squares"
 
