@@ -34,6 +34,7 @@ class CenterNet(Detector):
     name = "centernet"
     classes = coco.CLASSES
     substitute = "the logit of the class"
+    side = SIDE
 
     def __init__(self, network: TensorFlowGraph) -> None:
         """network: from images (batch, 512, 512, 3), 0 to 255, to logits and distances of the grid."""

@@ -32,6 +32,7 @@ class NanoDet(Detector):
     name = "nanodet"
     classes = coco.CLASSES
     substitute = "the logit of the class"
+    side = SIDE
 
     def __init__(self, network: TensorFlowGraph) -> None:
         """network: from images (batch, 3, 416, 416), blue green red, to the outputs of the three grids."""
