@@ -13,18 +13,16 @@ import re
 import sys
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import safetensors
-import safetensors.torch
-import torch
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from service import json_text
 from service.errors import FieldError, ModelError, ModelNotFoundError, SpecError, nearest, shown
 from service.store import Folder
+
+if TYPE_CHECKING:  # torch takes seconds to load, which proxies and the commands that list models can spare
+    from torch import Tensor, nn
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 VERSION = re.compile(r"[1-9][0-9]{0,8}")
@@ -82,8 +80,13 @@ def check_name(name: str, field: str = "the name of a model", hint: str | None =
         raise FieldError(field, "be up to 63 lower-case letters, digits, dots and dashes", name, hint)
 
 
-def publish(store: Folder, name: str, state: dict[str, Tensor], draft: CardDraft, run: str | None = None) -> ModelCard:
+def publish(
+    store: Folder, name: str, state: "dict[str, Tensor]", draft: CardDraft, run: str | None = None
+) -> ModelCard:
     """Put a model into the store as the next version of `name`. ModelError if its weights are not finite."""
+    import safetensors.torch
+    import torch
+
     check_name(name)
     for key, tensor in state.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
@@ -152,7 +155,7 @@ def versions(store: Folder, name: str) -> list[int]:
     return [version for version in _versions(folder) if (folder / str(version)).exists(CARD)]
 
 
-def load(store: Folder, card: ModelCard, trusted: tuple[str, ...] = ()) -> nn.Module:
+def load(store: Folder, card: ModelCard, trusted: tuple[str, ...] = ()) -> "nn.Module":
     """The network of a card with its weights, in evaluation mode, on the CPU.
 
     trusted: top-level packages besides Assay's own whose architectures may be built. ModelError, one sentence, if
@@ -180,7 +183,7 @@ def check(store: Folder, card: ModelCard, trusted: tuple[str, ...] = ()) -> None
     _network(card, trusted)
 
 
-def unwrapped(network: nn.Module) -> nn.Module:
+def unwrapped(network: "nn.Module") -> "nn.Module":
     """A network without the wrappers around it and around its parts: DataParallel, DistributedDataParallel and
     torch.compile. They change no result, but can neither be copied nor pickled, and change the names of the weights.
     """
@@ -194,7 +197,7 @@ def unwrapped(network: nn.Module) -> nn.Module:
     return network
 
 
-def plain_names(weights: Mapping[str, Tensor], expected: Collection[str]) -> dict[str, Tensor]:
+def plain_names(weights: "Mapping[str, Tensor]", expected: Collection[str]) -> "dict[str, Tensor]":
     """Weights by the names that a network expects, without what wrappers have added to them."""
     names = {_plain(name): name for name in expected}
     renamed = {
@@ -219,8 +222,11 @@ def format_of(data: bytes) -> str:
     return "truncated or damaged" if data else "empty"
 
 
-def _inside(network: nn.Module) -> nn.Module | None:
+def _inside(network: "nn.Module") -> "nn.Module | None":
     """What a wrapper is around; None if the network is no wrapper."""
+    from torch import nn
+    from torch.nn.parallel import DistributedDataParallel
+
     if isinstance(network, nn.DataParallel | DistributedDataParallel):
         inner: nn.Module = network.module
         return inner
@@ -236,8 +242,10 @@ def _plain(name: str) -> str:
     return ".".join(part for part in name.split(".") if part not in WRAPPERS)
 
 
-def _network(card: ModelCard, trusted: tuple[str, ...]) -> nn.Module:
+def _network(card: ModelCard, trusted: tuple[str, ...]) -> "nn.Module":
     """The network of a card with any weights."""
+    from torch import nn
+
     build = _architecture(card, trusted)
     try:
         network = build(**card.arguments)
@@ -253,7 +261,10 @@ def _check_size(store: Folder, card: ModelCard) -> None:
         raise ModelError(f"{_named(card)}: the weights file has {size:,} bytes, the card says {card.bytes:,}")
 
 
-def _weights(store: Folder, card: ModelCard) -> dict[str, Tensor]:
+def _weights(store: Folder, card: ModelCard) -> "dict[str, Tensor]":
+    import safetensors.torch
+    import torch
+
     _check_size(store, card)
     data = (store / "models" / card.name / str(card.version)).read(WEIGHTS)
     header = int.from_bytes(data[:8], "little")
@@ -312,5 +323,5 @@ def _named(card: ModelCard) -> str:
     return f"model {card.name!r} version {card.version}"
 
 
-def _kind(tensor: Tensor) -> str:
+def _kind(tensor: "Tensor") -> str:
     return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"

@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import scipy
 import torch
-from scipy.stats import binom
 from torch import Tensor
 
 from jobs.common.metrics.intervals import CONFIDENCE
@@ -143,7 +143,7 @@ def median(values: Sequence[float]) -> Median:
         return Median(math.nan, math.nan, math.nan, 0)
     low_middle, high_middle = ordered[(count - 1) // 2], ordered[count // 2]
     middle = low_middle if low_middle == high_middle else (low_middle + high_middle) / 2
-    rank = int(binom.ppf((1 - CONFIDENCE) / 2, count, 0.5))  # numbers to leave out on each side
-    if 2 * binom.cdf(rank - 1, count, 0.5) > 1 - CONFIDENCE + 1e-12 or rank < 1:
+    rank = int(scipy.stats.binom.ppf((1 - CONFIDENCE) / 2, count, 0.5))  # numbers to leave out on each side
+    if 2 * scipy.stats.binom.cdf(rank - 1, count, 0.5) > 1 - CONFIDENCE + 1e-12 or rank < 1:
         return Median(middle, math.nan, math.nan, count)
     return Median(middle, ordered[rank - 1], ordered[count - rank], count)

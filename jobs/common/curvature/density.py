@@ -7,7 +7,7 @@ et al. 2019, "An investigation into neural net optimization via Hessian eigenval
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import t as student
+import scipy
 
 CONFIDENCE = 0.95
 
@@ -61,5 +61,5 @@ def _band(curves: np.ndarray) -> Band:
     mean, count = curves.mean(0), len(curves)
     if count < 2:
         return Band(mean, np.full_like(mean, np.nan), np.full_like(mean, np.nan))
-    half = student.ppf((1 + CONFIDENCE) / 2, count - 1) * curves.std(0, ddof=1) / np.sqrt(count)
+    half = scipy.stats.t.ppf((1 + CONFIDENCE) / 2, count - 1) * curves.std(0, ddof=1) / np.sqrt(count)
     return Band(mean, mean - half, mean + half)

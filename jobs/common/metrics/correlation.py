@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import kendalltau, norm, pearsonr, spearmanr
+import scipy
 
 CONFIDENCE = 0.95
 FEW = 10  # trials below which a correlation says little
@@ -53,7 +53,8 @@ def association(first: np.ndarray, second: np.ndarray) -> Association:
     count = len(first)
     if count < 2 or not np.ptp(first) or not np.ptp(second):
         return Association(count, UNKNOWN, UNKNOWN, UNKNOWN, math.nan)
-    tau, rho, r = kendalltau(first, second), spearmanr(first, second).statistic, pearsonr(first, second).statistic
+    tau = scipy.stats.kendalltau(first, second)
+    rho, r = (measure(first, second).statistic for measure in (scipy.stats.spearmanr, scipy.stats.pearsonr))
     spread = max(count - 3, 1)
     return Association(
         count,
@@ -69,5 +70,5 @@ def _with_interval(value: float, most: float, variance: float, count: int) -> Co
     if count < FEWEST:
         return Correlation(float(value), -1.0, 1.0)
     centre = math.atanh(min(max(value, -most), most))
-    half = norm.ppf((1 + CONFIDENCE) / 2) * math.sqrt(variance)
+    half = scipy.stats.norm.ppf((1 + CONFIDENCE) / 2) * math.sqrt(variance)
     return Correlation(float(value), math.tanh(centre - half), math.tanh(centre + half))

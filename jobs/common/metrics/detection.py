@@ -7,8 +7,8 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from scipy.optimize import brentq
-from scipy.stats import binom, norm
 
 from jobs.common.metrics.intervals import CONFIDENCE, clopper_pearson
 from service.errors import FieldError, InputError
@@ -64,7 +64,7 @@ def area(positives: np.ndarray, negatives: np.ndarray) -> Area:
     ordered = np.sort(negatives)
     below, equal_or_below = (np.searchsorted(ordered, positives, side) for side in ("left", "right"))
     value = float((below + equal_or_below).mean() / (2 * n))
-    z, pooled = float(norm.ppf((1 + CONFIDENCE) / 2)), (m + n) / 2 - 1
+    z, pooled = float(scipy.stats.norm.ppf((1 + CONFIDENCE) / 2)), (m + n) / 2 - 1
 
     def excess(theta: float) -> float:
         inside = 1 + pooled * ((1 - theta) / (2 - theta) + theta / (1 + theta))
@@ -88,7 +88,10 @@ def threshold_at(negatives: np.ndarray, rate: float) -> Threshold:
     ordered, count = np.sort(negatives), len(negatives)
     value = float(ordered[count - 1 - math.floor(rate * count + 1e-9)])
     tail = (1 - CONFIDENCE) / 2
-    lower, upper = int(binom.ppf(tail, count, 1 - rate)), int(binom.ppf(1 - tail, count, 1 - rate)) + 1
+    lower, upper = (
+        int(scipy.stats.binom.ppf(tail, count, 1 - rate)),
+        int(scipy.stats.binom.ppf(1 - tail, count, 1 - rate)) + 1,
+    )
     alarms = int((negatives > value).sum())
     low, high = clopper_pearson(alarms, count)
     return Threshold(

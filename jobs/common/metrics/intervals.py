@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from scipy.stats import binomtest, t
+import scipy  # scipy.stats loads at its first use: most processes have none
 
 CONFIDENCE = 0.95
 RESAMPLES = 1000
@@ -18,7 +18,7 @@ def wilson(successes: int, count: int) -> tuple[float, float]:
     """
     if not count:
         return 0.0, 1.0
-    interval = binomtest(successes, count).proportion_ci(CONFIDENCE, method="wilson")
+    interval = scipy.stats.binomtest(successes, count).proportion_ci(CONFIDENCE, method="wilson")
     return float(interval.low), float(interval.high)
 
 
@@ -29,7 +29,7 @@ def clopper_pearson(successes: int, count: int) -> tuple[float, float]:
     """
     if not count:
         return 0.0, 1.0
-    interval = binomtest(successes, count).proportion_ci(CONFIDENCE, method="exact")
+    interval = scipy.stats.binomtest(successes, count).proportion_ci(CONFIDENCE, method="exact")
     return float(interval.low), float(interval.high)
 
 
@@ -37,7 +37,9 @@ def clopper_pearson_upper(successes: int, count: int) -> float:
     """The exact 95 % limit of a share from above alone: 1 - 0.05^(1/count) without successes."""
     if not count:
         return 1.0
-    return float(binomtest(successes, count, alternative="less").proportion_ci(CONFIDENCE, method="exact").high)
+    return float(
+        scipy.stats.binomtest(successes, count, alternative="less").proportion_ci(CONFIDENCE, method="exact").high
+    )
 
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float]:
@@ -49,7 +51,7 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float]:
     if count < 2:
         return -math.inf, math.inf
     mean, error = float(np.mean(values)), float(np.std(values, ddof=1)) / math.sqrt(count)
-    reach = float(t.ppf((1 + CONFIDENCE) / 2, count - 1)) * error
+    reach = float(scipy.stats.t.ppf((1 + CONFIDENCE) / 2, count - 1)) * error
     return mean - reach, mean + reach
 
 

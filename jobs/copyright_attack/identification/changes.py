@@ -1,7 +1,7 @@
 """What happens to a query on its way: it is short, noisy, faster or slower, higher or lower. One excerpt at a time."""
 
 import numpy as np
-from scipy.signal import resample
+import scipy
 
 SIZE, HOP = 1024, 256  # samples, of the transform that a change of pitch is made by
 
@@ -29,7 +29,7 @@ def with_noise(sound: np.ndarray, decibels: float, generator: np.random.Generato
 def faster(sound: np.ndarray, percent: float) -> np.ndarray:
     """Played faster by so many percent, below 0 slower: pitch goes with it, as on a turntable."""
     length = max(1, round(len(sound) / (1 + percent / 100)))
-    changed: np.ndarray = resample(sound, length).astype(np.float32)
+    changed: np.ndarray = scipy.signal.resample(sound, length).astype(np.float32)
     return changed
 
 
@@ -41,7 +41,7 @@ def higher(sound: np.ndarray, semitones: float) -> np.ndarray:
     if not semitones or len(sound) <= SIZE:
         return sound
     longer = stretched(sound, 2 ** (semitones / 12))
-    changed: np.ndarray = resample(longer, len(sound)).astype(np.float32)
+    changed: np.ndarray = scipy.signal.resample(longer, len(sound)).astype(np.float32)
     return changed
 
 

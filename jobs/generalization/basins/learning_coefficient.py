@@ -14,9 +14,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 import torch
 from pydantic import Field
-from scipy.stats import t as student
 from torch import Tensor
 
 from jobs.common.params import StudyParams
@@ -165,7 +165,7 @@ def _mean(values: np.ndarray) -> Interval:
     if len(values) < 2:
         return Interval(math.nan, math.nan, math.nan)
     mean = float(values.mean())
-    reach = student.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values))
+    reach = scipy.stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values))
     return Interval(mean, float(mean - reach), float(mean + reach))
 
 

@@ -3,7 +3,6 @@
 import math
 
 import numpy as np
-from sklearn.covariance import LedoitWolf
 
 from jobs.inevitability.density.estimate import DensityEstimate, Images, check_images, check_levels, estimate_of
 from service.errors import FieldError
@@ -32,6 +31,8 @@ def gaussian_likelihood(images: Images, seed: int, levels: int = 256) -> Density
     Images are spread over cells of 1/levels first (values i / (levels - 1) to (i + u) / levels, u uniform). Its
     covariance is shrunk as Ledoit & Wolf (2004) do. FieldError: fewer than 4 images, levels below 2.
     """
+    from sklearn.covariance import LedoitWolf  # takes a second to load
+
     check_levels(levels)
     check_images(images, least=4)
     count, n = images.shape
