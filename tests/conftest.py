@@ -53,11 +53,13 @@ def pytest_runtest_setup() -> None:
 
 @pytest.fixture(scope="session")
 def ray_session() -> Iterator[None]:
-    """An embedded Ray with 4 logical cores, started once."""
+    """An embedded Ray with 4 logical cores, started once. Its processes report their metrics every second."""
     from service.cluster.connection import connect
 
-    with connect(address="local", cpus=4):
-        yield
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_metrics_report_interval_ms", "1000")  # of Ray's ten seconds a test would wait for most
+        with connect(address="local", cpus=4):
+            yield
 
 
 @pytest.fixture

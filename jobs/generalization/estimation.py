@@ -5,13 +5,14 @@ import math
 from jobs.common.curvature.spectra_params import PRODUCT
 from jobs.common.estimation import (
     TRAINING,
+    Architecture,
     SetSize,
     layers_with_weights,
     multiply_adds_of,
     size_of,
     training_seconds_of,
 )
-from jobs.common.models.network_params import NetworkFile, TrainedNetwork
+from jobs.common.models.network_params import PublishedNetwork, StoredNetwork, TrainedNetwork
 from jobs.generalization.gradient_free.search_params import SearchedNetwork
 from jobs.generalization.margins import HALVINGS
 from jobs.generalization.params import Params
@@ -30,9 +31,9 @@ def estimate(params: Params) -> Estimate:
     trained, together = trained_images(params, size), images_of_minefield(params, size)
     shown = shown_images(params, size)
     details: dict[str, float | str] = {"images trained on": trained + together, "images shown besides": shown}
-    if not isinstance(params.network, TrainedNetwork | SearchedNetwork | NetworkFile):
+    if (architecture := architecture_of(params)) is None:
         return Estimate(pieces=pieces_of(params), details=details)
-    network = params.network.classifier, size.classes, size.shape
+    network = architecture, size.classes, size.shape
     batch = params.network.training.batch if isinstance(params.network, TrainedNetwork) else 16
     passes = trained + shown / TRAINING
     seconds = training_seconds_of(*network, batch) * passes
@@ -44,6 +45,13 @@ def estimate(params: Params) -> Estimate:
         pieces=pieces_of(params),
         details=details,
     )
+
+
+def architecture_of(params: Params) -> Architecture | None:
+    """What can be built without the store; none: the network is there alone."""
+    if isinstance(params.network, StoredNetwork):
+        return params.network if ":" in params.network.name else None
+    return params.network if isinstance(params.network, PublishedNetwork) else params.network.classifier
 
 
 def trained_images(params: Params, size: SetSize) -> int:
@@ -95,9 +103,9 @@ def products(params: Params, size: SetSize) -> float:
     """Of the Hessian with a vector. Those of single layers are not counted where the network is not opened."""
     if params.spectra is None:
         return 0.0
-    if not isinstance(params.network, TrainedNetwork | SearchedNetwork | NetworkFile):
-        return params.spectra.products(0)
-    return params.spectra.products(layers_with_weights(params.network.classifier, size.classes, size.shape[0]))
+    architecture = architecture_of(params)
+    layers = 0 if architecture is None else layers_with_weights(architecture, size.classes, size.shape[0])
+    return params.spectra.products(layers)
 
 
 def learnt_images(params: Params, size: SetSize) -> int:

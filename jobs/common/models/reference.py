@@ -85,4 +85,6 @@ class ModelReference(StudyParams):
                 network = build(**self.options)
         except TypeError as error:
             raise InputError(f"model {self.name!r} refuses its options {self.options}: {error}") from error
+        except Exception as error:  # whatever a function of the user's own raises, such as for weights that are absent
+            raise InputError(f"model {self.name!r} cannot be built: {type(error).__name__}: {error}") from error
         return own_network(network, f"model {self.name!r}").cpu().eval()

@@ -39,11 +39,11 @@ def scraped(job: str) -> Samples:
 
 
 def wait_for(job: str, complete: Callable[[Samples], bool]) -> Samples:
-    """Processes of Ray tell their agent every ten seconds."""
+    """Processes of Ray tell their agent from time to time."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not complete(found := scraped(job)):
         assert time.monotonic() < deadline, found
-        time.sleep(0.5)
+        time.sleep(0.1)
     return found
 
 

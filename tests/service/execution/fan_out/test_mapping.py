@@ -33,6 +33,7 @@ from service.store import Folder, open_store
 from tests.processes import gone, running, started, titles, wait_for
 from tests.service import grid
 from tests.service.execution.fan_out.handles import handle, identical, nowhere
+from tests.service.pace import HURRY
 
 
 def shared(**misbehaviour: Any) -> dict[str, Any]:
@@ -355,7 +356,9 @@ def test_kill_the_driver_and_resume(tmp_path: Path, ray_session: None) -> None:
     assert set(again) | kept == set(range(80)) and max(again.values()) == 1
 
 
-def test_cancel_a_sweep_on_one_core_and_resume(tmp_path: Path, ray_session: None) -> None:
+def test_cancel_a_sweep_on_one_core_and_resume(
+    tmp_path: Path, ray_session: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Two trials whose cells occupy the whole cluster each: none waits for a core that a trial holds."""
     sweep = {"grid": {"seed": [1, 2]}}
     params = {"cells": 120, "seconds": 0.05, "folder": str(tmp_path)}
@@ -375,6 +378,7 @@ def test_cancel_a_sweep_on_one_core_and_resume(tmp_path: Path, ray_session: None
     rows = sum(len(store_of(file).read_table(file.name)) for file in (tmp_path / "store").rglob("cells/**/*.parquet"))
     assert 10 < rows < 240
     assert sum(before.values()) - rows < 60, "what had arrived was written: only the chunks in flight are lost"
+    monkeypatch.setenv(HURRY, str(tmp_path))
     state = runner.resume(open_store(job_spec.store), "stopped", Execution(serial=True))
     assert state.status == "finished", state.failure
     assert sum(computed(tmp_path, by=os.getpid()).values()) == 240 - rows
