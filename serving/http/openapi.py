@@ -183,6 +183,16 @@ SCHEMAS: Mapping[str, Json] = {
         "inputs": _list_of(_ref("InputTensor"), maxItems=MAX_TENSORS, description="a clip to begin with; none: noise"),
         "outputs": _list_of(_ref("RequestedOutput"), maxItems=MAX_TENSORS, description="none: all"),
     }, optional=["id", "parameters", "inputs", "outputs"]),
+    "Objects": _object({
+        "width": COUNT,
+        "height": COUNT,
+        "objects": _list_of(_object({
+            "label": COUNT,
+            "class": TEXT,
+            "score": {"type": "number", "minimum": 0, "maximum": 1},
+            "box": _list_of({"type": "number"}, minItems=4, maxItems=4, description="left, top, right, bottom"),
+        }), description="the surest first"),
+    }),
     "OutputTensor": _object({
         "name": TEXT,
         "shape": SHAPE,
@@ -219,6 +229,10 @@ SOUNDS = {f"audio/{name}": BINARY for name in ("wav", "flac", "ogg", "mpeg")}
 TENSORS_OR_FILE = {JSON_MEDIA: _ref("InferRequest"), BINARY_MEDIA: BINARY, **IMAGES, **SOUNDS}
 TENSORS_OR_PICTURE = {JSON_MEDIA: _ref("InferResponse"), BINARY_MEDIA: BINARY, PNG_MEDIA: BINARY}
 TENSORS_PICTURE_OR_SOUND = {**TENSORS_OR_PICTURE, WAV_MEDIA: BINARY}
+TENSORS_OBJECTS_PICTURE_OR_SOUND = {
+    **TENSORS_PICTURE_OR_SOUND,
+    JSON_MEDIA: {"anyOf": [_ref("InferResponse"), _ref("Objects")]},
+}
 
 CONTENTS: Mapping[str, Contents] = {
     "describe_server": Contents(_json("Server")),
@@ -232,7 +246,7 @@ CONTENTS: Mapping[str, Contents] = {
     "model_config": Contents(_json("ModelConfiguration")),
     "model_ready": Contents(_json("ModelReady")),
     "model_statistics": Contents(_json("Statistics")),
-    "infer": Contents(TENSORS_PICTURE_OR_SOUND, TENSORS_OR_FILE, needs_body=True),
+    "infer": Contents(TENSORS_OBJECTS_PICTURE_OR_SOUND, TENSORS_OR_FILE, needs_body=True),
     "infer_stream": Contents({EVENT_STREAM: TEXT}, TENSORS_OR_FILE, needs_body=True),
     "infer_stream_of_query": Contents({EVENT_STREAM: TEXT}, errors=("400",)),
     "attack": Contents(TENSORS_PICTURE_OR_SOUND, TENSORS_OR_FILE, needs_body=True),

@@ -2,7 +2,8 @@
 
 A detector brings every image to the size of its network, so that small objects of a large image would be lost. In a
 tile they keep their size. What ends at a border of a tile inside the image is cut there and dropped: an object that is
-no larger than the overlap is whole in a neighbour, and larger ones are seen in the whole image.
+no larger than the overlap is whole in a neighbour, and larger ones are seen in the whole image. What ends near to such
+a border is dropped if it lies in another box of its class: it is a part of what that box is around.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -13,13 +14,15 @@ from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from jobs.common.detection.boxes import Boxes
+from jobs.common.detection.boxes import Boxes, covered
 from jobs.common.detection.suppression import kept
 from jobs.common.params import StudyParams
 from service.errors import FieldError
 
 MOST_TILES = 1024  # of an image, with the whole
-EDGE = 0.01  # of the side of a tile: what ends so near to its border is cut
+EDGE, NEAR = 0.01, 0.05  # of the side of a tile: what ends so near to its border is cut, or may be
+INSIDE = 0.8  # of the area of a box that may be cut: it is a part of the box that covers so much of it
+CANDIDATES = 2048  # boxes of all parts that are compared with each other, the surest
 
 Detect = Callable[[Tensor], list[Boxes]]
 """from images (batch, 3, height, width) to the boxes of each"""
@@ -67,6 +70,7 @@ def tiled(detect: Detect, image: Tensor, tiles: Tiles, overlap: float, most: int
     if tiles.fits(height, width):
         return detect(image[None])[0]
     found = [_of_whole(detect, image, tiles.side)]
+    doubtful = [torch.zeros(len(found[0]), dtype=torch.bool)]
     down, across = min(height, tiles.side), min(width, tiles.side)
     places = [(top, left) for top in tiles.starts(height) for left in tiles.starts(width)]
     for group in _groups(places, tiles.batch):
@@ -74,16 +78,25 @@ def tiled(detect: Detect, image: Tensor, tiles: Tiles, overlap: float, most: int
         for boxes, (top, left) in zip(detect(cut), group, strict=True):
             offset = boxes.corners.new_tensor([left, top, left, top])
             moved = Boxes(boxes.corners + offset, boxes.labels, boxes.scores)
-            found.append(moved.at(_uncut(moved.corners, (top, left), (down, across), (height, width), tiles.side)))
-    return merged(found, overlap, most)
+            margins = _margins(moved.corners, (top, left), (down, across), (height, width)) / tiles.side
+            found.append(moved.at(margins > EDGE))
+            doubtful.append(margins[margins > EDGE] <= NEAR)
+    return merged(found, torch.cat(doubtful), overlap, most)
 
 
-def merged(parts: Sequence[Boxes], overlap: float, most: int) -> Boxes:
-    """The boxes of parts of an image, in pixels of the image, without those that say the same. As in `tiled`."""
-    assert all(part.scores is not None for part in parts)
-    corners, labels = torch.cat([part.corners for part in parts]), torch.cat([part.labels for part in parts])
+def merged(parts: Sequence[Boxes], doubtful: Tensor, overlap: float, most: int) -> Boxes:
+    """The boxes of parts of an image, in pixels of the image, without those that say the same. As in `tiled`.
+
+    doubtful: bool (boxes of all parts,): those that may be cut.
+    """
     scores = torch.cat([part.scores for part in parts if part.scores is not None])
-    return Boxes(corners, labels, scores).at(kept(corners, scores, labels, overlap)[:most])
+    every = Boxes(torch.cat([part.corners for part in parts]), torch.cat([part.labels for part in parts]), scores)
+    order = scores.argsort(descending=True, stable=True)[:CANDIDATES]
+    boxes, doubtful = every.at(order), doubtful[order]
+    assert boxes.scores is not None
+    places = kept(boxes.corners, boxes.scores, boxes.labels, overlap)
+    boxes, doubtful = boxes.at(places), doubtful[places]
+    return boxes.at((~(doubtful & _are_parts(boxes))).nonzero().flatten()[:most])
 
 
 def _of_whole(detect: Detect, image: Tensor, side: int) -> Boxes:
@@ -97,20 +110,26 @@ def _of_whole(detect: Detect, image: Tensor, side: int) -> Boxes:
     return Boxes(boxes.corners * back, boxes.labels, boxes.scores)
 
 
-def _uncut(corners: Tensor, start: tuple[int, int], size: tuple[int, int], whole: tuple[int, int], side: int) -> Tensor:
-    """Which boxes (count, 4) of a tile end before its borders, but for those that are borders of the image: (count,).
+def _margins(corners: Tensor, start: tuple[int, int], size: tuple[int, int], whole: tuple[int, int]) -> Tensor:
+    """Pixels between boxes (count, 4) of a tile and the nearest of its borders inside the image: (count,).
 
     start: top and left of the tile. size: its height and width. whole: those of the image.
     """
-    edge = EDGE * side
-    whole_ones = torch.ones(len(corners), dtype=torch.bool, device=corners.device)
+    margins = [torch.full((len(corners),), float("inf"))]
     for axis in (0, 1):
         low, high = corners[:, 1 - axis], corners[:, 3 - axis]
         if start[axis] > 0:
-            whole_ones &= low > start[axis] + edge
+            margins.append(low - start[axis])
         if start[axis] + size[axis] < whole[axis]:
-            whole_ones &= high < start[axis] + size[axis] - edge
-    return whole_ones
+            margins.append(start[axis] + size[axis] - high)
+    return torch.stack(margins).amin(0)
+
+
+def _are_parts(boxes: Boxes) -> Tensor:
+    """Which boxes lie in another one of their class: bool (count,)."""
+    shares = covered(boxes.corners, boxes.corners)
+    shares[boxes.labels[:, None] != boxes.labels] = 0
+    return shares.fill_diagonal_(0).ge(INSIDE).any(1)
 
 
 def _groups(places: list[tuple[int, int]], batch: int) -> Iterator[list[tuple[int, int]]]:

@@ -14,9 +14,10 @@ from service.store import open_store
 from serving.deployments.server import Server
 from serving.http import openapi
 from serving.http.operations import OPERATIONS
-from serving.http.settings import ServeSettings
+from serving.http.settings import Models, ServeSettings
 from tests.serving import in_process
 from tests.serving.models import put, put_classifier, put_recogniser, put_segmenter
+from tests.serving.squares import put_squares
 
 schemathesis = pytest.importorskip("schemathesis", reason="schemathesis is not installed")
 
@@ -32,7 +33,7 @@ CHECKS = {
     "positive_data_acceptance": {"expected-statuses": ["2xx", "400", "404", "501"]},
     "not_a_server_error": {"expected-statuses": ["2xx", "4xx", "501"]},
 }
-SETTINGS = ServeSettings()
+SETTINGS = ServeSettings(models=Models(trusted=("tests",)))
 EXAMPLES = 15  # of each operation
 
 
@@ -50,7 +51,7 @@ def test_every_operation_is_described_and_answered() -> None:
 def described() -> Any:
     """The description, with the names of models that are there."""
     tree = openapi.description()
-    tree["components"]["parameters"]["name"]["schema"] = {"enum": ["digits", "sums", "ground", "words"]}
+    tree["components"]["parameters"]["name"]["schema"] = {"enum": ["digits", "sums", "ground", "words", "squares"]}
     tree["components"]["parameters"]["version"]["schema"] = {"enum": ["1"]}
     config = schemathesis.Config.from_dict({"base-url": "http://localhost", "checks": CHECKS})
     loaded = schemathesis.openapi.from_dict(tree, config=config)
@@ -76,6 +77,7 @@ def run_application(tmp_path_factory: pytest.TempPathFactory) -> None:
     put_classifier(store, "digits")
     put_segmenter(store, "ground")
     put_recogniser(store, "words")
+    put_squares(store, "squares")
     running[:] = [in_process.application(SETTINGS, store.uri)]
 
 

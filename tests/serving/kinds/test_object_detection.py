@@ -26,6 +26,7 @@ from service.errors import InputError, ModelError
 from service.models import ModelCard, TensorSpec
 from service.store import open_store
 from serving.http.messages import TENSORS, Form
+from serving.http.openapi import description
 from serving.http.settings import Batching, Http, Limits, Models, ServeSettings
 from serving.http.uploads import to_png
 from serving.kinds import kind_of
@@ -400,3 +401,11 @@ def test_a_tensor_with_nan_in_raw_bytes(url: str) -> None:
     tensor = triton.InferInput("images", [1, 3, 4, 4], "FP32").set_data_from_numpy(array)
     with pytest.raises(InferenceServerException, match="holds NaN or an infinite number"):
         triton.InferenceServerClient(urlsplit(url).netloc).infer("squares", [tensor])
+
+
+def test_what_is_told_is_as_the_description_of_the_requests_has_it(url: str) -> None:
+    """The page of the requests reads it, too."""
+    told = httpx.post(f"{url}/infer?view=objects", content=to_png(IMAGE.numpy()), headers=PNG).json()
+    schemas = description()["components"]["schemas"]
+    assert set(told) == set(schemas["Objects"]["properties"])
+    assert set(told["objects"][0]) == set(schemas["Objects"]["properties"]["objects"]["items"]["properties"])

@@ -99,10 +99,21 @@ def test_what_a_tile_cuts_is_dropped() -> None:
 def test_boxes_of_two_parts_that_say_the_same_become_one() -> None:
     here = Boxes(torch.tensor([[0.0, 0, 10, 10], [20, 0, 30, 10]]), torch.tensor([0, 1]), torch.tensor([0.7, 0.6]))
     there = Boxes(torch.tensor([[0.0, 0, 10, 9], [20, 0, 30, 10]]), torch.tensor([0, 0]), torch.tensor([0.8, 0.5]))
-    boxes = merged([here, there], 0.45, 10)
+    sure = torch.zeros(4, dtype=torch.bool)
+    boxes = merged([here, there], sure, 0.45, 10)
     assert boxes.corners.tolist() == [[0, 0, 10, 9], [20, 0, 30, 10], [20, 0, 30, 10]]
-    assert boxes.labels.tolist() == [0, 1, 0] and len(merged([here, there], 0.45, 2)) == 2
-    assert len(merged([here.at(torch.zeros(2, dtype=torch.bool))], 0.45, 10)) == 0
+    assert boxes.labels.tolist() == [0, 1, 0] and len(merged([here, there], sure, 0.45, 2)) == 2
+    assert len(merged([here.at(torch.zeros(2, dtype=torch.bool))], sure[:0], 0.45, 10)) == 0
+
+
+def test_what_may_be_cut_and_lies_in_another_box_of_its_class_is_a_part_of_it() -> None:
+    """Legs near the border of a tile, in the box of the person: not a second person. A child elsewhere in it is one."""
+    corners = torch.tensor([[0.0, 0, 40, 100], [2, 60, 30, 99], [5, 50, 30, 80], [2, 60, 30, 99], [60, 60, 90, 99]])
+    boxes = Boxes(corners, torch.tensor([0, 0, 0, 1, 0]), torch.tensor([0.9, 0.8, 0.7, 0.6, 0.5]))
+    doubtful = torch.tensor([False, True, False, True, True])
+    left = merged([boxes], doubtful, 0.9, 10)
+    assert left.scores is not None
+    np.testing.assert_allclose(left.scores, [0.9, 0.7, 0.6, 0.5])
 
 
 def test_tiles_that_make_no_sense() -> None:
