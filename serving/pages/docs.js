@@ -66,7 +66,8 @@ function contents(content) {
 
 /** A schema as nested lists. */
 function tree(schema, depth = 0) {
-  const { properties, items, required = [] } = resolved(schema);
+  const { properties, items, anyOf, required = [] } = resolved(schema);
+  if (anyOf) return anyOf.map((each, place) => [place > 0 && element("small", {}, "or"), tree(each, depth)]);
   if (items && depth < DEEPEST) return tree(items, depth + 1);
   if (!properties || depth >= DEEPEST) return element("span", {}, short(schema));
   return element(

@@ -253,6 +253,7 @@ def test_the_requests_are_listed(page: Any, url: str) -> None:
     page.goto(f"{url}/docs")
     page.locator("#infer summary").click()
     assert "binary_data_output" in page.locator("#infer").inner_text()
+    assert "left, top, right, bottom" in page.locator("#infer").inner_text(), "one of two answers in JSON"
 
 
 def test_a_sound_is_uploaded_played_and_recognised(page: Any, url: str, tmp_path: Path) -> None:
