@@ -86,6 +86,7 @@ def matrix(table: Table, confidence: float) -> Figure:
         ("ap50", "AP50", 1.0),
         ("recall", f"recall at {confidence:g}", 1.0),
         ("success", "attack success", 1.0),
+        ("displaced", "box that does not fit", 1.0),
         ("false_positives", "false positives an image", None),
     )
     with house_style():
@@ -182,7 +183,7 @@ def losses(traces: Mapping[str, np.ndarray], against: Mapping[str, Sequence[str]
                 smooth = np.convolve(column, np.ones(width) / width, mode="valid")
                 axis.plot(np.arange(len(smooth)) + width, smooth, label=detector)
             axis.set_title(name)
-            axis.set_yscale("symlog", linthresh=max(1e-3, 0.01 * float(traces[name].max())))
+            axis.set_ylim(bottom=0)
             axis.legend()
         figure.supxlabel("iteration", fontsize=9)
         figure.supylabel("loss of a detector, an image", fontsize=9)

@@ -11,7 +11,7 @@ from torch import Tensor
 from jobs.common.data.boxes.base import BoxSet
 from jobs.common.detection import average_precision, rates
 from jobs.common.detection.base import Detector
-from jobs.common.detection.boxes import Boxes
+from jobs.common.detection.boxes import Boxes, overlaps
 from jobs.common.detection.folding import folded
 from jobs.invisibility_cloak.making import Row
 from jobs.invisibility_cloak.params import CLEAN, EvaluationParams, Params
@@ -21,6 +21,8 @@ from jobs.invisibility_cloak.patch.search import seed_at
 from jobs.invisibility_cloak.patch.targets import REASONS, Targets, targets_of
 from jobs.invisibility_cloak.physical.rephotograph import Reproduction
 from service.run import Run, reserved_device
+
+TOUCHING = 0.1  # intersection over union from which a box lies on somebody
 
 Key = tuple[str, str, str]
 """names of a row, of a victim and of a set"""
@@ -193,9 +195,30 @@ def measures_of(
         "success": success.value,
         "success_low": success.low,
         "success_high": success.high,
+        "displaced": displaced(found.boxes, truth, label, confidence, fates),
         "misclassified": other.misclassified,
         "disappeared": other.disappeared,
         "false_positives": other.false_positives,
         "hallucinations": other.hallucinations,
     }
     return {**counts, **{name: None if math.isnan(value) else value for name, value in values.items()}}
+
+
+def displaced(
+    found: Sequence[Boxes], truth: Sequence[Boxes], label: int, confidence: float, fates: rates.Fates
+) -> float:
+    """The share of people who are not found, but on whom a box of the class lies that does not fit; NaN without people.
+
+    They are not hidden from whoever only asks whether anybody is there: protocols of printed patches call this a
+    partial success. fates: what became of them.
+    """
+    beside, count = 0, 0
+    for boxes, true, is_found in zip(found, truth, fates.found, strict=True):
+        own, sure = true.of(label), boxes.of(label)
+        assert sure.scores is not None
+        sure = sure.at(sure.scores >= confidence)
+        count += len(own)
+        if len(own) and len(sure):
+            touched = overlaps(own.corners, sure.corners).amax(1) >= TOUCHING
+            beside += int((touched.numpy() & ~is_found).sum())
+    return beside / count if count else math.nan

@@ -24,8 +24,8 @@ def look_alike(patch: Tensor, seed: int) -> Tensor:
     """A picture with the pixels of a patch, in blobs as large as its own, in other places.
 
     The amplitudes of its Fourier transform get random phases, the same in all channels; then the place with the k-th
-    lightness takes the pixel of the k-th lightness. So the palette is that of the patch exactly, and the sizes of blobs
-    are nearly. patch: (3, height, width).
+    value takes the pixel of the k-th value, both along the axis on which its colours differ most. So the palette is
+    that of the patch exactly, and the sizes of blobs are nearly. patch: (3, height, width).
     Source: Theiler et al. 1992, "Testing for nonlinearity in time series: the method of surrogate data", for images.
     """
     stream = np.random.default_rng(seed)
@@ -37,17 +37,17 @@ def look_alike(patch: Tensor, seed: int) -> Tensor:
     phases = np.angle(np.fft.fft2(stream.normal(size=mirrored.shape[1:])))
     spectrum = np.fft.fft2(mirrored - mirrored.mean((1, 2), keepdims=True))
     surrogate = np.fft.ifft2(np.abs(spectrum) * np.exp(1j * (np.angle(spectrum) + phases))).real[:, :height, :width]
-    places = np.argsort(lightness(surrogate).ravel(), kind="stable")
-    order = np.argsort(lightness(pixels).ravel(), kind="stable")
+    axis = main_axis(pixels)
+    places, order = (np.argsort(np.tensordot(axis, each, 1).ravel(), kind="stable") for each in (surrogate, pixels))
     result = np.empty((3, height * width))
     result[:, places] = pixels.reshape(3, -1)[:, order]
     return torch.from_numpy(result.reshape(pixels.shape)).to(patch.dtype)
 
 
-def lightness(pixels: np.ndarray) -> np.ndarray:
-    """Of colours (3, height, width): (height, width). Weights of ITU-R BT.601."""
-    weighted: np.ndarray = np.tensordot(np.array([0.299, 0.587, 0.114]), pixels, 1)
-    return weighted
+def main_axis(pixels: np.ndarray) -> np.ndarray:
+    """The direction in which colours (3, height, width) differ most: (3,), of length 1, of more light than less."""
+    axis: np.ndarray = np.linalg.eigh(np.cov(pixels.reshape(3, -1)))[1][:, -1]
+    return axis if axis.sum() >= 0 else -axis
 
 
 def colours(levels: int) -> list[tuple[float, float, float]]:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from jobs.common.detection import rates
 from jobs.common.detection.base import Detector, Priors
 from jobs.common.detection.boxes import Boxes
 from jobs.invisibility_cloak import transfer
@@ -88,6 +89,16 @@ def test_what_hides_and_what_does_not() -> None:
     red = table["red"]
     assert (red["recall"], red["misclassified"], red["disappeared"], red["success"]) == (0, 1, 0, 1)
     assert table["black"]["recall"] == 1 and table["black"]["success"] == 0
+
+
+def test_a_box_that_does_not_fit_hides_nobody_whole() -> None:
+    truth = [Boxes(WHERE, torch.tensor([1, 1])), Boxes(WHERE[:1], torch.tensor([1]))]
+    corners = torch.tensor([[10.0, 6.0, 30.0, 20.0], [40.0, 4.0, 60.0, 44.0], [0.0, 50.0, 9.0, 60.0]])
+    found = [Boxes(corners, torch.tensor([1, 1, 1]), torch.tensor([0.9, 0.8, 0.7]))]
+    found.append(Boxes(corners[:1], torch.tensor([1]), torch.tensor([0.4])))
+    fates = rates.fates(found, truth, 1, 0.5)
+    # of three people one is found, one has a box of her upper part, and the last one's is not sure enough
+    assert transfer.displaced(found, truth, 1, 0.5, fates) == pytest.approx(1 / 3)
 
 
 def test_a_patch_may_be_drawn_on_what_the_victim_finds() -> None:
