@@ -108,30 +108,42 @@ def samples_of(
 
 def places_on_patch(
     samples: Samples, targets: Targets, shape: tuple[int, int], params: RenderingParams, drawn: Draws | None
-) -> tuple[Tensor, Tensor]:
-    """Where the patch lies under each sample, as it is seen and before it was wrinkled: (m x samples, 2) each.
+) -> Tensor:
+    """Where the patch lies under each sample as it is seen: (m x samples, 2).
 
     In units of the sides of the patch, from its upper left corner. Wrinkles move what is on the patch and not its edge,
-    so the first of the two says what is covered, and the second which colour it has.
+    so these places say what is covered, and `unwrinkled` of them which colour it has.
     """
     centres, sides = _placed(targets, shape, params, drawn)
-    repeated = torch.repeat_interleave(samples.boxes, samples.at.shape[1])
-    at = samples.at.flatten(0, 1) - centres[repeated]
+    at = (samples.at - centres[samples.boxes, None]).flatten(0, 1)
     if drawn is None:
-        flat = at / sides[repeated] + 0.5
-        return flat, flat
-    cosines, sines = drawn.angles.cos()[repeated], drawn.angles.sin()[repeated]
-    turned = torch.stack([at[:, 0] * cosines + at[:, 1] * sines, at[:, 1] * cosines - at[:, 0] * sines], 1)
-    seen = turned / sides[repeated] + 0.5
-    if params.perspective:
-        corners = torch.tensor(CORNERS).expand(len(targets), -1, -1)
-        inward = torch.tensor([[1.0, 1.0], [-1.0, 1.0], [-1.0, -1.0], [1.0, -1.0]])
-        seen = projected(homography(corners + inward * drawn.insets, corners)[repeated], seen)
-    if not params.wrinkle:
-        return seen, seen
-    controls = torch.tensor(CONTROLS).expand(len(targets), -1, -1)
+        return at / _repeated(samples, sides) + 0.5
+    cosines, sines = drawn.angles.cos(), drawn.angles.sin()
+    turn = torch.stack([torch.stack([cosines, sines], 1), torch.stack([-sines, cosines], 1)], 1)  # (boxes, 2, 2)
+    maps = torch.zeros(len(targets), 3, 3)
+    maps[:, :2, :2] = turn / sides[:, :, None]
+    maps[:, :2, 2], maps[:, 2, 2] = 0.5, 1.0
+    if not params.perspective:
+        flat = _repeated(samples, maps[:, :2])
+        return (flat[:, :, :2] * at[:, None]).sum(2) + flat[:, :, 2]
+    corners = torch.tensor(CORNERS).expand(len(targets), -1, -1)
+    inward = torch.tensor([[1.0, 1.0], [-1.0, 1.0], [-1.0, -1.0], [1.0, -1.0]])
+    maps = homography(corners + inward * drawn.insets, corners) @ maps
+    return projected(_repeated(samples, maps), at)
+
+
+def unwrinkled(boxes: Tensor, seen: Tensor, params: RenderingParams, drawn: Draws | None) -> Tensor:
+    """The places of the patch that are seen at others, (m, 2) each, as in `places_on_patch`. boxes: int64 (m,)."""
+    if drawn is None or not params.wrinkle:
+        return seen
+    controls = torch.tensor(CONTROLS).expand(len(drawn.angles), -1, -1)
     moved = controls + drawn.wrinkles
-    return seen, splined(spline(moved, controls)[repeated], moved[repeated], seen)
+    return splined(spline(moved, controls)[boxes], moved[boxes], seen)
+
+
+def _repeated(samples: Samples, values: Tensor) -> Tensor:
+    """What each box has, for each of its samples: (m x samples, ...). values: (boxes, ...)."""
+    return values[samples.boxes].repeat_interleave(samples.at.shape[1], 0)
 
 
 def _placed(

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from jobs.invisibility_cloak.patch.compositing import visible
 from jobs.invisibility_cloak.patch.median import median_filtered
-from jobs.invisibility_cloak.patch.placement import Draws, draws, places_on_patch, samples_of
+from jobs.invisibility_cloak.patch.placement import Draws, draws, places_on_patch, samples_of, unwrinkled
 from jobs.invisibility_cloak.patch.rendering_params import RenderingParams
 from jobs.invisibility_cloak.patch.sampling import bilinear, coverage
 from jobs.invisibility_cloak.patch.targets import Targets
@@ -42,13 +42,13 @@ def render(
         drawn = draws(len(targets), params, random) if isinstance(random, torch.Generator) else random
         size = (images.shape[2], images.shape[3])
         samples = samples_of(targets, size, shape, params, drawn)
-        seen, before = places_on_patch(samples, targets, shape, params, drawn)
+        seen = places_on_patch(samples, targets, shape, params, drawn)
         alphas = coverage(seen, *shape)
         covered = (alphas.view(-1, samples.at.shape[1]) > 0).any(1)
         every = torch.repeat_interleave(covered, samples.at.shape[1])
-        alphas, before, boxes = alphas[every].to(patch.device), before[every], samples.boxes[covered]
-        pixels = samples.pixels[covered].to(images.device)
-        boxes = torch.repeat_interleave(boxes, samples.at.shape[1])
+        alphas, pixels = alphas[every].to(patch.device), samples.pixels[covered].to(images.device)
+        boxes = torch.repeat_interleave(samples.boxes[covered], samples.at.shape[1])
+        before = unwrinkled(boxes, seen[every], params, drawn)
     noise = None
     if isinstance(random, torch.Generator) and params.noise:
         noise = params.noise * (2 * torch.rand(len(targets), shape[0] * shape[1], 3, generator=random) - 1)
@@ -57,10 +57,11 @@ def render(
     covering = alphas.view(len(pixels), -1)  # (m, samples)
     painted = (covering[..., None] * colours.view(len(pixels), -1, 3)).mean(1)
     reaching, ground = visible(pixels, covering.mean(1), images.shape[0] * size[0] * size[1])
-    layers = torch.zeros(len(ground), 3, dtype=patch.dtype, device=images.device)
-    layers = layers.index_add(0, pixels, reaching[:, None] * painted)
-    below = ground.view(images.shape[0], 1, *size)
-    return images * below + layers.view(images.shape[0], *size, 3).permute(0, 3, 1, 2)
+    area = size[0] * size[1]
+    first = (pixels // area) * 3 * area + pixels % area  # of the three numbers of each pixel, a plane apart
+    numbers = (first[:, None] + area * torch.arange(3, device=images.device)).flatten()
+    below = images * ground.view(images.shape[0], 1, *size)
+    return below.flatten().index_add(0, numbers, (reaching[:, None] * painted).flatten()).view(images.shape)
 
 
 def _colours(patch: Tensor, at: Tensor, boxes: Tensor, drawn: Draws | None, noise: Tensor | None) -> Tensor:

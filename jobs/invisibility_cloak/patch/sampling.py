@@ -20,19 +20,19 @@ def bilinear(patch: Tensor, at: Tensor, change: Callable[[Tensor, Tensor], Tenso
     """Colours of a patch at places of it, (m, 3); beyond its border those of the border.
 
     patch: (3, height, width); the gradient reaches it. at: (m, 2) as in `coverage`. change: of the colours of pixels
-    before they are mixed, called with (m, 3) and with their numbers, int64 (m,), row by row.
+    before they are mixed, called with (4, m, 3) and with their numbers, int64 (4, m), row by row.
     """
     _, height, width = patch.shape
-    colours = patch.permute(1, 2, 0).reshape(-1, 3)  # (height x width, 3)
+    colours = patch.flatten(1).T.contiguous()  # (height x width, 3)
     limit = at.new_tensor([width - 1, height - 1])
     pixels = (at * (limit + 1) - 0.5).clamp(min=torch.zeros_like(limit), max=limit)
     low = pixels.floor()
-    share, first = pixels - low, low.long()
+    (across, down), first = (pixels - low).unbind(1), low.long()
     second = torch.minimum(first + 1, limit.long())
-    mixed = torch.zeros(len(at), 3, dtype=patch.dtype, device=patch.device)
-    for column, across in ((first[:, 0], 1 - share[:, 0]), (second[:, 0], share[:, 0])):
-        for row, down in ((first[:, 1], 1 - share[:, 1]), (second[:, 1], share[:, 1])):
-            numbers = row * width + column
-            values = colours.index_select(0, numbers)
-            mixed = mixed + (across * down)[:, None] * (values if change is None else change(values, numbers))
-    return mixed
+    # upper left, upper right, lower left, lower right, all in one look
+    numbers = torch.stack([
+        row[:, 1] * width + column[:, 0] for row in (first, second) for column in (first, second)
+    ])  # fmt: skip
+    weights = torch.stack([up * side for up in (1 - down, down) for side in (1 - across, across)])
+    values = colours.index_select(0, numbers.flatten()).view(4, -1, 3)
+    return (weights[..., None] * (values if change is None else change(values, numbers))).sum(0)

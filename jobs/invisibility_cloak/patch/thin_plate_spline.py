@@ -31,11 +31,9 @@ def splined(weights: Tensor, points: Tensor, at: Tensor) -> Tensor:
     weights: (m, k + 3, 2), of the spline of each place. points: (m, k, 2), its control points. at: (m, 2).
     """
     controls = points.shape[1]
-    result = weights[:, controls] + weights[:, controls + 1] * at[:, :1] + weights[:, controls + 2] * at[:, 1:]
-    for control in range(controls):
-        distances = (at - points[:, control]).square().sum(1, keepdim=True)
-        result = result + weights[:, control] * _kernel(distances)
-    return result
+    kernels = _kernel((at[:, None] - points).square().sum(2))  # (m, k)
+    affine = weights[:, controls] + weights[:, controls + 1] * at[:, :1] + weights[:, controls + 2] * at[:, 1:]
+    return affine + (kernels[:, :, None] * weights[:, :controls]).sum(1)
 
 
 def _kernel(squares: Tensor) -> Tensor:

@@ -254,6 +254,5 @@ def test_a_patch_can_be_turned_by_an_angle_that_is_said() -> None:
     turned_patch = render(patch, images, targets, params, turned(1, 90.0))
     expected = render(patch.rot90(-1, (1, 2)), images, targets, params)
     assert torch.allclose(turned_patch, expected, atol=1e-3)
-    assert torch.allclose(
-        render(patch, images, targets, params, turned(1, 0.0)), render(patch, images, targets, params)
-    )
+    upright = render(patch, images, targets, params, turned(1, 0.0))
+    assert torch.allclose(upright, render(patch, images, targets, params), atol=1e-4)
