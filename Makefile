@@ -7,7 +7,7 @@ TWO := --numprocesses 2 --dist loadgroup --no-loadscope-reorder
 # a link that leads nowhere is an error (`strict` in mkdocs.yml); the variable silences advertising for a successor
 MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs
 
-.PHONY: quickstart test test-all lint docs bench data clean
+.PHONY: quickstart test test-all lint docs bench gpu-check gpu-wheels data clean
 .DEFAULT_GOAL := quickstart
 
 $(VENV)/ready: pyproject.toml
@@ -50,6 +50,14 @@ $(VENV)/bench: $(VENV)/ready
 
 bench: $(VENV)/bench
 	$(BIN)/python -m tests.benchmarks
+
+# on a machine with an NVIDIA GPU: are results those of the CPU, how near is speed to its bounds (docs/performance.md)
+gpu-check: $(VENV)/ready
+	$(BIN)/python -m tests.gpu gpu-check $(CHECK)
+
+# what such a machine needs if it has torch, but no internet
+gpu-wheels: $(VENV)/ready
+	$(BIN)/python -m tests.gpu.wheels gpu-wheels
 
 # what plays MIDI asks for a package that has to be compiled and is not needed; without it `openmsx` says what is missing
 data: $(VENV)/ready

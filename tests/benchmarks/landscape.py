@@ -19,11 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.data import DataLoader, TensorDataset
 
 from jobs.common.mean_loss.samples import Samples
 from jobs.common.models.classifiers import classifier
-from jobs.common.models.directions import moved, random_direction
+from jobs.common.models.directions import random_direction
 from jobs.common.models.weights import Direction, tensors
 from jobs.loss_landscape.surface.computation import Subject, compute_surface
 from jobs.loss_landscape.surface.evaluator import PIXELS, Evaluator, EvaluatorParams
@@ -33,23 +32,12 @@ from service.cluster.tasks import RayTasks
 from service.run import Run
 from service.spec import Resources
 from service.store import open_store
+from tests.benchmarks._plain_landscape import plain_way
 
 IMAGES = 1024
 ROUNDS = 5
 POINTS = 4  # of a packaged surface: 2x2
 GRID = 16  # points along a side for one and for two workers: they take half a minute, starting takes one second
-
-
-def plain_way(network: nn.Module, axes: list[Direction], images: Tensor, labels: Tensor) -> None:
-    """One point, as the released code computes it: new weights, then batches of 128 out of a loader."""
-    weights = moved(tensors(network, "weights"), axes, (0.1, 0.2))
-    for name, parameter in network.named_parameters():
-        parameter.data = weights[name]
-    with torch.no_grad():
-        for batch, wanted in DataLoader(TensorDataset(images, labels), batch_size=128):
-            logits = network(batch)
-            functional.cross_entropy(logits, wanted).item()
-            logits.argmax(1).eq(wanted).sum().item()
 
 
 def loss_landscapes(network: nn.Module, images: Tensor, labels: Tensor) -> None:
