@@ -1,11 +1,12 @@
-"""The card of a detector in the model store, and pretrained ones with theirs."""
+"""The card of a detector in the model store, and detectors that are there with theirs."""
 
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from jobs.common.detection.base import Detector
-from jobs.common.detection.detectors import PRETRAINED
+from jobs.common.detection.detectors import DARKNET, PRETRAINED, from_file
 from jobs.common.imports import resolve
 from service.models import CardDraft, TensorSpec
 
@@ -59,3 +60,17 @@ def pretrained(name: str) -> tuple[Detector, CardDraft]:
     about = (sys.modules[type(detector).__module__].__doc__ or name).splitlines()[0]
     architecture = f"jobs.common.detection.detectors:{name}"
     return detector, detector_card("invisibility_cloak", detector, architecture, {}, metrics={}, description=about)
+
+
+def with_weights(name: str, weights: str, **options: Any) -> tuple[Detector, CardDraft]:
+    """A detector of darknet or of torchvision with weights of the user's own, and its card: for `assay publish`.
+
+    name, options: as of `from_file`. weights: path of the file. Errors as of `from_file`.
+    """
+    detector = from_file(name, Path(weights).expanduser(), **options)
+    architecture = f"jobs.common.detection.detectors:{name if name in DARKNET else 'torchvision'}"
+    arguments = options if name in DARKNET else {"name": name, **options}
+    about = f"{name}, which detects {len(detector.classes)} kinds of objects"
+    return detector, detector_card(
+        "invisibility_cloak", detector, architecture, arguments, metrics={}, description=about
+    )

@@ -1,6 +1,6 @@
 """A detector in a spec: one that the run trains, one that others have trained, one of the store or the user's own."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -8,15 +8,14 @@ from pydantic import Field, JsonValue
 from torch import nn
 
 from jobs.common.data.boxes.base import BoxSet
-from jobs.common.detection import darknet_file
 from jobs.common.detection.base import Detector
 from jobs.common.detection.cards import TASK
 from jobs.common.detection.check import as_detector
-from jobs.common.detection.detectors import ARCHITECTURES, DARKNET, PRETRAINED, TRAINABLE
+from jobs.common.detection.detectors import DARKNET, PRETRAINED, TRAINABLE, from_file
 from jobs.common.detection.grid import GridDetector
 from jobs.common.detection.training import DetectorTrainingParams
 from jobs.common.imports import name_of, resolve
-from jobs.common.models.architectures import ArchitectureParams, build_network, weights_from
+from jobs.common.models.architectures import ArchitectureParams, weights_from
 from jobs.common.models.reference import ModelReference
 from jobs.common.params import StudyParams
 from service.errors import InputError
@@ -117,7 +116,7 @@ class TorchvisionDetector(StudyParams):
     @property
     def arguments(self) -> dict[str, Any]:
         """What the architecture is called with."""
-        return {"name": self.name, **({"classes": list(self.classes)} if self.classes else {})}
+        return {"name": self.name, **_named(self.classes)}
 
 
 class DarknetDetector(StudyParams):
@@ -141,7 +140,7 @@ class DarknetDetector(StudyParams):
     @property
     def arguments(self) -> dict[str, Any]:
         """What the architecture is called with."""
-        return {**self.options, **({"classes": list(self.classes)} if self.classes else {})}
+        return {**self.options, **_named(self.classes)}
 
 
 ReadyDetector = PretrainedDetector | StoredDetector | TorchvisionDetector | DarknetDetector
@@ -162,16 +161,10 @@ def load(section: ReadyDetector, run: Run) -> Detector:
     match section:
         case PretrainedDetector(name=name):
             return as_detector(resolve(name, PRETRAINED, "detector")(), name, tried=":" in name)
-        case TorchvisionDetector():
-            from jobs.common.detection.detectors import torchvision_detectors  # takes a second to load
-
-            weights = Path(section.weights).expanduser()
-            return torchvision_detectors.load(section.name, weights, section.classes or None)
-        case DarknetDetector():
-            network = build_network(section.name, ARCHITECTURES, "detector of darknet", **section.arguments)
-            detector = as_detector(network, section.name, tried=False)
-            darknet_file.load(detector, Path(section.weights).expanduser())
-            return detector
+        case TorchvisionDetector(name=name, weights=weights, classes=classes):
+            return from_file(name, Path(weights).expanduser(), **_named(classes))
+        case DarknetDetector(name=name, weights=weights):
+            return from_file(name, Path(weights).expanduser(), **section.arguments)
         case StoredDetector(adapter=adapter):
             model = section.load(run)
             model.check_task(TASK)
@@ -179,3 +172,8 @@ def load(section: ReadyDetector, run: Run) -> Detector:
                 return as_detector(model.network, model.name, tried=model.card is None)
             adapt: Callable[[nn.Module], object] = resolve(adapter, {}, "adapter")
             return as_detector(adapt(model.network), f"{model.name} by {adapter}", tried=True)
+
+
+def _named(classes: Sequence[str]) -> dict[str, list[str]]:
+    """The argument for classes, if there are any: without it they are those of COCO."""
+    return {"classes": list(classes)} if classes else {}

