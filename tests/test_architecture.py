@@ -89,11 +89,23 @@ def test_one_module_owns_the_paths_of_a_run(file: Path) -> None:
                 assert text.split("/")[0] not in PATHS, f"{file}:{node.lineno}: {text!r} belongs to layout.py"
 
 
-def test_studies_are_loaded_without_what_takes_long() -> None:
-    """Every command and every worker of Ray imports a study: torchvision, with half of torch, takes a second."""
-    studies = sorted(f"jobs.{path.parent.name}.job" for path in Path("jobs").glob("*/job.py"))
-    lines = f"import sys, {', '.join(studies)}; sys.exit('torchvision' in sys.modules)"
-    assert studies and subprocess.run([sys.executable, "-c", lines]).returncode == 0
+SLOW = ["torchvision", "scipy.stats", "sklearn", "torch._dynamo"]
+
+
+@pytest.mark.parametrize(
+    ("modules", "others"),
+    [
+        (sorted(f"jobs.{path.parent.name}.job" for path in (ROOT / "jobs").glob("*/job.py")), SLOW),
+        (["serving.http.middleware", "serving.grpc.middleware"], [*SLOW, "torch"]),
+        (["service.models"], [*SLOW, "torch"]),
+    ],
+    ids=["studies", "proxies", "models"],
+)
+def test_processes_load_nothing_that_takes_long_and_is_not_needed(modules: list[str], others: list[str]) -> None:
+    """Every command and every worker of Ray imports a study; torchvision, with half of torch, takes a second."""
+    lines = f"import sys, {', '.join(modules)}; print(*sorted({set(others)} & sys.modules.keys()))"
+    loaded = subprocess.run([sys.executable, "-c", lines], capture_output=True, text=True, check=True).stdout
+    assert modules and loaded.split() == []
 
 
 def test_every_config_opens_with_its_command() -> None:
