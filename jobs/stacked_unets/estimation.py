@@ -4,7 +4,7 @@ import torch
 
 from jobs.common.data.masks import DataParams
 from jobs.common.data.masks.augmentation import JointAugmentationParams
-from jobs.common.estimation import TRAINING, measured_once, multiply_adds, training_seconds
+from jobs.common.estimation import TRAINING, Passes, measured_once, multiply_adds, training_seconds
 from jobs.stacked_unets.network_params import NetworkParams
 from jobs.stacked_unets.padding import any_size
 from jobs.stacked_unets.training import TrainingParams
@@ -28,9 +28,9 @@ def estimate(network: NetworkParams, data: DataParams, training: TrainingParams)
     if (side := side_of(data, training.augmentation)) is None:
         details["image size"] = "unknown: augmentation.crop does not say how large the images are"
         return Estimate(details=details)
-    forward, small = multiply_adds_at(network, classes, side), multiply_adds_at(network, classes, TRIED)
+    forward, small = multiply_adds_at(network, classes, side), passes_tried(network, classes)
     details[f"multiply-adds of an image of {side}x{side}"] = forward
-    seconds = seconds_tried(network, classes) * forward / small
+    seconds = small.training * forward / small.forward
     return Estimate(core_seconds=images * seconds, multiply_adds=TRAINING * float(forward) * images, details=details)
 
 
@@ -51,10 +51,10 @@ def multiply_adds_at(network: NetworkParams, classes: int, side: int) -> int:
 
 
 @measured_once
-def seconds_tried(network: NetworkParams, classes: int) -> float:
-    """Forward and backward pass of an image of TRIED pixels a side, on one core."""
-    net = any_size(network.build(classes, 0), classes)
-    return training_seconds(net, torch.empty(1, 3, TRIED, TRIED), 2)
+def passes_tried(network: NetworkParams, classes: int) -> Passes:
+    """Of an image of TRIED pixels a side."""
+    net, image = any_size(network.build(classes, 0), classes), torch.empty(1, 3, TRIED, TRIED)
+    return Passes(multiply_adds(net, image), training_seconds(net, image, 2))
 
 
 def side_of(data: DataParams, augmentation: JointAugmentationParams) -> int | None:

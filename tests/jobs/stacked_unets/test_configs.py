@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from jobs.common.estimation import Passes
 from jobs.stacked_unets import estimation
 from service import spec
 from service.execution import runner
@@ -36,7 +37,7 @@ def test_the_small_spec_runs(store_uri: str) -> None:
 
 def test_the_papers_specs_say_what_they_cost(monkeypatch: pytest.MonkeyPatch) -> None:
     """90 epochs of 476 batches of 22; 10^9 multiplications for 512x512 are those of the released code."""
-    monkeypatch.setattr(estimation, "seconds_tried", lambda network, classes: 1.0)
+    monkeypatch.setattr(estimation, "passes_tried", lambda network, classes: Passes(1, 1.0))
     trials = plan.trials(spec.load(str(CONFIGS / "voc_paper.yaml")))
     costs = [each.estimate for each in costs_of([trials[0], trials[3]])]
     assert [each.details["images to train on"] for each in costs] == [90 * 476 * 22] * 2
