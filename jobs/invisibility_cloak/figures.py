@@ -25,6 +25,7 @@ TITLES = {
 }
 """of the rows that no spec names"""
 COLUMNS = 3
+NARROW = 6  # victims and sets up to which the maps of all measures are beside each other
 DARK = 0.55  # of a share on a light map, from which its number is white
 HIDDEN_COLOUR, OTHER_COLOUR, TRUTH_COLOUR = PALETTE[1], PALETTE[4], "#ffffff"
 
@@ -90,7 +91,9 @@ def matrix(table: Table, confidence: float) -> Figure:
         ("false_positives", "false positives an image", None),
     )
     with house_style():
-        figure, axes = panels(1, len(measures), 1.1 + 0.62 * len(places), 1.4 + 0.3 * len(names), sharey=True)
+        columns = len(measures) if len(places) <= NARROW else 1
+        width, height = 1.1 + 0.62 * len(places), 1.4 + 0.3 * len(names)
+        figure, axes = panels(math.ceil(len(measures) / columns), columns, width, height, sharey=True)
         for axis, (column, title, most) in zip(axes, measures, strict=True):
             values = np.array(
                 [[_value(cells.get((name, *place)), column) for place in places] for name in names]
