@@ -19,7 +19,7 @@ SPEC = """
 job: tests.service.walk
 store: {store}
 params: {{pace: {{seconds_per_step: 0.2}}}}
-sweep: {{grid: {{params.pace.steps: [1, 2, 1000]}}, metric: height}}
+sweep: {{grid: {{params.pace.steps: [1, 1000]}}, metric: height}}
 """
 END_SECONDS = 40.0  # below the minute after which Ray gives up, also where all cores are taken
 
@@ -43,7 +43,7 @@ def test_a_killed_process_ends_the_run_in_a_sentence(tmp_path: Path, victims: tu
     folder = store / "runs" / "hurt"
     words = [sys.executable, "-m", "service", "run", str(path), "--id", "hurt", "--cpus", "2"]
     with started(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as driver:
-        wait_for(lambda: len(history.trials(folder)) >= 2, driver)
+        wait_for(lambda: len(history.trials(folder)) >= 1, driver)
         processes = titles(driver.pid)
         for victim in victims:
             if victim == "driver":
@@ -55,13 +55,13 @@ def test_a_killed_process_ends_the_run_in_a_sentence(tmp_path: Path, victims: tu
     wait_for(lambda: not running(processes), seconds=END_SECONDS)
 
     state = history.load(folder)
-    assert (state.trials_done, state.trials) == (2, 3)
+    assert (state.trials_done, state.trials) == (1, 2)
     if "driver" in victims:
         assert state.status == "lost"
     else:
         assert driver.returncode == 1 and "Traceback" not in printed
         assert "RAY_AUTH_MODE" not in printed, "Ray's hint how to do without the token"
-        assert "failed: 2 of 3 trials" in printed and "assay: the embedded Ray has lost its " in printed, printed
+        assert "failed: 1 of 2 trials" in printed and "assay: the embedded Ray has lost its " in printed, printed
         assert state.failure and state.failure.message.startswith("the embedded Ray has lost its "), state.failure
 
     with pytest.MonkeyPatch.context() as patch:
