@@ -105,10 +105,9 @@ def test_priors_and_their_gradient(detector: Any) -> None:
     assert weights_hash(detector) == before
 
 
+@pytest.mark.parametrize("detector", [RETINA, FCOS, SSD], indirect=True)
 def test_what_stands_for_objectness(detector: Any) -> None:
     """By the definition of each family, from torchvision's own heads."""
-    if detector.name == RCNN:
-        pytest.skip("it has objectness")
     with torch.no_grad():
         resized, _ = detector.model.transform(list(images(1)))
         answers = detector.model.head(list(detector.model.backbone(resized.tensors).values()))
