@@ -189,7 +189,7 @@ class Attacks(Section):
     rows: int = Field(64, ge=1, le=4096, description="images in one attack")
     pixels: int = Field(262_144, ge=1, description="pixels of all images in one attack on maps of labels")
     patch_pixels: int = Field(
-        2_500_000, ge=1, description="pixels of all images in one attack on a detector, which draws a patch on them"
+        2_500_000, ge=1, description="pixels of all images in one attack on a detector, and of all patches on them"
     )
     passes: int = Field(20_000, ge=1, description="forward and backward passes for each image")
     gmacs: float = Field(10_000, gt=0, description="its work: 10^9 multiplications, images x passes x those of a pass")

@@ -41,7 +41,13 @@ from serving.kinds.box_answers import as_tensors
 from serving.kinds.budget import Words, check_budget, too_late
 from serving.kinds.image_attack import picture
 from serving.kinds.images import IMAGES, check_pixels
-from serving.kinds.object_detection_options import AttackOptions, PatchOptions, rendering_of, search_of
+from serving.kinds.object_detection_options import (
+    LONGEST_PATCH,
+    AttackOptions,
+    PatchOptions,
+    rendering_of,
+    search_of,
+)
 from serving.kinds.stored_patches import DrawnPatch, find_patch
 from serving.kinds.work import AttackCost, Attacked, AttackWork, Rendering, Stopped, check_of
 
@@ -50,7 +56,7 @@ if TYPE_CHECKING:
 
 SENT = "patch"
 PATCH_SPEC = TensorSpec(name=SENT, datatype="FP32", shape=(3, -1, -1))
-LONGEST_PATCH = 1024  # pixels
+MOST_COMPARED = 20_000_000  # numbers of the windows in which the median filter of a patch looks
 FEWER = "send fewer or smaller images, or ask for fewer iterations"
 WORDS = Words("the attack", IMAGES, "image", "detector", "ask for fewer iterations", FEWER)
 TOLD = ("boxes", "labels", "scores", "count")
@@ -214,7 +220,31 @@ class ObjectDetectionAttack(AttackWork):
                 f"the detector must find a {name} to draw the patch on; with confidence {confidence:g} it finds none",
                 "ask for a lower confidence, or for another class",
             )
+        if (pixels := self._covered(targets, rendering)) > (most := self.limits.patch_pixels):
+            raise InputError(
+                f"the patches on {len(targets)} objects must have at most {most:,} pixels (attacks.patch_pixels); they "
+                f"have {pixels:,}",
+                "ask for a smaller scale, or for a higher confidence",
+            )
         return targets
+
+    def _covered(self, targets: Targets, rendering: RenderingParams) -> int:
+        """Pixels of the images under all patches, as often as each is sampled: what drawing takes memory for."""
+        height, width = self.images.shape[2:]
+        sides = targets.corners[:, 2:] - targets.corners[:, :2]
+        wide = rendering.scale * torch.hypot(sides[:, 0], sides[:, 1])
+        down, across = self._shape
+        tall = wide * down / across
+        return int((wide.clamp(max=width) * tall.clamp(max=height)).double().sum() * rendering.samples**2)
+
+    @property
+    def _shape(self) -> tuple[int, int]:
+        """Height and width of the patch."""
+        own = self.options.own
+        if isinstance(own, PatchOptions):
+            return own.height, own.width
+        assert self.patch is not None
+        return self.patch.pixels.shape[1], self.patch.pixels.shape[2]
 
     def _hidden(self, targets: Targets, after: Sequence[Boxes]) -> tuple[Array, Array]:
         """The objects with a patch, and how many of them are not found any more: int64 (rows,) each."""
@@ -277,4 +307,19 @@ def _patch(model: "ObjectDetection", options: AttackOptions, sent: Array | None)
             raise FieldError(f"the sides of input {SENT!r}", f"be at most {LONGEST_PATCH:,}", list(sent.shape[1:]))
         found = DrawnPatch(torch.tensor(sent), RenderingParams())
         check_patch(found.pixels, f"input {SENT!r}")
+    _check_filter(found)
     return DrawnPatch(found.pixels, options.rendering(found.rendering))
+
+
+def _check_filter(patch: DrawnPatch) -> None:
+    """InputError if the median filter of a patch does not fit it, or takes too much memory."""
+    sides, median = list(patch.pixels.shape[1:]), patch.rendering.median
+    if min(sides) <= median // 2:
+        raise InputError(
+            f"a patch must have more than {median // 2} pixels a side, for its median filter; it has {sides}"
+        )
+    if (compared := patch.pixels.numel() * median**2) > MOST_COMPARED:
+        raise InputError(
+            f"the median filter of a patch must compare at most {MOST_COMPARED:,} numbers; those of {sides} pixels, "
+            f"{median} a side, are {compared:,}"
+        )

@@ -19,6 +19,7 @@ from serving.kinds.detection_options import DetectionOptions
 
 USUAL_CLASS = "person"
 PATCH, STORED = "patch", "stored_patch"
+LONGEST_PATCH = 320  # pixels
 SHARED = ("attack", "class", "scale")
 STILL: Mapping[str, Any] = {
     "contrast": (1.0, 1.0),
@@ -36,8 +37,8 @@ class PatchOptions(Section):
 
     iterations: int = Field(100, ge=1, le=100_000, description="gradient steps")
     learning_rate: float = Field(0.1, gt=0, le=10, description="of Adam, in units of the range of colours")
-    height: int = Field(100, ge=4, le=1024, description="of the patch, in pixels of its own")
-    width: int = Field(60, ge=4, le=1024, description="of the patch, in pixels of its own")
+    height: int = Field(100, ge=4, le=LONGEST_PATCH, description="of the patch, in pixels of its own")
+    width: int = Field(60, ge=4, le=LONGEST_PATCH, description="of the patch, in pixels of its own")
     objective: Literal["hinge", "maximum", "targeted"] = Field(
         "hinge",
         description="hinge: every place of the detector is to see nothing (Wu et al. 2020); maximum: the surest box "

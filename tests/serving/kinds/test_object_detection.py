@@ -6,6 +6,7 @@ import struct
 import subprocess
 import zlib
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,9 +15,11 @@ import httpx
 import numpy as np
 import pytest
 import torch
+import tritonclient.grpc as grpc
 import tritonclient.http as triton
 from PIL import Image
 from torch import Tensor, nn
+from tritonclient.grpc import service_pb2
 from tritonclient.utils import InferenceServerException
 
 from jobs.common.detection.base import Detector, Priors
@@ -25,6 +28,7 @@ from jobs.common.multiplications import CountMacs
 from service.errors import InputError, ModelError
 from service.models import ModelCard, TensorSpec
 from service.store import open_store
+from serving.grpc.messages import InferMessage, encode_infer
 from serving.http.messages import TENSORS, Form
 from serving.http.openapi import description
 from serving.http.settings import Batching, Http, Limits, Models, ServeSettings
@@ -286,6 +290,7 @@ def test_names_of_any_alphabet_are_drawn() -> None:
 
 # ---- over HTTP -------------------------------------------------------------------------------------------------------
 
+get, post = (partial(method, timeout=60) for method in (httpx.get, httpx.post))
 SETTINGS = ServeSettings(http=Http(port=free_port()), models=Models(trusted=("tests",)), limits=Limits(pixels=300_000))
 
 
@@ -322,10 +327,10 @@ def test_an_uploaded_picture_is_answered_with_objects_boxes_or_a_picture(url: st
     persons = sorted(each["box"] for each in told["objects"] if each["class"] == "person")
     assert persons == corners_of(PERSONS) and all(each["score"] > 0.9 for each in told["objects"])
     content = to_png(IMAGE.numpy())
-    answer = httpx.post(f"{url}/infer?outputs=count,boxes&most=4", content=content, headers=PNG).json()
+    answer = post(f"{url}/infer?outputs=count,boxes&most=4", content=content, headers=PNG).json()
     assert [(each["name"], each["shape"]) for each in answer["outputs"]] == [("count", [1]), ("boxes", [1, 4, 4])]
     for address, headers in (("infer", {**PNG, "Accept": "image/png"}), ("infer?view=overlay", PNG)):
-        drawn = httpx.post(f"{url}/{address}", content=content, headers=headers)
+        drawn = post(f"{url}/{address}", content=content, headers=headers)
         assert drawn.headers["content-type"] == "image/png"
         picture = np.asarray(Image.open(io.BytesIO(drawn.content)))
         changed = (picture != np.asarray(Image.open(io.BytesIO(content)))).any(2)
@@ -342,13 +347,13 @@ def test_a_photograph_is_turned_as_its_exif_data_say(url: str) -> None:
     exif[0x0112] = 6  # to be turned clockwise
     turned.save(file, "JPEG", exif=exif, quality=100, subsampling=0)
     headers = {"Content-Type": "image/jpeg"}
-    told = httpx.post(f"{url}/infer?view=objects", content=file.getvalue(), headers=headers).json()
+    told = post(f"{url}/infer?view=objects", content=file.getvalue(), headers=headers).json()
     assert (told["width"], told["height"]) == (160, 128)
     assert sorted(each["box"] for each in told["objects"] if each["label"] == 0) == corners_of(PERSONS)
 
 
 def test_the_metadata_says_what_comes_back(url: str) -> None:
-    metadata = httpx.get(url).json()
+    metadata = get(url).json()
     assert metadata["parameters"]["panel"] == "objects" and metadata["parameters"]["task"] == "object_detection"
     assert [each["name"] for each in metadata["outputs"]] == ["boxes", "labels", "scores", "count"]
 
@@ -375,7 +380,7 @@ def bomb() -> bytes:
     ],
 )
 def test_hostile_uploads_get_a_sentence(url: str, content: bytes, sentence: str) -> None:
-    answer = httpx.post(f"{url}/infer", content=content, headers=PNG)
+    answer = post(f"{url}/infer", content=content, headers=PNG)
     assert answer.status_code == 400 and sentence in answer.json()["error"]
 
 
@@ -392,7 +397,7 @@ def test_hostile_uploads_get_a_sentence(url: str, content: bytes, sentence: str)
     ],
 )
 def test_tensors_that_are_no_images(url: str, tensor: dict[str, Any], sentence: str) -> None:
-    answer = httpx.post(f"{url}/infer", json={"inputs": [{"name": "images", **tensor}]})
+    answer = post(f"{url}/infer", json={"inputs": [{"name": "images", **tensor}]})
     assert answer.status_code == 400 and sentence in answer.json()["error"]
 
 
@@ -405,7 +410,23 @@ def test_a_tensor_with_nan_in_raw_bytes(url: str) -> None:
 
 def test_what_is_told_is_as_the_description_of_the_requests_has_it(url: str) -> None:
     """The page of the requests reads it, too."""
-    told = httpx.post(f"{url}/infer?view=objects", content=to_png(IMAGE.numpy()), headers=PNG).json()
+    told = post(f"{url}/infer?view=objects", content=to_png(IMAGE.numpy()), headers=PNG).json()
     schemas = description()["components"]["schemas"]
     assert set(told) == set(schemas["Objects"]["properties"])
     assert set(told["objects"][0]) == set(schemas["Objects"]["properties"]["objects"]["items"]["properties"])
+
+
+def test_over_grpc_the_answer_is_the_same() -> None:
+    """As a message, read and written by what the server reads and writes with."""
+    tensor = grpc.InferInput("images", [1, *IMAGE.shape], "FP32").set_data_from_numpy(IMAGE[None].numpy())
+    sent = service_pb2.ModelInferRequest(model_name="squares", inputs=[tensor._get_tensor()])
+    sent.raw_input_contents.append(tensor._get_content())
+    sent.parameters["most"].int64_param = 5
+    sent.parameters["confidence"].double_param = 0.5
+    message = InferMessage.of(sent.SerializeToString())
+    request = message.parse("squares", MODEL.upload)
+    work = MODEL.prepare(request.inputs, request.parameters, message.form(request))
+    (answer,) = MODEL.compute([work], lambda: False)
+    result = grpc.InferResult(encode_infer(MODEL.card, request, answer, work.parameters))
+    for name, values in ask(MODEL, IMAGE[None], confidence=0.5, most=5).items():
+        np.testing.assert_array_equal(result.as_numpy(name), values)

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import httpx
@@ -195,6 +196,7 @@ def test_a_large_image_is_seen_in_tiles_before_and_after(with_store: ObjectDetec
         ("wild", "the card does not say how it is drawn"),
         ("damaged", "parameter 'patch': model 'damaged' version 1: "),
         ("huge", "a patch must have at most 16,777,216 bytes"),
+        ("blurred", "must compare at most 20,000,000 numbers; those of [200, 100] pixels, 31 a side, are 57,660,000"),
     ],
 )
 def test_what_is_no_patch_of_the_store(with_store: ObjectDetection, reference: str, sentence: str) -> None:
@@ -205,6 +207,7 @@ def test_what_is_no_patch_of_the_store(with_store: ObjectDetection, reference: s
     wild = card.model_copy(update={"settings": {"rendering": {"scale": 5}}})
     publish(store, "wild", stored(BLUE).state_dict(), wild)
     publish(store, "damaged", stored(BLUE[:, :20]).state_dict(), card)
+    put_patch(store, "blurred", torch.zeros(3, 200, 100), median=31)
     huge = torch.rand(3, 1500, 1000)
     publish(store, "huge", stored(huge).state_dict(), patch_card(huge, "person", [], RenderingParams(), {}))
     with pytest.raises(InputError) as raised:
@@ -224,7 +227,7 @@ def test_what_is_no_patch_of_the_store(with_store: ObjectDetection, reference: s
         ({"iteration": 3}, {}, "did you mean 'iterations'"),
         ({"iterations": 0}, {}, "parameters.iterations must be at least 1; it is 0"),
         ({"height": 3}, {}, "parameters.height must be at least 4; it is 3"),
-        ({"width": 5000}, {}, "parameters.width must be at most 1024; it is 5000"),
+        ({"width": 5000}, {}, "parameters.width must be at most 320; it is 5000"),
         ({"scale": 0}, {}, "parameters.scale must be above 0; it is 0"),
         ({"scale": "wide"}, {}, "parameters.scale must be a number; it is 'wide'"),
         ({"confidence": 2}, {}, "parameters.confidence must be below 1; it is 2"),
@@ -244,7 +247,8 @@ def test_what_is_no_patch_of_the_store(with_store: ObjectDetection, reference: s
         ({"attack": "stored_patch", "iterations": 3}, {}, "unknown parameter 'iterations'"),
         ({"attack": "stored_patch"}, {"patch": BLUE * 255}, "the values of input 'patch' must be within [0, 1]"),
         ({"attack": "stored_patch"}, {"patch": BLUE[:1]}, "shape must be [3, -1, -1]"),
-        ({"attack": "stored_patch"}, {"patch": torch.zeros(3, 2000, 4)}, "must be at most 1,024; it is [2000, 4]"),
+        ({"attack": "stored_patch"}, {"patch": BLUE[:, :3]}, "more than 3 pixels a side, for its median filter"),
+        ({"attack": "stored_patch"}, {"patch": torch.zeros(3, 2000, 4)}, "must be at most 320; it is [2000, 4]"),
         ({}, {"images": IMAGE[None] * 255}, "divide by 255"),
         ({}, {"images": IMAGE[None, :1]}, "shape must be [-1, 3, -1, -1]"),
         ({}, {"image": IMAGE[None]}, "unknown input 'image'"),
@@ -286,6 +290,22 @@ def test_over_the_budget_the_cap_is_named(limits: Attacks, parameters: dict[str,
     assert sentence in str(raised.value)
 
 
+def test_patches_take_no_more_memory_than_is_allowed(with_store: ObjectDetection) -> None:
+    """Wide ones, sampled often, on many objects: what they cover is known before one is drawn."""
+    put_patch(with_store.store, "wide", BLUE, scale=2, samples=8)  # type: ignore[arg-type]
+    few = Attacks(patch_pixels=1_000_000)
+    work = work_of({"attack": "stored_patch", "patch": "wide"}, model=with_store, limits=few)
+    with pytest.raises(
+        InputError, match=r"on 2 objects must have at most 1,000,000 pixels \(attacks.patch_pixels\)"
+    ) as told:
+        run(work)
+    expected = 64 * 2 * 2 * SIDE * np.sqrt(2) * 128  # 91 pixels wide; 151 tall, of which the image has 128
+    assert int(str(told.value).split("they have ")[1].split()[0].replace(",", "")) == pytest.approx(expected, rel=0.01)
+    many = work_of({"confidence": 0.01, "overlap": 1.0, "most": 300, "scale": 2.0}, limits=few)
+    with pytest.raises(InputError, match="ask for a smaller scale, or for a higher confidence"):
+        run(many)
+
+
 def test_its_cost_is_that_of_its_passes() -> None:
     work = work_of({"iterations": 7})
     answer = run(work).answer
@@ -319,6 +339,7 @@ def test_what_cannot_be_seen_from_the_numbers_is_a_warning() -> None:
 
 # ---- over HTTP -------------------------------------------------------------------------------------------------------
 
+get, post = (partial(method, timeout=60) for method in (httpx.get, httpx.post))
 SETTINGS = ServeSettings(http=Http(port=free_port()), models=Models(trusted=("tests",)))
 
 
@@ -334,20 +355,18 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def test_an_uploaded_picture_comes_back_with_the_patch_and_is_seen_as_its_headers_say(url: str) -> None:
     content, headers = to_png(IMAGE.numpy()), {"Content-Type": "image/png", "Accept": "image/png"}
     query = "iterations=30&height=20&width=12&scale=0.6"
-    answer = httpx.post(f"{url}/attack?{query}", content=content, headers=headers, timeout=60)
+    answer = post(f"{url}/attack?{query}", content=content, headers=headers)
     assert answer.headers["content-type"] == "image/png", answer.text
     told = {name: answer.headers[f"assay-{name}"] for name in ("targets", "hidden", "successful", "count", "area")}
     assert (told["targets"], told["hidden"], told["successful"], told["count"]) == ("2", "2", "true", "3")
     picture = np.asarray(Image.open(io.BytesIO(answer.content)))
     changed = (picture != np.asarray(Image.open(io.BytesIO(content)))).any(2)
     assert changed.mean() == pytest.approx(float(told["area"]), rel=1e-5)
-    again = httpx.post(
-        f"{url}/infer?view=objects", content=answer.content, headers={"Content-Type": "image/png"}
-    ).json()
+    again = post(f"{url}/infer?view=objects", content=answer.content, headers={"Content-Type": "image/png"}).json()
     assert [each["class"] for each in again["objects"]] == ["tree"]
 
     named = "outputs=patch,hidden,adversarial_count,queries"
-    body = httpx.post(f"{url}/attack?{query}&{named}", content=content, headers={"Content-Type": "image/png"}).json()
+    body = post(f"{url}/attack?{query}&{named}", content=content, headers={"Content-Type": "image/png"}).json()
     outputs = {each["name"]: each for each in body["outputs"]}
     assert outputs["patch"]["shape"] == [1, 3, 20, 12] and outputs["adversarial_count"]["data"] == [1]
     assert body["parameters"]["class"] == "person" and body["parameters"]["scale"] == 0.6
@@ -356,20 +375,20 @@ def test_an_uploaded_picture_comes_back_with_the_patch_and_is_seen_as_its_header
 def test_a_patch_of_the_store_by_its_name_over_http(url: str) -> None:
     headers = {"Content-Type": "image/png"}
     query = "attack=stored_patch&patch=blue&outputs=targets,hidden,adversarial_boxes,adversarial_labels"
-    answer = httpx.post(f"{url}/attack?{query}", content=to_png(IMAGE.numpy()), headers=headers, timeout=60)
+    answer = post(f"{url}/attack?{query}", content=to_png(IMAGE.numpy()), headers=headers)
     outputs = {each["name"]: each["data"] for each in answer.json()["outputs"]}
     assert outputs["targets"] == outputs["hidden"] == [2]
     left = torch.tensor(outputs["adversarial_boxes"]).view(-1, 4)[:1]
     assert overlaps(left, torch.tensor([[24.0, 88, 56, 120]])).item() > 0.99
-    refused = httpx.post(f"{url}/attack?attack=stored_patch&patch=grey", content=to_png(IMAGE.numpy()), headers=headers)
+    refused = post(f"{url}/attack?attack=stored_patch&patch=grey", content=to_png(IMAGE.numpy()), headers=headers)
     assert refused.status_code == 400 and "no model 'grey'" in refused.json()["error"]
-    models = {each["name"]: each for each in httpx.get(url.rpartition("/")[0]).json()["models"]}
+    models = {each["name"]: each for each in get(url.rpartition("/")[0]).json()["models"]}
     assert models["blue"]["actions"] == [] and "which has no endpoint" in models["blue"]["reason"]
     assert models["squares"]["actions"] == ["infer", "attack"]
 
 
 def test_nobody_to_hide_is_said_over_http(url: str) -> None:
-    answer = httpx.post(
+    answer = post(
         f"{url}/attack?iterations=2", content=to_png(scene(64, 64).numpy()), headers={"Content-Type": "image/png"}
     )
     assert answer.status_code == 400 and "must find a person" in answer.json()["error"]
