@@ -133,6 +133,7 @@ def test_ray_gives_what_a_serial_run_gives(ray_session: None, tmp_path: Any) -> 
             "job": "copyright_attack",
             "params": json.loads(json.dumps(BASIS)),
             "store": str(tmp_path / str(serial)),
+            "resources": {"cpus": 2},  # half of the session's Ray: two cells at a time
         }
         state = runner.start(spec.build(document), Execution(serial=serial))
         assert state.status == "finished", state.failure
