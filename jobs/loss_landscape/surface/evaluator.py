@@ -17,6 +17,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, fx, nn
 
+from jobs.common.batch_size import largest_batch
 from jobs.common.imports import resolve
 from jobs.common.mean_loss.losses import LOSSES
 from jobs.common.mean_loss.scores import Scores, correct
@@ -30,7 +31,7 @@ from service.run import reserved_device
 PrecisionName = Literal["float32", "bfloat16"]
 
 PIXELS = 1 << 18  # in a batch on a CPU: its features fit the cache, its overhead is small
-GPU_PIXELS = 1 << 22
+GPU_PIXELS = 1 << 22  # where results depend on the batch
 CENSOR_AFTER = 256  # images, from which a point may be taken to be above the bound
 CENSOR_ERRORS = 4.0  # standard errors by which its mean loss has to be above
 
@@ -49,7 +50,13 @@ class EvaluatorParams(StudyParams):
         "used where it does not; the centre, points of a loss below 0.1, one point in a hundred and what is not finite "
         "are computed in float32 as well",
     )
-    batch: int | None = Field(None, ge=1, le=1_000_000, description="images at once; none: what fits the caches")
+    batch: int | None = Field(
+        None,
+        ge=1,
+        le=1_000_000,
+        description="images at once; none: what fits the caches, on a GPU the largest power of two that fits its "
+        "memory, unless points are censored, which depends on it",
+    )
     fold: bool = Field(True, description="fold batch norm and fuse layers where that changes nothing but rounding")
     censor_above: float | None = Field(
         None, gt=0, description="stop early at points whose mean loss is above this with near certainty; none: never"
@@ -87,6 +94,29 @@ class Evaluator:
         self._base = network.to(self._device).to(memory_format=torch.channels_last)
         self._axes = axes
         self._moving: dict[torch.dtype, MovingNetwork] = {}
+        if params.batch is None and self._device.type != "cpu" and self._censor is None:
+            self.batch = self._largest_batch()
+            self.policy.append(f"batches of {self.batch}, the largest that fit")
+
+    def _largest_batch(self) -> int:
+        """On a GPU, where what comes out depends on it by rounding alone."""
+        moving = self._moving[torch.float32] = MovingNetwork(self._base, self._axes, torch.float32, self._device)
+        point = [0.0] * len(self._axes)
+        moving.move(point)
+
+        def attempt(size: int) -> None:
+            with torch.no_grad():
+                self._logits(moving, torch.float32, slice(size), point)
+            if self._first is not None:
+                self._first.forget()
+
+        return largest_batch(attempt, len(self._labels), self._device)
+
+    def _logits(self, moving: MovingNetwork, dtype: torch.dtype, rows: slice, point: Sequence[float]) -> Tensor:
+        if self._first is not None:
+            self._first.show(moving.network, self._images[torch.float32][rows], rows.start or 0, point)
+        logits: Tensor = moving.network(self._images[dtype][rows]).float()
+        return logits
 
     def _shorten(self, traced: fx.GraphModule, axes: list[Direction], images: Tensor) -> list[Direction]:
         some = images[:2]
@@ -115,7 +145,7 @@ class Evaluator:
             self._moving[dtype] = MovingNetwork(self._base, self._axes, dtype, self._device)
             if dtype not in self._images:
                 self._images[dtype] = self._images[torch.float32].to(dtype)
-        moving, images = self._moving[dtype], self._images[dtype]
+        moving = self._moving[dtype]
         moving.move(point)
         count = len(self._labels)
         losses = torch.empty(count, device=self._device)
@@ -123,9 +153,7 @@ class Evaluator:
         with torch.no_grad():
             for first in range(0, count, self.batch):
                 rows = slice(first, min(first + self.batch, count))
-                if self._first is not None:
-                    self._first.show(moving.network, self._images[torch.float32][rows], first, point)
-                logits = moving.network(images[rows]).float()
+                logits = self._logits(moving, dtype, rows, point)
                 losses[rows] = self._loss(logits, self._labels[rows])
                 right[rows] = correct(logits, self._labels[rows])
                 if self._censor is not None and rows.stop < count and _is_above(losses[: rows.stop], self._censor):

@@ -87,6 +87,10 @@ class CachedLayer:
         assert isinstance(stand_in, FirstLayer)
         stand_in.parts, stand_in.point = self._parts[first], point
 
+    def forget(self) -> None:
+        """What it makes of batches so far: they are going to be others."""
+        self._parts = {}
+
 
 def _up_to(graph: fx.GraphModule, node: fx.Node) -> fx.GraphModule:
     """The part of a graph that computes the input of a layer."""

@@ -8,10 +8,12 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from jobs.common.batch_size import largest_within
 from jobs.common.mean_loss.scores import Scores, plain_scores
 from jobs.common.models import graph
 from jobs.common.models.directions import complete, moved, random_direction
 from jobs.common.models.weights import tensors
+from jobs.loss_landscape.surface import evaluator as evaluator_module
 from jobs.loss_landscape.surface.evaluator import Evaluator, EvaluatorParams
 from service.errors import InputError
 
@@ -215,3 +217,33 @@ def test_an_axis_need_not_name_what_it_leaves(make_network, points):
         Evaluator(network, [axis], *points, EvaluatorParams()).at([0.5]) for axis in (head, complete(head, weights))
     )
     assert torch.equal(one.losses, other.losses)
+
+
+@pytest.mark.parametrize("name", ["residual", "no batch norm"])
+def test_the_largest_batch_that_fits_gives_the_same_losses(make_network, monkeypatch, name):
+    """With a memory that is made up, in which 40 images have room; nothing of the attempts is left."""
+    options = {"side": 8, "channels": 1, **NETWORKS[name]}
+    network = make_network(**options)
+    images = torch.rand(100, options["channels"], options["side"], options["side"])
+    labels = torch.arange(100) % 10
+    axes, _ = axes_for(network)
+    expected = Evaluator(network, axes, images, labels, EvaluatorParams(batch=100)).at(AT)
+    automatic = Evaluator(network, axes, images, labels, EvaluatorParams())
+    sizes = []
+
+    def largest(attempt, most, device):
+        def peak(act):
+            before = len(sizes)
+            act()
+            return sizes[before] * 1000
+
+        def noted(size):
+            sizes.append(size)
+            attempt(size)
+
+        return largest_within(noted, most, 40_000, peak)
+
+    monkeypatch.setattr(evaluator_module, "largest_batch", largest)
+    automatic.batch = automatic._largest_batch()
+    assert automatic.batch == 32 and sizes == [1, 2, 4, 8, 16, 32, 64]
+    torch.testing.assert_close(automatic.at(AT).losses, expected.losses, rtol=1e-4, atol=1e-5)

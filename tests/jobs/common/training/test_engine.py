@@ -1,5 +1,7 @@
 """What a section `engine` does to a network and its batches; a GPU is stood in for by the meta device."""
 
+import shutil
+
 import pytest
 import torch
 from torch import nn
@@ -100,3 +102,72 @@ def test_batches_come_in_order_and_so_do_errors(ahead: bool) -> None:
     with pytest.raises(OSError, match="the disk is gone"):
         loader.batch(4)
     loader.close()
+
+
+class Queue:
+    """Stands for a stream of CUDA: notes what is asked of it."""
+
+    def __init__(self, name: str, notes: list[str]) -> None:
+        self.name, self.notes = name, notes
+
+    def wait_stream(self, other: "Queue") -> None:
+        self.notes.append(f"{self.name} waits for {other.name}")
+
+    def record_event(self) -> str:
+        self.notes.append(f"{self.name} is marked")
+        return f"mark {sum('marked' in note for note in self.notes)}"
+
+    def wait_event(self, mark: str) -> None:
+        self.notes.append(f"{self.name} waits for {mark}")
+
+    def __enter__(self) -> None:
+        self.notes.append(f"into {self.name}")
+
+    def __exit__(self, *_: object) -> None:
+        self.notes.append(f"out of {self.name}")
+
+
+def test_a_gpu_is_sent_the_next_batch_in_a_queue_of_its_own_and_waits_for_it_before_use(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    notes: list[str] = []
+    side, main = Queue("side", notes), Queue("main", notes)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: side)
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: stream)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: main)
+    monkeypatch.setattr(
+        torch.Tensor, "record_stream", lambda self, queue: notes.append(f"{int(self)} kept for {queue.name}")
+    )
+    engine = Engine(network(), EngineParams())
+    engine.device = torch.device("cuda", 0)
+    monkeypatch.setattr(engine, "send", lambda batch: notes.append(f"copy {int(batch[0])}") or batch)
+    loader = Loader(Numbered(), engine, 3)
+    made = [["into side", f"copy {index}", "side is marked", "out of side"] for index in range(3)]
+    assert [int(loader.batch(0)[0]), int(loader.batch(1)[0]), int(loader.batch(2)[0])] == [0, 1, 2]
+    loader.close()
+    assert notes[:5] == ["side waits for main", *made[0]]
+    for index in range(3):
+        waited, kept = notes.index(f"main waits for mark {index + 1}"), notes.index(f"{index} kept for main")
+        assert notes.index(f"copy {index}") < waited < kept, "it is there before the network sees it"
+    assert [note for note in notes if note.startswith("copy")] == ["copy 0", "copy 1", "copy 2"], "each once"
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_what_is_compiled_learns_what_is_not() -> None:
+    """Forward, backward and running statistics, by the compiler of torch; on a GPU it is the same path."""
+    if shutil.which("g++") is None:
+        pytest.skip("torch.compile needs a C++ compiler here")
+    images, labels = torch.rand(8, 2, 6, 6), torch.arange(8) % 3
+    states = []
+    for compiled in (False, True):
+        torch.manual_seed(0)
+        engine = Engine(network(), EngineParams(compile=compiled))
+        optimizer = torch.optim.SGD(engine.network.parameters(), 0.1, momentum=0.9)
+        for _ in range(3):
+            optimizer.zero_grad()
+            engine.scaled(nn.functional.cross_entropy(engine(images), labels)).backward()
+            engine.move(optimizer, clip=1.0)
+        states.append(engine.network.state_dict())
+    for name, tensor in states[0].items():
+        torch.testing.assert_close(states[1][name], tensor, rtol=1e-4, atol=1e-5, msg=name)
