@@ -20,7 +20,8 @@ class SideStream:
     """A queue of a GPU beside the one that the network computes in: what is sent there is copied meanwhile."""
 
     def __init__(self, device: torch.device) -> None:
-        self._device, self._stream = device, torch.cuda.Stream(device)
+        self._device = device
+        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._stream.wait_stream(torch.cuda.current_stream(device))  # a training set may be on its way to the GPU
 
     def inside(self) -> AbstractContextManager[Any]:
