@@ -25,6 +25,7 @@ from service.run import Run
 from tests.jobs.invisibility_cloak.physical import pdf
 from tests.jobs.invisibility_cloak.physical.test_colour_map import TRUE
 from tests.jobs.invisibility_cloak.toys import Spots
+from tests.jobs.killed import KilledAfterCells, check_resumed
 
 BASIS: dict[str, Any] = {
     "data": {"name": "scenes", "side": 48, "train_limit": 16, "test_limit": 4},
@@ -112,7 +113,7 @@ def test_paper_and_camera(make_run: Any, tmp_path: Any) -> None:
 def test_what_victims_see_has_gone_through_paper_and_camera() -> None:
     asked = params(evaluation={"floor": 1e-6}, patches={"on_red": {}})
     drawn = [Row("clean", "clean", None), Row("white", "patch", torch.ones(3, 10, 6), ("red",))]
-    sets = {"test": scenes("test", 48, 2)}
+    sets = {"test": scenes("test", 48, 16)}
     dark = ColourMap(torch.zeros(10, 3), 0.0, 0.0)
     scores = {}
     for title, reproduction in (
@@ -143,6 +144,33 @@ def test_what_victims_see_has_gone_through_paper_and_camera() -> None:
 def test_specs_that_cannot_be(changes: dict[str, Any], sentence: str) -> None:
     with pytest.raises(AssayError, match=sentence):
         params(**changes)
+
+
+@pytest.mark.usefixtures("undrawn")
+@pytest.mark.parametrize("place", ["own_patches", "segmenter", "curves"])
+def test_a_run_that_is_killed_goes_on_where_it_was(make_run: Any, place: str) -> None:
+    kinds = {"own_patches": KilledAfterOwnPatches, "segmenter": KilledInSegmenter, "curves": KilledAfterCurves}
+    curves = {"scale": [0.4], "angle": [], "brightness": [], "occlusion": [0.5]}
+    masking = {"median": None, "occlusion_vote": None, "masking": {**DEFENCES["masking"], "updates": 4}}
+    whole = params(defences=masking, curves=curves, patches={"on_red": {"detectors": ["red", "red_masking"]}})
+    check_resumed(run, whole, make_run, make_run("killed", kind=kinds[place]), ("matrix", "defences", "curves"))
+
+
+class KilledAfterOwnPatches(KilledAfterCells):
+    cells = "own_patches"
+
+
+class KilledAfterCurves(KilledAfterCells):
+    cells = "curves"
+
+
+class KilledInSegmenter(Run):
+    """Dies in the second report of the segmenter's training, after the checkpoint."""
+
+    def checkpoint(self, state: dict[str, Any], phase: str = "main") -> None:
+        super().checkpoint(state, phase)
+        if phase == "masking-red" and state["progress"]["updates"] == 2:
+            raise KeyboardInterrupt
 
 
 def test_pictures_of_defences_and_curves() -> None:
