@@ -43,10 +43,11 @@ from serving.http.protocol import InferRequest, Scalar, check_parameters
 from serving.http.settings import Attacks, ServeSettings
 from serving.http.tensors import Array
 from serving.http.uploads import PNG_MEDIA, ImageUpload
-from serving.kinds import object_detection_attack, object_detection_options
+from serving.kinds import object_detection_attack
 from serving.kinds.base import Example, card_settings, choice, split
-from serving.kinds.box_answers import as_json, as_tensors, drawn
-from serving.kinds.detection_options import LARGEST_TILE, SMALLEST_TILE, DetectionOptions
+from serving.kinds.detection.answers import as_json, as_tensors, drawn
+from serving.kinds.detection.attack_options import DESCRIBED
+from serving.kinds.detection.options import LARGEST_TILE, SMALLEST_TILE, DetectionOptions
 from serving.kinds.images import IMAGES, ImageEndpoint
 from serving.kinds.work import Answer, AttackWork, Rendering, Stopped, Work, check_of
 
@@ -73,7 +74,7 @@ class ObjectDetection(ImageEndpoint):
 
     task: ClassVar[str] = "object_detection"
     actions: ClassVar[tuple[str, ...]] = ("infer", "attack")
-    attacks: ClassVar[Mapping[str, Any]] = object_detection_options.DESCRIBED
+    attacks: ClassVar[Mapping[str, Any]] = DESCRIBED
     panel: ClassVar[str] = "objects"
 
     def __init__(self, card: ModelCard, network: nn.Module, settings: ServeSettings, device: torch.device) -> None:

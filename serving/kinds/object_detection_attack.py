@@ -7,7 +7,7 @@ The objects are those that the detector finds without a patch. Inputs: "images",
     class   the class to hide, by name; default "person", or the first class of the detector
     scale   width of the patch, in diagonals of the box; default 0.22, or what the card of a stored patch says
 
-and those of PatchOptions or StoredOptions of `serving.kinds.object_detection_options`.
+and those of PatchOptions or StoredOptions of `serving.kinds.detection.attack_options`.
 
 Outputs, beside the adversarials, whose pixels are those of a PNG: the patch FP32 (1, 3, height, width); what inference
 answers before, and after, as adversarial_boxes, ...; targets, the objects that a patch was drawn on; hidden, how many
@@ -24,12 +24,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from jobs.common.detection.base import Detector, Priors
 from jobs.common.detection.boxes import Boxes
 from jobs.common.detection.rates import fates
 from jobs.invisibility_cloak.patch.rendering import check_patch, render
 from jobs.invisibility_cloak.patch.rendering_params import RenderingParams
-from jobs.invisibility_cloak.patch.search import Problem, State, random_patch, searched
 from jobs.invisibility_cloak.patch.targets import Targets, targets_of
 from service.errors import FieldError, InputError
 from service.models import TensorSpec
@@ -37,18 +35,13 @@ from serving.http.messages import Form
 from serving.http.protocol import InferRequest, Scalar, as_declared, check_fits
 from serving.http.settings import Attacks
 from serving.http.tensors import Array
-from serving.kinds.box_answers import as_tensors
 from serving.kinds.budget import Words, check_budget, too_late
+from serving.kinds.detection.answers import as_tensors
+from serving.kinds.detection.attack_options import LONGEST_PATCH, AttackOptions, PatchOptions, rendering_of
+from serving.kinds.detection.patch_search import SentImages, optimised
+from serving.kinds.detection.stored_patches import DrawnPatch, find_patch
 from serving.kinds.image_attack import picture
 from serving.kinds.images import IMAGES, check_pixels
-from serving.kinds.object_detection_options import (
-    LONGEST_PATCH,
-    AttackOptions,
-    PatchOptions,
-    rendering_of,
-    search_of,
-)
-from serving.kinds.stored_patches import DrawnPatch, find_patch
 from serving.kinds.work import AttackCost, Attacked, AttackWork, Rendering, Stopped, check_of
 
 if TYPE_CHECKING:
@@ -60,44 +53,6 @@ MOST_COMPARED = 20_000_000  # numbers of the windows in which the median filter 
 FEWER = "send fewer or smaller images, or ask for fewer iterations"
 WORDS = Words("the attack", IMAGES, "image", "detector", "ask for fewer iterations", FEWER)
 TOLD = ("boxes", "labels", "scores", "count")
-
-
-class GuardedDetector(Detector):
-    """A detector that asks before each pass whether it is still wanted."""
-
-    def __init__(self, detector: Detector, check: Callable[[], None]) -> None:
-        super().__init__()
-        self.detector, self._check = detector, check
-        self.name, self.classes, self.substitute = detector.name, detector.classes, detector.substitute
-
-    def priors(self, images: Tensor) -> Priors:
-        self._check()
-        return self.detector.priors(images)
-
-
-@dataclass
-class SentImages:
-    """The images of a request as a set with boxes: those that the detector finds."""
-
-    pixels: Tensor
-    """(images, 3, height, width)"""
-    found: Sequence[Boxes]
-    classes: tuple[str, ...]
-    name: str = "the images that were sent"
-    digest: str = ""
-    boxed_by: str | None = "the detector"
-
-    def __post_init__(self) -> None:
-        self.side = max(self.pixels.shape[2:])
-
-    def __len__(self) -> int:
-        return len(self.pixels)
-
-    def images(self, places: Tensor) -> Tensor:
-        return self.pixels[places]
-
-    def boxes(self, place: int) -> Boxes:
-        return self.found[place]
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,18 +152,10 @@ class ObjectDetectionAttack(AttackWork):
         own, model = self.options.own, self.model
         assert isinstance(own, PatchOptions)
         rendering = self.options.rendering(rendering_of(own))
+        images = SentImages(self.images, before, tuple(model.classes))
         places = torch.unique(self._targets(before, rendering).images)
-        problem = Problem(
-            detectors={"detector": GuardedDetector(model.detector, check)},
-            data=SentImages(self.images, before, tuple(model.classes)),
-            places=places,
-            hidden=model.classes[self.options.label],
-            rendering=rendering,
-        )
-        params = search_of(own, len(places))
-        start = State.begin(random_patch(params.size, own.seed), len(problem.detectors))
-        state, _ = searched(start, problem, params, own.seed, params.iterations, model.device)
-        return DrawnPatch(state.patch, rendering)
+        hidden = model.classes[self.options.label]
+        return optimised(model.detector, images, places, hidden, own, rendering, check, model.device)
 
     def _targets(self, before: Sequence[Boxes], rendering: RenderingParams) -> Targets:
         """The objects that the patch is drawn on. InputError if there are none in any image."""

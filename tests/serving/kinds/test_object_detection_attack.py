@@ -25,9 +25,9 @@ from serving.http.messages import Form
 from serving.http.protocol import InferRequest
 from serving.http.settings import Attacks, Http, Models, ServeSettings
 from serving.http.uploads import to_png
+from serving.kinds.detection.attack_options import DESCRIBED
 from serving.kinds.object_detection import ObjectDetection
 from serving.kinds.object_detection_attack import ObjectDetectionAttack, prepare
-from serving.kinds.object_detection_options import DESCRIBED
 from serving.kinds.work import Abandoned, Attacked
 from tests.ports import free_port
 from tests.serving import in_process

@@ -15,7 +15,7 @@ from service.planning.validation import validate
 from serving.http.protocol import Scalar, check_parameters
 from serving.kinds.attack_options import MOST_SEED, Json, scalars_of
 from serving.kinds.base import choice
-from serving.kinds.detection_options import DetectionOptions
+from serving.kinds.detection.options import DetectionOptions
 
 USUAL_CLASS = "person"
 PATCH, STORED = "patch", "stored_patch"

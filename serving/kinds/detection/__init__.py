@@ -1,0 +1,1 @@
+"""Boxes of detectors as answers, and patches that hide objects from them."""
