@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy
-from scipy.optimize import brentq
 
 from jobs.common.metrics.intervals import CONFIDENCE, clopper_pearson
 from service.errors import FieldError, InputError
@@ -71,8 +70,8 @@ def area(positives: np.ndarray, negatives: np.ndarray) -> Area:
         return abs(value - theta) - z * math.sqrt(theta * (1 - theta) * inside / (m * n))
 
     # at 0 and 1 themselves the excess is 0: the ends that are looked for lie inside
-    low = 0.0 if value == 0 else float(brentq(excess, 0.0, min(value, 1 - EDGE)))
-    high = 1.0 if value == 1 else float(brentq(excess, max(value, EDGE), 1.0))
+    low = 0.0 if value == 0 else float(scipy.optimize.brentq(excess, 0.0, min(value, 1 - EDGE)))
+    high = 1.0 if value == 1 else float(scipy.optimize.brentq(excess, max(value, EDGE), 1.0))
     return Area(value, low, high)
 
 

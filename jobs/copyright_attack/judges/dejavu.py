@@ -5,7 +5,7 @@ is our own. Dejavu itself always names the best song: the rule that it has to be
 """
 
 import numpy as np
-from scipy.ndimage import maximum_filter
+import scipy
 
 from jobs.copyright_attack.judges.base import Fingerprint, heard
 from jobs.copyright_attack.judges.landmarks import LandmarkJudge, fingerprint_of
@@ -57,7 +57,7 @@ def peaks(levels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Frames and bins of the peaks, by time and then by frequency: int64 (peaks,) each. levels: (bins, frames)."""
     if not levels.size:
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
-    largest = maximum_filter(levels, size=SQUARE, mode="reflect")
+    largest = scipy.ndimage.maximum_filter(levels, size=SQUARE, mode="reflect")
     times, bins = np.nonzero(((levels == largest) & (levels > LOUDNESS)).T)
     return times, bins
 

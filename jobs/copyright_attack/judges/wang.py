@@ -9,7 +9,7 @@ Source: Wang 2003, "An industrial-strength audio search algorithm" (ISMIR), sect
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.ndimage import maximum_filter
+import scipy
 
 from jobs.copyright_attack.judges.base import Fingerprint, heard
 from jobs.copyright_attack.judges.landmarks import LandmarkJudge, fingerprint_of
@@ -63,7 +63,7 @@ def peaks(magnitudes: np.ndarray, constellation: Constellation) -> tuple[np.ndar
     if not magnitudes.size:
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
     square = (2 * constellation.bins + 1, 2 * constellation.frames + 1)
-    largest = maximum_filter(magnitudes, size=square, mode="nearest")
+    largest = scipy.ndimage.maximum_filter(magnitudes, size=square, mode="nearest")
     times, bins = np.nonzero(((magnitudes == largest) & (magnitudes > QUIET)).T)
     seconds = times * HOP // RATE
     order = np.lexsort((-magnitudes[bins, times], seconds))  # the largest of each second first
