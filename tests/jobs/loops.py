@@ -5,7 +5,7 @@ would lie on a GPU besides the batches that the engine sends there.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -77,6 +77,8 @@ class Loop:
 
     call: Callable[[], object]
     on_device: Iterable[Tensor]
+    network: nn.Module = field(default_factory=nn.Identity)
+    """that is trained, if one is"""
 
 
 Make = Callable[[int, Run], Loop]
@@ -90,14 +92,20 @@ def pixels(count: int, seed: int = 0) -> Tensor:
     return 0.1 + 0.8 * torch.rand(count, 2, 6, 6, generator=torch.Generator().manual_seed(seed))
 
 
-def supervised(optimizer: OptimizerParams, factor: int, run: Run, assemble: Any = None) -> Loop:
+def supervised(
+    optimizer: OptimizerParams, factor: int, run: Run, assemble: Any = None, keep_every: int | None = 1
+) -> Loop:
     network = tiny.network()
     params = SupervisedParams(
-        epochs=2, batch=4, optimizer=optimizer, augmentation=AugmentationParams(padding=1, flip=True), keep_every=1
+        epochs=2,
+        batch=4,
+        optimizer=optimizer,
+        augmentation=AugmentationParams(padding=1, flip=True),
+        keep_every=keep_every,
     )
     training = Training("", network, tiny.images(12 * factor), params)
     options = {} if assemble is None else {"assemble": assemble}
-    return Loop(lambda: train_supervised([training], run, **options), state_of(network))
+    return Loop(lambda: train_supervised([training], run, **options), state_of(network), network)
 
 
 def reverse_objective(factor: int, run: Run) -> Loop:
@@ -118,7 +126,7 @@ def adversarial(method: Method, factor: int, run: Run) -> Loop:
     )
     data = TrainingImages(tiny.images(), params.held_out, params.batch, params.augmentation, run.seed_for)
     ball = Ball("Linf", NEAR)
-    return Loop(lambda: train_adversarially(network, data, method, ball, params, run), state_of(network))
+    return Loop(lambda: train_adversarially(network, data, method, ball, params, run), state_of(network), network)
 
 
 def thinking(data: FreshBatches | FixedSet, factor: int, run: Run) -> Loop:
@@ -134,7 +142,7 @@ def thinking(data: FreshBatches | FixedSet, factor: int, run: Run) -> Loop:
         report_every=2 * factor,
     )
     prefix_sums = thinking_problem("prefix_sums")
-    return Loop(lambda: train_thinker(network, prefix_sums, params, run), state_of(network))
+    return Loop(lambda: train_thinker(network, prefix_sums, params, run), state_of(network), network)
 
 
 def segmentation(factor: int, run: Run) -> Loop:
@@ -142,7 +150,7 @@ def segmentation(factor: int, run: Run) -> Loop:
     changes = {"updates": 2 * factor, "report_every": factor, "accumulate": 2, "easy_above": 0.9}
     params = tiny_masks.TRAINING.model_copy(update=changes)
     data = TrainingMasks(tiny_masks.halves("train"), 2, 4, params.augmentation, run.seed_for)
-    return Loop(lambda: train_segmenter(network, data, params, run), state_of(network))
+    return Loop(lambda: train_segmenter(network, data, params, run), state_of(network), network)
 
 
 def recogniser(factor: int, run: Run) -> Loop:
@@ -150,15 +158,18 @@ def recogniser(factor: int, run: Run) -> Loop:
     clips = tones.tones("train", Source(rate=tones.RATE, seconds=tones.SECONDS))
     data = EpochSounds(clips, 10, TransformationParams(), run.seed_for)
     plan = loop.Plan(updates=4 * factor, rates=STILL, report_every=2 * factor, seed=lambda update: None)
-    step = ClassifierStep(Engine(network, EngineParams()))
     optimizer = STILL.build([(1.0, list(network.parameters()))])
-    return Loop(lambda: loop.train(step, optimizer, data, plan, run), state_of(network))
+    return Loop(
+        lambda: loop.train(ClassifierStep(Engine(network, EngineParams())), optimizer, data, plan, run),
+        state_of(network),
+        network,
+    )
 
 
 def detector(factor: int, run: Run) -> Loop:
     network = TRAINABLE["one_anchor"](classes=("person",), side=48, width=0.5)
     params = DetectorTrainingParams(updates=4 * factor, batch=4, optimizer=STILL, report_every=2 * factor, held_out=4)
-    return Loop(lambda: train_detector(network, scenes("train", 48, 12), params, run), state_of(network))
+    return Loop(lambda: train_detector(network, scenes("train", 48, 12), params, run), state_of(network), network)
 
 
 def victim(factor: int, run: Run) -> Loop:
@@ -166,7 +177,7 @@ def victim(factor: int, run: Run) -> Loop:
     images = tiny.images(16 * factor)
     data = PoisonedSet(images, torch.arange(len(images)), pixels(4), torch.zeros(4, dtype=torch.int64))
     params = FineTuneParams(epochs=2, batch=4, optimizer=STILL)
-    return Loop(lambda: fit_network(network, data, params, 0), state_of(network))
+    return Loop(lambda: fit_network(network, data, params, 0), state_of(network), network)
 
 
 def sonified(kind: AnyParameterisation, factor: int, run: Run) -> Loop:

@@ -92,6 +92,8 @@ class Evaluator:
         if traced is not None:
             network, axes = traced, self._shorten(traced, axes, images)
         self._base = network.to(self._device).to(memory_format=torch.channels_last)
+        if self._first is not None:
+            self._first.to(self._device)
         self._axes = axes
         self._moving: dict[torch.dtype, MovingNetwork] = {}
         if params.batch is None and self._device.type != "cpu" and self._censor is None:

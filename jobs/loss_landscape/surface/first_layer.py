@@ -87,6 +87,12 @@ class CachedLayer:
         assert isinstance(stand_in, FirstLayer)
         stand_in.parts, stand_in.point = self._parts[first], point
 
+    def to(self, device: torch.device) -> None:
+        """Move what the layer is made of to where the images are."""
+        self._weights = [{key: each.to(device) for key, each in part.items()} for part in self._weights]
+        self._before = self._before.to(device)
+        self._layer = self._layer.to(device)
+
     def forget(self) -> None:
         """What it makes of batches so far: they are going to be others."""
         self._parts = {}
