@@ -10,6 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from jobs.common.data.batches import Epochs
+from jobs.common.data.boxes.scenes import scenes
+from jobs.common.detection.detectors import TRAINABLE
 from jobs.common.models.directions import random_direction
 from jobs.common.models.weights import tensors
 from jobs.common.training import loop
@@ -17,8 +20,12 @@ from jobs.common.training.adversarial.methods.free import Free
 from jobs.common.training.adversarial.methods.natural import Natural
 from jobs.common.training.optimizers import OptimizerParams
 from jobs.deep_thinking.data import FixedSet, FreshBatches
+from jobs.invisibility_cloak.patch import search
+from jobs.invisibility_cloak.patch.rendering_params import RenderingParams
+from jobs.invisibility_cloak.patch.search_params import SearchParams
 from jobs.loss_landscape.surface import evaluator
 from jobs.loss_landscape.surface.moving_weights import MovingNetwork
+from service.planning.validation import validate
 from tests.jobs import loops
 
 META = torch.device("meta")
@@ -87,3 +94,16 @@ def test_a_surface_keeps_to_its_device(layers: str, monkeypatch: pytest.MonkeyPa
     moving.move((0.1,))
     logits: Tensor = made._logits(moving, torch.float32, slice(4, 8), (0.1,))
     assert logits.device == META and logits.shape == (4, 3)
+
+
+@pytest.mark.parametrize("ensemble", ["fixed", "min_max"])
+def test_a_step_of_a_patch_keeps_to_its_device_and_reads_nothing_there(ensemble: str) -> None:
+    """What is drawn where is found out on the CPU."""
+    detector = TRAINABLE["one_anchor"](classes=("person",), side=48).to(META).eval()
+    rendering = RenderingParams(scale=0.5, median=3)
+    problem = search.Problem({"one": detector}, scenes("train", 48, 12), torch.arange(12), "person", rendering)
+    basis = {"size": [10, 6], "iterations": 10, "batch": 4, "ensemble": {"kind": ensemble}}
+    state = search.State.begin(search.random_patch((10, 6), 0), 1).to(META)
+    epochs = Epochs(12, 4, lambda epoch: 0)
+    losses = search._step(state, {"one": detector}, problem, validate(SearchParams, basis, "search"), epochs, 0)
+    assert losses.device == state.patch.device == state.mean.device == META and losses.shape == (1,)

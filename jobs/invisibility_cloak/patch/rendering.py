@@ -46,7 +46,11 @@ def render(
         alphas = coverage(seen, *shape)
         covered = (alphas.view(-1, samples.at.shape[1]) > 0).any(1)
         every = torch.repeat_interleave(covered, samples.at.shape[1])
-        alphas, pixels = alphas[every].to(patch.device), samples.pixels[covered].to(images.device)
+        alphas, pixels = alphas[every], samples.pixels[covered]
+        covering = alphas.view(len(pixels), -1)  # (m, samples)
+        # on the CPU, where places are: how many layers lie on each other decides how often it loops
+        reaching, ground = visible(pixels, covering.mean(1), images.shape[0] * size[0] * size[1])
+        covering, pixels, reaching, ground = (each.to(images.device) for each in (covering, pixels, reaching, ground))
         boxes = torch.repeat_interleave(samples.boxes[covered], samples.at.shape[1])
         before = unwrinkled(boxes, seen[every], params, drawn)
     noise = None
@@ -54,9 +58,7 @@ def render(
         noise = params.noise * (2 * torch.rand(len(targets), shape[0] * shape[1], 3, generator=random) - 1)
     colours = _colours(filtered, before.to(patch.device), boxes.to(patch.device), drawn, noise)
 
-    covering = alphas.view(len(pixels), -1)  # (m, samples)
     painted = (covering[..., None] * colours.view(len(pixels), -1, 3)).mean(1)
-    reaching, ground = visible(pixels, covering.mean(1), images.shape[0] * size[0] * size[1])
     area = size[0] * size[1]
     first = (pixels // area) * 3 * area + pixels % area  # of the three numbers of each pixel, a plane apart
     numbers = (first[:, None] + area * torch.arange(3, device=images.device)).flatten()
