@@ -13,7 +13,6 @@ from torch import Tensor
 from jobs.common.data.image_files import decode
 from jobs.invisibility_cloak.physical import layout
 from jobs.invisibility_cloak.physical.layout import PaperName
-from jobs.invisibility_cloak.physical.marks import find_marks
 from jobs.invisibility_cloak.physical.views import moved, sampled, view
 from service.errors import InputError, first_line
 
@@ -86,6 +85,8 @@ def estimated(file: Path, paper: PaperName) -> ColourMap:
 
 def estimated_from(photograph: Image.Image, paper: PaperName) -> ColourMap:
     """The map from a photograph of a sheet, upright or turned, seen from wherever. InputError if it shows none."""
+    from jobs.invisibility_cloak.physical.marks import find_marks  # loads much of scipy, which no worker needs
+
     if max(photograph.size) > LONGEST:
         photograph = photograph.copy()
         photograph.thumbnail((LONGEST, LONGEST), Image.Resampling.BOX)
