@@ -2,9 +2,10 @@
 
 A CPU that reads a number, copies to itself, or asks for a shape that depends on values, waits until a GPU has computed
 all that it was given. Here the tensors that would lie on the GPU are followed: those that are named, and all that is
-computed from them. What is read of them is counted, with the line of the project that reads it. Not followed is what is
-made on the CPU and sent there on the way, or drawn there: for that some loops go through the meta device, which can read
-nothing (tests/jobs/test_devices.py).
+computed from them. What is read of them is counted, with the line of the project that reads it.
+
+Not followed is what is made on the CPU and sent there on the way, or drawn there: for that some loops go through the
+meta device, which can read nothing (tests/jobs/test_devices.py).
 """
 
 import sys
