@@ -90,10 +90,7 @@ class Params(PublishingParams):
     data: DataParams = Field(DataParams(), description="images with boxes: to train detectors and patches, and to test")
     hidden: str = Field("person", description="name of the class that patches are drawn on, and that is to be hidden")
     detectors: dict[Name, DetectorParams] = Field(
-        {
-            "one_anchor": TrainedDetector(name="one_anchor"),
-            "two_anchors": TrainedDetector(name="two_anchors"),
-        },
+        {"one_anchor": TrainedDetector()},
         min_length=1,
         description="by a name of yours; each is a victim of every patch",
     )
