@@ -8,6 +8,7 @@ import torch
 
 from jobs.common.data.boxes.scenes import scenes
 from jobs.common.detection.base import weights_hash
+from jobs.common.detection.detectors.one_anchor import one_anchor
 from jobs.invisibility_cloak.patch import search
 from jobs.invisibility_cloak.patch.rendering_params import RenderingParams
 from jobs.invisibility_cloak.patch.search import Problem, State, random_patch, searched
@@ -80,6 +81,18 @@ def test_an_attack_leaves_the_detector_as_it_was() -> None:
     searched(start(), problem(spots=detector), params(), 0, 12)
     assert weights_hash(detector) == before and torch.equal(detector.norm.running_mean, statistics)
     assert detector.weight.grad is None
+
+
+def test_an_attack_leaves_weights_and_statistics_of_a_network_as_they_were() -> None:
+    """One whose batch norm is in training mode when it is given."""
+    torch.manual_seed(0)
+    detector = one_anchor(("person", "tree"), 48).train()
+    before = {name: each.clone() for name, each in detector.state_dict().items()}
+    state, _ = searched(start(), problem(learnt=detector), params(), 0, 12)
+    assert not torch.equal(state.patch, start().patch)
+    after = detector.state_dict()
+    assert all(torch.equal(each, after[name]) for name, each in before.items())
+    assert any("running_mean" in name for name in before)
 
 
 def test_a_detector_that_changes_is_found_out() -> None:
