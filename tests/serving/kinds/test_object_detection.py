@@ -24,10 +24,13 @@ from tritonclient.utils import InferenceServerException
 
 from jobs.common.detection.base import Detector, Priors
 from jobs.common.detection.boxes import Boxes
+from jobs.common.detection.cards import detector_card
+from jobs.common.detection.detectors.one_anchor import one_anchor
 from jobs.common.multiplications import CountMacs
 from service.errors import InputError, ModelError
-from service.models import ModelCard, TensorSpec
+from service.models import ModelCard, TensorSpec, load, publish
 from service.store import open_store
+from serving import kinds
 from serving.grpc.messages import InferMessage, encode_infer
 from serving.http.messages import TENSORS, Form
 from serving.http.openapi import description
@@ -430,3 +433,21 @@ def test_over_grpc_the_answer_is_the_same() -> None:
     result = grpc.InferResult(encode_infer(MODEL.card, request, answer, work.parameters))
     for name, values in ask(MODEL, IMAGE[None], confidence=0.5, most=5).items():
         np.testing.assert_array_equal(result.as_numpy(name), values)
+
+
+def test_a_detector_as_a_study_saves_it_is_served(store_uri: str) -> None:
+    """With random weights: what it says is nothing, but it is what the detector says. Its tiles go by its frame."""
+    detector = one_anchor(classes=["person", "tree"], side=48)
+    arguments = {"classes": ["person", "tree"], "side": 48}
+    architecture = "jobs.common.detection.detectors:one_anchor"
+    card = detector_card("invisibility_cloak", detector, architecture, arguments, metrics={}, description="random")
+    store = open_store(store_uri)
+    published = publish(store, "scenes-a", detector.state_dict(), card)
+    assert [spec.name for spec in card.outputs] == [spec.name for spec in ObjectDetection.outputs_of(published)]
+    model = kinds.endpoint(published, load(store, published), ServeSettings(), torch.device("cpu"), store)
+    assert isinstance(model, ObjectDetection) and model.usual == {"confidence": 0.3, "tile": 144}
+    (expected,) = detector.eval().detect(IMAGE[None, :, :100, :140], 0.01, 0.45, 100)
+    answer = ask(model, IMAGE[None, :, :100, :140], confidence=0.01)
+    count = answer["count"][0]
+    assert count == len(expected)
+    np.testing.assert_allclose(answer["boxes"][0, :count], expected.corners, atol=1e-3)
