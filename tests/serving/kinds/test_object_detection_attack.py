@@ -130,7 +130,7 @@ def test_images_share_a_patch_and_one_without_persons_stays_as_it_is() -> None:
     ids=str,
 )
 def test_every_option_does_what_it_says(parameters: dict[str, Any]) -> None:
-    answer = run(work_of({**LARGE, "iterations": 60, **parameters})).answer
+    answer = run(work_of({**LARGE, "iterations": 40, **parameters})).answer
     label = 1 if parameters.get("class") == "tree" else 0
     assert answer["hidden"].tolist() == answer["targets"].tolist() == [1 if label else 2]
     if "toward" in parameters:
