@@ -142,7 +142,7 @@ def _searches(
             if result is None:
                 del states[name]
                 continue
-            states[name] = State(**result["state"], iteration=result["iteration"])
+            states[name] = State(**result["state"])
             traces[name].append(result["losses"])
         means = {f"loss_{name}": float(traces[name][-1].sum(1).mean()) for name in at_work if name in states}
         if means:
@@ -159,8 +159,7 @@ def search_cell(cell: dict[str, Any], shared: Any) -> dict[str, Any]:
     name = cell["patch"]
     search: SearchParams = searches[name]
     state, losses = searched(states[name], problems[name], search, cell["seed"], cell["until"], reserved_device())
-    tensors = {key: value for key, value in vars(state).items() if key != "iteration"}
-    return {"state": tensors, "iteration": state.iteration, "losses": losses}
+    return {"state": vars(state), "losses": losses}
 
 
 def rows_of(

@@ -105,5 +105,6 @@ def test_a_step_of_a_patch_keeps_to_its_device_and_reads_nothing_there(ensemble:
     basis = {"size": [10, 6], "iterations": 10, "batch": 4, "ensemble": {"kind": ensemble}}
     state = search.State.begin(search.random_patch((10, 6), 0), 1).to(META)
     epochs = Epochs(12, 4, lambda epoch: 0)
-    losses = search._step(state, {"one": detector}, problem, validate(SearchParams, basis, "search"), epochs, 0)
-    assert losses.device == state.patch.device == state.mean.device == META and losses.shape == (1,)
+    asked = validate(SearchParams, basis, "search")
+    losses = search._step(state, search.adam_of(state), {"one": detector}, problem, asked, epochs, 0)
+    assert losses.device == state.patch.device == META and losses.shape == (1,)

@@ -10,7 +10,7 @@ Source: Wu et al. 2020, "Making an Invisibility Cloak", sections 3 and 4.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -20,6 +20,8 @@ from jobs.common.data.batches import Epochs
 from jobs.common.data.boxes.base import BoxSet
 from jobs.common.detection.base import Detector, weights_hash
 from jobs.common.detection.folding import folded
+from jobs.common.training import rules
+from jobs.common.training.optimizers import restore_moments, set_rate
 from jobs.invisibility_cloak.patch.objectives import TargetedObjective
 from jobs.invisibility_cloak.patch.rendering import render
 from jobs.invisibility_cloak.patch.rendering_params import RenderingParams
@@ -29,7 +31,6 @@ from jobs.invisibility_cloak.physical.rephotograph import Reproduction
 from service.errors import InputError
 
 LOOK_EVERY = 25  # iterations after which it is looked whether all was finite: looking waits for a GPU
-FIRST, SECOND, SMALL = 0.9, 0.999, 1e-8  # of Adam: decay of its two moments, and what keeps it from dividing by 0
 
 
 @dataclass(frozen=True)
@@ -49,32 +50,32 @@ class Problem:
 
 @dataclass
 class State:
-    """How far a search is. Tensors are (3, height, width), but for those of the detectors: (detectors,)."""
+    """How far a search is."""
 
     patch: Tensor
-    mean: Tensor
-    """first moment of Adam"""
-    square: Tensor
-    """second moment"""
-    largest: Tensor
-    """the largest second moment so far: AMSGrad"""
+    """(3, height, width)"""
     logarithms: Tensor
-    """of the weights of the detectors"""
+    """of the weights of the detectors: (detectors,)"""
     first_losses: Tensor
-    """of each detector, in the first iteration; NaN before it"""
+    """of each detector, in the first iteration; NaN before it: (detectors,)"""
+    moments: dict[str, Tensor] = field(default_factory=dict)
+    """what Adam remembers, by torch's names; nothing before the first iteration"""
     iteration: int = 0
 
     @classmethod
     def begin(cls, patch: Tensor, detectors: int) -> "State":
         """Before the first iteration. patch: (3, height, width) in [0, 1]."""
-        zeros = torch.zeros_like(patch)
-        unknown = torch.full((detectors,), torch.nan)
-        return cls(patch.clone(), zeros, zeros.clone(), zeros.clone(), torch.zeros(detectors), unknown)
+        return cls(patch.clone(), torch.zeros(detectors), torch.full((detectors,), torch.nan))
 
     def to(self, device: torch.device) -> "State":
-        """The same state with its tensors on a device."""
-        moved = {name: each.to(device) for name, each in vars(self).items() if isinstance(each, Tensor)}
-        return State(**moved, iteration=self.iteration)
+        """A copy of the state on a device."""
+        return State(
+            self.patch.to(device, copy=True),
+            self.logarithms.to(device, copy=True),
+            self.first_losses.to(device, copy=True),
+            {name: each.to(device, copy=True) for name, each in self.moments.items()},
+            self.iteration,
+        )
 
     @property
     def weights(self) -> Tensor:
@@ -94,13 +95,14 @@ def searched(
     detectors = {name: folded(each).to(device) for name, each in problem.detectors.items()}
     before = {name: weights_hash(each) for name, each in detectors.items()}
     state = state.to(device)
+    optimizer = adam_of(state)
     epochs = Epochs(
         len(problem.places), min(params.batch, len(problem.places)), lambda epoch: seed_at(seed, "epoch", epoch)
     )
     history: list[Tensor] = []
     finite: list[Tensor] = []  # of the iterations since it was looked at
     while state.iteration < until:
-        history.append(_step(state, detectors, problem, params, epochs, seed))
+        history.append(_step(state, optimizer, detectors, problem, params, epochs, seed))
         finite.append(history[-1].isfinite().all() & state.patch.isfinite().all())
         if len(finite) == LOOK_EVERY or state.iteration == until:
             _check_finite(finite, state.iteration)
@@ -111,6 +113,7 @@ def searched(
                 f"detector {name!r} changed while it was attacked: its weights or its statistics of batch norm",
                 hint="in evaluation mode a detector must not change; one of your own has to obey eval()",
             )
+    state.moments = optimizer.state[state.patch]
     trace = torch.stack(history).cpu() if history else torch.empty(0, len(detectors))
     return state.to(torch.device("cpu")), trace
 
@@ -125,8 +128,17 @@ def _check_finite(finite: list[Tensor], last: int) -> None:
         )
 
 
+def adam_of(state: State) -> torch.optim.Optimizer:
+    """Adam with the largest second moment so far (Reddi et al. 2018), which moves the patch of a state."""
+    optimizer = rules.Adam([{"params": [state.patch], "scale": 1.0}], amsgrad=True)
+    if state.moments:
+        restore_moments(optimizer, [state.moments])
+    return optimizer
+
+
 def _step(
     state: State,
+    optimizer: torch.optim.Optimizer,
     detectors: Mapping[str, Detector],
     problem: Problem,
     params: SearchParams,
@@ -164,8 +176,11 @@ def _step(
     loss = loss + params.smoothness.weight * params.smoothness.loss(patch)
     if params.printability.weight:
         loss = loss + params.printability.weight * params.printability.loss(patch)
-    (gradient,) = torch.autograd.grad(loss, [patch])
-    _move(state, gradient, params.rate(state.iteration))
+    (state.patch.grad,) = torch.autograd.grad(loss, [patch])
+    set_rate(optimizer, params.rate(state.iteration))
+    optimizer.step()
+    state.patch.clamp_(0, 1)
+    state.iteration += 1
     return each.detach()
 
 
@@ -182,17 +197,6 @@ def _together(losses: Tensor, state: State, names: list[str], params: SearchPara
         logarithms = kept * state.logarithms + ensemble.step_size * relative
         state.logarithms = logarithms - logarithms.logsumexp(0)
     return state.first_losses.sum() * (state.weights * losses / state.first_losses).sum()
-
-
-def _move(state: State, gradient: Tensor, rate: float) -> None:
-    """A step of Adam with the largest second moment so far (Reddi et al. 2018), then a cut at 0 and 1: in place."""
-    state.iteration += 1
-    state.mean = FIRST * state.mean + (1 - FIRST) * gradient
-    state.square = SECOND * state.square + (1 - SECOND) * gradient.square()
-    state.largest = torch.maximum(state.largest, state.square)
-    spread = (state.largest / (1 - SECOND**state.iteration)).sqrt() + SMALL
-    moved = state.patch - rate / (1 - FIRST**state.iteration) * state.mean / spread
-    state.patch = moved.clamp(0, 1)
 
 
 def seed_at(seed: int, purpose: str, number: int) -> int:
