@@ -17,6 +17,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 LATER = "tests/jobs"  # mostly short tests, which even out what the processes of `make test` have left to do
 
 
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """A file as a parameter of a test is named by its size: all processes must give one name, and some say their time."""
+    return f"{len(val)} bytes" if isinstance(val, bytes) and len(val) > 32 else None
+
+
 def pytest_itemcollected(item: pytest.Item) -> None:
     """One process runs a file, and all tests that ask the same application of Serve, which takes long to start."""
     item.add_marker(pytest.mark.xdist_group(group_of(item)))
