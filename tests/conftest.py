@@ -18,7 +18,7 @@ LATER = "tests/jobs"  # mostly short tests, which even out what the processes of
 
 
 def pytest_make_parametrize_id(val: object) -> str | None:
-    """A file as a parameter of a test is named by its size: all processes must give one name, and some say their time."""
+    """A file that is a parameter is named by its size: all processes need one name, and some files say their time."""
     return f"{len(val)} bytes" if isinstance(val, bytes) and len(val) > 32 else None
 
 
