@@ -21,6 +21,6 @@ def median_filtered(images: Tensor, size: int) -> Tensor:
     if images.device.type == "cpu":  # two to three times as fast as torch's median, at every step of a search
         order = np.argpartition(squares.detach().numpy(), middle, axis=-1)
         places = torch.from_numpy(order[..., middle])
-    else:
-        places = squares.detach().median(4).indices
+    else:  # torch's median is not deterministic on a GPU
+        places = squares.detach().sort(dim=4, stable=True).indices[..., middle]
     return squares.gather(4, places[..., None])[..., 0].reshape(images.shape)

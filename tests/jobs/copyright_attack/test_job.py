@@ -17,6 +17,7 @@ from service.errors import AssayError
 from service.execution.checkpoints import decode
 from service.planning.validation import validate
 from service.run import Trial
+from tests.jobs.elsewhere import Elsewhere
 from tests.jobs.killed import KilledAfterCells, check_resumed
 
 BASIS: dict[str, Any] = {
@@ -121,6 +122,18 @@ class KilledAfterVerdicts(KilledAfterCells):
     cells = "verdicts"
 
 
+def test_cells_that_are_computed_elsewhere_give_the_same(make_run: Any) -> None:
+    """The short form of the next test: no process is started."""
+    here, there = make_run("here"), make_run("there", executor=Elsewhere())
+    for handle in (here, there):
+        run(params(), handle)
+    assert all(
+        here.folder.read(path) == there.folder.read(path)
+        for path in [f"tables/{name}.parquet" for name in ("clips", "verdicts", "shares")]
+    )
+
+
+@pytest.mark.slow
 def test_ray_gives_what_a_serial_run_gives(ray_session: None, tmp_path: Any) -> None:
     from service import spec
     from service.execution import runner

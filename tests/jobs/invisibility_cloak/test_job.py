@@ -26,6 +26,7 @@ from service.errors import AssayError, InputError
 from service.execution.checkpoints import decode
 from service.planning.validation import validate
 from service.run import Run, Trial
+from tests.jobs.elsewhere import Elsewhere
 from tests.jobs.killed import KilledAfterCells, check_resumed
 
 SPOTS = {"kind": "model", "name": "tests.jobs.invisibility_cloak.toys:Spots"}
@@ -154,6 +155,17 @@ def test_pieces_of_a_search_change_nothing(make_run: Any, undrawn: None) -> None
     assert few.folder.read("tables/patch_both.npy") == whole.folder.read("tables/patch_both.npy")
 
 
+def test_cells_that_are_computed_elsewhere_give_the_same(make_run: Any) -> None:
+    """The short form of the next test: no process is started."""
+    here, there = make_run("here"), make_run("there", executor=Elsewhere())
+    for handle in (here, there):
+        run(params(detectors={"red": SPOTS, "learns": LEARNS}), handle)
+    assert all(
+        here.folder.read(path) == there.folder.read(path) for path in ("tables/matrix.parquet", "tables/patch_both.npy")
+    )
+
+
+@pytest.mark.slow
 def test_ray_gives_what_a_serial_run_gives(ray_session: None, tmp_path: Any) -> None:
     from service import spec
     from service.execution import runner
@@ -166,6 +178,7 @@ def test_ray_gives_what_a_serial_run_gives(ray_session: None, tmp_path: Any) -> 
             "job": "invisibility_cloak",
             "params": json.loads(json.dumps({**BASIS, "detectors": {"red": SPOTS, "learns": LEARNS}})),
             "store": str(tmp_path / str(serial)),
+            "resources": {"cpus": 2},  # half of the session's Ray: two cells at a time
         }
         state = runner.start(spec.build(document), Execution(serial=serial))
         assert state.status == "finished", state.failure

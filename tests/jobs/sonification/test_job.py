@@ -17,6 +17,7 @@ from service.execution.checkpoints import decode
 from service.planning.validation import validate
 from service.run import Run, Trial
 from service.store import open_store
+from tests.jobs.elsewhere import Elsewhere
 from tests.jobs.sonification.tones import CLASSES, RATE, SMALL, SOURCE
 
 HERE = "tests.jobs.sonification.tones"
@@ -143,6 +144,18 @@ def test_a_dead_channel_is_said_and_not_optimised(make_run: Any) -> None:
     assert handle.metrics["dead_channels"] == 1 and not handle.folder.exists("sounds/channels-conv1-2.wav")
 
 
+def test_cells_that_are_computed_elsewhere_give_the_same(make_run: Any) -> None:
+    """The short form of the next test: no process is started."""
+    here, there = make_run("here"), make_run("there", executor=Elsewhere())
+    for handle in (here, there):
+        run(params(sonifications={"channels": {**FEW, "batch": 1}}), handle)
+    assert all(
+        here.folder.read(path) == there.folder.read(path)
+        for path in ("tables/channels.parquet", "tables/channels_examples.parquet")
+    )
+
+
+@pytest.mark.slow
 def test_ray_gives_what_a_serial_run_gives(ray_session: None, tmp_path: Any) -> None:
     from service import spec
     from service.execution import runner

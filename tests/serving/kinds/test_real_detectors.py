@@ -49,7 +49,7 @@ def test_a_pretrained_detector_is_published_loaded_and_asked(name: str, package:
     assert isinstance(model, ObjectDetection)
     least = 0.2 if name == "centernet" else 0.5  # whose scores are lower
     pixels = photograph(ULTRALYTICS.path("zidane.jpg")).numpy()
-    (answer,) = model.compute([model.prepare({"images": pixels}, {"confidence": least})], lambda: False)
+    (answer,) = model.compute([model.prepare({"images": pixels}, {"confidence": least, "tile": 65536})], lambda: False)
     original, _ = pretrained(name)
     (expected,) = original.detect(torch.from_numpy(pixels), least, 0.45, 100)
     count = answer["count"][0]

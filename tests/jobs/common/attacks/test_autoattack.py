@@ -46,6 +46,7 @@ def test_the_released_code_on_small_digits(norm: str, epsilon: float) -> None:
     compare(digits_net(), 24, norm, epsilon)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("norm", "epsilon"), [("Linf", 0.1), ("L2", 1.5)])
 def test_the_released_code_on_larger_digits(norm: str, epsilon: float) -> None:
     compare(fast_mnist(), 10, norm, epsilon)

@@ -20,6 +20,7 @@ from service.planning.plan import trials
 from service.planning.validation import validate
 from service.spec import Resources
 from service.store import Folder, open_store
+from tests.jobs.elsewhere import Elsewhere
 from tests.jobs.shared import changed
 
 HERE = "tests.jobs.generalization.basins.subjects"
@@ -144,13 +145,22 @@ def test_how_rays_are_divided_into_cells_changes_nothing(make_run):
         assert rows(divided.folder, "rays") == rows(whole.folder, "rays")
 
 
+def test_cells_that_are_computed_elsewhere_give_the_same(make_run):
+    """The short form of the next test: no process is started."""
+    check_equal(make_run, Elsewhere())
+
+
+@pytest.mark.slow
 def test_serial_equals_ray(make_run, ray_session):
-    serial = make_run("serial")
-    ray = make_run("ray", executor=RayTasks(Resources(cpus=2), 0, lambda progress: None))
-    for handle in (serial, ray):
+    check_equal(make_run, RayTasks(Resources(cpus=2), 0, lambda progress: None))
+
+
+def check_equal(make_run, executor):
+    here, there = make_run("here"), make_run("there", executor=executor)
+    for handle in (here, there):
         run(params(), handle)
     for table in ("rays", "basins", "chains"):
-        assert repr(rows(ray.folder, table)) == repr(rows(serial.folder, table))
+        assert repr(rows(there.folder, table)) == repr(rows(here.folder, table))
 
 
 def test_networks_of_a_sweep_are_compared_where_they_can_be(store_uri):
