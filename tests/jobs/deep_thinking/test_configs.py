@@ -13,7 +13,13 @@ CONFIGS = Path(__file__).parents[3] / "configs" / "deep_thinking"
 
 
 @pytest.mark.parametrize(
-    ("name", "size"), [("prefix_sums_paper", 32), ("mazes_paper", 9), ("prefix_sums_small", 16), ("mazes_small", 7)]
+    ("name", "size"),
+    [
+        ("prefix_sums_paper", 32),
+        ("mazes_paper", 9),
+        pytest.param("prefix_sums_small", 16, marks=pytest.mark.slow),
+        pytest.param("mazes_small", 7, marks=pytest.mark.slow),
+    ],
 )
 def test_every_variant_of_a_spec_runs(name: str, size: int, store_uri: str) -> None:
     loaded = spec.load(CONFIGS / f"{name}.yaml")

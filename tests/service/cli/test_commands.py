@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from service import spec
 from service.cli.commands import main
+from service.planning import plan
 
 WALK = "job: tests.service.walk\nstore: {store}\n"
 
@@ -143,11 +145,18 @@ def test_check_and_jobs_need_nothing(walk: Path, capsys: pytest.CaptureFixture[s
     assert "deep_thinking" in capsys.readouterr().out
 
 
-def test_every_config_is_valid() -> None:
+def configs() -> list[Path]:
     others = ("serve", "ray")  # settings of the endpoints, and clusters
-    specs = [path for path in Path("configs").rglob("*.yaml") if not path.name.startswith(others)]
-    assert specs
-    for path in specs:
+    return [path for path in Path("configs").rglob("*.yaml") if not path.name.startswith(others)]
+
+
+def test_every_config_is_valid() -> None:
+    assert all(plan.trials(spec.load(str(path))) for path in configs())
+
+
+@pytest.mark.slow  # what a study's estimate says is tested beside it
+def test_every_config_has_an_estimate() -> None:
+    for path in configs():
         assert main(["check", str(path)]) == 0, path
 
 

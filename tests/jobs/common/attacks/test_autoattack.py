@@ -41,7 +41,9 @@ def compare(net: Trained, count: int, norm: str, epsilon: float, version: str = 
         assert (robust != expected).sum() <= 1, "sample by sample"
 
 
-@pytest.mark.parametrize(("norm", "epsilon"), [("Linf", 0.14), ("L2", 0.65), ("L1", 1.2)])
+@pytest.mark.parametrize(
+    ("norm", "epsilon"), [("Linf", 0.14), ("L2", 0.65), pytest.param("L1", 1.2, marks=pytest.mark.slow)]
+)
 def test_the_released_code_on_small_digits(norm: str, epsilon: float) -> None:
     compare(digits_net(), 24, norm, epsilon)
 
