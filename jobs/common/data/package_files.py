@@ -82,7 +82,8 @@ class Package:
         place.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=place.parent) as scratch:
             try:
-                return self.unpack(self.download(Path(scratch)), folder)
+                # absolute: it is the current folder of the program that downloads
+                return self.unpack(self.download(Path(scratch).resolve()), folder)
             except InputError as error:
                 return first_line(error)
 

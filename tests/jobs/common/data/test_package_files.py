@@ -63,6 +63,16 @@ def test_a_member_is_fetched_once(registry: Path, tmp_path: Path) -> None:
     assert [each.name for each in (data / "packages").iterdir()] == ["thing-1.0"], "no scratch is left"
 
 
+def test_the_folder_of_data_is_below_the_current_one(
+    registry: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it is by default."""
+    build(registry)
+    monkeypatch.chdir(tmp_path)
+    assert THING.fetch(Path(".data")) is None
+    assert (tmp_path / ".data" / "packages" / "thing-1.0" / "tiny.bin").read_bytes() == CONTENT
+
+
 def test_a_source_archive_is_refused(registry: Path, tmp_path: Path) -> None:
     """To learn what a source archive needs, pip would run its setup.py."""
     ran = tmp_path / "ran"
