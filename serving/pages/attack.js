@@ -1,5 +1,6 @@
 // An attack on a model that takes pictures: its settings, and the perturbation beside what it was added to.
 
+import { attackSection } from "./attack_section.js";
 import { button, choice, element, field, fill, shown } from "./elements.js";
 import { optionsPart } from "./options.js";
 import { canvas, drawDifference, drawTensor, png, tensorOf } from "./pictures.js";
@@ -163,30 +164,19 @@ export function attackPart(model, { classes, named, show, page }) {
   }
 
   fillKind();
-  const part = element(
-    "section",
-    { class: "attack", "aria-labelledby": "attack-title" },
-    element("h3", { id: "attack-title" }, "Attack it"),
+  const controls = [
+    field("Attack", kind),
+    field("Norm", norm),
     element(
       "div",
-      { class: "controls" },
-      field("Attack", kind),
-      field("Norm", norm),
-      element(
-        "div",
-        { class: "field wide" },
-        element("label", { for: (slider.id = "epsilon") }, "Radius ε"),
-        element("div", { class: "slide" }, slider, number),
-        readout,
-      ),
-      field("To be taken for", target),
-      element("div", { class: "tools" }, start, work.stop),
+      { class: "field wide" },
+      element("label", { for: (slider.id = "epsilon") }, "Radius ε"),
+      element("div", { class: "slide" }, slider, number),
+      readout,
     ),
-    meaning,
-    optionsPlace,
-    status,
-    result,
-  );
+    field("To be taken for", target),
+  ];
+  const part = attackSection(controls, [start, work.stop], meaning, optionsPlace, status, result);
   return {
     part,
     take(made) {

@@ -1,5 +1,6 @@
 // Attacks by patches: one is drawn on everything of a class, so that it is not seen; boxes before and after.
 
+import { attackSection } from "./attack_section.js";
 import { boxedPicture, boxesOf, counted } from "./boxes.js";
 import { button, choice, element, field, fill, percent, shown } from "./elements.js";
 import { optionsPart } from "./options.js";
@@ -117,23 +118,12 @@ export function patchAttackPart(model, { ask, page }) {
 
   fillKind();
   listPatches();
-  const part = element(
-    "section",
-    { class: "attack", "aria-labelledby": "attack-title" },
-    element("h3", { id: "attack-title" }, "Attack it"),
-    element(
-      "div",
-      { class: "controls" },
-      field("A patch", kind),
-      field("Hide", hidden),
-      storedField,
-      element("div", { class: "tools" }, start, work.stop),
-    ),
-    meaning,
-    optionsPlace,
-    status,
-    result,
-  );
+  const controls = [
+    field("A patch", kind),
+    field("Hide", hidden),
+    storedField,
+  ];
+  const part = attackSection(controls, [start, work.stop], meaning, optionsPlace, status, result);
   return {
     part,
     take(made) {

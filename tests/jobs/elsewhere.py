@@ -1,11 +1,21 @@
-"""Workers as Ray has them, without Ray: what they get and give is pickled, and they are not done in order."""
+"""Workers as Ray has them, without Ray: what they get and give is pickled, and they are not done in order.
 
+And what all studies are asked: whether cells that are computed elsewhere, or by Ray, give what a serial run gives.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 from ray import cloudpickle
 
+from service import spec
+from service.execution import runner
 from service.execution.fan_out.mapping import Capacity, Chunk, InProcess, Pool, Work
+from service.execution.runner import Execution
+from service.store import open_store
 
 Some = TypeVar("Some")
 
@@ -44,3 +54,29 @@ class _LastFirst:
 
     def close(self) -> None:
         self.inner.close()
+
+
+def check_elsewhere(run: Any, params: Any, make_run: Any, names: Sequence[str]) -> None:
+    """names: of files below tables/ that must be the same."""
+    here, there = make_run("here"), make_run("there", executor=Elsewhere())
+    for handle in (here, there):
+        run(params, handle)
+    for name in names:
+        assert here.folder.read(f"tables/{name}") == there.folder.read(f"tables/{name}"), name
+
+
+def check_ray(job: str, params: Mapping[str, Any], stores: Path, names: Sequence[str]) -> None:
+    """The same of a whole run under Ray beside a serial one. stores: a folder for both."""
+    folders = []
+    for serial in (True, False):
+        document = {
+            "job": job,
+            "params": json.loads(json.dumps(params)),
+            "store": str(stores / str(serial)),
+            "resources": {"cpus": 2},  # half of the session's Ray: two cells at a time
+        }
+        state = runner.start(spec.build(document), Execution(serial=serial))
+        assert state.status == "finished", state.failure
+        folders.append(open_store(document["store"]) / "runs" / state.id / "trials" / "000")
+    for name in names:
+        assert folders[0].read(f"tables/{name}") == folders[1].read(f"tables/{name}"), name

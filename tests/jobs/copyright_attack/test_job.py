@@ -1,7 +1,7 @@
 """The whole study on short tunes: what comes out, kill and resume, Ray, and what cannot work."""
 
 import io
-import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from service.errors import AssayError
 from service.execution.checkpoints import decode
 from service.planning.validation import validate
 from service.run import Trial
-from tests.jobs.elsewhere import Elsewhere
+from tests.jobs.elsewhere import check_elsewhere, check_ray
 from tests.jobs.killed import KilledAfterCells, check_resumed
 
 BASIS: dict[str, Any] = {
@@ -124,35 +124,12 @@ class KilledAfterVerdicts(KilledAfterCells):
 
 def test_cells_that_are_computed_elsewhere_give_the_same(make_run: Any) -> None:
     """The short form of the next test: no process is started."""
-    here, there = make_run("here"), make_run("there", executor=Elsewhere())
-    for handle in (here, there):
-        run(params(), handle)
-    assert all(
-        here.folder.read(path) == there.folder.read(path)
-        for path in [f"tables/{name}.parquet" for name in ("clips", "verdicts", "shares")]
-    )
+    check_elsewhere(run, params(), make_run, ("clips.parquet", "verdicts.parquet", "shares.parquet"))
 
 
 @pytest.mark.slow
-def test_ray_gives_what_a_serial_run_gives(ray_session: None, tmp_path: Any) -> None:
-    from service import spec
-    from service.execution import runner
-    from service.execution.runner import Execution
-    from service.store import open_store
-
-    found = []
-    for serial in (True, False):
-        document = {
-            "job": "copyright_attack",
-            "params": json.loads(json.dumps(BASIS)),
-            "store": str(tmp_path / str(serial)),
-            "resources": {"cpus": 2},  # half of the session's Ray: two cells at a time
-        }
-        state = runner.start(spec.build(document), Execution(serial=serial))
-        assert state.status == "finished", state.failure
-        folder = open_store(document["store"]) / "runs" / state.id / "trials" / "000"
-        found.append([folder.read(f"tables/{name}.parquet") for name in ("clips", "verdicts", "shares")])
-    assert found[0] == found[1]
+def test_ray_gives_what_a_serial_run_gives(ray_session: None, tmp_path: Path) -> None:
+    check_ray("copyright_attack", BASIS, tmp_path, ("clips.parquet", "verdicts.parquet", "shares.parquet"))
 
 
 def test_trials_stand_beside_each_other(make_run: Any) -> None:

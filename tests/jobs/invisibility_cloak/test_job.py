@@ -1,7 +1,6 @@
 """The whole study on small scenes: what comes out, kill and resume, Ray, and what cannot work."""
 
 import io
-import json
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from service.errors import AssayError, InputError
 from service.execution.checkpoints import decode
 from service.planning.validation import validate
 from service.run import Run, Trial
-from tests.jobs.elsewhere import Elsewhere
+from tests.jobs.elsewhere import check_elsewhere, check_ray
 from tests.jobs.killed import KilledAfterCells, check_resumed
 
 SPOTS = {"kind": "model", "name": "tests.jobs.invisibility_cloak.toys:Spots"}
@@ -157,34 +156,19 @@ def test_pieces_of_a_search_change_nothing(make_run: Any, undrawn: None) -> None
 
 def test_cells_that_are_computed_elsewhere_give_the_same(make_run: Any) -> None:
     """The short form of the next test: no process is started."""
-    here, there = make_run("here"), make_run("there", executor=Elsewhere())
-    for handle in (here, there):
-        run(params(detectors={"red": SPOTS, "learns": LEARNS}), handle)
-    assert all(
-        here.folder.read(path) == there.folder.read(path) for path in ("tables/matrix.parquet", "tables/patch_both.npy")
+    check_elsewhere(
+        run, params(detectors={"red": SPOTS, "learns": LEARNS}), make_run, ("matrix.parquet", "patch_both.npy")
     )
 
 
 @pytest.mark.slow
-def test_ray_gives_what_a_serial_run_gives(ray_session: None, tmp_path: Any) -> None:
-    from service import spec
-    from service.execution import runner
-    from service.execution.runner import Execution
-    from service.store import open_store
-
-    found = []
-    for serial in (True, False):
-        document = {
-            "job": "invisibility_cloak",
-            "params": json.loads(json.dumps({**BASIS, "detectors": {"red": SPOTS, "learns": LEARNS}})),
-            "store": str(tmp_path / str(serial)),
-            "resources": {"cpus": 2},  # half of the session's Ray: two cells at a time
-        }
-        state = runner.start(spec.build(document), Execution(serial=serial))
-        assert state.status == "finished", state.failure
-        folder = open_store(document["store"]) / "runs" / state.id / "trials" / "000"
-        found.append([folder.read(f"tables/{name}") for name in ("matrix.parquet", "patch_both.npy")])
-    assert found[0] == found[1]
+def test_ray_gives_what_a_serial_run_gives(ray_session: None, tmp_path: Path) -> None:
+    check_ray(
+        "invisibility_cloak",
+        {**BASIS, "detectors": {"red": SPOTS, "learns": LEARNS}},
+        tmp_path,
+        ("matrix.parquet", "patch_both.npy"),
+    )
 
 
 def test_a_stored_patch_and_one_of_a_file_are_tested_as_they_are(make_run: Any, undrawn: None, tmp_path: Path) -> None:

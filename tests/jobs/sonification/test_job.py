@@ -1,6 +1,6 @@
 """The whole study on tones: what comes out, kill and resume, Ray, and what cannot work."""
 
-import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +17,7 @@ from service.execution.checkpoints import decode
 from service.planning.validation import validate
 from service.run import Run, Trial
 from service.store import open_store
-from tests.jobs.elsewhere import Elsewhere
+from tests.jobs.elsewhere import check_elsewhere, check_ray
 from tests.jobs.sonification.tones import CLASSES, RATE, SMALL, SOURCE
 
 HERE = "tests.jobs.sonification.tones"
@@ -144,37 +144,22 @@ def test_a_dead_channel_is_said_and_not_optimised(make_run: Any) -> None:
     assert handle.metrics["dead_channels"] == 1 and not handle.folder.exists("sounds/channels-conv1-2.wav")
 
 
+EACH: dict[str, Any] = {"sonifications": {"channels": {**FEW, "batch": 1}}}
+
+
 def test_cells_that_are_computed_elsewhere_give_the_same(make_run: Any) -> None:
     """The short form of the next test: no process is started."""
-    here, there = make_run("here"), make_run("there", executor=Elsewhere())
-    for handle in (here, there):
-        run(params(sonifications={"channels": {**FEW, "batch": 1}}), handle)
-    assert all(
-        here.folder.read(path) == there.folder.read(path)
-        for path in ("tables/channels.parquet", "tables/channels_examples.parquet")
-    )
+    check_elsewhere(run, params(**EACH), make_run, ("channels.parquet", "channels_examples.parquet"))
 
 
 @pytest.mark.slow
-def test_ray_gives_what_a_serial_run_gives(ray_session: None, tmp_path: Any) -> None:
-    from service import spec
-    from service.execution import runner
-    from service.execution.runner import Execution
-
-    found = []
-    for serial in (True, False):
-        document = {
-            "job": "sonification",
-            "params": json.loads(json.dumps({"data": SOURCE, "network": {"kind": "model", "name": f"{HERE}:network"}})),
-            "store": str(tmp_path / str(serial)),
-            "resources": {"cpus": 2},  # half of the session's Ray: two cells at a time
-        }
-        document["params"]["sonifications"] = {"channels": {**FEW, "batch": 1}}
-        state = runner.start(spec.build(document), Execution(serial=serial))
-        assert state.status == "finished", state.failure
-        folder = open_store(document["store"]) / "runs" / state.id / "trials" / "000"
-        found.append((folder.read("tables/channels.parquet"), folder.read("tables/channels_examples.parquet")))
-    assert found[0] == found[1]
+def test_ray_gives_what_a_serial_run_gives(ray_session: None, tmp_path: Path) -> None:
+    check_ray(
+        "sonification",
+        {"data": SOURCE, "network": {"kind": "model", "name": f"{HERE}:network"}, **EACH},
+        tmp_path,
+        ("channels.parquet", "channels_examples.parquet"),
+    )
 
 
 @pytest.mark.parametrize(
