@@ -11,7 +11,7 @@ from service import catalog, spec
 from service.cli import remote
 from service.cli.options import address_option, json_option, store_option
 from service.cli.printing import next_steps, print_json, print_rows, print_verdict
-from service.execution import history, logs
+from service.execution import history, layout, logs
 from service.formatting import duration, metrics_text
 from service.planning import describe
 from service.store import open_store
@@ -152,4 +152,24 @@ def show_models(model: str | None, store: str, as_json: bool) -> None:
     print_json(rows) if as_json else print_rows(rows)
 
 
-COMMANDS = (jobs, runs, show, compare, show_log, show_models)
+@click.command()
+@click.argument("run_names", nargs=-1, metavar="[RUN...]")
+@store_option
+@click.option("--out", default="gallery", help="Folder or URI that the pages are written to (default gallery).")
+def gallery(run_names: tuple[str, ...], store: str, out: str) -> None:
+    """All runs, or some, as web pages: figures, sounds, tables and metrics, those of a job side by side."""
+    from service.report import gallery as pages
+
+    opened, folder = open_store(store), open_store(out)
+    if run_names:
+        folders = dict.fromkeys(history.run_folder(opened, name).name for name in run_names)
+        runs, damaged = [history.load(layout.run(opened, name)) for name in folders], []
+    else:
+        runs, damaged = history.all_runs(opened)
+    damaged += pages.write([(layout.run(opened, each.id), each) for each in runs], folder)
+    print(folder.uri_of(pages.INDEX))
+    for sentence in damaged:
+        print(f"assay: {sentence}", file=sys.stderr)
+
+
+COMMANDS = (jobs, runs, show, compare, show_log, show_models, gallery)

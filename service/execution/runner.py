@@ -26,7 +26,7 @@ from service.execution.trials.schedule import Schedule
 from service.planning import plan, yaml_text
 from service.planning.plan import TrialPlan
 from service.provenance import provenance
-from service.report import contents
+from service.report import contents, rendering
 from service.run import Run
 from service.spec import JobSpec
 from service.store import Folder, open_store
@@ -153,7 +153,7 @@ def _drive(job_spec: JobSpec, plans: list[TrialPlan], store: Folder, folder: Fol
         state = state.model_copy(update={"seconds": seconds, "updated": _now()})
         records.write(folder, layout.RUN, state)
         progress.run_ended(state.status, time.monotonic() - began)
-        folder.write(layout.REPORT, contents.render_run(folder, state, job_spec))
+        folder.write(layout.REPORT, rendering.render(contents.of_run(folder, state)))
     return state
 
 

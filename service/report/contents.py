@@ -2,16 +2,13 @@
 
 import io
 
-import pyarrow.parquet
 import soundfile
 
 from service.execution import history, layout
 from service.execution.records import Artefact, RunRecord
 from service.formatting import duration
-from service.planning import yaml_text
-from service.report.rendering import ReportPage, Sound, render
+from service.report.rendering import Link, Picture, ReportPage, Sound, Table
 from service.report.spectrogram import spectrogram_png
-from service.spec import JobSpec
 from service.store import Folder
 
 SHOWN_ROWS = 100
@@ -19,8 +16,8 @@ MIME = {"png": "image/png", "gif": "image/gif", "wav": "audio/wav"}
 MOST_AUDIO_BYTES = 8 << 20  # of a sound that is part of the page; a longer one is a link
 
 
-def render_run(folder: Folder, state: RunRecord, job_spec: JobSpec) -> bytes:
-    """One self-contained HTML page: the summary's figures and tables first, then those of the best trials."""
+def of_run(folder: Folder, state: RunRecord) -> ReportPage:
+    """The summary's figures, sounds and tables first, then those of the best trials."""
     ends = history.trials(folder)
     best = set(state.best.values())
     shown = [each for each in state.artefacts if _is_shown(each, best)]
@@ -29,40 +26,32 @@ def render_run(folder: Folder, state: RunRecord, job_spec: JobSpec) -> bytes:
     if state.failure:
         failures.insert(0, ("run", state.failure))
     labels = {each.id: each.label for each in ends}
-    return render(
-        ReportPage(
-            title=job_spec.title,
-            run_id=state.id,
-            status=state.status,
-            spec_yaml=yaml_text.dump(job_spec.tree()),
-            facts=[
-                ("job", state.job),
-                ("trials", f"{state.trials_done} of {state.trials}"),
-                ("took", duration(state.seconds)),
-                ("started", state.created),
-                *[("model", name) for name in state.models],
-            ],
-            figures=[
-                (_title(each, labels), MIME[layout.place(each.path).ending], folder.read(each.path))
-                for each in shown
-                if each.kind in ("figure", "image", "animation")
-            ],
-            sounds=[
-                _sound(_title(each, labels), folder.read(each.path))
-                for each in shown
-                if each.kind == "audio" and each.bytes <= MOST_AUDIO_BYTES
-            ],
-            tables=[_table(folder, each, labels) for each in shown if each.kind == "table"],
-            links=[
-                (_title(each, labels), each.path, _file_facts(each))
-                for each in shown
-                if each.kind in ("page", "file") or (each.kind == "audio" and each.bytes > MOST_AUDIO_BYTES)
-            ],
-            warnings=[*state.warnings, *[_of_trial(each.label, text) for each in ends for text in each.warnings]],
-            trials=[(each.label, each.status, each.id in best, duration(each.seconds), each.metrics) for each in ends],
-            errors=[(name, failure.message, failure.traceback) for name, failure in failures],
-            provenance=state.provenance,
-        )
+    return ReportPage(
+        title=state.name,
+        run_id=state.id,
+        status=state.status,
+        spec_yaml=folder.read(layout.SPEC).decode(errors="replace"),
+        facts=[
+            ("job", state.job),
+            ("trials", f"{state.trials_done} of {state.trials}"),
+            ("took", duration(state.seconds)),
+            ("started", state.created),
+            *[("model", name) for name in state.models],
+        ],
+        figures=[_picture(folder, each, labels) for each in shown if each.kind in ("figure", "image", "animation")],
+        sounds=[
+            _sound(folder, each, labels) for each in shown if each.kind == "audio" and each.bytes <= MOST_AUDIO_BYTES
+        ],
+        tables=[_table(folder, each, labels) for each in shown if each.kind == "table"],
+        links=[
+            Link(_title(each, labels), each.path, _file_facts(each))
+            for each in shown
+            if each.kind in ("page", "file") or (each.kind == "audio" and each.bytes > MOST_AUDIO_BYTES)
+        ],
+        warnings=[*state.warnings, *[_of_trial(each.label, text) for each in ends for text in each.warnings]],
+        trials=[(each.label, each.status, each.id in best, duration(each.seconds), each.metrics) for each in ends],
+        errors=[(name, failure.message, failure.traceback) for name, failure in failures],
+        provenance=state.provenance,
     )
 
 
@@ -72,28 +61,45 @@ def _is_shown(artefact: Artefact, best: set[str]) -> bool:
     return artefact.kind not in ("array", "model") and (trial is None or trial in best)
 
 
+def _name(artefact: Artefact) -> str:
+    return artefact.title or layout.place(artefact.path).stem.replace("_", " ")
+
+
 def _title(artefact: Artefact, labels: dict[str, str]) -> str:
-    place = layout.place(artefact.path)
-    name = artefact.title or place.stem.replace("_", " ")
-    return name if place.trial is None else _of_trial(labels[place.trial], name)
+    trial = layout.place(artefact.path).trial
+    return _name(artefact) if trial is None else _of_trial(labels.get(trial, trial), _name(artefact))
 
 
 def _of_trial(label: str, text: str) -> str:
     return f"{text} ({label})"
 
 
-def _sound(title: str, wav: bytes) -> Sound:
+def _picture(folder: Folder, artefact: Artefact, labels: dict[str, str]) -> Picture:
+    mime = MIME[layout.place(artefact.path).ending]
+    return Picture(_title(artefact, labels), _name(artefact), artefact.path, mime, folder.read(artefact.path))
+
+
+def _sound(folder: Folder, artefact: Artefact, labels: dict[str, str]) -> Sound:
+    wav = folder.read(artefact.path)
     samples, rate = soundfile.read(io.BytesIO(wav), always_2d=True)  # (n, channels)
-    return Sound(title, MIME["wav"], wav, spectrogram_png(samples.mean(axis=1), rate), len(samples) / rate)
+    return Sound(
+        _title(artefact, labels),
+        _name(artefact),
+        artefact.path,
+        MIME["wav"],
+        wav,
+        spectrogram_png(samples.mean(axis=1), rate),
+        len(samples) / rate,
+    )
 
 
-def _table(folder: Folder, artefact: Artefact, labels: dict[str, str]) -> tuple[str, list[str], list[list[object]]]:
-    table = pyarrow.parquet.read_table(io.BytesIO(folder.read(artefact.path)))
+def _table(folder: Folder, artefact: Artefact, labels: dict[str, str]) -> Table:
+    table = folder.read_table(artefact.path)
     title = _title(artefact, labels)
     if len(table) > SHOWN_ROWS:
         title += f", the first {SHOWN_ROWS} of {len(table):,} rows"
     rows = [list(row.values()) for row in table.slice(0, SHOWN_ROWS).to_pylist()]
-    return title, table.column_names, rows
+    return Table(title, _name(artefact), table.column_names, rows)
 
 
 def _file_facts(artefact: Artefact) -> str:

@@ -23,15 +23,55 @@ VERDICTS = {
 
 
 @dataclass(frozen=True)
+class Picture:
+    """A figure, an image or an animation. title: with the trial that it is of; name: without, the same in other runs.
+
+    path: from the folder of the run.
+    """
+
+    title: str
+    name: str
+    path: str
+    mime: str
+    content: bytes
+
+
+@dataclass(frozen=True)
 class Sound:
     """A sound with its player and its spectrogram. seconds: how long it is."""
 
     title: str
+    name: str
+    path: str
     mime: str
     content: bytes
     spectrogram: bytes
     """PNG"""
     seconds: float
+
+    @property
+    def spectrogram_path(self) -> str:
+        """Where the spectrogram lies, where it is a file of its own, from the folder of the run."""
+        return f"{self.path}.png"
+
+
+@dataclass(frozen=True)
+class Table:
+    """The first rows of a table."""
+
+    title: str
+    name: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+
+
+@dataclass(frozen=True)
+class Link:
+    """A file beside the page: its path from the folder of the run, and its format and size in words."""
+
+    title: str
+    path: str
+    facts: str
 
 
 @dataclass(frozen=True)
@@ -43,14 +83,11 @@ class ReportPage:
     status: str
     spec_yaml: str
     facts: Sequence[tuple[str, str]]
-    figures: Sequence[tuple[str, str, bytes]]
-    """title, MIME type, content"""
+    figures: Sequence[Picture]
     sounds: Sequence[Sound]
     warnings: Sequence[str]
-    tables: Sequence[tuple[str, Sequence[str], Sequence[Sequence[Any]]]]
-    """title, columns, rows"""
-    links: Sequence[tuple[str, str, str]]
-    """title, path relative to the page, format and size"""
+    tables: Sequence[Table]
+    links: Sequence[Link]
     trials: Sequence[tuple[str, str, bool, str, dict[str, float]]]
     """label, status, whether it is the best of its variant, how long it took, the value last logged of each metric"""
     errors: Sequence[tuple[str, str, str]]
@@ -60,16 +97,23 @@ class ReportPage:
 
 def render(page: ReportPage) -> bytes:
     """The page as HTML: styles and pictures inside, no script, nothing loaded; links lead to files beside it."""
+    metrics = list(dict.fromkeys(name for trial in page.trials for name in trial[4]))
+    return filled("page.html", page=page, verdict=VERDICTS.get(page.status, ""), metrics=metrics)
+
+
+def filled(template: str, **values: Any) -> bytes:
+    """One of the templates of this room, as HTML. Every value is escaped."""
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=jinja2.FunctionLoader(lambda name: (resources.files("service.report") / name).read_text("utf-8")),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters["value"] = value_text
     environment.filters["data_uri"] = _data_uri
     environment.filters["relative_url"] = _relative_url
-    template = environment.from_string((resources.files("service.report") / "page.html").read_text(encoding="utf-8"))
-    metrics = list(dict.fromkeys(name for trial in page.trials for name in trial[4]))
-    html = template.render(page=page, verdict=VERDICTS.get(page.status, ""), metrics=metrics)
-    return encodable(html).encode()
+    return encodable(environment.get_template(template).render(**values)).encode()
 
 
 def value_text(value: Any) -> str:

@@ -12,7 +12,7 @@ import torchaudio
 from service import spec
 from service.execution import runner
 from service.execution.runner import Execution
-from service.report.rendering import ReportPage, Sound, render, value_text
+from service.report.rendering import Link, Picture, ReportPage, Sound, Table, render, value_text
 from service.report.spectrogram import band_of, log_mel
 
 HOSTILE = "<script>alert('x')</script>\"&"
@@ -43,11 +43,11 @@ def page(**changes: object) -> ReportPage:
         "status": "partial",
         "spec_yaml": f"name: {HOSTILE}\n",
         "facts": [("job", HOSTILE)],
-        "figures": [(HOSTILE, "image/png", b"\x89PNG")],
-        "sounds": [Sound(HOSTILE, "audio/wav", b"RIFF", b"\x89PNG", 1.0)],
+        "figures": [Picture(HOSTILE, HOSTILE, HOSTILE, "image/png", b"\x89PNG")],
+        "sounds": [Sound(HOSTILE, HOSTILE, HOSTILE, "audio/wav", b"RIFF", b"\x89PNG", 1.0)],
         "warnings": [HOSTILE],
-        "tables": [(HOSTILE, [HOSTILE, "n"], [[HOSTILE, 0.123456], [None, True]])],
-        "links": [(HOSTILE, f"javascript:{HOSTILE}", HOSTILE)],
+        "tables": [Table(HOSTILE, HOSTILE, [HOSTILE, "n"], [[HOSTILE, 0.123456], [None, True]])],
+        "links": [Link(HOSTILE, f"javascript:{HOSTILE}", HOSTILE)],
         "trials": [
             (HOSTILE, "finished", True, "3 s", {"height": 1 / 3, HOSTILE: 2.0}),
             ("b", "failed", False, "1 s", {}),
