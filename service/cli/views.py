@@ -161,11 +161,11 @@ def gallery(run_names: tuple[str, ...], store: str, out: str) -> None:
     from service.report import gallery as pages
 
     opened, folder = open_store(store), open_store(out)
+    runs, damaged = history.all_runs(opened)
     if run_names:
-        folders = dict.fromkeys(history.run_folder(opened, name).name for name in run_names)
-        runs, damaged = [history.load(layout.run(opened, name)) for name in folders], []
-    else:
-        runs, damaged = history.all_runs(opened)
+        asked = {history.run_folder(opened, name).name for name in run_names}
+        runs = [each for each in runs if each.id in asked]
+        damaged = [sentence for sentence in damaged if sentence.partition(":")[0] in asked]
     damaged += pages.write([(layout.run(opened, each.id), each) for each in runs], folder)
     print(folder.uri_of(pages.INDEX))
     for sentence in damaged:

@@ -62,12 +62,12 @@ def _is_shown(artefact: Artefact, best: set[str]) -> bool:
 
 
 def _name(artefact: Artefact) -> str:
-    return artefact.title or layout.place(artefact.path).stem.replace("_", " ")
+    return layout.place(artefact.path).stem.replace("_", " ")
 
 
 def _title(artefact: Artefact, labels: dict[str, str]) -> str:
-    trial = layout.place(artefact.path).trial
-    return _name(artefact) if trial is None else _of_trial(labels.get(trial, trial), _name(artefact))
+    trial, title = layout.place(artefact.path).trial, artefact.title or _name(artefact)
+    return title if trial is None else _of_trial(labels.get(trial, trial), title)
 
 
 def _of_trial(label: str, text: str) -> str:

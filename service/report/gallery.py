@@ -61,8 +61,8 @@ def write(runs: Sequence[tuple[Folder, RunRecord]], out: Folder) -> list[str]:
     """
     if out.exists(INDEX) and MARK not in out.read(INDEX) or not out.exists(INDEX) and out.names():
         raise StoreError(f"{out.uri} must be empty or an earlier gallery; it holds something else")
-    for folder in (JOBS, layout.RUNS):
-        out.delete(folder)
+    for earlier in (JOBS, layout.RUNS):
+        out.delete(earlier)
     exhibits, damaged = [], []
     for folder, state in runs:
         try:
@@ -109,9 +109,10 @@ def _exhibit(folder: Folder, state: RunRecord, out: Folder) -> Exhibit:
     """The report of a run, and the files that it or another page shows, written below `out`."""
     page = contents.of_run(folder, state)
     out.write(layout.REPORT, rendering.render(page))
-    for each in (*page.figures, *page.sounds):
-        out.write(each.path, each.content)
+    for figure in page.figures:
+        out.write(figure.path, figure.content)
     for sound in page.sounds:
+        out.write(sound.path, sound.content)
         out.write(sound.spectrogram_path, sound.spectrogram)
     for link in page.links:
         out.write(link.path, folder.read(link.path))

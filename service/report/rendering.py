@@ -24,9 +24,9 @@ VERDICTS = {
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure, an image or an animation. title: with the trial that it is of; name: without, the same in other runs.
+    """A figure, an image or an animation.
 
-    path: from the folder of the run.
+    name: what it is called in every run of the job; title: what is said of it in this one. path: from the run's folder.
     """
 
     title: str
@@ -113,6 +113,7 @@ def filled(template: str, **values: Any) -> bytes:
     environment.filters["value"] = value_text
     environment.filters["data_uri"] = _data_uri
     environment.filters["relative_url"] = _relative_url
+    environment.filters["minute"] = _minute
     return encodable(environment.get_template(template).render(**values)).encode()
 
 
@@ -134,3 +135,8 @@ def _data_uri(content: bytes, mime: str) -> str:
 def _relative_url(path: str) -> str:
     """A path below the page as a link: with the dot, no name is taken for a scheme."""
     return f"./{quote(path)}"
+
+
+def _minute(moment: str) -> str:
+    """A moment in the form of ISO 8601, in UTC, to the minute."""
+    return moment[:16].replace("T", " ")
