@@ -96,7 +96,7 @@ STUDIES: dict[str, tuple[str, list[str]]] = {
         "poison_frogs/small.yaml",
         [
             *(f"{LEARNT}.epochs=1", "params.targets.count=2", "params.targets.only_correct=false"),
-            "params.attack.iterations=3",
+            *("params.attack.iterations=3", "sweep=null"),
         ],
     ),
     "robustness_evaluation": (
