@@ -66,7 +66,7 @@ def found_of(test: Test, run: Run) -> dict[Key, Found]:
 def detection_cell(cell: dict[str, Any], test: Test) -> dict[str, Any]:
     """What one victim finds in one set of images with one row drawn on them."""
     pixels = next(row.pixels for row in test.rows if row.name == cell["row"])
-    detector, images = folded(test.victims[cell["victim"]]).to(reserved_device()), test.sets[cell["data"]]
+    detector, images = folded(test.victims[cell["victim"]], reserved_device()), test.sets[cell["data"]]
     found: list[Boxes] = []
     drawn, skipped = 0, [0] * len(REASONS)
     for number, places in enumerate(torch.split(torch.arange(len(images)), test.evaluation.batch)):

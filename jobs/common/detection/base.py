@@ -77,6 +77,12 @@ class Detector(nn.Module, ABC):
                 priors.corners, priors.scores(), (images.shape[2], images.shape[3]), confidence, overlap, most
             )
 
+    def first_layers(self) -> nn.Sequential | None:
+        """What frames, images in the square of `side` as `letterbox` makes them, go through first and only once; None:
+        something else.
+        """
+        return None
+
     def forward(self, images: Tensor) -> list[Boxes]:
         """Boxes of each image, as `detect` with its defaults."""
         return self.detect(images)

@@ -63,6 +63,10 @@ class GridDetector(Detector):
             functional.softmax(outputs[..., 5:], -1).flatten(1, 3),
         )
 
+    def first_layers(self) -> nn.Sequential | None:
+        body = self.network[0]
+        return body if type(body) is nn.Sequential else None
+
     def outputs(self, frames: Tensor) -> Tensor:
         """frames: (batch, 3, side, side). Returns float32 (batch, anchors, rows, columns, 4 + 1 + classes)."""
         grid: Tensor = self.network(frames)

@@ -106,11 +106,13 @@ Geometry = tuple[list[int], list[int], list[int], int]
 class FusedConvolution(nn.Module):
     """ReLU(convolution(x)), or ReLU(convolution(x) + other) written over `other`, as oneDNN computes it in one pass.
 
-    shape: of the features, if the weights stay as they are: they are then laid out once, not in each pass.
+    shape: of the features, if the weights stay as they are: they are then laid out once, not in each pass. slope: of
+    leaky ReLU below zero, of convolutions alone; 0: ReLU.
     """
 
-    def __init__(self, convolution: nn.Conv2d, shape: torch.Size | None = None) -> None:
+    def __init__(self, convolution: nn.Conv2d, shape: torch.Size | None = None, slope: float = 0.0) -> None:
         super().__init__()
+        self.slope = slope
         self.weight, self.bias = convolution.weight, convolution.bias
         assert not isinstance(convolution.padding, str)
         self.geometry: Geometry = (
@@ -126,7 +128,8 @@ class FusedConvolution(nn.Module):
             self._laid_out = torch.ops.mkldnn._reorder_convolution_weight(self.weight.detach(), *self.geometry, shape)
             with torch.no_grad():
                 outputs = convolution(torch.zeros(1, *shape[1:], dtype=self.weight.dtype)).numel()
-            self._matrix = Matrix(convolution, shape[1:]) if shape[1:].numel() * outputs <= DENSE else None
+            small = not slope and shape[1:].numel() * outputs <= DENSE
+            self._matrix = Matrix(convolution, shape[1:]) if small else None
 
     def forward(self, features: Tensor, other: Tensor | None = None) -> Tensor:
         inputs = (features,) if other is None else (features, other)
@@ -141,8 +144,10 @@ class FusedConvolution(nn.Module):
         """Without gradients."""
         fused, weight = torch.ops.mkldnn, self.weight if self._laid_out is None else self._laid_out
         if other is None:
-            alone: Tensor = fused._convolution_pointwise(features, weight, self.bias, *self.geometry, "relu", [], "")
+            activation = ("leaky_relu", [self.slope], "") if self.slope else ("relu", [], "")
+            alone: Tensor = fused._convolution_pointwise(features, weight, self.bias, *self.geometry, *activation)
             return alone
+        assert not self.slope
         both: Tensor = fused._convolution_pointwise_.binary(
             other, features, weight, self.bias, *self.geometry, "add", 1.0, "relu", [], ""
         )
@@ -185,7 +190,10 @@ class _Rectified(torch.autograd.Function):
         padding, stride, dilation, groups = ctx.fused.geometry
         if output.is_contiguous(memory_format=torch.channels_last):  # not so the slopes that come out of a pooling
             slopes = slopes.contiguous(memory_format=torch.channels_last)
-        slopes = torch.ops.aten.threshold_backward(slopes, output, 0)
+        if ctx.fused.slope:  # the sign of the output is that of the sum
+            slopes = torch.ops.aten.leaky_relu_backward(slopes, output, ctx.fused.slope, True)
+        else:
+            slopes = torch.ops.aten.threshold_backward(slopes, output, 0)
         if groups == 1 and features.shape[1] <= FEW_CHANNELS:
             back = _of_few_channels(slopes, ctx.fused, features.shape)
         else:

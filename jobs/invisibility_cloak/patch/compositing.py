@@ -11,6 +11,13 @@ def visible(pixels: Tensor, alphas: Tensor, count: int) -> tuple[Tensor, Tensor]
     Returns the light that reaches each sample through the later ones, (m,), and that which reaches each pixel's
     ground, (count,): products of 1 - alpha.
     """
+    last = torch.empty(count, dtype=torch.int64, device=pixels.device)
+    numbers = torch.arange(len(pixels), device=pixels.device)
+    last[pixels] = numbers
+    if bool((last[pixels] == numbers).all()):  # no pixel has two
+        light = torch.ones(count, dtype=alphas.dtype, device=alphas.device)
+        light[pixels] = 1 - alphas
+        return torch.ones_like(alphas), light
     latest_first = torch.arange(len(pixels) - 1, -1, -1, device=pixels.device)
     order = latest_first[torch.argsort(pixels[latest_first], stable=True)]
     ordered = pixels[order]

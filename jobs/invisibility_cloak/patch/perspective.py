@@ -25,6 +25,6 @@ def homography(sources: Tensor, destinations: Tensor) -> Tensor:
 
 
 def projected(maps: Tensor, at: Tensor) -> Tensor:
-    """Places under homographies, each under one: (m, 2). maps: (m, 3, 3). at: (m, 2)."""
-    raised = (maps[:, :, :2] * at[:, None]).sum(2) + maps[:, :, 2]
-    return raised[:, :2] / raised[:, 2:]
+    """Places under homographies, each under one: (2, m). maps: (3, 3, m). at: (2, m)."""
+    raised = maps[:, 0] * at[0] + maps[:, 1] * at[1] + maps[:, 2]
+    return raised[:2] / raised[2]

@@ -7,8 +7,11 @@ geometry is composed before the patch is sampled, so that it is interpolated onc
 Source: Wu et al. 2020, "Making an Invisibility Cloak", section 3.1; numbers of its released code.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from jobs.invisibility_cloak.patch.compositing import visible
 from jobs.invisibility_cloak.patch.median import median_filtered
@@ -43,37 +46,57 @@ def render(
         size = (images.shape[2], images.shape[3])
         samples = samples_of(targets, size, shape, params, drawn)
         seen = places_on_patch(samples, targets, shape, params, drawn)
-        alphas = coverage(seen, *shape)
-        covered = (alphas.view(-1, samples.at.shape[1]) > 0).any(1)
-        every = torch.repeat_interleave(covered, samples.at.shape[1])
-        alphas, pixels = alphas[every], samples.pixels[covered]
-        covering = alphas.view(len(pixels), -1)  # (m, samples)
+        covering = coverage(seen, *shape).view(-1, samples.count)  # (pixels, samples)
+        covered = (covering.amax(1) > 0).nonzero()[:, 0]
+        covering, pixels, every = covering[covered], samples.pixels[covered], samples.of(covered)
         # on the CPU, where places are: how many layers lie on each other decides how often it loops
         reaching, ground = visible(pixels, covering.mean(1), images.shape[0] * size[0] * size[1])
         covering, pixels, reaching, ground = (each.to(images.device) for each in (covering, pixels, reaching, ground))
-        boxes = torch.repeat_interleave(samples.boxes[covered], samples.at.shape[1])
-        before = unwrinkled(boxes, seen[every], params, drawn)
+        boxes = samples.boxes_of_samples[every]
+        before = unwrinkled(boxes, seen.index_select(1, every), params, drawn)
     noise = None
     if isinstance(random, torch.Generator) and params.noise:
         noise = params.noise * (2 * torch.rand(len(targets), shape[0] * shape[1], 3, generator=random) - 1)
     colours = _colours(filtered, before.to(patch.device), boxes.to(patch.device), drawn, noise)
 
-    painted = (covering[..., None] * colours.view(len(pixels), -1, 3)).mean(1)
+    painted = (covering * colours.view(3, *covering.shape)).mean(2)  # (3, pixels)
     area = size[0] * size[1]
     first = (pixels // area) * 3 * area + pixels % area  # of the three numbers of each pixel, a plane apart
-    numbers = (first[:, None] + area * torch.arange(3, device=images.device)).flatten()
-    below = images * ground.view(images.shape[0], 1, *size)
-    return below.flatten().index_add(0, numbers, (reaching[:, None] * painted).flatten()).view(images.shape)
+    numbers = (first + area * torch.arange(3, device=images.device)[:, None]).flatten()
+    rendered: Tensor = _Composited.apply(images, reaching * painted, ground.view(-1, 1, *size), numbers)
+    return rendered
+
+
+class _Composited(torch.autograd.Function):
+    """images * ground, and colours added at some of their numbers; it makes one new batch, and not several.
+
+    images: (batch, 3, height, width). colours: (3, pixels). ground: (batch, 1, height, width). numbers: int64
+    (3 x pixels,), places in the flat images.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, colours: Tensor, ground: Tensor, numbers: Tensor) -> Tensor:
+        ctx.save_for_backward(ground, numbers)
+        drawn = (images * ground).contiguous()
+        drawn.view(-1).index_add_(0, numbers, colours.flatten())
+        return drawn
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slopes: Tensor) -> tuple[Tensor | None, Tensor, None, None]:
+        ground, numbers = ctx.saved_tensors
+        of_colours = slopes.reshape(-1).index_select(0, numbers).view(3, -1)
+        return slopes * ground if ctx.needs_input_grad[0] else None, of_colours, None, None
 
 
 def _colours(patch: Tensor, at: Tensor, boxes: Tensor, drawn: Draws | None, noise: Tensor | None) -> Tensor:
-    """Colours at places of the patch on each box, (m, 3): changed and cut off before they are interpolated."""
+    """Colours at places of the patch on each box, (3, m): changed and cut off before they are interpolated."""
     if drawn is None:
         return bilinear(patch.clamp(DARKEST, BRIGHTEST), at)
-    contrast, brightness = drawn.contrast.to(patch.device)[boxes], drawn.brightness.to(patch.device)[boxes]
+    contrast, brightness = drawn.contrast.to(patch.device)[boxes, 0], drawn.brightness.to(patch.device)[boxes, 0]
 
     def changed(values: Tensor, numbers: Tensor) -> Tensor:
-        added = brightness if noise is None else brightness + noise.to(values.device)[boxes, numbers]
+        added = brightness if noise is None else brightness + noise.to(values.device)[boxes, numbers].permute(2, 0, 1)
         return (contrast * values + added).clamp(DARKEST, BRIGHTEST)
 
     return bilinear(patch, at, changed)

@@ -20,16 +20,19 @@ from jobs.common.data.batches import Epochs
 from jobs.common.data.boxes.base import BoxSet
 from jobs.common.detection.base import Detector, weights_hash
 from jobs.common.detection.folding import folded
+from jobs.common.detection.windows import WindowedDetector, windowed
 from jobs.common.training import rules
 from jobs.common.training.optimizers import restore_moments, set_rate
 from jobs.invisibility_cloak.patch.objectives import TargetedObjective
+from jobs.invisibility_cloak.patch.placement import windows_of
 from jobs.invisibility_cloak.patch.rendering import render
 from jobs.invisibility_cloak.patch.rendering_params import RenderingParams
 from jobs.invisibility_cloak.patch.search_params import FixedWeights, SearchParams
-from jobs.invisibility_cloak.patch.targets import targets_of
+from jobs.invisibility_cloak.patch.targets import Targets, targets_of
 from jobs.invisibility_cloak.physical.rephotograph import Reproduction
 from service.errors import InputError
 
+EXPECTED = 16  # images whose boxes tell how large windows are
 LOOK_EVERY = 25  # iterations after which it is looked whether all was finite: looking waits for a GPU
 
 
@@ -46,6 +49,17 @@ class Problem:
     """name of the class"""
     rendering: RenderingParams
     reproduction: Reproduction = Reproduction()
+
+    def targets(self, places: Tensor, images: Tensor, generator: torch.Generator | None) -> Targets:
+        """What the patch is drawn on in some images of the data. generator: of the choice among too many."""
+        return targets_of(
+            [self.data.boxes(place) for place in places.tolist()],
+            self.data.classes.index(self.hidden),
+            (images.shape[2], images.shape[3]),
+            self.rendering.smallest,
+            self.rendering.most_in_search,
+            generator,
+        )
 
 
 @dataclass
@@ -92,7 +106,8 @@ def searched(
     InputError: a loss stops being finite, or a detector changes while it is attacked.
     """
     device = device or torch.device("cpu")
-    detectors = {name: folded(each).to(device) for name, each in problem.detectors.items()}
+    detectors = {name: folded(each, device) for name, each in problem.detectors.items()}
+    views = _windowed(detectors, problem, params) if device.type == "cpu" else {}
     before = {name: weights_hash(each) for name, each in detectors.items()}
     state = state.to(device)
     optimizer = adam_of(state)
@@ -102,7 +117,7 @@ def searched(
     history: list[Tensor] = []
     finite: list[Tensor] = []  # of the iterations since it was looked at
     while state.iteration < until:
-        history.append(_step(state, optimizer, detectors, problem, params, epochs, seed))
+        history.append(_step(state, optimizer, detectors, views, problem, params, epochs, seed))
         finite.append(history[-1].isfinite().all() & state.patch.isfinite().all())
         if len(finite) == LOOK_EVERY or state.iteration == until:
             _check_finite(finite, state.iteration)
@@ -140,6 +155,7 @@ def _step(
     state: State,
     optimizer: torch.optim.Optimizer,
     detectors: Mapping[str, Detector],
+    views: Mapping[str, WindowedDetector],
     problem: Problem,
     params: SearchParams,
     epochs: Epochs,
@@ -150,27 +166,22 @@ def _step(
     generator = torch.Generator().manual_seed(seed_at(seed, "draws", state.iteration))
     chosen = problem.places[epochs.indices(state.iteration)]
     images = problem.data.images(chosen).to(device)
-    label = problem.data.classes.index(problem.hidden)
-    targets = targets_of(
-        [problem.data.boxes(place) for place in chosen.tolist()],
-        label,
-        (images.shape[2], images.shape[3]),
-        problem.rendering.smallest,
-        problem.rendering.most_in_search,
-        generator,
-    )
+    targets = problem.targets(chosen, images, generator)
     patch = state.patch.detach().requires_grad_()
     shown = params.cutout.apply(patch, generator)
     rendered = render(problem.reproduction.printed(shown), images, targets, problem.rendering, generator)
     rendered = problem.reproduction.photographed(rendered, generator)
+    windows = windows_of(targets, len(images), params.size, problem.rendering)
     losses = []
-    for detector in detectors.values():
+    for name, detector in detectors.items():
         toward = None
         if isinstance(params.objective, TargetedObjective):
             toward = detector.label_of(params.objective.toward)
-        losses.append(
-            params.objective.loss(detector.priors(rendered), detector.label_of(problem.hidden), targets, toward)
-        )
+        if name in views:
+            priors = views[name].priors(rendered, images, chosen.tolist(), windows)
+        else:
+            priors = detector.priors(rendered)
+        losses.append(params.objective.loss(priors, detector.label_of(problem.hidden), targets, toward))
     each = torch.stack(losses)
     loss = _together(each, state, list(detectors), params)
     loss = loss + params.smoothness.weight * params.smoothness.loss(patch)
@@ -182,6 +193,17 @@ def _step(
     state.patch.clamp_(0, 1)
     state.iteration += 1
     return each.detach()
+
+
+def _windowed(detectors: Mapping[str, Detector], problem: Problem, params: SearchParams) -> dict[str, WindowedDetector]:
+    """Those detectors that are faster where they look again only at what the patch may cover. A camera changes all."""
+    if problem.reproduction.camera is not None:
+        return {}
+    some = problem.places[:EXPECTED]
+    images = problem.data.images(some[:1])
+    windows = windows_of(problem.targets(some, images, None), len(some), params.size, problem.rendering)
+    views = {name: windowed(each, windows, images, len(problem.places)) for name, each in detectors.items()}
+    return {name: view for name, view in views.items() if view is not None}
 
 
 def _together(losses: Tensor, state: State, names: list[str], params: SearchParams) -> Tensor:

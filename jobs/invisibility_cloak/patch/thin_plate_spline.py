@@ -26,16 +26,16 @@ def spline(points: Tensor, values: Tensor) -> Tensor:
 
 
 def splined(weights: Tensor, points: Tensor, at: Tensor) -> Tensor:
-    """Splines at places of the plane, each at one: (m, 2).
+    """Splines at places of the plane, each at one: (2, m).
 
-    weights: (m, k + 3, 2), of the spline of each place. points: (m, k, 2), its control points. at: (m, 2).
+    weights: (k + 3, 2, m), of the spline of each place. points: (k, 2, m), its control points. at: (2, m).
     """
-    controls = points.shape[1]
-    kernels = _kernel((at[:, None] - points).square().sum(2))  # (m, k)
-    affine = weights[:, controls] + weights[:, controls + 1] * at[:, :1] + weights[:, controls + 2] * at[:, 1:]
-    return affine + (kernels[:, :, None] * weights[:, :controls]).sum(1)
+    controls = len(points)
+    kernels = _kernel((at - points).square().sum(1))  # (k, m)
+    affine = weights[controls] + weights[controls + 1] * at[0] + weights[controls + 2] * at[1]
+    return affine + (kernels[:, None] * weights[:controls]).sum(0)
 
 
 def _kernel(squares: Tensor) -> Tensor:
     """r^2 log r of squared distances r^2; 0 at 0."""
-    return 0.5 * torch.xlogy(squares, squares)
+    return 0.5 * squares * squares.clamp_min(torch.finfo(squares.dtype).tiny).log()

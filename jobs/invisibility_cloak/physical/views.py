@@ -18,8 +18,7 @@ def view(corners: np.ndarray, seen: np.ndarray) -> Tensor:
 
 def moved(points: np.ndarray, matrix: Tensor) -> np.ndarray:
     """Points (n, 2) under a homography: (n, 2)."""
-    at = torch.from_numpy(points).double()
-    return projected(matrix.expand(len(at), -1, -1), at).numpy()
+    return projected(matrix[..., None], torch.from_numpy(points).double().T).T.numpy()
 
 
 def sampled(image: np.ndarray, places: np.ndarray, outside: float = 0.0) -> np.ndarray:

@@ -66,6 +66,9 @@ class YoloV3Tiny(Detector):
         self.lateral = Convolution(256, 128, 1)
         self.fine_head = Head(384, 256, len(FINE), len(classes))
 
+    def first_layers(self) -> nn.Sequential:
+        return self.fine
+
     def priors(self, images: Tensor) -> Priors:
         frames, placement = letterbox(images, SIDE, SIDE)
         fine = self.fine(frames)  # (batch, 256, 26, 26)

@@ -9,6 +9,7 @@ from jobs.common.detection.detectors.one_anchor import one_anchor
 from jobs.common.detection.detectors.two_anchors import two_anchors
 from jobs.common.detection.detectors.yolov3_tiny import YoloV3Tiny
 from jobs.common.detection.folding import folded
+from jobs.common.models.graph import FusedConvolution, can_fuse
 
 
 def with_statistics(detector: Detector) -> Detector:
@@ -43,6 +44,8 @@ def test_a_folded_detector_answers_alike(build: type[Detector]) -> None:
     one, other = (image.grad for image in images)
     assert one is not None and other is not None and torch.allclose(one, other, atol=1e-3 * float(one.abs().max()))
     assert not any(isinstance(module, nn.BatchNorm2d) for module in fast.modules())
+    fused = sum(isinstance(module, FusedConvolution) for module in fast.modules())
+    assert fused == {one_anchor: 5, two_anchors: 1, YoloV3Tiny: 11}[build] * can_fuse()
     assert weights_hash(detector) == before and not any(each.requires_grad for each in fast.parameters())
     assert fast.name == detector.name and fast.classes == detector.classes
 

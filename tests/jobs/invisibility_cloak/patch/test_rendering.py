@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from jobs.common.detection.boxes import Boxes
 from jobs.invisibility_cloak.patch.median import median_filtered
-from jobs.invisibility_cloak.patch.placement import CONTROLS, CORNERS, Draws, draws, turned
+from jobs.invisibility_cloak.patch.placement import CONTROLS, CORNERS, Draws, draws, turned, windows_of
 from jobs.invisibility_cloak.patch.rendering import check_patch, render
 from jobs.invisibility_cloak.patch.rendering_params import RenderingParams
 from jobs.invisibility_cloak.patch.sampling import coverage
@@ -170,7 +170,7 @@ def test_coverage_is_that_of_a_patch_of_ones_between_zeros() -> None:
     at = torch.rand(500, 2, generator=generator()) * 1.6 - 0.3
     grid = (2 * at - 1).view(1, 1, -1, 2)
     expected = functional.grid_sample(torch.ones(1, 1, 5, 3), grid, align_corners=False).flatten()
-    assert torch.allclose(coverage(at, 5, 3), expected, atol=1e-5)
+    assert torch.allclose(coverage(at.T, 5, 3), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("size", [1, 3, 7])
@@ -237,7 +237,7 @@ def test_a_patch_on_many_large_boxes_needs_no_canvas_for_each(monkeypatch: pytes
     inner: Callable[..., Tensor] = coverage
     monkeypatch.setattr(
         "jobs.invisibility_cloak.patch.rendering.coverage",
-        lambda at, *shape: (counted.append(len(at)), inner(at, *shape))[1],
+        lambda at, *shape: (counted.append(at.shape[1]), inner(at, *shape))[1],
     )
     corners = torch.tensor([[10.0 * place, 50.0, 10.0 * place + 30, 130.0] for place in range(60)])
     targets = Targets(corners, torch.zeros(60, dtype=torch.int64), (0, 0, 0, 0))
@@ -256,3 +256,15 @@ def test_a_patch_can_be_turned_by_an_angle_that_is_said() -> None:
     assert torch.allclose(turned_patch, expected, atol=1e-3)
     upright = render(patch, images, targets, params, turned(1, 0.0))
     assert torch.allclose(upright, render(patch, images, targets, params), atol=1e-4)
+
+
+def test_what_is_drawn_lies_in_the_windows_that_are_said() -> None:
+    patch, images, targets = made()
+    windows = windows_of(targets, 3, (20, 12), WILD)
+    assert windows[2].tolist() == [0] * 4
+    for seed in range(20):
+        changed = (render(patch, images, targets, WILD, generator(seed)) != images).any(1)
+        for image, (left, top, right, bottom) in zip(changed, windows.tolist(), strict=False):
+            rows, columns = image.nonzero().unbind(1)
+            assert left - 1 < int(columns.min()) and int(columns.max()) < right
+            assert top - 1 < int(rows.min()) and int(rows.max()) < bottom
