@@ -5,9 +5,8 @@ Sources: Davis & Mermelstein 1980; the mel scale of O'Shaughnessy 1987, as torch
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from jobs.common.audio.power import power_spectrogram
+from jobs.common.audio.power import mirrored, power_spectrogram
 from service.errors import FieldError
 
 FLOOR = 1e-6  # added to powers before the logarithm: the gradient at digital silence is then finite
@@ -69,7 +68,7 @@ class LogMel(nn.Module):
         """The spectrum of power: sounds (batch, samples) to (batch, frames, bins)."""
         before = self.size // 2 - (self.size - self.window) // 2  # the window is in the middle of a transform
         after = self.window - before
-        padded = functional.pad(sounds[:, None], (before, after), mode="reflect")[:, 0]
+        padded = mirrored(sounds, before, after)
         return power_spectrogram(padded, self.taper, self.size, self.hop, self.frames(sounds.shape[1]))
 
     def forward(self, sounds: Tensor) -> Tensor:

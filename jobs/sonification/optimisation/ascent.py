@@ -57,10 +57,14 @@ class Subject:
             return torch.einsum("rct,dc->rdt", answers, self.directions)
         return answers
 
-    def own(self, inputs: Tensor, channels: Tensor, after: str | None = None) -> Tensor:
-        """Those of one channel for each row alone: (rows, frames). channels: int64 (rows,)."""
-        answers = self.network.channels(inputs, self.layer, channels, after)[:, self.inside.frames]
-        return (answers - self.mean[channels, None]) / self.spread[channels, None]
+    def own(self, inputs: Tensor, features: Tensor, after: str | None = None) -> Tensor:
+        """Those of one channel or direction for each row alone: (rows, frames). features: int64 (rows,)."""
+        if self.directions is None:
+            answers = self.network.channels(inputs, self.layer, features, after)[:, self.inside.frames]
+            return (answers - self.mean[features, None]) / self.spread[features, None]
+        directions = self.directions[features] / self.spread
+        answers = self.network.along(inputs, self.layer, directions, after)[:, self.inside.frames]
+        return answers - (directions @ self.mean)[:, None]
 
 
 @dataclass(frozen=True)

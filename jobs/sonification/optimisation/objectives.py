@@ -32,11 +32,11 @@ class Objective(StudyParams):
 
 
 class OwnObjective(Objective):
-    """Of one channel, whatever the others do: they need not be computed."""
+    """Of one channel or direction, whatever the others do: they need not be computed."""
 
     @abstractmethod
     def of_own(self, own: Tensor) -> Tensor:
-        """own: the channel that each row is for, (rows, frames). Returns (rows,)."""
+        """own: the channel or direction that each row is for, (rows, frames). Returns (rows,)."""
 
     def scores(self, activations: Tensor, features: Tensor) -> Tensor:
         return self.of_own(activations[torch.arange(len(features)), features])
@@ -62,14 +62,13 @@ class NeuronObjective(OwnObjective):
         return own[:, own.shape[1] // 2]
 
 
-class DirectionObjective(Objective):
+class DirectionObjective(OwnObjective):
     """A direction in the space of the channels: from the mean of all clips to that of a class, of length 1."""
 
     kind: Literal["direction"] = Field("direction", description="the direction of a class in the space of channels")
 
-    def scores(self, activations: Tensor, features: Tensor) -> Tensor:
-        """activations: along each direction, (rows, directions, frames)."""
-        return activations[torch.arange(len(features)), features].mean(1)
+    def of_own(self, own: Tensor) -> Tensor:
+        return own.mean(1)
 
 
 class LayerObjective(Objective):

@@ -47,6 +47,14 @@ def test_objectives_are_what_they_say() -> None:
         torch.testing.assert_close(objective.scores(activations, features), torch.stack(values))
 
 
+@pytest.mark.parametrize("directions", [None, torch.eye(8)[[1, 0]] + 0.5])
+def test_what_each_row_is_for_is_that_of_the_whole_layer(directions: Tensor | None) -> None:
+    net, sounds, features = network(), 0.1 * torch.randn(3, SAMPLES), torch.tensor([1, 0, 1])
+    subject = Subject(net, "conv2", torch.randn(8), 1 + torch.rand(8), inside(net, "conv2", SAMPLES), directions)
+    expected = subject.activations(sounds)[torch.arange(3), features]
+    torch.testing.assert_close(subject.own(sounds, features), expected, rtol=1e-5, atol=1e-5)
+
+
 def test_likeness_of_copies_is_the_mean_cosine_of_their_gram_matrices() -> None:
     activations = torch.randn(6, 4, 7)  # two features, three copies each
     grams = [each @ each.T for each in activations]

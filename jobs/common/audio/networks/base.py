@@ -71,6 +71,14 @@ class SoundNetwork(nn.Module):
         answers = self.activations(inputs, [layer], after)[layer]
         return answers[torch.arange(len(numbers), device=numbers.device), numbers]
 
+    def along(self, inputs: Tensor, layer: str, directions: Tensor, after: str | None = None) -> Tensor:
+        """A combination of the channels of a layer for each row: (batch, frames). A child may compute no more.
+
+        inputs, after: as of `activations`. directions: (batch, channels), by what each channel is multiplied.
+        """
+        answers = self.activations(inputs, [layer], after)[layer]
+        return torch.einsum("rct,rc->rt", answers, directions)
+
     def frames_of(self, layer: str, output: Tensor, batch: int) -> Tensor:
         """The output of a stage as (batch, channels, frames)."""
         return output

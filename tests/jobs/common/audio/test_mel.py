@@ -3,8 +3,10 @@
 import pytest
 import torch
 import torchaudio
+from torch.nn import functional
 
 from jobs.common.audio.mel import FLOOR, LogMel
+from jobs.common.audio.power import mirrored
 from service.errors import FieldError
 
 
@@ -26,6 +28,14 @@ def test_its_gradient_is_that_of_finite_differences(size: int, window: int) -> N
     mel = LogMel(8_000, 8, size, window, 32).double()
     sounds = 0.1 * torch.randn(2, 200, dtype=torch.float64)
     assert torch.autograd.gradcheck(mel, (sounds.requires_grad_(),), eps=1e-6, atol=1e-4)
+
+
+def test_ends_are_mirrored_as_torch_mirrors_them() -> None:
+    sounds, slopes = torch.randn(2, 50, requires_grad=True), torch.randn(2, 50 + 7 + 49)
+    ours, theirs = mirrored(sounds, 7, 49), functional.pad(sounds[:, None], (7, 49), mode="reflect")[:, 0]
+    assert torch.equal(ours, theirs)
+    gradients = [torch.autograd.grad(each, sounds, slopes)[0] for each in (ours, theirs)]
+    torch.testing.assert_close(*gradients)
 
 
 def test_silence_is_finite_and_has_a_finite_gradient() -> None:

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from jobs.common.audio.networks import ARCHITECTURES
 from jobs.common.audio.networks.base import OUTPUT, channels_of
-from jobs.common.audio.networks.recogniser import MEAN, SPREAD, Recogniser
+from jobs.common.audio.networks.recogniser import MEAN, SPREAD, Block, Recogniser
 from service.errors import FieldError, InputError, UnknownNameError
 
 SMALL: dict[str, Any] = {"bands": 16, "channels": (6, 8), "kernels": (3, 5), "strides": (1, 2), "rate": 8_000}
@@ -45,14 +45,37 @@ def test_layers_are_listed_and_computing_may_begin_and_end_at_any() -> None:
     net.activations(sounds, ["conv1", "conv2"])
 
 
-def test_a_channel_for_each_row_is_that_of_all_channels() -> None:
-    net, sounds, numbers = network(), 0.1 * torch.randn(4, 3990), torch.tensor([2, 0, 2, 1])
+@pytest.mark.parametrize("layer", ["mel", "conv1", "conv2", OUTPUT])
+def test_what_each_row_asks_for_is_that_of_all_channels(layer: str) -> None:
+    net, sounds, numbers = network(), (0.1 * torch.randn(4, 3990)).requires_grad_(), torch.tensor([2, 0, 2, 1])
+    every = net.activations(sounds, [layer])[layer]
+    directions = torch.randn(4, every.shape[1])
     mels = net.activations(sounds, ["mel"])["mel"]
-    for layer in ("mel", "conv1", "conv2", OUTPUT):
-        expected = net.activations(sounds, [layer])[layer][torch.arange(4), numbers]
-        torch.testing.assert_close(net.channels(sounds, layer, numbers), expected)
+    for expected, ask, features in (
+        (every[torch.arange(4), numbers], net.channels, numbers),
+        ((every * directions[:, :, None]).sum(1), net.along, directions),
+    ):
+        answers = [ask(sounds, layer, features)]
         if layer != "mel":
-            torch.testing.assert_close(net.channels(mels, layer, numbers, after="mel"), expected)
+            answers.append(ask(mels, layer, features, after="mel"))
+        slopes = torch.linspace(-1, 1, expected.numel()).view_as(expected)
+        (gradient,) = torch.autograd.grad(expected, sounds, slopes, retain_graph=True)
+        for answer in answers:
+            torch.testing.assert_close(answer, expected, rtol=1e-5, atol=1e-5)
+            (slope,) = torch.autograd.grad(answer, sounds, slopes, retain_graph=True)
+            torch.testing.assert_close(slope, gradient, rtol=1e-5, atol=1e-5 * float(gradient.abs().max()))
+
+
+def test_a_batch_is_computed_as_the_layers_say() -> None:
+    net, sounds = network(), (0.1 * torch.randn(3, 4000)).requires_grad_()
+    expected = sounds
+    for stage in net.stages.values():
+        for each in stage if isinstance(stage, Block) else [stage]:
+            expected = each(expected)
+    answers = net.activations(sounds, [OUTPUT])[OUTPUT]
+    torch.testing.assert_close(answers, expected, rtol=1e-5, atol=1e-5)
+    (gradient,), (slope,) = (torch.autograd.grad(each.square().sum(), sounds) for each in (expected, answers))
+    torch.testing.assert_close(slope, gradient, rtol=1e-5, atol=1e-5 * float(gradient.abs().max()))
 
 
 def test_what_it_has_not_is_said_with_what_it_has() -> None:
