@@ -38,7 +38,7 @@ def of_run(folder: Folder, state: RunRecord) -> ReportPage:
             ("started", state.created),
             *[("model", name) for name in state.models],
         ],
-        figures=[_picture(folder, each, labels) for each in shown if each.kind in ("figure", "image", "animation")],
+        figures=_pictures(folder, shown, labels),
         sounds=[
             _sound(folder, each, labels) for each in shown if each.kind == "audio" and each.bytes <= MOST_AUDIO_BYTES
         ],
@@ -53,6 +53,16 @@ def of_run(folder: Folder, state: RunRecord) -> ReportPage:
         errors=[(name, failure.message, failure.traceback) for name, failure in failures],
         provenance=state.provenance,
     )
+
+
+def _pictures(folder: Folder, shown: list[Artefact], labels: dict[str, str]) -> list[Picture]:
+    """A picture of a trial that the summary has as well is there once."""
+    pictures: dict[bytes, Picture] = {}
+    for each in shown:
+        if each.kind in ("figure", "image", "animation"):
+            picture = _picture(folder, each, labels)
+            pictures.setdefault(picture.content, picture)
+    return list(pictures.values())
 
 
 def _is_shown(artefact: Artefact, best: set[str]) -> bool:

@@ -8,6 +8,9 @@ from pydantic import BaseModel, ConfigDict
 from service.run import Run, Trial
 
 
+GREY = np.full((2, 2, 3), 128, dtype=np.uint8)
+
+
 class Params(BaseModel):
     """Nothing to choose."""
 
@@ -21,9 +24,11 @@ def run(params: Params, run: Run) -> None:
     run.file("surface.vtp", b"<VTKFile/>")
     tone = 0.5 * np.sin(2 * np.pi * 440 * np.arange(8000) / 16000)
     run.audio("tone", np.stack([tone, tone], axis=1), 16000, title="A tone <of 440 Hz>")
+    run.image("grey", GREY, title="All grey")
     run.warn("the tone is not music <yet>")
 
 
 def summarize(trials: Sequence[Trial], run: Run) -> None:
     """One of the whole run."""
     run.file("all.h5", bytes(2_000_000), title="Everything")
+    run.image("grey", GREY, title="The grey of all trials")

@@ -84,7 +84,9 @@ def test_pages_and_files_lie_beside_the_report_and_are_linked(store_uri: str) ->
     }
     assert "Everything h5, 2,000,000 bytes" in tags.text and "A surface <to turn>" in tags.text
     assert "surface" in tags.text and "vtp, 10 bytes" in tags.text
-    sound, spectrogram = [each for each in tags.loads if each.startswith("data:")]
+    picture, sound, spectrogram = [each for each in tags.loads if each.startswith("data:")]
+    assert picture.startswith("data:image/png;base64,")
+    assert "The grey of all trials" in tags.text and "All grey" not in tags.text, "what the summary shows as well"
     assert sound.startswith("data:audio/wav;base64,") and spectrogram.startswith("data:image/png;base64,")
     assert "A tone <of 440 Hz>, 0.5 s" in " ".join(tags.text.split()).replace(" (tests-service-pages)", "")
     assert "the tone is not music <yet>" in tags.text
