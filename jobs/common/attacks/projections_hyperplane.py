@@ -20,14 +20,14 @@ def onto_hyperplane_linf(points: Tensor, normals: Tensor, gaps: Tensor) -> Tenso
     """
     directions, slopes, rooms = _descent(points, normals, gaps)
     lengths = _lengths(slopes, rooms, gaps.abs(), None)
-    return directions * torch.minimum(lengths, rooms)
+    return torch.minimum(lengths, rooms).mul_(directions)
 
 
 def onto_hyperplane_l2(points: Tensor, normals: Tensor, gaps: Tensor) -> Tensor:
     """The same with the least L2 norm."""
     directions, slopes, rooms = _descent(points, normals, gaps)
     lengths = _lengths(slopes, rooms, gaps.abs(), slopes)
-    return directions * torch.minimum(lengths * slopes, rooms)
+    return torch.minimum(lengths * slopes, rooms).mul_(directions)
 
 
 def onto_hyperplane_l1(points: Tensor, normals: Tensor, gaps: Tensor) -> Tensor:
@@ -62,20 +62,19 @@ def _lengths(slopes: Tensor, rooms: Tensor, gaps: Tensor, speeds: Tensor | None)
     """The root x of sum_i slope_i min(x speed_i, room_i) = gap, huge where even all rooms are too little: (batch, 1).
 
     speeds: None: all 1. The left side is concave in x, so that Newton's steps from 0 grow and never pass the root: each
-    fills at least one more room, or is the last.
+    fills at least one more room, or is the last. The first counts rooms of 0 as well, which makes it shorter.
     """
     capacities = slopes * rooms
     rates = slopes if speeds is None else slopes * speeds
     feasible = capacities.sum(1) > gaps
     lengths = torch.zeros(len(gaps), 1, dtype=slopes.dtype, device=slopes.device)
     open_, closed = torch.empty_like(rooms), torch.empty_like(rooms)  # 1 or 0: comparing into floats is the fast way
-    last = torch.full_like(gaps, torch.inf)
+    missing, rate = gaps, rates.sum(1)
     while True:
+        longer = torch.where(feasible & (rate > 0), missing / rate, 0.0).unsqueeze(1)
+        lengths = torch.maximum(lengths, longer)
         reached = lengths if speeds is None else lengths * speeds
-        rate = torch.gt(rooms, reached, out=open_).mul_(rates).sum(1)
+        last, rate = rate, torch.gt(rooms, reached, out=open_).mul_(rates).sum(1)
         if not bool((rate < last).any()):  # no room was filled by the last step: it was exact
             return torch.where(feasible.unsqueeze(1), lengths, torch.finfo(slopes.dtype).max)
         missing = gaps - torch.le(rooms, reached, out=closed).mul_(capacities).sum(1)
-        longer = torch.where(feasible & (rate > 0), missing / rate, 0.0).unsqueeze(1)
-        lengths = torch.maximum(lengths, longer)
-        last = rate

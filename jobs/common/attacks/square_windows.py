@@ -64,14 +64,15 @@ class Stripes:
         place = (..., slice(*rows), slice(*columns))
         self.window = self.points[place]
         self.before = self.window.clone()
-        self.window.copy_(torch.where(self.up[number], self.upper[place], self.lower[place]))
+        torch.where(self.up[number], self.upper[place], self.lower[place], out=self.window)
         return self.points
 
     def accept(self, better: Tensor, some: bool) -> None:
         """better: bool (batch,). some: whether any is."""
-        self.window.copy_(
-            torch.where(broadcast(better, self.window), self.window, self.before) if some else self.before
-        )
+        if some:
+            torch.where(broadcast(better, self.window), self.window, self.before, out=self.window)
+        else:
+            self.window.copy_(self.before)
         if self.windowed:
             self.windowed.accept(better)
 

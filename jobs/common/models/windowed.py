@@ -83,8 +83,8 @@ class Layer(ABC):
         return span
 
     @abstractmethod
-    def window(self, maps: dict[fx.Node, Map], rows: Span, columns: Span) -> Tensor:
-        """A window of the output: (batch, channels, rows, columns)."""
+    def write(self, maps: dict[fx.Node, Map], rows: Span, columns: Span, window: Tensor) -> None:
+        """Compute a window of the output into a tensor (batch, channels, rows, columns), which it does not read."""
 
     @abstractmethod
     def whole(self, maps: dict[fx.Node, Map]) -> Tensor:
@@ -98,8 +98,8 @@ class Pointwise(Layer):
     """the nodes that it reads, and constants"""
     options: dict[str, Any]
 
-    def window(self, maps: dict[fx.Node, Map], rows: Span, columns: Span) -> Tensor:
-        return self._apply({node: maps[node].window(rows, columns).clone() for node in self.reads})
+    def write(self, maps: dict[fx.Node, Map], rows: Span, columns: Span, window: Tensor) -> None:
+        window.copy_(self._apply({node: maps[node].window(rows, columns).clone() for node in self.reads}))
 
     def whole(self, maps: dict[fx.Node, Map]) -> Tensor:
         return self._apply({node: maps[node].whole() for node in self.reads})
@@ -118,14 +118,13 @@ class Pooling(Layer):
         kernel, stride = _pair(self.module.kernel_size)[axis], _pair(self.module.stride)[axis]
         return _reached(span, size, kernel, stride, 0)
 
-    def window(self, maps: dict[fx.Node, Map], rows: Span, columns: Span) -> Tensor:
+    def write(self, maps: dict[fx.Node, Map], rows: Span, columns: Span, window: Tensor) -> None:
         (kernel, kernel_across), (stride, stride_across) = _pair(self.module.kernel_size), _pair(self.module.stride)
         source = maps[self.reads[0]].window(
             (rows[0] * stride, (rows[1] - 1) * stride + kernel),
             (columns[0] * stride_across, (columns[1] - 1) * stride_across + kernel_across),
         )
-        output: Tensor = self.module(source)
-        return output
+        window.copy_(self.module(source))
 
     def whole(self, maps: dict[fx.Node, Map]) -> Tensor:
         output: Tensor = self.module(maps[self.reads[0]].whole())
@@ -153,7 +152,7 @@ class Convolution(Layer):
         extent = self.dilations[axis] * (self.kernel[axis] - 1) + 1
         return _reached(span, size, extent, self.strides[axis], self.pads[axis])
 
-    def window(self, maps: dict[fx.Node, Map], rows: Span, columns: Span) -> Tensor:
+    def write(self, maps: dict[fx.Node, Map], rows: Span, columns: Span, window: Tensor) -> None:
         source = maps[self.reads[0]]
         batch, row, column, _ = source.padded.stride()
         top, left = (
@@ -173,7 +172,10 @@ class Convolution(Layer):
         output = flat.view(-1, height, width, flat.shape[1]).permute(0, 3, 1, 2)
         if len(self.reads) > 1:
             output += maps[self.reads[1]].window(rows, columns)
-        return output.relu_() if isinstance(self.module, FusedConvolution) else output
+        if isinstance(self.module, FusedConvolution):
+            torch.clamp_min(output, 0, out=window)
+        else:
+            window.copy_(output)
 
     def whole(self, maps: dict[fx.Node, Map]) -> Tensor:
         output: Tensor = self.module(*(maps[node].whole() for node in self.reads))
@@ -218,17 +220,17 @@ class Windowed:
     def logits(self, rows: Span, columns: Span, images: Tensor) -> Tensor:
         """Logits of the images, which differ from those known in a window at most. (batch, classes)"""
         self._undo = []
-        self._paste(self._maps[self._images], images[..., slice(*rows), slice(*columns)], rows, columns)
+        self._opened(self._maps[self._images], rows, columns).copy_(images[..., slice(*rows), slice(*columns)])
         along, across = self._spans(0, *rows), self._spans(1, *columns)
         for node, layer in self._layers.items():
             (low, high), (left, right), output = along[node], across[node], self._maps[node]
             if not (area := _area((low, high), (left, right))):
                 continue
+            window = self._opened(output, (low, high), (left, right))
             if area > WHOLE * output.height * output.width:
-                features = layer.whole(self._maps)[..., low:high, left:right]
+                window.copy_(layer.whole(self._maps)[..., low:high, left:right])
             else:
-                features = layer.window(self._maps, (low, high), (left, right))
-            self._paste(output, features, (low, high), (left, right))
+                layer.write(self._maps, (low, high), (left, right), window)
         logits: Tensor = self._rest(*(self._maps[node].whole() for node in self._read))
         return logits
 
@@ -236,7 +238,10 @@ class Windowed:
         """Keep the window of some images, and undo that of the others. better: bool (batch,)."""
         mixed, chosen = bool(better.any()), better.view(-1, 1, 1, 1)
         for window, before in self._undo:
-            window.copy_(torch.where(chosen, window, before) if mixed else before)
+            if mixed:
+                torch.where(chosen, window, before, out=window)
+            else:
+                window.copy_(before)
 
     def keep(self, keep: Tensor) -> None:
         """Drop images. keep: bool (batch,)."""
@@ -244,10 +249,11 @@ class Windowed:
         for each in self._maps.values():
             each.padded = each.padded[keep]
 
-    def _paste(self, target: Map, features: Tensor, rows: Span, columns: Span) -> None:
+    def _opened(self, target: Map, rows: Span, columns: Span) -> Tensor:
+        """A window that may be written: what is there is kept for `accept`."""
         window = target.window(rows, columns)
         self._undo.append((window, window.clone()))
-        window.copy_(features)
+        return window
 
     def _spans_of(self, axis: int, low: int, high: int) -> dict[fx.Node, Span]:
         """How far a span of the images reaches along an axis: of each node the positions that hang on it."""
