@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from matplotlib.figure import Figure
 from torch import nn
 
 from jobs.common.models.classifiers import classifier
@@ -23,6 +24,24 @@ def make_run(tmp_path: Path) -> Callable[..., Any]:
         return kind(root / name, seed, **{"store": root / "store", **options})
 
     return make
+
+
+@pytest.fixture(scope="module")
+def rendered() -> set[str]:
+    """The names of the pictures that runs of this module have kept."""
+    return set()
+
+
+@pytest.fixture(autouse=True)
+def rendered_once(rendered: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """All pictures are made, and the first of each name is rendered: that takes longer than the rest of small runs."""
+    keep = Run.figure
+
+    def figure(run: Run, name: str, figure: Figure, title: str = "") -> None:
+        keep(run, name, Figure((0.1, 0.1)) if name in rendered else figure, title)
+        rendered.add(name)
+
+    monkeypatch.setattr(Run, "figure", figure)
 
 
 @pytest.fixture

@@ -169,8 +169,7 @@ def test_a_step_that_raises_the_objective_is_taken_back():
     assert torch.equal(one.images, BASES)
 
 
-@pytest.mark.parametrize("squared", [True, False])
-@pytest.mark.parametrize("beta", [0.5, 4.0])
+@pytest.mark.parametrize(("squared", "beta"), [(True, 0.5), (False, 4.0)])
 def test_judged_steps_reach_the_least_of_what_they_go_down(squared: bool, beta: float) -> None:
     """Judged by another objective, with the whole of β, they stall above it."""
     recipe = free(iterations=3000, step=0.1, beta=beta, squared=squared)

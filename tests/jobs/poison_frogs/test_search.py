@@ -112,11 +112,12 @@ def crafts_kept(run: Folder) -> dict[str, list[list[int]]]:
     return found
 
 
-def test_a_sweep_over_the_number_of_poisons_crafts_each_once(store_uri, ray_session):
+@pytest.mark.parametrize("at_once", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_sweep_over_the_number_of_poisons_crafts_each_once(at_once, store_uri, ray_session):
     counts = [[2], [5]]
     tree = {**CHEAP, "bases": {"rule": "random"}, "show": 0, "targets": {"count": 2, "only_correct": False}}
     sweep = {"grid": {"params.poisons": counts}}
-    resources = {"cpus": 2}  # half of the session's Ray: both trials at the same time
+    resources = {"cpus": 4 / at_once}  # of the 4 of the session's Ray
     fields = {"params": tree, "sweep": sweep, "resources": resources, "store": store_uri}
     swept = spec.build({"job": "poison_frogs", **fields})
     state = runner.start(swept, Execution(), run_id="swept")

@@ -33,7 +33,7 @@ CHECKS = {
     "not_a_server_error": {"expected-statuses": ["2xx", "4xx", "501"]},
 }
 SETTINGS = ServeSettings(models=Models(trusted=("tests",)))
-EXAMPLES = 15  # of each operation
+EXAMPLES = 8  # of each operation
 
 
 def test_every_operation_is_described_and_answered() -> None:

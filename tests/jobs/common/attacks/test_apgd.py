@@ -24,7 +24,9 @@ def test_checkpoints() -> None:
     assert SparseSteps.checkpoints(100)[:3] == [4, 8, 12]
 
 
-@pytest.mark.parametrize("epsilon", [0.02, 0.05, 0.08])
+@pytest.mark.parametrize(
+    "epsilon", [pytest.param(0.02, marks=pytest.mark.slow), 0.05, pytest.param(0.08, marks=pytest.mark.slow)]
+)
 def test_exact_robustness_of_a_linear_model(digits: LinearDigits, epsilon: float) -> None:
     """None goes below it; towards targets within 0.002 of it."""
     ball, exact = Ball("Linf", epsilon), digits.robust("Linf", epsilon)

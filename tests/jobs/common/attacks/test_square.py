@@ -15,9 +15,8 @@ from tests.jobs.common.attacks.linear import LinearDigits
 from tests.jobs.common.attacks.networks import in_ball, predictions, random_images, small_net
 
 
-@pytest.mark.parametrize("shape", [(1, 9, 16), (3, 17, 14), (1, 8, 8)])
+@pytest.mark.parametrize(("shape", "rescale"), [((1, 9, 16), False), ((3, 17, 14), True), ((1, 8, 8), False)])
 @pytest.mark.parametrize(("norm", "epsilon"), [("Linf", 0.05), ("L2", 0.3), ("L1", 4.0)])
-@pytest.mark.parametrize("rescale", [False, True])
 def test_the_released_code_sample_by_sample(
     shape: tuple[int, ...], norm: str, epsilon: float, rescale: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
