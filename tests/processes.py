@@ -76,4 +76,4 @@ def wait_for(condition: Callable[[], Any], *needed: "subprocess.Popen[Any]", sec
     while not condition():
         assert all(process.poll() is None for process in needed), "a process has ended meanwhile"
         assert time.monotonic() < end, f"not met within {seconds:g} s"
-        time.sleep(0.05)
+        time.sleep(0.1)

@@ -23,9 +23,9 @@ PARAMS = {
     },
     "evaluation": {"loss": "tests.cluster.losses:slow_cross_entropy"},
     "images": 100,
-    "grid": {"x": {"steps": 25}, "y": {"steps": 25}},
+    "grid": {"x": {"steps": 17}, "y": {"steps": 17}},
 }
-POINTS = 25 * 25
+POINTS = 17 * 17
 
 
 def test_a_surface_outlives_a_node_and_its_driver(cluster: LocalCluster, tmp_path: Path) -> None:

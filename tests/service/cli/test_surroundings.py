@@ -71,12 +71,13 @@ def printed(*words: str, code: int = 0, **surroundings: str) -> str:
 
 # ---- folders ---------------------------------------------------------------------------------------------------------
 
-ASSAY = ("-P", "-c", "import sys; from service.cli import main; sys.exit(main())")  # as the command that is installed
+MAIN = "import sys; from service.cli import main"
+ASSAY = ("-P", "-c", f"{MAIN}; sys.exit(main())")  # as the command that is installed
 
 
 def test_own_folders_hide_nothing(hiding: Path) -> None:
-    assert "deep_thinking" in printed(*ASSAY, "jobs")
-    assert "finished: 1 of 1 trials" in printed(*ASSAY, "run", "spec.yaml", "--serial")
+    said = printed("-P", "-c", f"{MAIN}; sys.exit(main(['jobs']) or main(['run', 'spec.yaml', '--serial']))")
+    assert "deep_thinking" in said and "finished: 1 of 1 trials" in said
 
 
 def test_nor_in_a_worker(hiding: Path) -> None:
@@ -131,8 +132,15 @@ def test_a_terminal_that_lacks_characters(folder: Path, options: tuple[str, ...]
         assert "→ é" in printed("-m", "service", "logs", "one", "--store", "store", PYTHONIOENCODING="utf-8")
 
 
-@pytest.mark.parametrize("options", [(), ("--raw",)])
-@pytest.mark.parametrize(("fails", "status", "code"), [(False, "finished", 0), (True, "failed", 1)])
+@pytest.mark.parametrize(
+    ("options", "fails", "status", "code"),
+    [
+        ((), False, "finished", 0),
+        pytest.param((), True, "failed", 1, marks=pytest.mark.slow),
+        pytest.param(("--raw",), False, "finished", 0, marks=pytest.mark.slow),
+        (("--raw",), True, "failed", 1),
+    ],
+)
 def test_a_reader_that_leaves(folder: Path, options: tuple[str, ...], fails: bool, status: str, code: int) -> None:
     words = ("run", "spec.yaml", f"params.fails={str(fails).lower()}", "--serial", "--id", "one", *options)
     with python("-m", "service", *words) as driver:

@@ -18,7 +18,9 @@ from service.execution.records import RunRecord, TrialRecord
 from service.execution.runner import Execution
 from service.store import Folder, open_store
 from tests.processes import ended, started, wait_for
+from tests.service.pace import HURRY
 
+CORES = 4  # of the session's Ray: a trial that reserves all of them runs alone, and one process runs all trials
 SWEEP = {"grid": {"seed": [1, 2, 3], "params.drift": [0.0, 0.5]}, "metric": "height"}
 
 
@@ -45,9 +47,9 @@ def results(folder: Folder) -> dict[str, Any]:
     }
 
 
-@pytest.fixture
-def serial(tmp_path: Path) -> dict[str, Any]:
-    job_spec = walk(str(tmp_path / "serial"), sweep=SWEEP)
+@pytest.fixture(scope="module")
+def serial(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    job_spec = walk(str(tmp_path_factory.mktemp("serial")), sweep=SWEEP)
     state = runner.start(job_spec, Execution(serial=True))
     assert state.status == "finished", state.failure
     return results(folder_of(job_spec, state))
@@ -71,10 +73,9 @@ def test_a_run_leaves_a_whole_folder(any_store_uri: str) -> None:
     assert state.best == {"": max(heights, key=lambda id: heights[id])}
 
 
-@pytest.mark.parametrize("cpus", [1, 2])
-def test_ray_equals_serial(tmp_path: Path, ray_session: None, serial: dict[str, Any], cpus: int) -> None:
-    # the session's Ray has 4 cores: trials of 4 cores run one at a time, of 2 cores two at a time
-    job_spec = walk(str(tmp_path / "ray"), sweep=SWEEP, resources={"cpus": 4 / cpus})
+@pytest.mark.parametrize("at_once", [pytest.param(1, marks=pytest.mark.slow), 2])
+def test_ray_equals_serial(tmp_path: Path, ray_session: None, serial: dict[str, Any], at_once: int) -> None:
+    job_spec = walk(str(tmp_path / "ray"), sweep=SWEEP, resources={"cpus": CORES / at_once})
     state = runner.start(job_spec, Execution())
     assert state.status == "finished", state.failure
     assert results(folder_of(job_spec, state)) == serial
@@ -132,7 +133,7 @@ def test_some_trials_fail(store_uri: str, how: str, request: pytest.FixtureReque
     if how == "ray":
         request.getfixturevalue("ray_session")
     sweep = {"grid": {"params.fail_at": [None, 4]}}
-    job_spec = walk(store_uri, sweep=sweep, resources={"cpus": 2})
+    job_spec = walk(store_uri, sweep=sweep, resources={"cpus": CORES})
     state = runner.start(job_spec, Execution(serial=how == "serial"))
     assert (state.status, state.trials_done) == ("partial", 1)
     assert state.failure is not None
@@ -149,7 +150,7 @@ def test_threshold_scheduler_stops_the_same_trials(store_uri: str, how: str, req
         request.getfixturevalue("ray_session")
     rule = {"kind": "threshold", "metric": "height", "at_step": 5, "at_least": 0.0}
     sweep = {"grid": {"seed": [0, 1, 2, 3]}, "metric": "height", "scheduler": rule}
-    job_spec = walk(store_uri, sweep=sweep, resources={"cpus": 2})
+    job_spec = walk(store_uri, sweep=sweep, resources={"cpus": CORES})
     state = runner.start(job_spec, Execution(serial=how == "serial"))
     assert state.status == "finished"
     folder = folder_of(job_spec, state)
@@ -183,7 +184,9 @@ def test_asha_stops_within_a_variant(store_uri: str, how: str, request: pytest.F
     assert set(state.best) == {"low", "high"}
 
 
-def test_cancel_saves_and_resume_goes_on(tmp_path: Path, serial: dict[str, Any]) -> None:
+def test_cancel_saves_and_resume_goes_on(
+    tmp_path: Path, serial: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     job_spec = walk(str(tmp_path / "cancelled"), sweep=SWEEP, params={"pace": {"seconds_per_step": 0.1}})
     path = tmp_path / "spec.json"
     path.write_text(json.dumps(job_spec.tree()))
@@ -196,6 +199,7 @@ def test_cancel_saves_and_resume_goes_on(tmp_path: Path, serial: dict[str, Any])
         assert main(["cancel", "slow", "--store", job_spec.store]) == 0
         ended(driver, 130)
     assert history.load(folder).status == "cancelled"
+    monkeypatch.setenv(HURRY, str(tmp_path))
     assert runner.resume(open_store(job_spec.store), "slow", Execution(serial=True)).status == "finished"
     assert results(folder) == serial
 
