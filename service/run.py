@@ -21,7 +21,7 @@ import numpy as np
 from service import models
 from service.catalog import Placement
 from service.errors import InputError, StoreError
-from service.execution import checkpoints, layout
+from service.execution import checkpoints, layout, remarks
 from service.execution.devices import reserved_device
 from service.execution.fan_out import mapping
 from service.execution.fan_out.cells import CellStore, key_of
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import nn
 
-__all__ = ["Estimate", "Placement", "Row", "Run", "Trial", "reserved_device"]
+__all__ = ["Estimate", "Placement", "Row", "Run", "Trial", "remarks", "reserved_device"]
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,8 @@ class Written:
     """by path"""
     warnings: dict[str, None] = field(default_factory=dict)
     """in order, each once"""
+    notes: dict[str, None] = field(default_factory=dict)
+    """as warnings"""
 
 
 class Run:
@@ -119,6 +121,10 @@ class Run:
         if sentence not in self.written.warnings:
             print(f"WARNING: {sentence}", flush=True)
         self.written.warnings[sentence] = None
+
+    def note(self, sentence: str) -> None:
+        """Note how something was computed, at the top of the report. The same sentence counts once."""
+        self.written.notes[encodable(sentence)] = None
 
     def take(self, index: int, row: Row, total_steps: int | None) -> None:
         """For executors: a row that was logged for this trial in another process; `index`: its place in the table."""
@@ -181,7 +187,14 @@ class Run:
         """
         self.folder.write(
             layout.checkpoint(_checked_phase(phase)),
-            checkpoints.encode({"state": state, "rows": self.rows, "warnings": list(self.written.warnings)}),
+            checkpoints.encode(
+                {
+                    "state": state,
+                    "rows": self.rows,
+                    "warnings": list(self.written.warnings),
+                    "notes": list(self.written.notes),
+                }
+            ),
         )
 
     def restore(self, phase: str = "main") -> dict[str, Any] | None:
@@ -196,6 +209,7 @@ class Run:
         saved = checkpoints.decode(self.folder.read(name))
         self.written.rows = saved["rows"]
         self.written.warnings = dict.fromkeys(saved["warnings"])
+        self.written.notes = dict.fromkeys(saved.get("notes", ()))
         for index, row in enumerate(self.rows):
             self._report(index, row, self._total_steps)
         return dict(saved["state"])

@@ -84,7 +84,7 @@ class Params(PublishingParams):
     attacks: dict[Name, NamedAttack] = Field(
         {"ring": NamedAttack()}, min_length=1, description="how it is attacked, by a name of yours"
     )
-    batch: int = Field(4, ge=1, le=4096, description="songs that are attacked together, a cell")
+    batch: int = Field(4, ge=1, le=4096, description="songs that are attacked together, a cell; results depend on it")
     judges: JudgesParams = Field(JudgesParams(), description="who says which song it is")
     encodings: tuple[int, ...] = Field(
         (128, 64), max_length=20, description="kbit/s of MP3 files that attacked sounds go through, each for itself"

@@ -35,7 +35,12 @@ class EvaluationParams(StudyParams):
     """What the trained network is tested on."""
 
     sizes: tuple[Difficulty, ...] = Field(min_length=1, description="difficulties, usually beyond the training size")
-    batch: int = Field(100, ge=1, le=100_000, description="instances thought about at once: bounds the memory")
+    batch: int = Field(
+        100,
+        ge=1,
+        le=100_000,
+        description="instances thought about at once: bounds the memory; with settle results depend on it",
+    )
     confidence: ConfidenceRule = Field(
         "exact",
         description="how the exit rule by confidence compares answers: exact, in logarithms, where none are equal, and "

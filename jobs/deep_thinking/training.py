@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from jobs.common.params import StudyParams
+from jobs.common.passes import passes
 from jobs.common.training import loop, parallel
 from jobs.common.training.averages import Term
 from jobs.common.training.engine import Batch, Engine, EngineParams
 from jobs.common.training.optimizers import OptimizerParams, device_of
-from jobs.deep_thinking.data import Data, FixedSet, FreshBatches, Instances, batches
+from jobs.deep_thinking.data import Data, FixedSet, FreshBatches, Instances
 from jobs.deep_thinking.networks import Thinker
 from jobs.deep_thinking.problems.base import Problem
 from service.run import Run
@@ -37,7 +38,12 @@ class TrainingParams(StudyParams):
     )
     engine: EngineParams = Field(EngineParams(), description="how the network computes while it trains")
     throttle: bool = Field(False, description="divide the learning rate of the recurrent block by `iterations`")
-    validation_batch: int = Field(500, ge=1, le=100_000, description="instances answered at once in validation")
+    validation_batch: int = Field(
+        500,
+        ge=1,
+        le=100_000,
+        description="instances answered at once in validation on a CPU; on a GPU as many as fit",
+    )
     report_every: int = Field(100, ge=1, description="weight updates between two validations, each with a checkpoint")
     keep: Literal["last", "best"] = Field("last", description="weights to keep: the last, or the best in validation")
 
@@ -173,10 +179,15 @@ def validate(network: Thinker, problem: Problem, instances: Instances, params: T
 
     network: in evaluation mode.
     """
-    losses, right = 0.0, 0
-    for inputs, targets in batches(instances, params.validation_batch, device_of(network)):
+    count, shape, device = len(instances[0]), instances[0].shape[1:], device_of(network)
+
+    def scores(rows: slice) -> tuple[float, int]:
+        inputs, targets = (each[rows].to(device) for each in instances)
         counted = problem.counted(inputs)
         logits, _ = network(inputs, params.iterations)
-        losses += cross_entropy(logits, targets, counted).item() * len(inputs)
-        right += int(exact(logits, targets, counted).sum())
-    return losses / len(instances[0]), right / len(instances[0])
+        loss = cross_entropy(logits, targets, counted).item() * len(inputs)
+        return loss, int(exact(logits, targets, counted).sum())
+
+    parts = passes(scores, count, network, shape, purpose="validation", on_cpu=params.validation_batch)
+    losses, right = map(sum, zip(*parts, strict=True))
+    return losses / count, right / count

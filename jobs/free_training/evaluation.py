@@ -22,7 +22,7 @@ class EvaluationParams(StudyParams):
         {"pgd_20": PGD(steps=20, step_size=0.25)}, min_length=1, description="attacks by a name of your choice"
     )
     epsilons: tuple[float, ...] = Field((), description="radii of the ball besides that of training")
-    batch: int = Field(100, ge=1, le=100_000, description="images attacked at once")
+    batch: int = Field(100, ge=1, le=100_000, description="images attacked at once; results depend on it")
 
 
 @dataclass(frozen=True)

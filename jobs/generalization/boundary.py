@@ -5,10 +5,10 @@ from torch import Tensor, nn
 
 from jobs.common.data.images.base import ImageSet
 from jobs.common.data.images.plane_points import SHAPE
-from jobs.common.training.optimizers import device_of
+from jobs.common.passes import outputs
 from service.errors import FieldError
 
-PART = 1 << 16  # points at once
+PART = 1 << 16  # points at once on a CPU
 
 
 def check_points(images: ImageSet, field: str) -> None:
@@ -25,6 +25,4 @@ def probabilities(network: nn.Module, steps: int) -> Tensor:
     side = torch.linspace(0, 1, steps)
     y, x = torch.meshgrid(side, side, indexing="ij")
     points = torch.stack([x.reshape(-1), y.reshape(-1)], dim=1).view(-1, *SHAPE)
-    with torch.no_grad():
-        parts = [network(some.to(device_of(network))).softmax(1).cpu() for some in torch.split(points, PART)]
-    return torch.cat(parts).T.reshape(-1, steps, steps)
+    return outputs(network, points, lambda logits: logits.softmax(1), on_cpu=PART).T.reshape(-1, steps, steps)

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from jobs.common.data.images.plane_points import SHAPE
 from jobs.common.params import StudyParams
-from jobs.common.training.optimizers import device_of
+from jobs.common.passes import outputs
 
 NEAREST = 1e-5  # of the frame's side, where a ray begins
 HALVINGS = 20
-PART = 1 << 16  # points at once
+PART = 1 << 16  # points at once on a CPU
 
 
 class MarginParams(StudyParams):
@@ -57,9 +57,4 @@ def margins(network: nn.Module, points: Tensor, params: MarginParams) -> Tensor:
 
 def _classes(network: nn.Module, places: Tensor) -> Tensor:
     """What the network takes places for, int64 (k,). places: float64 (k, 2)."""
-    device = device_of(network)
-    with torch.no_grad():
-        parts = [
-            network(some.float().view(-1, *SHAPE).to(device)).argmax(1).cpu() for some in torch.split(places, PART)
-        ]
-    return torch.cat(parts)
+    return outputs(network, places.float().view(-1, *SHAPE), lambda logits: logits.argmax(1), on_cpu=PART)

@@ -78,7 +78,9 @@ class EvaluationParams(StudyParams):
     random_rendering: bool = Field(False, description="draw patches as at random as in the search; else upright")
     confidence: float = Field(0.5, gt=0, lt=1, description="of a box that counts, in all that is not AP")
     floor: float = Field(0.02, gt=0, lt=1, description="confidence below which a box does not count in AP either")
-    batch: int = Field(16, ge=1, le=4096, description="images that are looked at together")
+    batch: int = Field(
+        16, ge=1, le=4096, description="images that are looked at together; what is drawn at random depends on it"
+    )
     data: dict[Name, DataParams] = Field(
         {}, description="further sets to test on, by a name of yours; the first is `test`, that of params.data"
     )

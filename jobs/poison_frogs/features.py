@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from jobs.common.passes import passes
 from service.errors import InputError
 
-BATCH = 256
+BATCH = 256  # images at once on a CPU
 
 
 class Features:
@@ -31,7 +32,7 @@ class Features:
         if missing := [name for name in layers if name not in modules]:
             named = [name for name in modules if name]
             raise InputError(f"layers: the network has no {missing[0]!r}", hint=f"it has {', '.join(named[:40])}")
-        self._layers = [modules[name] for name in layers]
+        self._layers, self._shape = [modules[name] for name in layers], like.shape[1:]
         with torch.no_grad():
             self.sizes = [each.shape[1] for each in self.blocks(like)]
         self.size = sum(self.sizes)
@@ -65,11 +66,17 @@ class Features:
         images: from int64 (k,) indices to float32 (k, channels, height, width). InputError if they are dead.
         """
         device = next(iter(self.network.parameters())).device
-        with torch.no_grad():
-            parts = [self.forward(images(some).to(device)) for some in torch.split(indices, BATCH)]
-        features = torch.cat([torch.cat(blocks, 1).cpu() for _, blocks in parts])
+
+        @torch.no_grad()
+        def forward(rows: slice) -> tuple[Tensor, Tensor]:
+            logits, blocks = self.forward(images(indices[rows]).to(device))
+            return torch.cat(blocks, 1).cpu(), logits.cpu()
+
+        like = (self._shape, *self.sizes)
+        parts = passes(forward, len(indices), self.network, like, purpose="features", on_cpu=BATCH)
+        features, logits = map(torch.cat, zip(*parts, strict=True))
         check_alive(features)
-        return features, torch.cat([logits.cpu() for logits, _ in parts])
+        return features, logits
 
 
 def check_alive(features: Tensor) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor
 from jobs.common.audio.networks.base import SoundNetwork
 from jobs.common.data.sounds.base import SoundSet
 from jobs.common.data.training_data import EpochSounds
+from jobs.common.passes import passes
 from jobs.common.training import loop
 from jobs.common.training.engine import Engine
 from jobs.common.training.supervised import ClassifierStep
@@ -19,7 +20,7 @@ from service.errors import FieldError
 from service.models import CardDraft, TensorSpec
 from service.run import Run
 
-BATCH = 256
+BATCH = 256  # clips at once on a CPU
 
 
 def untrained(params: Params, train: SoundSet, run: Run) -> SoundNetwork:
@@ -87,13 +88,14 @@ def accuracy_of(run: Run, network: SoundNetwork, clips: SoundSet) -> float | Non
     """The share of clips that the network recognises; None if it knows other classes than these."""
     if (labels := labels_of(network, clips)) is None:
         return None
-    network = network.to(run.device)
-    right = 0
-    for places in torch.split(torch.arange(len(clips)), BATCH):
-        with torch.no_grad():
-            predictions = network(clips.sounds(places).to(run.device)).argmax(1).cpu()
-        right += int((predictions == labels[places]).sum())
-    return right / len(clips)
+    network, places = network.to(run.device), torch.arange(len(clips))
+
+    @torch.no_grad()
+    def right(rows: slice) -> int:
+        predictions = network(clips.sounds(places[rows]).to(run.device)).argmax(1).cpu()
+        return int((predictions == labels[rows]).sum())
+
+    return sum(passes(right, len(clips), network, clips.samples, purpose="predictions", on_cpu=BATCH)) / len(clips)
 
 
 def _card(

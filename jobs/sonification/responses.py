@@ -9,6 +9,7 @@ from torch import Tensor
 from jobs.common.audio.mel import LogMel
 from jobs.common.audio.networks.base import SoundNetwork
 from jobs.common.data.sounds.base import SoundSet
+from jobs.common.passes import passes
 from service.run import Run, reserved_device
 
 SLICE = 64  # clips in a cell
@@ -46,17 +47,23 @@ def responses_of(network: SoundNetwork, clips: SoundSet, run: Run, name: str) ->
     cells = [{"first": first, "last": min(first + SLICE, len(clips))} for first in range(0, len(clips), SLICE)]
     parts = run.map(answers, cells, shared=(network, clips), name=name)
     return {
-        layer: _merged(network, layer, [part[layer] for part in parts if part is not None]) for layer in network.layers
+        layer: _merged(network, layer, [part[layer] for some in parts for part in some or []])
+        for layer in network.layers
     }
 
 
-def answers(cell: dict[str, int], shared: Any) -> dict[str, dict[str, Tensor]]:
-    """Sums over frames of every layer, of the clips of a cell."""
+def answers(cell: dict[str, int], shared: Any) -> list[dict[str, dict[str, Tensor]]]:
+    """Sums over frames of every layer, of the clips of a cell, batch by batch."""
     network, clips = shared
     sounds = clips.sounds(torch.arange(cell["first"], cell["last"])).to(reserved_device())
-    with torch.no_grad():
-        activations = network.to(sounds.device).activations(sounds, network.layers)
-    return {layer: _sums(each.cpu().double()) for layer, each in activations.items()}
+    network = network.to(sounds.device)
+
+    @torch.no_grad()
+    def sums(rows: slice) -> dict[str, dict[str, Tensor]]:
+        activations = network.activations(sounds[rows], network.layers)
+        return {layer: _sums(each.cpu().double()) for layer, each in activations.items()}
+
+    return list(passes(sums, len(sounds), network, sounds.shape[1:], purpose="responses", on_cpu=SLICE))
 
 
 def _sums(activations: Tensor) -> dict[str, Tensor]:

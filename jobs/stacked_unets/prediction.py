@@ -54,9 +54,9 @@ def predict(network: nn.Module, image: Tensor, params: PredictionParams) -> Segm
     with torch.no_grad():
         sizes = [size_at(image.shape[-2:], scale, params.base) for scale in params.scales]
         if sizes == [tuple(image.shape[-2:])]:
-            parts = [_best(strip) for strip in strips(score, image.to(device), params.tiling)]
+            parts = [_best(strip) for strip in strips(score, image.to(device), params.tiling, network)]
         else:
-            parts = [_best(_over_scales(score, image.to(device), sizes, params.tiling))]
+            parts = [_best(_over_scales(network, score, image.to(device), sizes, params.tiling))]
     return Segmentation(*map(torch.cat, zip(*parts, strict=True)))
 
 
@@ -85,12 +85,14 @@ def size_at(size: tuple[int, int] | torch.Size, scale: float, base: int | None) 
     return max(round(height * factor), 1), max(round(width * factor), 1)
 
 
-def _over_scales(score: Score, image: Tensor, sizes: list[tuple[int, int]], tiling: Tiling) -> Tensor:
+def _over_scales(
+    network: nn.Module, score: Score, image: Tensor, sizes: list[tuple[int, int]], tiling: Tiling
+) -> Tensor:
     """The mean of the probabilities over scales, at the size of the image: (classes, height, width)."""
     total: Tensor | None = None
     for size in sizes:
         resized = functional.interpolate(image[None], size, mode="bilinear", align_corners=False, antialias=True)[0]
-        scores = torch.cat(list(strips(score, resized, tiling)), dim=1)[None]
+        scores = torch.cat(list(strips(score, resized, tiling, network)), dim=1)[None]
         scores = functional.interpolate(scores, image.shape[-2:], mode="bilinear", align_corners=False)[0]
         total = scores if total is None else total.add_(scores)
     assert total is not None

@@ -7,13 +7,15 @@ its features lie as they would in the whole image, and at borders of the image i
 """
 
 from collections.abc import Callable, Iterator
-from itertools import pairwise
+from functools import partial
+from itertools import chain, pairwise
 
 import torch
 from pydantic import Field, model_validator
-from torch import Tensor
+from torch import Tensor, nn
 
 from jobs.common.params import StudyParams
+from jobs.common.passes import Batches, passes
 from service.errors import FieldError
 
 ALIGNMENT = 64  # pixels: the largest stride inside a stacked u-net
@@ -32,7 +34,9 @@ class Tiling(StudyParams):
         le=2048,
         description="of neighbours, in pixels: a multiple of 64, at most half a side",
     )
-    batch: int = Field(1, ge=1, le=1024, description="tiles of one row that are computed at once")
+    batch: int = Field(
+        1, ge=1, le=1024, description="tiles of one row that are computed at once on a CPU; on a GPU as many as fit"
+    )
 
     @model_validator(mode="after")
     def _aligned(self) -> "Tiling":
@@ -61,9 +65,10 @@ class Tiling(StudyParams):
         return weights
 
 
-def strips(score: Score, image: Tensor, tiling: Tiling) -> Iterator[Tensor]:
+def strips(score: Score, image: Tensor, tiling: Tiling, network: nn.Module | None = None) -> Iterator[Tensor]:
     """The scores of an image from top to bottom: (classes, rows, width) each, on the device of the image.
 
+    network: what score runs; without it a batch is that of the tiling also on a GPU.
     image: (channels, height, width). An image no larger than a tile is one strip, and exactly what `score` says of it.
     What is held at any time is the scores of one row of tiles, not those of the image.
     """
@@ -71,7 +76,7 @@ def strips(score: Score, image: Tensor, tiling: Tiling) -> Iterator[Tensor]:
     rows = tiling.spans(height)
     left: Tensor | None = None  # scores of rows that the tiles below will add to
     for (top, bottom), following in zip(rows, [*rows[1:], None], strict=True):
-        strip = _row(score, image[:, top:bottom], tiling)
+        strip = _row(score, image[:, top:bottom], tiling, network)
         if len(rows) > 1:
             strip *= tiling.window((top, bottom), height).to(strip.device)[:, None]
         if left is not None:
@@ -81,27 +86,35 @@ def strips(score: Score, image: Tensor, tiling: Tiling) -> Iterator[Tensor]:
         yield strip[:, :done]
 
 
-def _row(score: Score, image: Tensor, tiling: Tiling) -> Tensor:
+def _row(score: Score, image: Tensor, tiling: Tiling, network: nn.Module | None) -> Tensor:
     """The blended scores of a row of tiles. image: (channels, rows, width). Returns (classes, rows, width)."""
     width = image.shape[2]
     spans = tiling.spans(width)
     if len(spans) == 1:
         return score(image[None])[0]
     strip: Tensor | None = None
-    for group in _alike(spans, tiling.batch):
-        scores = score(torch.stack([image[:, :, start:end] for start, end in group]))  # (tiles, classes, rows, side)
-        if strip is None:
-            strip = scores.new_zeros(scores.shape[1], image.shape[1], width)
-        for each, (start, end) in zip(scores, group, strict=True):
+    for group in _alike(spans):
+        tiles = torch.stack([image[:, :, start:end] for start, end in group])
+        act = partial(_scored, score, tiles)
+        if network is None:
+            parts = Batches(tiling.batch, "tiles").over(act, len(tiles))
+        else:
+            parts = passes(act, len(tiles), network, tiles.shape[1:], purpose="tiles", on_cpu=tiling.batch)
+        for each, (start, end) in zip(chain.from_iterable(parts), group, strict=True):  # (classes, rows, side)
+            if strip is None:
+                strip = each.new_zeros(each.shape[0], image.shape[1], width)
             strip[:, :, start:end] += each * tiling.window((start, end), width).to(each.device)
     assert strip is not None
     return strip
 
 
-def _alike(spans: list[tuple[int, int]], batch: int) -> Iterator[list[tuple[int, int]]]:
-    """Neighbours of the same length, at most `batch` at once."""
+def _scored(score: Score, tiles: Tensor, rows: slice) -> Tensor:
+    return score(tiles[rows])
+
+
+def _alike(spans: list[tuple[int, int]]) -> Iterator[list[tuple[int, int]]]:
+    """Neighbours of the same length."""
     lengths = [end - start for start, end in spans]
     breaks = [index for index, (one, other) in enumerate(pairwise(lengths), 1) if one != other]
     for first, last in pairwise([0, *breaks, len(spans)]):
-        for begin in range(first, last, batch):
-            yield spans[begin : min(begin + batch, last)]
+        yield spans[first:last]

@@ -66,6 +66,10 @@ class SharedRun(Run):
         if self.writes:
             super().warn(sentence)
 
+    def note(self, sentence: str) -> None:
+        if self.writes:
+            super().note(sentence)
+
     def _keep(self, kind: Any, path: str, data: bytes, title: str) -> None:
         if self.writes:
             super()._keep(kind, path, data, title)

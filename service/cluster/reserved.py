@@ -18,7 +18,7 @@ from ray.exceptions import RayError, RayTaskError
 from service.cluster import connection
 from service.cluster.room import RoomWatch
 from service.errors import AssayError
-from service.execution import devices, layout
+from service.execution import devices, layout, remarks
 from service.execution.fan_out.mapping import InProcess
 from service.execution.records import Failure, RecordedError, describe
 from service.execution.trials.trial import set_threads
@@ -101,7 +101,7 @@ def compute_reserved(
     run = Run(layout.trial(run_folder, plan.id), plan.spec.seed, report, executor, open_store(plan.spec.store))
     run.written = written
     try:
-        with devices.reservation(resources.gpus), run.inside_reserved():
+        with devices.reservation(resources.gpus), run.inside_reserved(), remarks.heard_by(run):
             return Outcome(fn(run, *arguments), run.written)
     except AssayError as error:
         error.add_note(traceback.format_exc())

@@ -84,6 +84,7 @@ class TrialRecord(BaseModel):
     metrics: dict[str, float]
     artefacts: tuple[Artefact, ...] = ()
     warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # on how it was computed
     failure: Failure | None = None
 
 

@@ -37,6 +37,7 @@ def of_run(folder: Folder, state: RunRecord) -> ReportPage:
             ("took", duration(state.seconds)),
             ("started", state.created),
             *[("model", name) for name in state.models],
+            *[("computed", text) for text in dict.fromkeys(text for each in ends for text in each.notes)],
         ],
         figures=_pictures(folder, shown, labels),
         sounds=[

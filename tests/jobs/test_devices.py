@@ -89,7 +89,7 @@ def test_a_surface_keeps_to_its_device(layers: str, monkeypatch: pytest.MonkeyPa
     axis = random_direction(tensors(network.eval(), "weights"), "filter", "biasbn", torch.Generator().manual_seed(0))
     images, labels = torch.rand(8, 2, 6, 6), torch.zeros(8, dtype=torch.int64)
     made = evaluator.Evaluator(network, [axis], images, labels, evaluator.EvaluatorParams())
-    assert (made._first is not None) == (layers == "fully connected") and made.batch == 4
+    assert (made._first is not None) == (layers == "fully connected") and made.batches.size == 4
     moving = MovingNetwork(made._base, made._axes, torch.float32, META)
     moving.move((0.1,))
     logits: Tensor = made._logits(moving, torch.float32, slice(4, 8), (0.1,))

@@ -5,8 +5,7 @@ Only products with vectors are ever computed, each by differentiating twice.
 Source: Li et al. 2018, section 6 and figure 7 ("Are we really seeing convexity?").
 """
 
-from collections.abc import Iterator, Sequence
-from functools import cached_property
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -41,6 +40,9 @@ class Hessian(MeanLoss):
     grow with the number of batches.
     """
 
+    _whole: Differentiable | None = None
+    """of all images, if they are one batch"""
+
     def __call__(self, vector: np.ndarray) -> np.ndarray:
         """The product with a vector. Both float64 (size,); computed in the type of the weights."""
         product: np.ndarray = self.products(torch.from_numpy(vector)[None].to(self.device))[0].cpu().numpy()
@@ -53,24 +55,27 @@ class Hessian(MeanLoss):
         once for all calls.
         """
         directions = [self.split(vector) for vector in vectors]
+
+        def products(rows: slice) -> Tensor:
+            moving, gradient = self._gradient(rows)
+            along = torch.empty(len(vectors), self.size, dtype=torch.float64, device=self.device)
+            for product, direction in zip(along, directions, strict=True):
+                slopes = torch.stack([(each * step).sum() for each, step in zip(gradient, direction, strict=True)])
+                product.copy_(flat(gradient_of(slopes.sum(), moving, retain_graph=True)))
+            return along
+
         total = torch.zeros(len(vectors), self.size, dtype=torch.float64, device=self.device)
-        for moving, gradient in self._gradients():
-            for index, direction in enumerate(directions):
-                slopes = torch.stack([(each * along).sum() for each, along in zip(gradient, direction, strict=True)])
-                total[index] += flat(gradient_of(slopes.sum(), moving, retain_graph=True))
+        for part in self._passes(products, "products with the Hessian"):
+            total += part
         return total
 
-    def _gradients(self) -> Iterator[Differentiable]:
-        """What each batch adds to the gradient, to be differentiated again."""
-        if self.batches == 1:
-            yield self._only_gradient
-            return
+    def _gradient(self, rows: slice) -> Differentiable:
+        """What some images add to the gradient, to be differentiated again. That of all images is kept."""
+        if self._whole is not None and len(self._images[rows]) == len(self._images):
+            return self._whole
+        self._whole = None  # its memory is needed
         moving = [weight.clone().requires_grad_() for weight in self.weights.values()]
-        for share in self._shares(moving):
-            yield moving, gradient_of(share, moving, create_graph=True)
-
-    @cached_property
-    def _only_gradient(self) -> Differentiable:
-        moving = [weight.clone().requires_grad_() for weight in self.weights.values()]
-        (share,) = self._shares(moving)
-        return moving, gradient_of(share, moving, create_graph=True)
+        gradient = moving, gradient_of(self._share(moving, rows), moving, create_graph=True)
+        if len(self._images[rows]) == len(self._images):
+            self._whole = gradient
+        return gradient

@@ -9,6 +9,7 @@ from torch.func import functional_call
 
 from jobs.common.mean_loss.losses import Loss, cross_entropy
 from jobs.common.models.weights import Direction
+from jobs.common.passes import Act, Result, passes
 from service.errors import InputError
 
 
@@ -33,7 +34,8 @@ class MeanLoss:
         """network: evaluated in eval mode. images: (count, ...), labels: (count,), on its device.
 
         weights: parameters and buffers that replace the network's own, which are left alone. names: of the parameters
-        to differentiate by; default: those of more than one dimension. InputError if there is none of these.
+        to differentiate by; default: those of more than one dimension. batch: images in a pass on a CPU. InputError if
+        there is none of these.
         """
         parameters = dict(network.named_parameters())  # tied ones once
         self.names = [name for name, each in parameters.items() if (each.dim() > 1 if names is None else name in names)]
@@ -53,11 +55,6 @@ class MeanLoss:
         return {name: self._state[name] for name in self.names}
 
     @property
-    def batches(self) -> int:
-        """That the images are shown in."""
-        return -(-len(self._images) // self._batch)
-
-    @property
     def device(self) -> torch.device:
         """Where vectors and products are."""
         return self._state[self.names[0]].device
@@ -74,21 +71,24 @@ class MeanLoss:
 
     def mean_loss(self) -> float:
         """The mean loss over the data set at these weights."""
-        with torch.no_grad():
-            return sum(float(share) for share in self._shares([self._state[name] for name in self.names]))
+        return self._value([self._state[name] for name in self.names])
 
     def value_at(self, offset: Tensor) -> float:
         """The mean loss where the weights are moved by a vector (size,)."""
-        with torch.no_grad():
-            return sum(float(share) for share in self._shares(self._moved(offset)))
+        return self._value(self._moved(offset))
 
     def value_and_gradient_at(self, offset: Tensor) -> tuple[float, Tensor]:
         """The same, and its gradient there: float64 (size,)."""
         moving = [weight.requires_grad_() for weight in self._moved(offset)]
+
+        def differentiated(rows: slice) -> tuple[float, Tensor]:
+            share = self._share(moving, rows)
+            return float(share.detach()), flat(gradient_of(share, moving))
+
         value, total = 0.0, torch.zeros(self.size, dtype=torch.float64, device=self.device)
-        for share in self._shares(moving):
-            value += float(share.detach())
-            total += flat(gradient_of(share, moving))
+        for share, gradient in self._passes(differentiated, "gradients"):
+            value += share
+            total += gradient
         return value, total
 
     def split(self, vector: Tensor) -> list[Tensor]:
@@ -104,16 +104,23 @@ class MeanLoss:
     def _moved(self, offset: Tensor) -> list[Tensor]:
         return [weight + part for weight, part in zip(self.weights.values(), self.split(offset), strict=True)]
 
-    def _shares(self, moving: Sequence[Tensor]) -> Iterator[Tensor]:
-        """What each batch adds to the mean loss over the data set."""
+    def _value(self, weights: Sequence[Tensor]) -> float:
+        with torch.no_grad():
+            return sum(self._passes(lambda rows: float(self._share(weights, rows)), "mean losses"))
+
+    def _passes(self, act: Act[Result], purpose: str) -> Iterator[Result]:
+        """What is made of each batch of images."""
+        like = (self._images.shape[1:], *self.names)
+        return passes(act, len(self._images), self._network, like, purpose=purpose, on_cpu=self._batch)
+
+    def _share(self, moving: Sequence[Tensor], rows: slice) -> Tensor:
+        """What some images add to the mean loss over the data set."""
         state = self._state | dict(zip(self.names, moving, strict=True))
-        for first in range(0, len(self._images), self._batch):
-            labels = self._labels[first : first + self._batch]
-            logits = functional_call(self._network, state, (self._images[first : first + self._batch],))
-            losses = self._loss(logits, labels)
-            if losses.shape != (len(labels),):
-                raise InputError(f"a loss has one number for each of {len(labels)} images, not {tuple(losses.shape)}")
-            yield losses.sum() / len(self._images)
+        labels = self._labels[rows]
+        losses = self._loss(functional_call(self._network, state, (self._images[rows],)), labels)
+        if losses.shape != (len(labels),):
+            raise InputError(f"a loss has one number for each of {len(labels)} images, not {tuple(losses.shape)}")
+        return losses.sum() / len(self._images)
 
 
 def layer_of(name: str) -> str:

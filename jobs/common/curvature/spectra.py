@@ -39,7 +39,6 @@ class Site:
     """as the network takes them, (count, ...)"""
     labels: Tensor
     loss: Loss = cross_entropy
-    batch: int = 512
 
     def hessian(self, layer: str = WHOLE) -> Hessian:
         """By the weights of more than one dimension, of a layer or of all."""
@@ -54,7 +53,7 @@ class Site:
     def _on_device(self, kind: type[Function], names: Sequence[str]) -> Function:
         device = reserved_device()
         network, images, labels = self.network.to(device), self.images.to(device), self.labels.to(device)
-        return kind(network, images, labels, names=names, loss=self.loss, batch=self.batch)
+        return kind(network, images, labels, names=names, loss=self.loss)
 
 
 def matrix_at(site: Site, coordinates: Coordinates, layer: str = WHOLE) -> Hessian | Scaled:

@@ -23,6 +23,7 @@ from jobs.common.detection.boxes import Boxes, overlaps
 from jobs.common.detection.grid import GridDetector
 from jobs.common.detection.letterbox import letterbox
 from jobs.common.params import StudyParams
+from jobs.common.passes import passes
 from jobs.common.training import loop, parallel
 from jobs.common.training.averages import Term
 from jobs.common.training.engine import Batch, Engine, EngineParams
@@ -35,7 +36,7 @@ NOTHING = -1
 """the label of what fills up the rows of an image with fewer boxes than others"""
 FOCUS = 2.0  # power of the focal loss: how little the easy priors count
 CONFIDENCE = 0.5  # of the recall in validation
-PASS = 64  # images that are validated together
+PASS = 64  # images that are validated together on a CPU
 
 
 class DetectorTrainingParams(StudyParams):
@@ -192,10 +193,13 @@ def validated(detector: Detector, images: BoxSet, truth: list[Boxes]) -> dict[st
 
     truth: of each image, with the detector's labels.
     """
-    device = device_of(detector)
-    found: list[Boxes] = []
-    for places in torch.split(torch.arange(len(images)), PASS):
-        found += detector.detect(images.images(places).to(device))
+    device, places = device_of(detector), torch.arange(len(images))
+
+    def detected(rows: slice) -> list[Boxes]:
+        return detector.detect(images.images(places[rows]).to(device))
+
+    parts = passes(detected, len(images), detector, detector.side, purpose="validation", on_cpu=PASS)
+    found = [boxes for part in parts for boxes in part]
     labels = sorted({label for boxes in truth for label in boxes.labels.tolist()})
     if not labels:
         return {"ap50": 0.0, "recall": 0.0}

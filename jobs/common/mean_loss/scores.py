@@ -10,6 +10,7 @@ from torch.func import functional_call
 
 from jobs.common.imports import resolve
 from jobs.common.mean_loss.losses import LOSSES
+from jobs.common.passes import passes
 
 
 @dataclass(frozen=True)
@@ -52,15 +53,17 @@ def plain_scores(
 ) -> Scores:
     """The scores of a network in evaluation mode with other weights, computed as the network is written, in float32.
 
-    weights: of any of its tensors, by their names in `state_dict`.
+    weights: of any of its tensors, by their names in `state_dict`. batch: images in a pass on a CPU.
     """
     compute = resolve(loss, LOSSES, "loss")
-    losses, right = [], []
-    with torch.no_grad():
-        for some, classes in zip(torch.split(images, batch), torch.split(labels, batch), strict=True):
-            logits = functional_call(network, dict(weights), (some,), tie_weights=True).float()
-            losses.append(compute(logits, classes))
-            right.append(correct(logits, classes))
+
+    @torch.no_grad()
+    def scores(rows: slice) -> tuple[Tensor, Tensor]:
+        logits = functional_call(network, dict(weights), (images[rows],), tie_weights=True).float()
+        return compute(logits, labels[rows]), correct(logits, labels[rows])
+
+    parts = passes(scores, len(images), network, images.shape[1:], purpose="losses", on_cpu=batch)
+    losses, right = zip(*parts, strict=True)
     return Scores(torch.cat(losses).cpu(), torch.cat(right).cpu(), censored=False)
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from jobs.common.data.images.base import ImageSet
+from jobs.common.passes import passes
 from jobs.common.training import parallel
 from jobs.common.training.optimizers import device_of
 
@@ -21,12 +22,18 @@ def batches(count: int, batch: int) -> Iterator[tuple[int, Tensor]]:
 def predictions(network: nn.Module, images: ImageSet, batch: int) -> Tensor:
     """The classes that a network gives to the images of a set: int64 (images,), the same on every rank.
 
-    network: in evaluation mode. batch: images in a pass.
+    network: in evaluation mode. batch: images in a pass on a CPU.
     """
     predicted = torch.zeros(len(images), dtype=torch.int64)
-    for _, rows in batches(len(images), batch):
-        with torch.no_grad():
-            predicted[rows] = network(images.images(rows).to(device_of(network))).argmax(1).cpu()
+    own = torch.cat([predicted[:0], *(rows for _, rows in batches(len(images), batch))])
+
+    @torch.no_grad()
+    def classes(rows: slice) -> Tensor:
+        answers: Tensor = network(images.images(own[rows]).to(device_of(network))).argmax(1)
+        return answers.cpu()
+
+    parts = passes(classes, len(own), network, images.shape, purpose="predictions", on_cpu=batch)
+    predicted[own] = torch.cat([predicted[:0], *parts])
     return parallel.total(predicted)
 
 

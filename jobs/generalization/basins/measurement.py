@@ -18,6 +18,7 @@ from jobs.common.curvature.hessian import Hessian
 from jobs.common.mean_loss.losses import cross_entropy
 from jobs.common.mean_loss.samples import Samples, drawn, normalised
 from jobs.common.models.weights import tensors
+from jobs.common.passes import outputs
 from jobs.generalization.basins.basin import Basin, Measure, Prior
 from jobs.generalization.basins.basin_params import BasinParams
 from jobs.generalization.basins.learning_coefficient import Chains, LearningCoefficient, learning_coefficient, sample
@@ -30,7 +31,7 @@ from jobs.generalization.sets import Sets
 from service.errors import InputError, RunFailedError, within
 from service.run import Run, reserved_device
 
-SHOWN = 1024  # images at a time for the network's own predictions
+SHOWN = 1024  # images at a time for the network's own predictions on a CPU
 
 
 def divergence(logits: Tensor, own: Tensor) -> Tensor:
@@ -65,9 +66,8 @@ class Subject:
         if self.params.quantity == "loss":
             return self.loss
         network, images = self.loss.network, self.samples.images.to(reserved_device())
-        with torch.no_grad():
-            own = torch.cat([network(some).log_softmax(1) for some in torch.split(images, SHOWN)])
-        return StackedLoss(network, images, own, divergence)
+        own = outputs(network, images, lambda logits: logits.log_softmax(1), on_cpu=SHOWN)
+        return StackedLoss(network, images, own.to(images.device), divergence)
 
 
 @dataclass(frozen=True)

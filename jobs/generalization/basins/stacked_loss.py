@@ -4,7 +4,7 @@ A setting is a vector of all numbers of the network's state, so that networks of
 together as well: each row of a stack may be another network, or another point around one.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -14,9 +14,10 @@ from torch.overrides import TorchFunctionMode
 from jobs.common.mean_loss.losses import Loss
 from jobs.common.models.stacked import Forward, one_by_one, stacked
 from jobs.common.models.weights import tensors
+from jobs.common.passes import passes
 from service.errors import InputError
 
-ROOM = 2 << 20  # bytes of activations and weights that are worked on together: about what stays in a cache
+ROOM = 2 << 20  # bytes of activations and weights that are worked on together on a CPU: about what stays in a cache
 BATCH_ROOM = 64 << 20  # bytes of activations of one network: larger sets of inputs are shown in batches
 
 
@@ -71,7 +72,7 @@ class StackedLoss:
         each = 4 * _widest(network, inputs[:1])  # bytes for one input
         self._batch = max(1, min(len(inputs), BATCH_ROOM // each))
         self.together = max(1, ROOM // (each * self._batch + 4 * self.layout.size))
-        """settings that are evaluated together"""
+        """settings that are evaluated together on a CPU"""
         self._forward = self._fastest()
 
     def __len__(self) -> int:
@@ -79,21 +80,24 @@ class StackedLoss:
 
     def __call__(self, points: Tensor) -> Tensor:
         """points: (k, size). Returns float64 (k,), NaN or infinite where the loss is."""
-        with torch.no_grad():
-            return torch.cat([self._means(part, None) for part in torch.split(points, self.together)])
+        return self._losses(lambda rows: points[rows], len(points))
 
     def gradients(self, points: Tensor, chosen: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Losses float64 (k,) and their gradients by the parameters (k, size), zero elsewhere, at points (k, size).
 
         chosen: int64 (count,), the inputs that the mean is over; none: all.
         """
-        losses, gradients = [], []
-        for part in torch.split(points, self.together):
-            moving = part.detach().requires_grad_()
+
+        def differentiated(rows: slice) -> tuple[Tensor, Tensor]:
+            moving = points[rows].detach().requires_grad_()
             means = self._means(moving, chosen)
             (gradient,) = torch.autograd.grad(means.sum(), moving)  # a row's loss depends on that row alone
-            losses.append(means.detach())
-            gradients.append(gradient)
+            return means.detach(), gradient
+
+        like = (self._inputs.shape, None if chosen is None else len(chosen))
+        purpose, network = "gradients of many settings", self.network
+        parts = passes(differentiated, len(points), network, like, purpose=purpose, on_cpu=self.together)
+        losses, gradients = zip(*parts, strict=True)
         return torch.cat(losses), torch.cat(gradients)
 
     def along(self, starts: Tensor, directions: Tensor, rays: Tensor, distances: Tensor) -> Tensor:
@@ -101,13 +105,22 @@ class StackedLoss:
 
         starts: (1, size) or (count of rays, size). directions: (count of rays, size).
         """
-        losses = []
-        parts = (torch.split(each, self.together) for each in (rays, distances))
-        for some, distance in zip(*parts, strict=True):
-            start = starts if len(starts) == 1 else starts[some]
-            steps = distance.to(directions.dtype)[:, None]
-            losses.append(self(torch.addcmul(start, steps, directions[some])))
-        return torch.cat(losses)
+
+        def points(rows: slice) -> Tensor:
+            some, steps = rays[rows], distances[rows].to(directions.dtype)[:, None]
+            return torch.addcmul(starts if len(starts) == 1 else starts[some], steps, directions[some])
+
+        return self._losses(points, len(rays))
+
+    def _losses(self, points: Callable[[slice], Tensor], count: int) -> Tensor:
+        """The losses (count,) at points that are made when they are needed."""
+
+        @torch.no_grad()
+        def losses(rows: slice) -> Tensor:
+            return self._means(points(rows), None)
+
+        purpose, network, like = "losses of many settings", self.network, self._inputs.shape
+        return torch.cat(list(passes(losses, count, network, like, purpose=purpose, on_cpu=self.together)))
 
     def _means(self, points: Tensor, chosen: Tensor | None) -> Tensor:
         """Mean losses (k,) of points that fit together."""

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from jobs.common.data.images.base import ImageSet
 from jobs.common.models.ensemble import Ensemble
+from jobs.common.passes import outputs
 from jobs.generalization.minefield.mapping import projected, weight_rows
 from jobs.generalization.minefield.minefield_params import MinefieldParams
 from jobs.generalization.minefield.search import Search, trained_together
@@ -16,6 +17,8 @@ from jobs.generalization.networks import Measured
 from jobs.generalization.sets import Sets
 from service.errors import RunFailedError
 from service.run import Run, reserved_device
+
+SCORED = 1024  # images at once on a CPU, by networks that are scored together
 
 
 @dataclass(frozen=True)
@@ -115,11 +118,11 @@ def accuracies_of(cell: list[int], scored: Scored) -> list[dict[str, float]]:
     device = reserved_device()
     ensemble = Ensemble(scored.network, scored.states[cell[0] : cell[1]]).to(device).eval()
     shares: list[dict[str, float]] = [{} for _ in range(cell[1] - cell[0])]
-    with torch.no_grad():
-        for name, (images, labels) in scored.sets.items():
-            right = (ensemble(images.to(device)).argmax(-1).cpu() == labels).double().mean(1)
-            for share, value in zip(shares, right.tolist(), strict=True):
-                share[name] = value
+    for name, (images, labels) in scored.sets.items():
+        classes = outputs(ensemble, images, lambda logits: logits.argmax(-1).T, on_cpu=SCORED)  # (images, networks)
+        right = (classes == labels[:, None]).double().mean(0)
+        for share, value in zip(shares, right.tolist(), strict=True):
+            share[name] = value
     return shares
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from jobs.common.data.images.base import ImageSet
+from jobs.common.passes import outputs
 from jobs.inevitability.bounds.lipschitz import estimate, upper_limit
 from jobs.inevitability.concentration.half_spaces import principal_components
 from jobs.inevitability.generated.generator_params import GeneratedParams, LinearGenerator, OwnGenerator
@@ -14,7 +15,7 @@ from service.errors import FieldError, InputError, within
 from service.run import Run
 
 BATCH = 256
-"""images that are made at once"""
+"""images that are made at once on a CPU, and drawn at once anywhere"""
 
 
 @dataclass(frozen=True)
@@ -32,10 +33,9 @@ class Generator:
         """Standard normal: float32 (count, *latent)."""
         return torch.randn(count, *self.latent, generator=torch.Generator().manual_seed(seed))
 
-    @torch.no_grad()
     def images(self, count: int, seed: int) -> Tensor:
         """So many: float32 (count, channels, height, width) in [0, 1]."""
-        return torch.cat([self.network(part) for part in torch.split(self.latents(count, seed), BATCH)])
+        return outputs(self.network, self.latents(count, seed), on_cpu=BATCH, purpose="images")
 
 
 class LinearImages(nn.Module):

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from jobs.common.passes import outputs
 from jobs.inevitability import susceptibility
 from jobs.inevitability.bounds.generative import GenerativeBound
 from jobs.inevitability.bounds.shares import ClassShare, class_shares
@@ -136,8 +137,7 @@ def answer(cell: dict[str, Any], asked: Asked) -> dict[str, Any]:
         return logits
 
     counted = class_shares(answers, asked.generator.latent, cell["samples"], stream, "latent", BATCH)
-    with torch.no_grad():
-        predictions = torch.cat([network(part.to(device)).argmax(1).cpu() for part in torch.split(asked.images, BATCH)])
+    predictions = outputs(network, asked.images, lambda logits: logits.argmax(1), on_cpu=BATCH)
     return {"hits": [each.hits for each in counted], "predictions": predictions}
 
 

@@ -35,7 +35,6 @@ class Neighbourhood:
     seed: int
     loss: Loss = cross_entropy
     tolerance: float = 0.01
-    batch: int = 512
     names: Collection[str] | None = None
 
 
@@ -61,7 +60,6 @@ def curvature_at(point: Sequence[float], shared: Neighbourhood) -> dict[str, flo
         weights=weights,
         names=shared.names,
         loss=shared.loss,
-        batch=shared.batch,
     )
     loss = hessian.mean_loss()
     nan = float("nan")

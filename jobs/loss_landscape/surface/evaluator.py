@@ -24,6 +24,7 @@ from jobs.common.mean_loss.scores import Scores, correct
 from jobs.common.models import graph
 from jobs.common.models.weights import Direction, places
 from jobs.common.params import StudyParams
+from jobs.common.passes import Batches
 from jobs.loss_landscape.surface import first_layer
 from jobs.loss_landscape.surface.moving_weights import MovingNetwork
 from service.run import reserved_device
@@ -79,7 +80,8 @@ class Evaluator:
         self._loss = resolve(params.loss, LOSSES, "loss")
         self._censor = params.censor_above
         pixels = PIXELS if self._device.type == "cpu" else GPU_PIXELS
-        self.batch = params.batch or max(8, pixels // (images.shape[-1] * images.shape[-2]))
+        size = params.batch or max(8, pixels // (images.shape[-1] * images.shape[-2]))
+        self.batches = Batches(size, "points of a surface", may_shrink=False)
         self.policy = ["channels last"]
         """what was done to be fast, in words"""
         if params.precision == "bfloat16" and not self._has_bfloat16():
@@ -97,8 +99,8 @@ class Evaluator:
         self._axes = axes
         self._moving: dict[torch.dtype, MovingNetwork] = {}
         if params.batch is None and self._device.type != "cpu" and self._censor is None:
-            self.batch = self._largest_batch()
-            self.policy.append(f"batches of {self.batch}, the largest that fit")
+            self.batches = Batches(self._largest_batch(), "points of a surface")
+            self.policy.append(f"batches of {self.batches.size}, the largest that fit")
 
     def _largest_batch(self) -> int:
         """On a GPU, where what comes out depends on it by rounding alone."""
@@ -152,14 +154,17 @@ class Evaluator:
         count = len(self._labels)
         losses = torch.empty(count, device=self._device)
         right = torch.empty(count, dtype=torch.bool, device=self._device)
-        with torch.no_grad():
-            for first in range(0, count, self.batch):
-                rows = slice(first, min(first + self.batch, count))
-                logits = self._logits(moving, dtype, rows, point)
-                losses[rows] = self._loss(logits, self._labels[rows])
-                right[rows] = correct(logits, self._labels[rows])
-                if self._censor is not None and rows.stop < count and _is_above(losses[: rows.stop], self._censor):
-                    return Scores(losses[: rows.stop].cpu(), right[: rows.stop].cpu(), censored=True)
+
+        @torch.no_grad()
+        def scores(rows: slice) -> int:
+            logits = self._logits(moving, dtype, rows, point)
+            losses[rows] = self._loss(logits, self._labels[rows])
+            right[rows] = correct(logits, self._labels[rows])
+            return rows.stop
+
+        for done in self.batches.over(scores, count):
+            if self._censor is not None and done < count and _is_above(losses[:done], self._censor):
+                return Scores(losses[:done].cpu(), right[:done].cpu(), censored=True)
         return Scores(losses.cpu(), right.cpu(), censored=False)
 
 

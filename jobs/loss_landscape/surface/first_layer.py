@@ -80,6 +80,8 @@ class CachedLayer:
 
     def show(self, network: nn.Module, images: Tensor, first: int, point: Sequence[float]) -> None:
         """Make a network ready for a batch, of which `first` is the place in the whole, at a point."""
+        if first in self._parts and len(self._parts[first][0]) != len(images):
+            self.forget()
         if first not in self._parts:
             inputs = self._before(images)
             self._parts[first] = [functional_call(self._layer, each, (inputs,)) for each in self._weights]

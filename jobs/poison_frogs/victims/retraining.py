@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from jobs.common.data.images.base import ImageSet
+from jobs.common.passes import outputs, passes
 from jobs.poison_frogs.defences.defence_params import DefenceParams
 from jobs.poison_frogs.defences.quality import quality
 from jobs.poison_frogs.features import BATCH, Features
@@ -162,14 +163,18 @@ def _network(
 
     network = fit_network(start, data, params, cell["seed"], watch)
     fitted = _probabilities(network, poisons).argmax(1) == base_class
-    right = [
-        _probabilities(network, test.images(rows)).argmax(1) == test.labels[rows]
-        for rows in torch.split(shared.test_rows, BATCH)
-    ]
+
+    @torch.no_grad()
+    def right(rows: slice) -> Tensor:
+        chosen = shared.test_rows[rows]
+        probabilities = network(test.images(chosen).to(like.device)).softmax(1).cpu()
+        return probabilities.argmax(1) == test.labels[chosen]
+
+    parts = passes(right, len(shared.test_rows), network, test.shape, purpose="predictions", on_cpu=BATCH)
     return {
         "probabilities": _probabilities(network, targets),
         "fitted": float(fitted.double().mean()) if len(poisons) else 1.0,
-        "right": torch.cat(right),
+        "right": torch.cat(list(parts)),
         # without poison there is no class to look at; of a network that began elsewhere the angle says nothing
         "rotation": math.nan if cell["label"] is None or isinstance(params, ScratchParams) else epochs[-1][1],
         "epochs": [] if cell["label"] is None else epochs,
@@ -178,8 +183,7 @@ def _network(
 
 def _probabilities(network: nn.Module, images: Tensor) -> Tensor:
     """(n, classes), on the CPU."""
-    with torch.no_grad():
-        return torch.cat([network(some.to(reserved_device())).softmax(1).cpu() for some in torch.split(images, BATCH)])
+    return outputs(network, images, lambda logits: logits.softmax(1), on_cpu=BATCH)
 
 
 Unpoisoned = Mapping[tuple[str, str, int, int], dict[str, Any]]  # by victim, defence, repeat, group: of `retrain`

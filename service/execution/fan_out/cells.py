@@ -11,7 +11,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -22,6 +22,7 @@ from service.execution import checkpoints
 from service.execution.fan_out.sharing import Prepared
 from service.execution.lock import RunLock
 from service.execution.records import Failure, describe
+from service.execution.remarks import Remarks, heard_by
 from service.store import Folder
 
 SMALL_PARTS = 32  # so many parts are joined into one
@@ -37,6 +38,8 @@ _SCHEMA = pa.schema(
         ("seconds", pa.float64()),
         ("error", pa.string()),
         ("traceback", pa.string()),
+        ("notes", pa.list_(pa.string())),
+        ("warnings", pa.list_(pa.string())),
     ]
 )
 
@@ -67,17 +70,19 @@ class Outcome:
     result: bytes | None = None
     failure: Failure | None = None
     refusal: InputError | None = None
+    remarks: Remarks = field(default_factory=Remarks)
 
 
 def compute(fn: Callable[[Any, Any], Any], cells: Sequence[str], shared: Prepared) -> list[Outcome]:
     """Compute cells one after another. A cell that raises does not stop the others; one that refuses does."""
     outcomes: list[Outcome] = []
     for cell in cells:
-        began = time.perf_counter()
+        began, remarks = time.perf_counter(), Remarks()
         try:
-            result = fn(json_text.loads(cell), shared.value)
+            with heard_by(remarks):
+                result = fn(json_text.loads(cell), shared.value)
             shared.check()
-            outcome = Outcome(time.perf_counter() - began, result=_encode(result, cell))
+            outcome = Outcome(time.perf_counter() - began, result=_encode(result, cell), remarks=remarks)
         except InputError as error:
             outcome = Outcome(time.perf_counter() - began, refusal=error)
         except Exception as error:
@@ -111,20 +116,22 @@ class CellStore:
         self._small: dict[str, list[dict[str, Any]]] = {}  # the small parts written so far
 
     def load(self) -> dict[str, bytes]:
-        """Key -> result of every cell that has one. A cell that failed has none."""
+        """Key -> result of every cell that has one, whose remarks are repeated. A cell that failed has none."""
         results: dict[str, bytes] = {}
         for part in self.folder.names():
             if not part.endswith(PART):
                 continue
             try:
-                table = self.folder.read_table(part).select(["key", "result"])
+                table = self.folder.read_table(part)
             except StoreError:
                 if self.folder.exists(part):
                     raise
                 return self.load()  # another trial has joined it with others since we looked
-            results |= {
-                key: result for key, result in zip(*table.to_pydict().values(), strict=True) if result is not None
-            }
+            asked = [name for name in ("key", "result", "notes", "warnings") if name in table.column_names]
+            for row in table.select(asked).to_pylist():
+                if row["result"] is not None:
+                    results[row["key"]] = row["result"]
+                    Remarks(row.get("notes", []), row.get("warnings", [])).repeat()
         return results
 
     @contextmanager
@@ -148,7 +155,7 @@ class CellStore:
             yield
 
     def add(self, key: str, cell: str, outcome: Outcome) -> None:
-        row = {"key": key, "cell": cell, "result": outcome.result, "seconds": outcome.seconds}
+        row = {"key": key, "cell": cell, "result": outcome.result, "seconds": outcome.seconds, **vars(outcome.remarks)}
         if outcome.failure:
             row |= {"error": outcome.failure.message, "traceback": outcome.failure.traceback}
         self._pending.append(row)

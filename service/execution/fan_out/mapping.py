@@ -263,6 +263,7 @@ class _Loop:
             if outcome.refusal:
                 return outcome.refusal
             if outcome.result is not None:
+                outcome.remarks.repeat()
                 self.results[text] = outcome.result
                 self.store.add(self.keys[text], text, outcome)
             elif chunk.again or self.executor.max_failures == 0:

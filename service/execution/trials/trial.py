@@ -5,7 +5,7 @@ import os
 import torch
 
 from service import catalog
-from service.execution import devices, layout, records
+from service.execution import devices, layout, records, remarks
 from service.execution.fan_out.mapping import Executor
 from service.execution.records import Failure, TrialRecord, TrialStatus, describe
 from service.handle.rows import Report, Row, table_of
@@ -44,7 +44,8 @@ def perform(plan: TrialPlan, run: Run) -> None:
     """The job's own code for one trial."""
     job, resources = catalog.load(plan.spec.job), plan.spec.resources
     set_threads(resources.threads)
-    with devices.nothing_reserved() if job.placement == "fan_out" else devices.reservation(resources.gpus):
+    place = devices.nothing_reserved() if job.placement == "fan_out" else devices.reservation(resources.gpus)
+    with place, remarks.heard_by(run):
         job.run(plan.spec.params, run)
 
 
@@ -66,6 +67,7 @@ def conclude(plan: TrialPlan, run: Run, failure: Failure | None) -> TrialRecord:
         metrics=run.metrics,
         artefacts=tuple(run.written.artefacts.values()),
         warnings=tuple(run.written.warnings),
+        notes=tuple(run.written.notes),
         failure=failure,
     )
     records.write(run.folder, layout.TRIAL, ended)

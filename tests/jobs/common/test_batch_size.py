@@ -32,7 +32,7 @@ class Memory:
     [
         (10_000, 10_000, 100_000, 512),  # 1,000 + 10 * 512 fits, twice as many do not
         (10_000, 4_000, 100_000, 256),  # a share of the memory
-        (10**9, 10**9, 100, 64),  # no more than there are
+        (10**9, 10**9, 100, 128),  # the first that holds all there are
         (10**9, 10**9, 64, 64),
         (500, 500, 100, 1),  # not even one: it is tried where it is needed, and says so there
     ],

@@ -13,6 +13,7 @@ from jobs.common.mean_loss.scores import Scores, plain_scores
 from jobs.common.models import graph
 from jobs.common.models.directions import complete, moved, random_direction
 from jobs.common.models.weights import tensors
+from jobs.common.passes import Batches
 from jobs.loss_landscape.surface import evaluator as evaluator_module
 from jobs.loss_landscape.surface.evaluator import Evaluator, EvaluatorParams
 from service.errors import InputError
@@ -244,6 +245,6 @@ def test_the_largest_batch_that_fits_gives_the_same_losses(make_network, monkeyp
         return largest_within(noted, most, 40_000, peak)
 
     monkeypatch.setattr(evaluator_module, "largest_batch", largest)
-    automatic.batch = automatic._largest_batch()
-    assert automatic.batch == 32 and sizes == [1, 2, 4, 8, 16, 32, 64]
+    automatic.batches = Batches(automatic._largest_batch(), "points")
+    assert automatic.batches.size == 32 and sizes == [1, 2, 4, 8, 16, 32, 64]
     torch.testing.assert_close(automatic.at(AT).losses, expected.losses, rtol=1e-4, atol=1e-5)

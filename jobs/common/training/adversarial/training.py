@@ -43,7 +43,9 @@ class TrainingParams(StudyParams):
     report_every: int = Field(500, ge=1, description="weight updates between two validations, each with a checkpoint")
     held_out: int = Field(100, ge=1, description="training images that are kept for validation")
     validation: PGD = Field(PGD(steps=10, step_size=0.25), description="the attack on the images held out")
-    validation_batch: int = Field(100, ge=1, le=100_000, description="images attacked at once in validation")
+    validation_batch: int = Field(
+        100, ge=1, le=100_000, description="images attacked at once in validation; results depend on it"
+    )
     keep: Literal["last", "best"] = Field(
         "last", description="weights to keep: the last, or those of the best robust (natural: clean) validation"
     )

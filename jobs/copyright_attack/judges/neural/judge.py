@@ -3,11 +3,12 @@
 import numpy as np
 import torch
 
+from jobs.common.passes import outputs
 from jobs.copyright_attack.judges.base import Fingerprint, Judge, heard
 from jobs.copyright_attack.judges.neural.encoder import RATE, SEGMENT, Encoder, segments
 from jobs.copyright_attack.judges.neural.training import audible
 
-BATCH = 128  # segments in a pass
+BATCH = 128  # segments in a pass on a CPU
 LEAST = 0.8  # mean cosine
 AHEAD = 0.02  # of the runner-up
 
@@ -25,15 +26,13 @@ class NeuralJudge(Judge):
         super().__init__()
         self.encoder = encoder.eval()
 
-    @torch.no_grad()
     def fingerprint(self, sound: np.ndarray, rate: int) -> Fingerprint:
         """points: float32 (segments, width); NaN where it is silent."""
         pieces = segments(torch.from_numpy(heard(sound, rate, RATE)))
         points = torch.full((len(pieces), self.encoder.width), torch.nan)
         loud = audible(pieces).nonzero()[:, 0]
-        for first in range(0, len(loud), BATCH):
-            rows = loud[first : first + BATCH]
-            points[rows] = self.encoder(pieces[rows])
+        if len(loud):
+            points[loud] = outputs(self.encoder, pieces[loud], on_cpu=BATCH, purpose="fingerprints")
         return {"points": points.numpy()}
 
     def scores(self, query: Fingerprint) -> np.ndarray:
