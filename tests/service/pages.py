@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from service.run import Run, Trial
+from service.run import Run, Trial, remarks
 
 
 GREY = np.full((2, 2, 3), 128, dtype=np.uint8)
@@ -26,6 +26,7 @@ def run(params: Params, run: Run) -> None:
     run.audio("tone", np.stack([tone, tone], axis=1), 16000, title="A tone <of 440 Hz>")
     run.image("grey", GREY, title="All grey")
     run.warn("the tone is not music <yet>")
+    remarks.note("in batches of <8>")
 
 
 def summarize(trials: Sequence[Trial], run: Run) -> None:

@@ -90,6 +90,7 @@ def test_pages_and_files_lie_beside_the_report_and_are_linked(store_uri: str) ->
     assert sound.startswith("data:audio/wav;base64,") and spectrogram.startswith("data:image/png;base64,")
     assert "A tone <of 440 Hz>, 0.5 s" in " ".join(tags.text.split()).replace(" (tests-service-pages)", "")
     assert "the tone is not music <yet>" in tags.text
+    assert "in batches of <8>" in tags.text
     kinds = {each.path.rpartition("/")[2]: (each.kind, each.bytes) for each in state.artefacts}
     assert kinds["turn it.html"] == ("page", 32) and kinds["all.h5"] == ("file", 2_000_000)
 
