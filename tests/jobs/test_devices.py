@@ -1,6 +1,6 @@
 """What lies on a GPU never meets what was left on the CPU. The meta device stands for it: it computes shapes alone."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
@@ -10,9 +10,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from jobs.common import passes
+from jobs.common.curvature.hessian import Hessian
 from jobs.common.data.batches import Epochs
 from jobs.common.data.boxes.scenes import scenes
 from jobs.common.detection.detectors import TRAINABLE
+from jobs.common.mean_loss.losses import cross_entropy
+from jobs.common.mean_loss.scores import plain_scores
 from jobs.common.models.directions import random_direction
 from jobs.common.models.weights import tensors
 from jobs.common.training import loop
@@ -20,11 +24,13 @@ from jobs.common.training.adversarial.methods.free import Free
 from jobs.common.training.adversarial.methods.natural import Natural
 from jobs.common.training.optimizers import OptimizerParams
 from jobs.deep_thinking.data import FixedSet, FreshBatches
+from jobs.generalization.basins.stacked_loss import StackedLoss
 from jobs.invisibility_cloak.patch import search
 from jobs.invisibility_cloak.patch.rendering_params import RenderingParams
 from jobs.invisibility_cloak.patch.search_params import SearchParams
 from jobs.loss_landscape.surface import evaluator
 from jobs.loss_landscape.surface.moving_weights import MovingNetwork
+from jobs.poison_frogs.features import Features
 from service.planning.validation import validate
 from tests.jobs import loops
 
@@ -94,6 +100,33 @@ def test_a_surface_keeps_to_its_device(layers: str, monkeypatch: pytest.MonkeyPa
     moving.move((0.1,))
     logits: Tensor = made._logits(moving, torch.float32, slice(4, 8), (0.1,))
     assert logits.device == META and logits.shape == (4, 3)
+
+
+POINTS = torch.zeros(8, 39)
+PASSES: dict[str, Callable[[nn.Module, Tensor, Tensor], object]] = {
+    "losses": lambda network, *data: plain_scores(network, {}, *data, "cross_entropy"),
+    "gradients": lambda network, *data: Hessian(network, *data).value_and_gradient_at(torch.zeros(36)),
+    "products": lambda network, *data: Hessian(network, *data).products(torch.ones(1, 36).double()),
+    "features": lambda network, images, _: Features(network, images[:1]).of(images.__getitem__, torch.arange(8)),
+    "rays": lambda network, *data: StackedLoss(network, *data, cross_entropy)(POINTS),
+    "chains": lambda network, *data: StackedLoss(network, *data, cross_entropy).gradients(POINTS),
+}
+
+
+@pytest.mark.parametrize("name", PASSES)
+def test_a_pass_over_a_set_asks_a_gpu_for_its_largest_batch(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where results depend on it by rounding alone. Here the GPU is only said to be one."""
+    asked: list[int] = []
+
+    def largest(attempt: Callable[[int], object], count: int, device: torch.device) -> int:
+        asked.append(count)
+        attempt(8)
+        return 4
+
+    monkeypatch.setattr(passes, "device_of", lambda network: META)
+    monkeypatch.setattr(passes, "largest_batch", largest)
+    PASSES[name](nn.Sequential(nn.Flatten(), nn.Linear(12, 3)), torch.rand(8, 3, 2, 2), torch.zeros(8).long())
+    assert asked == [8]
 
 
 @pytest.mark.parametrize("ensemble", ["fixed", "min_max"])

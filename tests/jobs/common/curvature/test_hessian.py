@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from jobs.common import passes
 from jobs.common.curvature.eigenvalues import ends, top_eigenvectors
 from jobs.common.curvature.hessian import Hessian
 from service.errors import InputError
@@ -30,6 +31,26 @@ def test_products_are_those_of_the_hessian_written_out(small: tuple[nn.Module, T
     vectors = np.random.default_rng(0).standard_normal((3, product.size))
     for vector in vectors:
         np.testing.assert_allclose(product(vector), matrix @ vector, atol=1e-10)
+
+
+def test_where_memory_runs_out_products_are_those_of_smaller_batches(
+    small: tuple[nn.Module, Tensor, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU that is made up: 50 images had room, of which 40 are left."""
+
+    def loss(logits: Tensor, labels: Tensor) -> Tensor:
+        if len(labels) > 40:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return F.cross_entropy(logits, labels, reduction="none")
+
+    vectors = torch.from_numpy(np.random.default_rng(0).standard_normal((2, 108)))
+    expected = Hessian(*small, batch=32).products(vectors)
+    monkeypatch.setattr(passes, "device_of", lambda network: torch.device("cuda"))
+    monkeypatch.setattr(passes, "largest_batch", lambda attempt, count, device: 64)
+    hessian = Hessian(*small, loss=loss)
+    with pytest.warns(UserWarning, match="ran out at 50 at once, .* batches of 32"):
+        assert torch.equal(hessian.products(vectors), expected)
+    assert torch.equal(hessian.products(vectors), expected)
 
 
 def test_the_parameters_may_be_chosen(small: tuple[nn.Module, Tensor, Tensor]) -> None:
