@@ -189,5 +189,5 @@ def validate(network: Thinker, problem: Problem, instances: Instances, params: T
         return loss, int(exact(logits, targets, counted).sum())
 
     parts = passes(scores, count, network, shape, purpose="validation", on_cpu=params.validation_batch)
-    losses, right = map(sum, zip(*parts, strict=True))
+    losses, right = (sum(each) for each in zip(*parts, strict=True))
     return losses / count, right / count

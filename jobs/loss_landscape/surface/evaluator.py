@@ -160,7 +160,7 @@ class Evaluator:
             logits = self._logits(moving, dtype, rows, point)
             losses[rows] = self._loss(logits, self._labels[rows])
             right[rows] = correct(logits, self._labels[rows])
-            return rows.stop
+            return int(rows.stop)
 
         for done in self.batches.over(scores, count):
             if self._censor is not None and done < count and _is_above(losses[:done], self._censor):

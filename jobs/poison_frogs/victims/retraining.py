@@ -167,7 +167,7 @@ def _network(
     @torch.no_grad()
     def right(rows: slice) -> Tensor:
         chosen = shared.test_rows[rows]
-        probabilities = network(test.images(chosen).to(like.device)).softmax(1).cpu()
+        probabilities: Tensor = network(test.images(chosen).to(like.device)).softmax(1).cpu()
         return probabilities.argmax(1) == test.labels[chosen]
 
     parts = passes(right, len(shared.test_rows), network, test.shape, purpose="predictions", on_cpu=BATCH)
