@@ -37,7 +37,7 @@ class Batches:
         torch.OutOfMemoryError if fewer rows do not help.
         """
         first = 0
-        while not first or first < count:
+        while first < max(1, count):
             rows = slice(first, min(first + self.size, count))
             try:
                 result = act(rows)
@@ -79,7 +79,7 @@ def passes(
     if batches is None or (count > batches.size and not batches.largest):
         size = largest_batch(lambda size: act(slice(0, min(size, count))), count, device)
         batches = found[key] = Batches(size, purpose, largest=size < count)
-        remarks.note(f"{purpose} in batches of {size:,}, found to fit the GPU")
+    remarks.note(f"{purpose} in batches of {batches.size:,}, found to fit the GPU")  # maybe for a run before
     return batches.over(act, count)
 
 

@@ -20,16 +20,18 @@ class Listener(Protocol):
 
 @dataclass(frozen=True)
 class Remarks:
-    """Those of a cell."""
+    """Those of a cell, each once."""
 
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
     def note(self, sentence: str) -> None:
-        self.notes.append(sentence)
+        if sentence not in self.notes:
+            self.notes.append(sentence)
 
     def warn(self, sentence: str) -> None:
-        self.warnings.append(sentence)
+        if sentence not in self.warnings:
+            self.warnings.append(sentence)
 
     def repeat(self) -> None:
         """Say them to whoever listens here."""
