@@ -7,7 +7,6 @@ from pydantic import BaseModel, ConfigDict
 
 from service.run import Run, Trial, remarks
 
-
 GREY = np.full((2, 2, 3), 128, dtype=np.uint8)
 
 
