@@ -21,11 +21,12 @@ from tritonclient.grpc import service_pb2
 from service.errors import AssayError
 from serving.deployments.call import Call
 from serving.deployments.memory import Holding
-from serving.deployments.server import CLIENT_LEFT, INLINE_VALUES, Server, parse_version
+from serving.deployments.server import INLINE_VALUES, Server, parse_version
 from serving.grpc.errors import end, refuse
 from serving.grpc.messages import InferMessage, encode_infer, parse
 from serving.grpc.middleware import READY
 from serving.http.errors import INTERNAL, shortened
+from serving.http.exchange import LEFT
 from serving.http.keys import HEADER
 from serving.http.streams import AHEAD
 from serving.kinds import kind_of
@@ -114,9 +115,9 @@ class GrpcServer(Server):
 
     async def _infer_message(self, call: Call, message: InferMessage) -> service_pb2.ModelInferResponse:
         version = parse_version(message.model, message.version or None)
-        card = await self._begin(call, message.model, version, "infer")
-        endpoint, infer, work = await self._accept(call, card, message)
-        answer = await self._batched(call, endpoint, work)
+        card = await self._inference.begin(call, message.model, version, "infer")
+        endpoint, infer, work = await self._inference.accept(call, card, message)
+        answer = await self._inference.answer(call, endpoint, work)
         started = time.perf_counter()
         encode = partial(encode_infer, card, infer, answer, work.parameters)
         reply = encode() if work.values <= INLINE_VALUES else await asyncio.to_thread(encode)
@@ -125,26 +126,26 @@ class GrpcServer(Server):
 
     async def _stream_answers(self, data: bytes, context: Context) -> AsyncGenerator[Message, None]:
         """An answer after each iteration where the model thinks in iterations; the last one says that it is final."""
-        started, status = time.perf_counter(), CLIENT_LEFT
+        started, status = time.perf_counter(), LEFT
         call, request_id = Call(self._settings.queue.retry_after_seconds), ""
         try:
             self._take(call, context)
             message = InferMessage.of(data)
             version = parse_version(message.model, message.version or None)
-            card = await self._offered(message.model, version, "infer")
+            card = await self._inference.offered(message.model, version, "infer")
             if "infer_stream" not in kind_of(card).actions:
                 yield _part(await self._infer_message(call, message), final=True)
                 status = 200
                 return
-            await self._begin(call, message.model, version, "infer_stream")
-            endpoint, infer, work = await self._accept(call, card, message)
-            self._begin_stream(call)
+            await self._inference.begin(call, message.model, version, "infer_stream")
+            endpoint, infer, work = await self._inference.accept(call, card, message)
+            self._inference.begin_stream(call)
             request_id = infer.id
 
             def encode(event: str, answer: Answer) -> Message:
                 return _part(encode_infer(card, infer, answer, work.parameters), final=event == "answer")
 
-            parts = self._parts(call, endpoint, work, encode, partial(_failure, request_id))
+            parts = self._inference.parts(call, endpoint, work, encode, partial(_failure, request_id))
             async with aclosing(parts):
                 async for part in parts:
                     yield part

@@ -6,12 +6,10 @@ come back, instead of tensors.
 """
 
 import asyncio
-import contextlib
 import gzip
 import logging
-import threading
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from functools import partial
 from importlib.metadata import version as version_of
 from typing import Any, TypeVar
@@ -25,7 +23,6 @@ from starlette.responses import Response
 from service import json_text
 from service.errors import (
     AssayError,
-    BusyError,
     InputError,
     MethodNotAllowedError,
     ModelError,
@@ -37,23 +34,22 @@ from service.models import ModelCard
 from service.store import open_store
 from serving import kinds
 from serving.deployments.attack_server import Reply
-from serving.deployments.batching import LONG_GMACS, Batcher, Item
 from serving.deployments.call import Call, HttpCall
 from serving.deployments.computing import Computing
+from serving.deployments.inference import Inference
 from serving.deployments.memory import Holding, Memory
 from serving.deployments.model_cache import ModelCache
 from serving.deployments.replica import prepare_process
-from serving.deployments.statistics import ModelKey, Statistics
-from serving.deployments.turns import Owner, Pause
+from serving.deployments.statistics import Statistics
 from serving.http import metadata, middleware, protocol
 from serving.http.auth import is_open
 from serving.http.bodies import body_too_large
 from serving.http.errors import INTERNAL, error_body, error_headers
+from serving.http.exchange import LEFT
 from serving.http.keys import HEADER, Keyring
-from serving.http.messages import Message, Readable
+from serving.http.messages import Message
 from serving.http.operations import OF_MODEL, NoSuchPathError, Router
 from serving.http.protocol import InferRequest
-from serving.http.quotas import Bucket, WorkQuotas
 from serving.http.settings import ServeSettings
 from serving.http.streams import EventStream
 from serving.http.traces import HEADER as TRACE_HEADER
@@ -68,10 +64,8 @@ T = TypeVar("T")
 # of those of Triton's that a client may look for. Not "model_repository": of it only the index is there
 EXTENSIONS = ["binary_tensor_data", "model_configuration", "parameters", "statistics"]
 JSON_MEDIA, BINARY_MEDIA = "application/json", "application/octet-stream"
-CLIENT_LEFT = 499
 COMPRESSED_BYTES = 16 << 10  # a smaller answer is sent as it is
 INLINE_VALUES = 1 << 12  # an answer of more numbers is written in a thread
-INLINE_BYTES = 8 << 10  # a larger body is parsed in a thread, so that others are answered meanwhile
 
 
 class Server:
@@ -90,12 +84,9 @@ class Server:
         self._models = ModelCache(store, settings.models, build)
         self._statistics = Statistics()
         self._memory = Memory(settings.queue.memory_mb)
-        self._quotas = WorkQuotas("inference", {key.name: Bucket.for_inference(key) for key in settings.keys})
-        parallel = settings.batching.parallel
-        self._computing = Computing(parallel)
-        self._batcher = Batcher(settings.batching.max_rows, parallel, self._computing, self._statistics.executed)
+        self._computing = Computing(settings.batching.parallel)
+        self._inference = Inference(settings, self._models, self._statistics, self._computing)
         self._router = Router()
-        self._streams = 0
 
     # ---- HTTP -----------------------------------------------------------------------------------------------------
 
@@ -114,7 +105,7 @@ class Server:
             ClientDisconnect,
             TaskCancelledError,
         ):  # its body was on the way from the server that it is connected to
-            response = Response(status_code=CLIENT_LEFT)
+            response = Response(status_code=LEFT)
         except Exception:
             trace = trace_of(request.headers.get(TRACE_HEADER))
             logger.exception("request failed: %s %s, trace %s", request.method, request.scope["path"], trace)
@@ -148,7 +139,7 @@ class Server:
         return _json({"ready": True})
 
     async def _all_statistics(self, call: Call) -> Response:
-        return _json(self._statistics.tree(self._batcher.running))
+        return _json(self._statistics.tree(self._inference.running))
 
     async def _list_models(self, call: Call) -> Response:
         cards = await self._models.cards()
@@ -201,14 +192,14 @@ class Server:
     async def _model_statistics(self, call: Call, name: str, version: int | None) -> Response:
         card = await self._models.card(name, version)
         self._statistics.of((card.name, card.version))
-        return _json(self._statistics.tree(self._batcher.running, name, version))
+        return _json(self._statistics.tree(self._inference.running, name, version))
 
     # ---- inference ------------------------------------------------------------------------------------------------
 
     async def _infer(self, call: HttpCall, name: str, version: int | None) -> Response:
-        card = await self._begin(call, name, version, "infer")
-        endpoint, infer, work = await self._accept(call, card, await self._read(call))
-        answer = await self._batched(call, endpoint, work)
+        card = await self._inference.begin(call, name, version, "infer")
+        endpoint, infer, work = await self._inference.accept(call, card, await self._read(call))
+        answer = await self._inference.answer(call, endpoint, work)
         started = time.perf_counter()
         if (rendering := work.rendering) is not None:
             body, json_length = await self._computing.long(call.owner, lambda pause: rendering.encode(answer)), None
@@ -217,73 +208,28 @@ class Server:
             encode = partial(protocol.encode_infer, endpoint.card, infer, answer, work.parameters)
             body, json_length = encode() if work.values <= INLINE_VALUES else await asyncio.to_thread(encode)
             media = JSON_MEDIA if json_length is None else BINARY_MEDIA
-        self._statistics.of(_key(endpoint.card)).compute_output.add(time.perf_counter() - started)
+        self._statistics.of((card.name, card.version)).compute_output.add(time.perf_counter() - started)
         headers = {} if json_length is None else {protocol.HEADER_LENGTH: str(json_length)}
         return Response(body, headers=headers, media_type=media)
 
     async def _infer_stream(self, call: HttpCall, name: str, version: int | None) -> Response:
-        card = await self._begin(call, name, version, "infer_stream")
+        card = await self._inference.begin(call, name, version, "infer_stream")
         return await self._stream(call, card, await self._read(call))
 
     async def _infer_stream_of_query(self, call: HttpCall, name: str, version: int | None) -> Response:
         if call.request.method == "HEAD":
             raise MethodNotAllowedError("HEAD", call.request.scope["path"], ("GET", "POST"))
-        card = await self._begin(call, name, version, "infer_stream")
+        card = await self._inference.begin(call, name, version, "infer_stream")
         return await self._stream(call, card, Message.of_query(call.request))
 
     async def _stream(self, call: Call, card: ModelCard, message: Message) -> Response:
-        endpoint, infer, work = await self._accept(call, card, message)
+        endpoint, infer, work = await self._inference.accept(call, card, message)
         if infer.all_binary or any(output.binary for output in infer.outputs or ()):
             raise InputError("a streamed answer is JSON; ask for binary outputs at infer")
-        self._begin_stream(call)
+        self._inference.begin_stream(call)
         events = self._events(call, endpoint, infer, work)
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return EventStream(events, headers)
-
-    def _begin_stream(self, call: Call) -> None:
-        """BusyError if no more streams are accepted now."""
-        if self._streams >= self._settings.limits.streams:
-            raise BusyError(f"{self._streams} streamed answers are under way; no more are accepted now")
-        call.counted, call.streams = False, True  # it is counted, and its memory given back, when the stream ends
-
-    async def _begin(self, call: Call, name: str, version: int | None, action: str) -> ModelCard:
-        """The card of the model that is asked. From here on the request is counted."""
-        call.counted = True
-        card = await self._offered(name, version, action)
-        call.model = _key(card)
-        return card
-
-    async def _accept(self, call: Call, card: ModelCard, message: Readable) -> tuple[Endpoint, InferRequest, Work]:
-        """From a message to work that only has to be computed, or the error that the client is to see."""
-        endpoint = await self._models.endpoint(card)
-
-        def parse() -> tuple[InferRequest, Work]:
-            infer = message.parse(card.name, endpoint.upload)
-            inputs = protocol.as_declared(infer.inputs, endpoint.inputs)
-            protocol.check_fits(inputs, endpoint.inputs)
-            protocol.check_outputs(infer, (spec.name for spec in endpoint.outputs))
-            return infer, endpoint.prepare(inputs, infer.parameters, message.form(infer))
-
-        assert call.holding is not None
-        call.holding.resize(message.memory_for(endpoint.upload))
-        started = time.perf_counter()
-        if message.size <= INLINE_BYTES:
-            infer, work = parse()
-        else:
-            infer, work = await self._computing.long(call.owner, lambda pause: parse())
-        self._statistics.of(_key(card)).compute_input.add(time.perf_counter() - started)
-        call.holding.resize(work.memory)
-        if work.gmacs >= LONG_GMACS:
-            await self._quotas.reserve(call.key, work.gmacs)
-        return endpoint, infer, work
-
-    async def _batched(self, call: Call, endpoint: Endpoint, work: Work) -> Answer:
-        item = Item(endpoint, work, asyncio.get_running_loop().create_future(), call.key or "")
-        try:
-            self._batcher.add(item)
-            return await item.answer
-        finally:
-            item.answer.cancel()  # a client that left takes its request out of the batch
 
     def _events(self, call: Call, endpoint: Endpoint, infer: InferRequest, work: Work) -> AsyncGenerator[bytes, None]:
         """Server-sent events."""
@@ -295,60 +241,7 @@ class Server:
         def failure(sentence: str) -> bytes:
             return b"event: error\ndata: %s\n\n" % error_body(sentence)
 
-        return self._parts(call, endpoint, work, encode, failure)
-
-    async def _parts(
-        self,
-        call: Call,
-        endpoint: Endpoint,
-        work: Work,
-        encode: Callable[[str, Answer], T],
-        failure: Callable[[str], T],
-    ) -> AsyncGenerator[T, None]:
-        """The parts of a streamed answer; an error is the last. The next one is computed when it is asked for."""
-        card = endpoint.card
-        model_statistics = self._statistics.of((card.name, card.version))
-        started, status = time.perf_counter(), CLIENT_LEFT
-        self._streams += 1
-        model_statistics.streams += 1
-        try:
-            async with contextlib.aclosing(self._steps(call.owner, endpoint.stream(work))) as answers:
-                async for event, answer in answers:
-                    part = encode(event, answer)
-                    model_statistics.streamed += 1
-                    yield part
-            status = 200
-        except AssayError as error:
-            status = error.http_status
-            yield failure(str(error))
-        except Exception:
-            status = 500
-            logger.exception("stream of model %s failed", card.name)
-            yield failure(INTERNAL)
-        finally:
-            if call.holding:
-                call.holding.close()
-            self._streams -= 1
-            model_statistics.streams -= 1
-            self._statistics.answered(call.model, status, time.perf_counter() - started, call.key)
-
-    async def _steps(self, owner: Owner, values: Iterator[T]) -> AsyncGenerator[T, None]:
-        """An iterator that computes, a step at a time in a turn of its owner; closed when nobody reads on."""
-        done, one_at_a_time = object(), threading.Lock()  # a step goes on when nobody waits for it any more
-
-        def step(pause: Pause) -> T | object:
-            with one_at_a_time:
-                return next(values, done)
-
-        def close(pause: Pause) -> None:
-            with one_at_a_time:
-                getattr(values, "close", lambda: None)()
-
-        try:
-            while (value := await self._computing.long(owner, step)) is not done:
-                yield value  # type: ignore[misc]
-        finally:
-            await self._computing.long(owner, close)
+        return self._inference.parts(call, endpoint, work, encode, failure)
 
     # ---- attacks and sonification -----------------------------------------------------------------------------------
 
@@ -360,7 +253,7 @@ class Server:
 
     async def _optimised(self, call: HttpCall, name: str, version: int | None, action: str) -> Response:
         """Passed on unread. When the client leaves, Serve cancels this coroutine, and with it the call that waits."""
-        card = await self._offered(name, version, action)
+        card = await self._inference.offered(name, version, action)
         if self._attacks is None or action in self._settings.switched_off:
             raise NoSuchPathError(f"{action!r} is switched off in the settings of this server")
         call.retry_after = self._settings.attacks.queue.retry_after_seconds
@@ -373,7 +266,7 @@ class Server:
         except BackPressureError:
             reply = Reply(503, error_body(f"too many requests to {action} wait; no more are accepted now"))
         except asyncio.CancelledError:
-            reply = Reply(CLIENT_LEFT, b"")
+            reply = Reply(LEFT, b"")
             raise
         finally:
             model_statistics.attacks -= 1
@@ -406,12 +299,6 @@ class Server:
         kinds.kind_of(card)
         return card
 
-    async def _offered(self, name: str, version: int | None, action: str) -> ModelCard:
-        """The card of a model that has an action."""
-        card = await self._models.card(name, version)
-        kinds.check_offered(card, action)
-        return card
-
 
 class NotReady(ModelError):
     """What the protocol asks for about a model that cannot be served."""
@@ -441,10 +328,6 @@ def _failure(message: str, status: int, retry_after: float) -> Response:
 
 def _retry(status: int, seconds: float) -> dict[str, str]:
     return {"Retry-After": f"{seconds:.0f}"} if status == 503 else {}
-
-
-def _key(card: ModelCard) -> ModelKey:
-    return card.name, card.version
 
 
 def parse_version(name: str, text: str | None) -> int | None:

@@ -26,6 +26,7 @@ from service.models import WEIGHTS
 from service.store import open_store
 from serving.deployments import server
 from serving.deployments.server import EXTENSIONS
+from serving.http.exchange import LEFT
 from serving.http.settings import Attacks, ServeSettings
 from tests.processes import wait_for
 from tests.serving import in_process
@@ -338,7 +339,7 @@ def test_a_client_that_leaves_before_its_body_is_read_is_no_failure(
         return {"type": "http.disconnect"}
 
     scope = {"type": "http", "method": "POST", "path": "/v2/models/sums/infer", "headers": [], "query_string": b""}
-    assert asyncio.run(replica(Request(scope, receive))).status_code == server.CLIENT_LEFT
+    assert asyncio.run(replica(Request(scope, receive))).status_code == LEFT
 
 
 # ---- streams ---------------------------------------------------------------------------------------------------------

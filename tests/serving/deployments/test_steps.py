@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from serving.deployments.computing import Computing
-from serving.deployments.server import Server
+from serving.deployments.inference import Inference
 
 OWNER = ("key", "model")
 
@@ -30,7 +30,7 @@ def test_steps_come_in_order_and_what_is_left_in_the_middle_of_one_is_closed_aft
 
     async def main() -> None:
         server = cast(Any, SimpleNamespace(_computing=Computing(1)))
-        steps = Server._steps(server, OWNER, values())
+        steps = Inference._steps(server, OWNER, values())
         assert [await anext(steps), await anext(steps)] == [1, 2]
         reading = asyncio.ensure_future(anext(steps))
         await asyncio.to_thread(begun.wait)
