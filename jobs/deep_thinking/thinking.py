@@ -45,7 +45,7 @@ def think(
     # entered anew for each iteration: a generator must not leave the mode switched on for its caller
     with torch.inference_mode():
         counted = problem.counted(inputs)
-        positions = counted.flatten(1).sum(1).clamp(min=1)
+        positions = positions_of(counted)
         finite = torch.ones(inputs.shape[0], dtype=torch.bool, device=inputs.device)
         prediction = torch.zeros_like(counted, dtype=torch.int64)
         confidence = torch.zeros(inputs.shape[0], device=inputs.device)
@@ -56,19 +56,44 @@ def think(
             features = network.step(features, inputs, iteration - 1)
             if iteration < first:
                 continue
-            logits = network.answer(features)
-            finite = finite & (logits.flatten(1).abs().amax(1) < torch.inf)  # of NaN as well the largest is NaN
-            towards_one = logits[:, 1] - logits[:, 0]
-            margin = towards_one.abs()
-            sure = (margin.sigmoid() * counted).flatten(1).sum(1) / positions
+            read = read_out(network.answer(features), counted, positions)
+            finite = finite & read.finite
             if doubts:
-                lacking = functional.logsigmoid(-margin.double()).masked_fill(~counted, -torch.inf).flatten(1)
+                lacking = functional.logsigmoid(-read.margin.double()).masked_fill(~counted, -torch.inf).flatten(1)
                 doubt = torch.where(finite, lacking.logsumexp(1) - positions.log(), doubt)
-            answer = (towards_one > 0) & counted
-            kept = finite.view(-1, *[1] * (answer.dim() - 1))
-            prediction = torch.where(kept, answer.long(), prediction)
-            confidence = torch.where(finite, sure, confidence)
+            kept = finite.view(-1, *[1] * (counted.dim() - 1))
+            prediction = torch.where(kept, read.prediction, prediction)
+            confidence = torch.where(finite, read.confidence, confidence)
         yield Thought(iteration, prediction, confidence, doubt, finite)
+
+
+@dataclass(frozen=True)
+class ReadOut:
+    """What the logits of a batch say, of whatever is finite: as in a thought."""
+
+    prediction: Tensor
+    confidence: Tensor
+    margin: Tensor
+    """float32 (batch, *space): how far the logits of the two classes are apart"""
+    finite: Tensor
+
+
+def positions_of(counted: Tensor) -> Tensor:
+    """How many positions are counted, at least 1: int64 (batch,)."""
+    return counted.flatten(1).sum(1).clamp(min=1)
+
+
+def read_out(logits: Tensor, counted: Tensor, positions: Tensor) -> ReadOut:
+    """logits: (batch, 2, *space). counted: bool (batch, *space). positions: how many are."""
+    zero, one = logits.unbind(1)
+    towards_one = one - zero
+    margin = towards_one.abs()
+    return ReadOut(
+        ((towards_one > 0) & counted).long(),
+        (margin.sigmoid() * counted).flatten(1).sum(1) / positions,
+        margin,
+        logits.flatten(1).abs().amax(1) < torch.inf,  # of NaN as well the largest is NaN
+    )
 
 
 class MostConfident:

@@ -10,6 +10,7 @@ follow, one after another. All functions here are pure; those that parse raise I
 Source: github.com/kserve/open-inference-protocol (inference_rest.md) and the Triton server's extension_binary_data.md.
 """
 
+import itertools
 import json
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -196,21 +197,30 @@ def encode_infer(
         message["id"] = request.id
     if parameters:
         message["parameters"] = dict(parameters)
-    parts = [_json(message)[:-1], b',"outputs":[']
+    described: list[Json] = []
     tail: list[bytes] = []
-    for place, each in enumerate(requested):
+    long: list[Array] = []
+    for each in requested:
         array = outputs[each.name]
-        described: Json = {"name": each.name, "datatype": datatype_of(array), "shape": list(array.shape)}
-        parts += [b","] if place else []
+        output: Json = {"name": each.name, "datatype": datatype_of(array), "shape": list(array.shape)}
         if each.binary:
             tail.append(to_raw(array))
-            parts.append(_json({**described, "parameters": {"binary_data_size": len(tail[-1])}}))
-        elif array.size <= PART:
-            parts.append(_json({**described, "data": array.ravel().tolist()}))
+            output["parameters"] = {"binary_data_size": len(tail[-1])}
+        elif 0 < array.size <= PART:
+            output["data"] = array.ravel().tolist()
         else:
-            parts += [_json(described)[:-1], b',"data":[', *_numbers(array), b"]}"]
-    head = b"".join([*parts, b"]}"])
+            output["data"] = []
+            long.append(array)
+        described.append(output)
+    head = _filled(_json({**message, "outputs": described}), long)
     return b"".join([head, *tail]), len(head) if tail else None
+
+
+def _filled(text: bytes, arrays: Iterable[Array]) -> bytes:
+    """JSON with the numbers of arrays in place of its empty lists `data`. In a text the quotes would be escaped."""
+    first, *rest = text.split(b'"data":[]')
+    filled = ([b'"data":[', *_numbers(array), b"]", after] for array, after in zip(arrays, rest, strict=True))
+    return b"".join([first, *itertools.chain.from_iterable(filled)])
 
 
 def _json(value: Any) -> bytes:

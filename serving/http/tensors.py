@@ -29,7 +29,7 @@ DATATYPES: Mapping[str, np.dtype[Any]] = {
     "FP32": np.dtype("<f4"),
     "FP64": np.dtype("<f8"),
 }
-_NAMES = {dtype: name for name, dtype in DATATYPES.items()}
+_NAMES = {(dtype.kind, dtype.itemsize): name for name, dtype in DATATYPES.items()}
 _JSON_TYPES: Mapping[str, tuple[set[type], str]] = {  # by the kind of dtype: what JSON has for it
     "b": ({bool}, "true or false"),
     "i": ({int}, "whole numbers"),
@@ -54,7 +54,7 @@ def dtype_of(name: str, datatype: Any) -> np.dtype[Any]:
 
 def datatype_of(array: Array) -> str:
     """The protocol's name of an array's dtype."""
-    return _NAMES[array.dtype.newbyteorder("<")]
+    return _NAMES[array.dtype.kind, array.dtype.itemsize]
 
 
 def check_shape(name: str, shape: Any) -> tuple[int, ...]:
@@ -131,7 +131,8 @@ def as_float(name: str, array: Array, dtype: np.dtype[Any]) -> Array:
     if array.dtype == dtype:
         return array
     with np.errstate(over="ignore"):
-        return check_finite(name, array.astype(dtype), f"a number that is out of range of {_NAMES[dtype]}")
+        converted = array.astype(dtype)
+    return check_finite(name, converted, f"a number that is out of range of {datatype_of(converted)}")
 
 
 def to_raw(array: Array) -> bytes:

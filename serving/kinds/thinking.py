@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from jobs.deep_thinking.networks import Thinker
 from jobs.deep_thinking.problems import base, problem
-from jobs.deep_thinking.thinking import MostConfident, Thought, Unchanged, think
+from jobs.deep_thinking.thinking import MostConfident, Thought, Unchanged, positions_of, read_out, think
 from service.errors import AssayError, BusyError, InputError, ModelError
 from service.models import ModelCard, TensorSpec
 from serving.http.messages import TENSORS, Form
@@ -155,7 +155,6 @@ class DeepThinking(Endpoint):
 
     # ---- before the batch -------------------------------------------------------------------------------------------
 
-    @torch.inference_mode()
     def prepare(self, inputs: Mapping[str, Array], parameters: Mapping[str, Scalar], form: Form = TENSORS) -> Work:
         """inputs: (rows, channels, *space)."""
         (array,) = inputs.values()
@@ -199,13 +198,11 @@ class DeepThinking(Endpoint):
         """Think about all works at once: they have the same shape and ask the same."""
         inputs = self._tensor(works)
         options: ThinkingOptions = works[0].options
-        # without a rule only the last answer is read out; but all of them, if the features overflow
-        for first in (1,) if options.exit else (options.iterations, 1):
-            rule = options.rule()
-            for thought in self._think(inputs, options, first, stopped):
-                if _over(rule, rule.see(thought)):
-                    break
-            if bool(thought.finite.all()):
+        if options.exit is None and (last := self._last(inputs, options, stopped)) is not None:
+            return split(last, works)
+        rule = options.rule()
+        for thought in self._think(inputs, options, stopped):
+            if _over(rule, rule.see(thought)):
                 break
         return split(self._answer(inputs, rule.prediction, rule.confidence, rule.iteration), works)
 
@@ -220,7 +217,7 @@ class DeepThinking(Endpoint):
             )
         inputs = self._tensor([work])
         rule = options.rule()
-        for thought in self._think(inputs, options, 1, lambda: False):
+        for thought in self._think(inputs, options, lambda: False):
             over = _over(rule, rule.see(thought))
             iteration = torch.full_like(thought.finite, thought.iteration, dtype=torch.int64)
             yield "iteration", self._answer(inputs, thought.prediction, thought.confidence, iteration)
@@ -231,7 +228,25 @@ class DeepThinking(Endpoint):
     def _tensor(self, works: Sequence[Work]) -> Tensor:
         return torch.from_numpy(np.concatenate([work.inputs for work in works])).to(self.device)
 
-    def _think(self, inputs: Tensor, options: ThinkingOptions, first: int, stopped: Stopped) -> Iterator[Thought]:
+    def _last(self, inputs: Tensor, options: ThinkingOptions, stopped: Stopped) -> Answer | None:
+        """The answer after the last iteration, which alone is read out; None if the features overflow."""
+        network = self._guarded(stopped)
+        features = network.start(inputs)
+        for iteration in range(options.iterations):
+            features = network.step(features, inputs, iteration)
+        counted = self._problem.counted(inputs)
+        read = read_out(network.answer(features), counted, positions_of(counted))
+        if not bool(read.finite.all()):
+            return None
+        iterations = torch.full_like(read.finite, options.iterations, dtype=torch.int64)
+        return self._answer(inputs, read.prediction, read.confidence, iterations)
+
+    def _think(self, inputs: Tensor, options: ThinkingOptions, stopped: Stopped) -> Iterator[Thought]:
+        network, doubts = self._guarded(stopped), options.exit is not None
+        return think(network, self._problem, inputs, options.iterations, doubts=doubts)
+
+    def _guarded(self, stopped: Stopped) -> Thinker:
+        """The network. Before each iteration it sees whether it is to go on: Abandoned or BusyError if not."""
         deadline = time.monotonic() + self._limits.seconds
 
         def check() -> None:
@@ -242,19 +257,17 @@ class DeepThinking(Endpoint):
                     f"no answer within {self._limits.seconds:g} s", "ask for fewer iterations or send smaller inputs"
                 )
 
-        guarded = cast(Thinker, Guarded(self._thinker, check))
-        doubts = options.exit is not None
-        return think(guarded, self._problem, inputs, options.iterations, first=first, doubts=doubts)
+        return cast(Thinker, Guarded(self._thinker, check))
 
     def _answer(
         self, inputs: Tensor, prediction: Tensor | None, confidence: Tensor | None, iteration: Tensor | None
     ) -> Answer:
         assert prediction is not None and confidence is not None and iteration is not None  # at least one iteration
         return {
-            "prediction": prediction.cpu().numpy(),
-            "confidence": confidence.cpu().numpy(),
-            "iterations": iteration.cpu().numpy(),
-            "verified": self._problem.verify(inputs, prediction).cpu().numpy(),
+            "prediction": prediction.numpy(force=True),
+            "confidence": confidence.numpy(force=True),
+            "iterations": iteration.numpy(force=True),
+            "verified": self._problem.verify(inputs, prediction).numpy(force=True),
         }
 
 

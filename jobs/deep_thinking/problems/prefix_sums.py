@@ -42,7 +42,7 @@ class PrefixSums:
 
     def verify(self, inputs: Tensor, predictions: Tensor) -> Tensor:
         """The exact scan: one pass over the bits."""
-        bits = (inputs[:, 0] > 0).long()
+        bits = inputs[:, 0] > 0
         return (bits.cumsum(-1) % 2 == predictions).all(-1)
 
     def check_inputs(self, inputs: Tensor) -> list[str | None]:

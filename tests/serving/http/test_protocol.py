@@ -93,6 +93,23 @@ def test_numbers_that_json_lacks_are_texts() -> None:
     assert described["metrics"] == {"accuracy": "NaN"} and described["settings"] == {"classes": ["NaN", "b"]}
 
 
+def test_long_empty_and_short_outputs_are_written_in_their_places() -> None:
+    """Also beside texts that look like what stands in for the numbers of the long ones."""
+    odd = '"data":[]'
+    outputs = {
+        "long": np.arange(protocol.PART + 1),
+        odd: np.array([1.5, -2]),
+        "empty": np.zeros((2, 0), np.int64),
+        "longer": np.arange(2 * protocol.PART + 3) % 2 == 0,
+    }
+    body, _ = protocol.encode_infer(CARD, InferRequest(odd, {}, {}, None, False), outputs, {"data": odd})
+    answer = json.loads(body)
+    assert {each["name"]: each["data"] for each in answer["outputs"]} == {
+        name: array.ravel().tolist() for name, array in outputs.items()
+    }
+    assert (answer["id"], answer["parameters"]) == (odd, {"data": odd})
+
+
 def test_outputs_come_in_the_order_and_number_asked_for() -> None:
     outputs = {"a": np.zeros(1, np.int64), "b": np.ones(1, np.int64)}
     body, length = protocol.encode_infer(
