@@ -1,30 +1,37 @@
 """Our search for a patch against three of the Adversarial Robustness Toolbox: what it hides, and how long a step takes.
 
-The small detector on generated scenes, trained here; the same images, each with one person; the same number of steps,
-each over all of these images. Theirs: DPatch, RobustDPatch and AdversarialPatchPyTorch through the toolbox's detector
-for models of torchvision's form, which raise the detector's own training loss. Where they take a mask they are told
-where persons are; RobustDPatch has one place for all images, which is the middle here. Then each patch is drawn on the
-persons of test scenes alike, as wide as ours, and the detector is asked. The detector is kept in evaluation mode for
-all: the toolbox itself would let its batch norm drift (its issue 2601). In turn, by the processor's time on one core,
-the best of ROUNDS.
+Twice: against the small detector on generated scenes, trained here, and, where `make data` has fetched them, against
+YOLOv3-tiny with its official weights on photographs. The same images; the same number of steps, each over all of these
+images. Theirs: DPatch, RobustDPatch and AdversarialPatchPyTorch through the toolbox's detector for models of
+torchvision's form, which raise the detector's own training loss; as for their users, weights have gradients. Where they
+take a mask they are told where persons are, the largest of an image; AdversarialPatchPyTorch takes as many boxes of
+each image, so it is told of that one alone; RobustDPatch has one place for all images, which
+is the middle here. Then each patch is drawn on the persons of test images alike, as wide as ours, and the detector is
+asked. The detector is kept in evaluation mode for all: the toolbox itself would let its batch norm drift (its issue
+2601). In turn, by the processor's time on one core, the best of some rounds.
 
-Goals: a lower AP50 than all three, and half the time of a step. The second is within reach of AdversarialPatchPyTorch
-alone, which also draws the patch anew at random: a step of DPatch is little more than the detector's own pass, and ours
-has that pass as well.
+Goals: a lower AP50 than all three, and half the time of a step.
 """
 
 import random
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from jobs.common.data.boxes.scenes import Scenes, scenes
+from jobs.common.data.boxes.base import BoxSet, Source
+from jobs.common.data.boxes.photographs import people
+from jobs.common.data.boxes.scenes import scenes
 from jobs.common.detection import average_precision, rates
+from jobs.common.detection.base import Detector
+from jobs.common.detection.boxes import Boxes, areas, overlaps
+from jobs.common.detection.detectors import yolov3_tiny
 from jobs.common.detection.detectors.one_anchor import one_anchor
 from jobs.common.detection.grid import GridDetector
 from jobs.common.detection.letterbox import letterbox
@@ -35,22 +42,44 @@ from jobs.invisibility_cloak.patch.rendering_params import RenderingParams
 from jobs.invisibility_cloak.patch.search import Problem, State, random_patch, searched
 from jobs.invisibility_cloak.patch.search_params import SearchParams
 from jobs.invisibility_cloak.patch.targets import targets_of
+from service.errors import InputError
 from service.run import Run
 from service.store import open_store
 
-IMAGES, STEPS, TESTED, ROUNDS = 16, 100, 100, 2
-SIDE, DRAWN = 32, 16  # pixels of a patch that is resized where it is drawn, and of one that is not
-RENDERING = RenderingParams(scale=0.28, median=3)
 RATE = 0.05  # of Adam
 SIGNED_RATE = 5 / 255  # of steps by the sign, the toolbox's default
+IGNORED = 0.5  # overlap from which a prior counts neither way
+
+
+@dataclass(frozen=True)
+class Contest:
+    """A detector and images, and how patches are made and drawn."""
+
+    detector: Detector
+    losses: Callable[[Tensor, list[dict[str, Tensor]]], dict[str, Tensor]]
+    """the training loss of the detector, in its parts: of images and the boxes of each"""
+    train: BoxSet
+    places: Tensor
+    """int64 (images,), of the images that patches are made on"""
+    test: BoxSet
+    tested: int
+    steps: int
+    rounds: int
+    side: int
+    """pixels of a patch that is resized where it is drawn"""
+    drawn: int
+    """and of one that is not"""
+    scales: tuple[float, float]
+    """sides of a patch of AdversarialPatchPyTorch, in those of the image"""
+    rendering: RenderingParams
 
 
 class TorchvisionForm(nn.Module):
     """A detector as the toolbox asks for it: its training loss where it is told the boxes, else boxes."""
 
-    def __init__(self, detector: GridDetector) -> None:
+    def __init__(self, contest: Contest) -> None:
         super().__init__()
-        self.detector = detector
+        self.detector, self.losses = contest.detector, contest.losses
         self.asked_for_loss = False
 
     def train(self, mode: bool = True) -> "TorchvisionForm":
@@ -62,20 +91,41 @@ class TorchvisionForm(nn.Module):
         if not self.asked_for_loss or targets is None:
             found = self.detector.detect(images, confidence=0.3)
             return [{"boxes": each.corners, "labels": each.labels, "scores": each.scores} for each in found]
-        most = max(1, *(len(target["labels"]) for target in targets))
-        corners = torch.zeros(len(targets), most, 4)
-        labels = torch.full((len(targets), most), NOTHING)
-        for row, target in enumerate(targets):
-            corners[row, : len(target["labels"])] = target["boxes"].float()
-            labels[row, : len(target["labels"])] = target["labels"]
-        frames, _ = letterbox(images, self.detector.side, self.detector.side)
-        parts = losses(self.detector, self.detector.outputs(frames), corners, labels, 0.5)
-        return {
-            "loss_classifier": parts.classes,
-            "loss_box_reg": parts.boxes,
-            "loss_objectness": parts.objectness,
-            "loss_rpn_box_reg": torch.zeros(()),
-        }
+        return {"loss_rpn_box_reg": torch.zeros(()), **self.losses(images, targets)}
+
+
+def losses_of_grid(detector: GridDetector, images: Tensor, targets: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """As in the training of the small detector."""
+    most = max(1, *(len(target["labels"]) for target in targets))
+    corners = torch.zeros(len(targets), most, 4)
+    labels = torch.full((len(targets), most), NOTHING)
+    for row, target in enumerate(targets):
+        corners[row, : len(target["labels"])] = target["boxes"].float()
+        labels[row, : len(target["labels"])] = target["labels"]
+    frames, _ = letterbox(images, detector.side, detector.side)
+    parts = losses(detector, detector.outputs(frames), corners, labels, IGNORED)
+    return {"loss_classifier": parts.classes, "loss_box_reg": parts.boxes, "loss_objectness": parts.objectness}
+
+
+def losses_of_yolo(detector: Detector, images: Tensor, targets: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Of Redmon & Farhadi 2018, section 2: the prior that overlaps a box most stands for it."""
+    priors = detector.priors(images)
+    assert priors.objectness is not None and priors.classes is not None
+    objectness, boxes, classes = [], [], []
+    for row, target in enumerate(targets):
+        true = target["boxes"].float().view(-1, 4)
+        near = overlaps(priors.corners[row].detach(), true)  # (priors, boxes)
+        best = near.argmax(0)
+        expected = torch.zeros_like(priors.objectness[row]).index_fill(0, best, 1.0)
+        counted = (near < IGNORED).all(1) | (expected > 0)
+        logits = priors.objectness[row][counted]
+        objectness.append(functional.binary_cross_entropy_with_logits(logits, expected[counted], reduction="sum"))
+        boxes.append(((priors.corners[row][best] - true) / images.shape[2]).abs().sum())
+        chosen = priors.classes[row][best].clamp(1e-6, 1 - 1e-6)
+        known = functional.one_hot(target["labels"], chosen.shape[1]).float()
+        classes.append(functional.binary_cross_entropy(chosen, known, reduction="sum"))
+    parts = {"loss_objectness": objectness, "loss_box_reg": boxes, "loss_classifier": classes}
+    return {name: torch.stack(part).mean() for name, part in parts.items()}
 
 
 def trained() -> GridDetector:
@@ -87,52 +137,98 @@ def trained() -> GridDetector:
     return detector
 
 
-def with_one_person(data: Scenes, count: int) -> Tensor:
-    """The first scenes with one person: int64 (count,)."""
-    return torch.tensor(
-        [place for place in range(len(data)) if int((data.boxes(place).labels == 0).sum()) == 1][:count]
+def of_scenes() -> Contest:
+    """The small detector, and scenes with one person each."""
+    detector, data = trained(), scenes("train")
+    alone = [place for place in range(len(data)) if len(data.boxes(place).of(0)) == 1]
+    return Contest(
+        detector,
+        lambda images, targets: losses_of_grid(detector, images, targets),
+        train=data,
+        places=torch.tensor(alone[:16]),
+        test=scenes("test"),
+        tested=100,
+        steps=100,
+        rounds=2,
+        side=32,
+        drawn=16,
+        scales=(0.12, 0.22),
+        rendering=RenderingParams(scale=0.28, median=3),
     )
 
 
-def timed(attacks: dict[str, Callable[[], Tensor]]) -> tuple[dict[str, Tensor], dict[str, float]]:
+def of_photographs() -> Contest | None:
+    """YOLOv3-tiny and people; None where one of them has not been fetched."""
+    source = Source(containing="person", tallest_at_least=0.1)
+    try:
+        detector = yolov3_tiny.load().requires_grad_(True)
+    except InputError:
+        return None
+    train, test = people("train", source), people("test", source)
+    return Contest(
+        detector,
+        lambda images, targets: losses_of_yolo(detector, images, targets),
+        train=train,
+        places=torch.arange(min(4, len(train))),
+        test=test,
+        tested=len(test),
+        steps=20,
+        rounds=1,
+        side=60,
+        drawn=60,
+        scales=(0.1, 0.2),
+        rendering=RenderingParams(scale=0.28, median=3),
+    )
+
+
+def timed(contest: Contest, attacks: dict[str, Callable[[], Tensor]]) -> tuple[dict[str, Tensor], dict[str, float]]:
     """The patch of each, and the seconds of a step."""
     patches: dict[str, Tensor] = {}
     seconds = dict.fromkeys(attacks, float("inf"))
-    for _ in range(ROUNDS):
+    for _ in range(contest.rounds):
         for name, attack in attacks.items():
             random.seed(0)
             np.random.seed(0)
             torch.manual_seed(0)
             began = time.process_time()
             patches[name] = attack()
-            seconds[name] = min(seconds[name], (time.process_time() - began) / STEPS)
+            seconds[name] = min(seconds[name], (time.process_time() - began) / contest.steps)
     return patches, seconds
 
 
-def theirs(detector: GridDetector, data: Scenes, places: Tensor) -> dict[str, Callable[[], Tensor]]:
+def theirs(contest: Contest) -> dict[str, Callable[[], Tensor]]:
     """What makes patches of the toolbox, (3, height, width) in [0, 1]."""
     from art.attacks.evasion import AdversarialPatchPyTorch, DPatch, RobustDPatch
     from art.estimators.object_detection import PyTorchObjectDetector
 
+    data, drawn = contest.train, contest.drawn
     estimator = PyTorchObjectDetector(
-        TorchvisionForm(detector), input_shape=(3, data.side, data.side), clip_values=(0, 1), device_type="cpu"
+        TorchvisionForm(contest), input_shape=(3, data.side, data.side), clip_values=(0, 1), device_type="cpu"
     )
-    images = data.images(places).numpy()
-    persons = [data.boxes(place).of(0) for place in places.tolist()]
+    images = data.images(contest.places).numpy()
+    persons = [data.boxes(place).of(0) for place in contest.places.tolist()]
     targets = [
         {"boxes": each.corners.numpy(), "labels": each.labels.numpy(), "scores": np.ones(len(each), np.float32)}
         for each in persons
     ]
-    on_persons = np.stack([middle_of(each.corners[0], data.side) for each in persons])
-    whole = {"max_iter": STEPS, "batch_size": IMAGES, "verbose": False}
-    edge = (data.side - DRAWN) // 2
+    largest = [int(areas(each.corners).argmax()) for each in persons]
+    one_each = [  # AdversarialPatchPyTorch stacks the boxes of images
+        {name: values[place : place + 1] for name, values in target.items()}
+        for target, place in zip(targets, largest, strict=True)
+    ]
+    reach = max(drawn, contest.scales[1] * data.side) / 2 + 2
+    on_persons = np.stack(
+        [middle_of(each.corners[place], data.side, reach) for each, place in zip(persons, largest, strict=True)]
+    )
+    whole = {"max_iter": contest.steps, "batch_size": len(images), "verbose": False}
+    edge = (data.side - drawn) // 2
     attacks: dict[str, Callable[[], np.ndarray]] = {
-        "DPatch": lambda: DPatch(estimator, patch_shape=(3, DRAWN, DRAWN), learning_rate=SIGNED_RATE, **whole).generate(
+        "DPatch": lambda: DPatch(estimator, patch_shape=(3, drawn, drawn), learning_rate=SIGNED_RATE, **whole).generate(
             images, targets, mask=on_persons.copy()
         ),
         "RobustDPatch": lambda: RobustDPatch(
             estimator,
-            patch_shape=(3, DRAWN, DRAWN),
+            patch_shape=(3, drawn, drawn),
             patch_location=(edge, edge),
             brightness_range=(0.8, 1.2),
             learning_rate=SIGNED_RATE,
@@ -141,65 +237,77 @@ def theirs(detector: GridDetector, data: Scenes, places: Tensor) -> dict[str, Ca
         "AdversarialPatchPyTorch": lambda: AdversarialPatchPyTorch(
             estimator,
             rotation_max=5.0,
-            scale_min=0.12,
-            scale_max=0.22,
+            scale_min=contest.scales[0],
+            scale_max=contest.scales[1],
             learning_rate=RATE,
-            patch_shape=(3, SIDE, SIDE),
+            patch_shape=(3, contest.side, contest.side),
             patch_type="square",
             **whole,
-        ).generate(images, targets, mask=on_persons.copy())[0],
+        ).generate(images, one_each, mask=on_persons.copy())[0],
     }
     return {name: lambda attack=attack: torch.from_numpy(attack()).float() for name, attack in attacks.items()}
 
 
-def middle_of(corners: Tensor, side: int) -> np.ndarray:
-    """The pixels around the middle of a box, within a twelfth of its height, and far enough from the edge for a patch
-    to be drawn there: bool (side, side).
+def middle_of(corners: Tensor, side: int, edge: float) -> np.ndarray:
+    """The pixels around the middle of a box, within a twelfth of its height, and as far from the edge as is said, for a
+    patch to be drawn there: bool (side, side).
     """
     left, top, right, bottom = corners.tolist()
-    reach, edge = max(2.0, (bottom - top) / 12), 0.11 * side + 2
+    reach = max(2.0, (bottom - top) / 12)
     centre = np.clip([(top + bottom) / 2, (left + right) / 2], edge, side - edge)
     rows, columns = np.mgrid[:side, :side]
     near = np.maximum(abs(rows - centre[0]), abs(columns - centre[1])) <= reach
     return np.asarray(near)
 
 
-def ours(detector: GridDetector, data: Scenes, places: Tensor) -> Tensor:
+def ours(contest: Contest) -> Tensor:
     """Our patch."""
-    problem = Problem({"detector": detector}, data, places, "person", RENDERING)
-    params = SearchParams(size=(SIDE, SIDE), iterations=STEPS, batch=IMAGES, learning_rate=RATE)
+    problem = Problem({"detector": contest.detector}, contest.train, contest.places, "person", contest.rendering)
+    params = SearchParams(
+        size=(contest.side, contest.side),
+        iterations=contest.steps,
+        batch=len(contest.places),
+        learning_rate=RATE,
+    )
     state = State.begin(random_patch(params.size, 0), 1)
-    return searched(state, problem, params, 0, STEPS)[0].patch
+    return searched(state, problem, params, 0, contest.steps)[0].patch
 
 
-def tested(detector: GridDetector, patch: Tensor | None, data: Scenes) -> tuple[float, float]:
-    """AP50 and recall at a confidence of one half, of persons of test scenes that wear the patch."""
-    places = torch.arange(TESTED)
-    truth = [data.boxes(place) for place in places.tolist()]
-    images = data.images(places)
+def tested(contest: Contest, patch: Tensor | None) -> tuple[float, float]:
+    """AP50 and recall at a confidence of one half, of persons of test images that wear the patch."""
+    data = contest.test
+    truth = [data.boxes(place) for place in range(contest.tested)]
+    images = data.images(torch.arange(contest.tested))
     if patch is not None:
-        images = render(patch, images, targets_of(truth, 0, (data.side, data.side)), RENDERING)
-    found = detector.detect(images)
+        images = render(patch, images, targets_of(truth, 0, (data.side, data.side)), contest.rendering)
+    found: list[Boxes] = contest.detector.detect(images)
     precision = average_precision.precisions(average_precision.matches(found, truth, 0), thresholds=1)[0]
     return float(precision), rates.rates(rates.fates(found, truth, 0)).recall
 
 
-def main() -> None:
-    torch.set_num_threads(1)
-    detector = trained()
-    data, test = scenes("train"), scenes("test")
-    places = with_one_person(data, IMAGES)
-    attacks = theirs(detector, data, places) | {"ours": lambda: ours(detector, data, places)}
-    patches, seconds = timed(attacks)
-    for name, patch in (("no patch", None), ("grey", plain((0.5,) * 3, (SIDE, SIDE)))):
-        precision, recall = tested(detector, patch, test)
+def held(contest: Contest) -> None:
+    """All patches of a contest."""
+    attacks = theirs(contest) | {"ours": lambda: ours(contest)}
+    patches, seconds = timed(contest, attacks)
+    print(f"-- {contest.detector.name}, {contest.test.name}")
+    for name, patch in (("no patch", None), ("grey", plain((0.5,) * 3, (contest.side,) * 2))):
+        precision, recall = tested(contest, patch)
         print(f"{name}: AP50 {precision:.3f}, recall {recall:.3f}")
     for name, patch in patches.items():
-        precision, recall = tested(detector, patch, test)
+        precision, recall = tested(contest, patch)
         print(
-            f"{name}: AP50 {precision:.3f}, recall {recall:.3f} after {STEPS} steps over {IMAGES} images,",
-            f"{1000 * seconds[name]:.1f} ms a step, {seconds[name] / seconds['ours']:.2f} of ours",
+            f"{name}: AP50 {precision:.3f}, recall {recall:.3f} after {contest.steps} steps over "
+            f"{len(contest.places)} images, {1000 * seconds[name]:.1f} ms a step, "
+            f"{seconds[name] / seconds['ours']:.2f} of ours",
+            flush=True,
         )
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    held(of_scenes())
+    if (contest := of_photographs()) is not None:
+        held(contest)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from jobs.common.detection.base import Detector, Priors
-from jobs.common.detection.letterbox import placed
+from jobs.common.detection.letterbox import letterbox, placed
 from jobs.common.models.graph import FusedConvolution
 
 Span = tuple[int, int]
@@ -51,10 +51,9 @@ class WindowedDetector:
         """
         for row, place in enumerate(places):
             if place not in self._stem.kept:
-                self._stem.record = place
-                with torch.no_grad():
-                    self._detector.priors(before[row : row + 1])  # alone: the same features in any batch
-                self._stem.record = None
+                with torch.no_grad():  # one by one: the same features in any batch
+                    frame, _ = letterbox(before[row : row + 1], self._stem.side, self._stem.side)
+                    self._stem.kept[place] = self._stem.layers(frame)
         self._stem.windows = places, _in_frame(windows, images, self._stem.side).tolist()
         try:
             return self._detector.priors(images)
@@ -106,7 +105,6 @@ class _Stem(nn.Module):
         self.layers, self.side = nn.Sequential(*layers), side
         self.kept: dict[int, Tensor] = {}
         """features (1, channels, rows, columns) of images without windows"""
-        self.record: int | None = None
         self.windows: tuple[Sequence[int], list[list[int]]] | None = None
         self.geometry = [each for layer in layers if (each := _geometry(layer)) is not None]
         assert len(self.geometry) == len(layers)
@@ -117,8 +115,6 @@ class _Stem(nn.Module):
         """frames: (batch, 3, side, side). Returns (batch, channels, rows, columns)."""
         if self.windows is None:
             features: Tensor = self.layers(frames)
-            if self.record is not None:
-                self.kept[self.record] = features
             return features
         places, windows = self.windows
         across = [self.spans(left, right) for left, _, right, _ in windows]

@@ -32,6 +32,7 @@ from jobs.invisibility_cloak.patch.targets import Targets, targets_of
 from jobs.invisibility_cloak.physical.rephotograph import Reproduction
 from service.errors import InputError
 
+KEPT = 1 << 30  # bytes of images
 EXPECTED = 16  # images whose boxes tell how large windows are
 LOOK_EVERY = 25  # iterations after which it is looked whether all was finite: looking waits for a GPU
 
@@ -60,6 +61,23 @@ class Problem:
             self.rendering.most_in_search,
             generator,
         )
+
+
+class KeptImages:
+    """Images of the data of a problem, which are read once and not in every epoch, if they are few."""
+
+    def __init__(self, problem: Problem) -> None:
+        self._data, self._count = problem.data, len(problem.places)
+        self._kept: dict[int, Tensor] = {}
+
+    def at(self, places: Tensor) -> Tensor:
+        """float32 (some, 3, height, width). places: int64 (some,)."""
+        if all(place in self._kept for place in places.tolist()):
+            return torch.stack([self._kept[place] for place in places.tolist()])
+        images = self._data.images(places)
+        if images[0].nbytes * self._count <= KEPT:
+            self._kept.update(zip(places.tolist(), images, strict=True))
+        return images
 
 
 @dataclass
@@ -114,10 +132,11 @@ def searched(
     epochs = Epochs(
         len(problem.places), min(params.batch, len(problem.places)), lambda epoch: seed_at(seed, "epoch", epoch)
     )
+    kept = KeptImages(problem)
     history: list[Tensor] = []
     finite: list[Tensor] = []  # of the iterations since it was looked at
     while state.iteration < until:
-        history.append(_step(state, optimizer, detectors, views, problem, params, epochs, seed))
+        history.append(_step(state, optimizer, detectors, views, kept, problem, params, epochs, seed))
         finite.append(history[-1].isfinite().all() & state.patch.isfinite().all())
         if len(finite) == LOOK_EVERY or state.iteration == until:
             _check_finite(finite, state.iteration)
@@ -156,6 +175,7 @@ def _step(
     optimizer: torch.optim.Optimizer,
     detectors: Mapping[str, Detector],
     views: Mapping[str, WindowedDetector],
+    kept: KeptImages,
     problem: Problem,
     params: SearchParams,
     epochs: Epochs,
@@ -165,7 +185,7 @@ def _step(
     device = state.patch.device
     generator = torch.Generator().manual_seed(seed_at(seed, "draws", state.iteration))
     chosen = problem.places[epochs.indices(state.iteration)]
-    images = problem.data.images(chosen).to(device)
+    images = kept.at(chosen).to(device)
     targets = problem.targets(chosen, images, generator)
     patch = state.patch.detach().requires_grad_()
     shown = params.cutout.apply(patch, generator)
