@@ -41,7 +41,7 @@ from jobs.invisibility_cloak.physical.params import reproduction_of
 from jobs.invisibility_cloak.physical.sheet import pixels_of, print_sheets
 from jobs.invisibility_cloak.robustness import figures as robustness_figures
 from jobs.invisibility_cloak.robustness.curves import curve_rows
-from jobs.invisibility_cloak.transfer import Test, found_of, measured
+from jobs.invisibility_cloak.transfer import TransferTest, found_of, measured
 from service.errors import RunFailedError, unknown
 from service.run import Estimate, Run, Trial
 
@@ -66,7 +66,7 @@ def run(params: Params, run: Run) -> None:
     if not patches:
         raise RunFailedError("no patch could be made")
     rows = rows_of(params, patches, detectors, train, places, run)
-    tested = Test(rows, victims, sets, params.hidden, params.rendering, params.evaluation, reproduction)
+    tested = TransferTest(rows, victims, sets, params.hidden, params.rendering, params.evaluation, reproduction)
     found = found_of(tested, run)
     table = measured(params, tested, found, run)
     if not table:
@@ -90,7 +90,7 @@ def run(params: Params, run: Run) -> None:
     keep_curves(params, tested, run)
     keep_sheets(params, patches, run)
 
-    for sentence in (*sizes_differ(rows), *results.warnings_of(table, found, confidence)):
+    for sentence in (*sizes_differ(rows), *results.warnings_of(table, found, confidence, params.hidden)):
         run.warn(sentence)
     results.save_patches(params, rows, table, run)
     known = {name: results.clean_metrics(table, name) for name in detectors}
@@ -106,7 +106,7 @@ def keep_defences(params: Params, table: list[dict[str, Any]], run: Run) -> None
         run.table("defences", rows, title="Detectors with defences beside those without, on the test split")
 
 
-def keep_curves(params: Params, tested: Test, run: Run) -> None:
+def keep_curves(params: Params, tested: TransferTest, run: Run) -> None:
     """How far patches work drawn otherwise than they were made for."""
     if params.curves is None:
         return

@@ -32,7 +32,7 @@ PATCH, CONTROL = "patch", "control"
 
 
 @dataclass(frozen=True)
-class Row:
+class MatrixRow:
     """Something that is drawn on people: a row of the matrix."""
 
     name: str
@@ -169,12 +169,12 @@ def rows_of(
     data: BoxSet,
     places: Tensor,
     run: Run,
-) -> list[Row]:
+) -> list[MatrixRow]:
     """Everything that is tested: no patch, the controls, the patches. Controls are as large as the patch they are like.
 
     Without `upside_down` and `look_alike` if the patch that they are made of could not be made.
     """
-    rows = [Row(CLEAN, CLEAN, None)]
+    rows = [MatrixRow(CLEAN, CLEAN, None)]
     model = patches.get(params.like)
     size = params.search_of(params.like).size if model is None else (model.shape[1], model.shape[2])
     for name in params.controls.names:
@@ -191,8 +191,8 @@ def rows_of(
             case "look_alike":
                 pixels = None if model is None else controls.look_alike(model, run.seed_for("look_alike"))
         if pixels is not None:
-            rows.append(Row(name, CONTROL, pixels))
-    return rows + [Row(name, PATCH, patch, params.against(name)) for name, patch in patches.items()]
+            rows.append(MatrixRow(name, CONTROL, pixels))
+    return rows + [MatrixRow(name, PATCH, patch, params.against(name)) for name, patch in patches.items()]
 
 
 def best_colour(
@@ -233,7 +233,7 @@ def colour_cell(cell: dict[str, Any], shared: Any) -> float:
         return float(HingeObjective().loss(priors, detector.label_of(hidden), targets, None))
 
 
-def sizes_differ(rows: Sequence[Row]) -> list[str]:
+def sizes_differ(rows: Sequence[MatrixRow]) -> list[str]:
     """Sentences about patches of another shape than that of the controls, which cover more or less of a person."""
     shapes = {row.name: row.pixels.shape[1] / row.pixels.shape[2] for row in rows if row.pixels is not None}
     first = next((shapes[row.name] for row in rows if row.kind == CONTROL), None)

@@ -10,12 +10,12 @@ from PIL import Image
 from torch import Tensor
 
 from jobs.invisibility_cloak import figures
-from jobs.invisibility_cloak.making import PATCH, Row
+from jobs.invisibility_cloak.making import PATCH, MatrixRow
 from jobs.invisibility_cloak.params import CLEAN, Params
 from jobs.invisibility_cloak.patch.model import patch_card, stored
 from jobs.invisibility_cloak.patch.rendering import render
 from jobs.invisibility_cloak.patch.targets import REASONS
-from jobs.invisibility_cloak.transfer import Found, Key, Test, targets_on
+from jobs.invisibility_cloak.transfer import Found, Key, TransferTest, targets_on
 from service.run import Run
 
 Table = Sequence[Mapping[str, Any]]
@@ -41,7 +41,7 @@ def clean_metrics(table: Table, victim: str) -> dict[str, float]:
     return {name: row[name] for row in own for name in ("ap50", "ap", "recall") if row[name] is not None}
 
 
-def save_patches(params: Params, rows: Sequence[Row], table: Table, run: Run) -> None:
+def save_patches(params: Params, rows: Sequence[MatrixRow], table: Table, run: Run) -> None:
     """Put every patch into the store, and its pixels into the run's folder, as an image and exactly."""
     for row in rows:
         if row.pixels is None or row.kind != PATCH:
@@ -65,28 +65,28 @@ def _png(pixels: Tensor) -> bytes:
     return buffer.getvalue()
 
 
-def warnings_of(table: Table, found: Mapping[Key, Found], confidence: float) -> list[str]:
-    """What a reader has to know first."""
+def warnings_of(table: Table, found: Mapping[Key, Found], confidence: float, hidden: str) -> list[str]:
+    """What a reader has to know first. hidden: name of the class."""
     cells = {(row["patch"], row["victim"], row["data"]): row for row in table}
     warnings = []
     for (name, victim, data), row in cells.items():
         where = f"{victim} on {data}"
         clean = cells.get((CLEAN, victim, data))
         if name == CLEAN and not row["boxes"]:
-            warnings.append(f"{data} has no box of the class: there is nothing to hide in it")
+            warnings.append(f"{data} has no box of class {hidden}: there is nothing to hide in it")
         elif not row["boxes"]:
             continue
         elif name == CLEAN and row["recall"] < WEAK:
             warnings.append(
-                f"{where} finds {row['recall']:.0%} of people without a patch at a confidence of {confidence:g}: what "
-                "it says of attacks is weak"
+                f"{where} finds {row['recall']:.0%} of class {hidden} without a patch at a confidence of "
+                f"{confidence:g}: what it says of attacks is weak"
             )
         elif row["kind"] == PATCH and clean is not None:
             grey = cells.get(("grey", victim, data))
             if grey is not None and victim in row["against"].split(", ") and row["recall"] > grey["recall_low"]:
                 warnings.append(
-                    f"{name} was made against {victim} and hides hardly more people on {data} than a grey patch: "
-                    f"{row['recall']:.0%} are found, and {grey['recall']:.0%} with grey"
+                    f"{name} was made against {victim} and hides hardly more of class {hidden} on {data} than a grey "
+                    f"patch: {row['recall']:.0%} are found, and {grey['recall']:.0%} with grey"
                 )
             if row["false_positives"] > 2 * clean["false_positives"] + 0.5:
                 warnings.append(
@@ -106,7 +106,7 @@ def skipped_boxes(found: Mapping[Key, Found]) -> list[str]:
     return list(sentences)
 
 
-def keep_examples(params: Params, test: Test, run: Run) -> None:
+def keep_examples(params: Params, test: TransferTest, run: Run) -> None:
     """For every detector the first images of the test set without a patch, with grey, and with the patches."""
     images = test.sets[TEST]
     label = images.classes.index(params.hidden)
@@ -125,7 +125,7 @@ def keep_examples(params: Params, test: Test, run: Run) -> None:
         run.figure(f"examples_{victim}", figures.examples(pictures), title=f"What {victim} finds, with and without")
 
 
-def _scene(test: Test, victim: str, row: Row, image: Tensor, targets: Any, hidden: str) -> figures.Scene:
+def _scene(test: TransferTest, victim: str, row: MatrixRow, image: Tensor, targets: Any, hidden: str) -> figures.Scene:
     """One image with one row drawn on it, and the boxes of a victim in it."""
     detector = test.victims[victim]
     with torch.no_grad():

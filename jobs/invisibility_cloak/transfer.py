@@ -13,7 +13,7 @@ from jobs.common.detection import average_precision, rates
 from jobs.common.detection.base import Detector
 from jobs.common.detection.boxes import Boxes, overlaps
 from jobs.common.detection.folding import folded
-from jobs.invisibility_cloak.making import Row
+from jobs.invisibility_cloak.making import MatrixRow
 from jobs.invisibility_cloak.params import CLEAN, EvaluationParams, Params
 from jobs.invisibility_cloak.patch.rendering import render
 from jobs.invisibility_cloak.patch.rendering_params import RenderingParams
@@ -41,10 +41,10 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Test:
+class TransferTest:
     """All that is tested, and on what."""
 
-    rows: Sequence[Row]
+    rows: Sequence[MatrixRow]
     victims: Mapping[str, Detector]
     sets: Mapping[str, BoxSet]
     hidden: str
@@ -53,7 +53,7 @@ class Test:
     reproduction: Reproduction = Reproduction()
 
 
-def found_of(test: Test, run: Run) -> dict[Key, Found]:
+def found_of(test: TransferTest, run: Run) -> dict[Key, Found]:
     """What is found in each cell of the matrix; without cells that failed."""
     keys = [(row.name, victim, data) for data in test.sets for victim in test.victims for row in test.rows]
     cells = [
@@ -63,7 +63,7 @@ def found_of(test: Test, run: Run) -> dict[Key, Found]:
     return {key: unpacked(result) for key, result in zip(keys, results, strict=True) if result is not None}
 
 
-def detection_cell(cell: dict[str, Any], test: Test) -> dict[str, Any]:
+def detection_cell(cell: dict[str, Any], test: TransferTest) -> dict[str, Any]:
     """What one victim finds in one set of images with one row drawn on them."""
     pixels = next(row.pixels for row in test.rows if row.name == cell["row"])
     detector, images = folded(test.victims[cell["victim"]], reserved_device()), test.sets[cell["data"]]
@@ -88,7 +88,7 @@ def detection_cell(cell: dict[str, Any], test: Test) -> dict[str, Any]:
     )
 
 
-def targets_on(test: Test, detector: Detector, images: BoxSet, places: Tensor, shown: Tensor) -> Targets:
+def targets_on(test: TransferTest, detector: Detector, images: BoxSet, places: Tensor, shown: Tensor) -> Targets:
     """The boxes of some images that patches are drawn on: those of the data, or those that the victim finds.
 
     shown: the images, (batch, 3, height, width).
@@ -135,7 +135,7 @@ def unpacked(result: Mapping[str, Any]) -> Found:
     return Found([Boxes(*part) for part in parts], int(result["drawn"]), tuple(result["skipped"]))
 
 
-def measured(params: Params, test: Test, found: Mapping[Key, Found], run: Run) -> list[dict[str, Any]]:
+def measured(params: Params, test: TransferTest, found: Mapping[Key, Found], run: Run) -> list[dict[str, Any]]:
     """A row of the table for each cell of the matrix: how well the class is detected, with 95 % intervals over images.
 
     Victims without a clean cell are left out: there is nothing to compare with.

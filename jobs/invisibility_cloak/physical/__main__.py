@@ -69,7 +69,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _sheet(arguments: argparse.Namespace) -> str:
-    params = _checked(SheetParams, paper=arguments.paper, width=arguments.width, overlap=arguments.overlap)
+    params = _parameters(SheetParams, paper=arguments.paper, width=arguments.width, overlap=arguments.overlap)
     patch = np.asarray(decode(arguments.patch, arguments.patch.name))
     _write(arguments.pdf, print_sheets(patch, params, arguments.patch.stem))
     return f"{arguments.pdf}: print it at 100 %, without fitting it to the page"
@@ -89,7 +89,7 @@ def _protocol(arguments: argparse.Namespace) -> str:
         raise InputError(f"confidence must be above 0 and below 1; it is {arguments.confidence:g}")
     build = resolve(arguments.detector, PRETRAINED, "detector")
     detector = as_detector(build(), arguments.detector, tried=":" in arguments.detector)
-    data = _checked(DataParams, name=arguments.data, root=arguments.folder).load(arguments.split)
+    data = _parameters(DataParams, name=arguments.data, root=arguments.folder).load(arguments.split)
     persons = judged_set(detector, data, arguments.class_name, arguments.confidence)
     lines = [f"{len(data)} photographs, {len(persons)} boxes of class {arguments.class_name}, {detector.name}:"]
     for row in rates(persons):
@@ -98,8 +98,8 @@ def _protocol(arguments: argparse.Namespace) -> str:
     return "\n".join(lines)
 
 
-def _checked(section: type[Known], **fields: object) -> Known:
-    """InputError, one sentence, about the first field that is not allowed."""
+def _parameters(section: type[Known], **fields: object) -> Known:
+    """What the command line says, checked. InputError, one sentence, about the first field that is not allowed."""
     try:
         return section.model_validate(fields)
     except ValidationError as error:

@@ -9,14 +9,14 @@ from jobs.common.detection.boxes import Boxes
 from jobs.invisibility_cloak.patch.search import seed_at
 from jobs.invisibility_cloak.robustness.conditions import drawn_under
 from jobs.invisibility_cloak.robustness.params import CurveParams
-from jobs.invisibility_cloak.transfer import Test, labels_by, targets_on
+from jobs.invisibility_cloak.transfer import TransferTest, labels_by, targets_on
 from service.run import Run, reserved_device
 
 BESIDE = "grey"
 """the control that stands beside patches"""
 
 
-def curve_rows(params: CurveParams, test: Test, data: str, run: Run) -> list[dict[str, Any]]:
+def curve_rows(params: CurveParams, test: TransferTest, data: str, run: Run) -> list[dict[str, Any]]:
     """A row for each point: of every patch on the victims that it was made against, and of grey on the same.
 
     data: the name of the set. Without points whose cells failed.

@@ -13,7 +13,7 @@ from jobs.invisibility_cloak.defences import figures as defence_figures
 from jobs.invisibility_cloak.defences.params import DefenceParams
 from jobs.invisibility_cloak.defences.victims import defence_rows, defended
 from jobs.invisibility_cloak.job import run
-from jobs.invisibility_cloak.making import Row
+from jobs.invisibility_cloak.making import MatrixRow
 from jobs.invisibility_cloak.params import Params
 from jobs.invisibility_cloak.patch.search import Problem
 from jobs.invisibility_cloak.physical.colour_map import ColourMap
@@ -112,7 +112,7 @@ def test_paper_and_camera(make_run: Any, tmp_path: Any) -> None:
 
 def test_what_victims_see_has_gone_through_paper_and_camera() -> None:
     asked = params(evaluation={"floor": 1e-6}, patches={"on_red": {}})
-    drawn = [Row("clean", "clean", None), Row("white", "patch", torch.ones(3, 10, 6), ("red",))]
+    drawn = [MatrixRow("clean", "clean", None), MatrixRow("white", "patch", torch.ones(3, 10, 6), ("red",))]
     sets = {"test": scenes("test", 48, 16)}
     dark = ColourMap(torch.zeros(10, 3), 0.0, 0.0)
     scores = {}
@@ -121,7 +121,9 @@ def test_what_victims_see_has_gone_through_paper_and_camera() -> None:
         ("paper", Reproduction(colours=dark)),
         ("camera", Reproduction(camera=CameraParams(blur=5.0))),
     ):
-        tested = transfer.Test(drawn, {"red": Spots()}, sets, "person", asked.rendering, asked.evaluation, reproduction)
+        tested = transfer.TransferTest(
+            drawn, {"red": Spots()}, sets, "person", asked.rendering, asked.evaluation, reproduction
+        )
         for name in ("clean", "white"):
             cell = {"row": name, "victim": "red", "data": "test", "seed": 0}
             scores[title, name] = transfer.detection_cell(cell, tested)["scores"]

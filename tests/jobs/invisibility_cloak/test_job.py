@@ -301,11 +301,13 @@ def test_what_a_reader_has_to_know_first_is_said() -> None:
         row("grey"),
         row("mine", "patch", against="red", recall=0.75, false_positives=2.0),
     ]
-    sentences = results.warnings_of(table, {}, 0.5)
+    sentences = results.warnings_of(table, {}, 0.5, "dog")
     assert [sentence.split(":")[0] for sentence in sentences] == [
-        "red on test finds 30% of people without a patch at a confidence of 0.5",
-        "mine was made against red and hides hardly more people on test than a grey patch",
+        "red on test finds 30% of class dog without a patch at a confidence of 0.5",
+        "mine was made against red and hides hardly more of class dog on test than a grey patch",
         "mine makes red on test report what is not there",
     ]
-    assert not results.warnings_of([row("clean", "clean"), row("grey"), row("mine", "patch", recall=0.2)], {}, 0.5)
-    assert "no box of the class" in results.warnings_of([row("clean", "clean", boxes=0)], {}, 0.5)[0]
+    assert not results.warnings_of(
+        [row("clean", "clean"), row("grey"), row("mine", "patch", recall=0.2)], {}, 0.5, "dog"
+    )
+    assert "no box of class dog" in results.warnings_of([row("clean", "clean", boxes=0)], {}, 0.5, "dog")[0]

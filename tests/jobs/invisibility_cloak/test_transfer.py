@@ -10,7 +10,7 @@ from jobs.common.detection import rates
 from jobs.common.detection.base import Detector, Priors
 from jobs.common.detection.boxes import Boxes
 from jobs.invisibility_cloak import transfer
-from jobs.invisibility_cloak.making import Row
+from jobs.invisibility_cloak.making import MatrixRow
 from jobs.invisibility_cloak.params import EvaluationParams
 from jobs.invisibility_cloak.patch.rendering_params import RenderingParams
 from jobs.invisibility_cloak.transfer import detection_cell, labels_by, measuring_cell, packed, unpacked
@@ -52,24 +52,24 @@ class Watcher(Detector):
         return found
 
 
-def drawn_before(rows: list[Row], **evaluation: Any) -> transfer.Test:
+def drawn_before(rows: list[MatrixRow], **evaluation: Any) -> transfer.TransferTest:
     section = validate(EvaluationParams, evaluation, "evaluation")
-    return transfer.Test(
+    return transfer.TransferTest(
         rows, {"watcher": Watcher()}, {"test": Streets()}, "person", RenderingParams(median=1), section
     )
 
 
-def rows() -> list[Row]:
+def rows() -> list[MatrixRow]:
     colours = {"white": (1.0, 1.0, 1.0), "red": (1.0, 0.0, 0.0), "black": (0.0, 0.0, 0.0)}
     pixels = {name: torch.tensor(colour).view(3, 1, 1).expand(3, 10, 6) for name, colour in colours.items()}
-    return [Row("clean", "clean", None), *(Row(name, "control", each) for name, each in pixels.items())]
+    return [MatrixRow("clean", "clean", None), *(MatrixRow(name, "control", each) for name, each in pixels.items())]
 
 
 def cell(row: str) -> dict[str, Any]:
     return {"row": row, "victim": "watcher", "data": "test", "seed": 0}
 
 
-def measures(tested: transfer.Test) -> dict[str, dict[str, Any]]:
+def measures(tested: transfer.TransferTest) -> dict[str, dict[str, Any]]:
     found = {(row.name, "watcher", "test"): unpacked(detection_cell(cell(row.name), tested)) for row in tested.rows}
     truths = {"test": [Streets().boxes(place) for place in range(3)]}
     shared = (found, truths, {"test": 1}, [row.name for row in tested.rows], 0.5)

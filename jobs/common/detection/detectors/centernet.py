@@ -11,13 +11,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from jobs.common.data.packages import HUMAN_MODELS
-from jobs.common.detection.base import Detector, Priors, frozen
+from jobs.common.detection.base import Detector, Priors
 from jobs.common.detection.boxes import Boxes
-from jobs.common.detection.detectors import coco
+from jobs.common.detection.detectors import coco, human_models
 from jobs.common.detection.letterbox import letterbox
 from jobs.common.detection.suppression import surest
-from jobs.common.models import tensorflow_js_file
 from jobs.common.models.tensorflow_js_graph import TensorFlowGraph
 
 SIDE = 512  # of what the network is shown
@@ -66,8 +64,4 @@ class CenterNet(Detector):
 
 def load(folder: Path | None = None) -> CenterNet:
     """With its weights, for attacks. folder: of data; none: the default one. InputError: a file is not there."""
-    text, numbers = (HUMAN_MODELS.path(f"centernet.{kind}", folder) for kind in ("json", "bin"))
-    graph = TensorFlowGraph(tensorflow_js_file.read(text, numbers), START, OUTPUTS, (SIDE, SIDE, 3))
-    detector = CenterNet(graph)
-    frozen(detector)
-    return detector
+    return human_models.load(CenterNet, "centernet", START, OUTPUTS, (SIDE, SIDE, 3), folder)

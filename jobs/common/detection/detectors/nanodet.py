@@ -10,11 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from jobs.common.data.packages import HUMAN_MODELS
-from jobs.common.detection.base import Detector, Priors, frozen
-from jobs.common.detection.detectors import coco
+from jobs.common.detection.base import Detector, Priors
+from jobs.common.detection.detectors import coco, human_models
 from jobs.common.detection.letterbox import check_images
-from jobs.common.models import tensorflow_js_file
 from jobs.common.models.tensorflow_js_graph import TensorFlowGraph
 
 SIDE = 416  # of what the network is shown: images are stretched into a square, as those that it has learnt from
@@ -56,11 +54,7 @@ class NanoDet(Detector):
 
 def load(folder: Path | None = None) -> NanoDet:
     """With its weights, for attacks. folder: of data; none: the default one. InputError: a file is not there."""
-    text, numbers = (HUMAN_MODELS.path(f"nanodet.{kind}", folder) for kind in ("json", "bin"))
-    graph = TensorFlowGraph(tensorflow_js_file.read(text, numbers), START, OUTPUTS, (3, SIDE, SIDE))
-    detector = NanoDet(graph)
-    frozen(detector)
-    return detector
+    return human_models.load(NanoDet, "nanodet", START, OUTPUTS, (3, SIDE, SIDE), folder)
 
 
 def _decoded(grid: Tensor, stride: int) -> tuple[Tensor, Tensor]:
