@@ -9,6 +9,7 @@ import torch
 from jobs.common.data.boxes.scenes import scenes
 from jobs.common.detection.base import weights_hash
 from jobs.common.detection.detectors.one_anchor import one_anchor
+from jobs.common.detection.windows import WindowedDetector
 from jobs.invisibility_cloak.patch.rendering_params import RenderingParams
 from jobs.invisibility_cloak.patch.search import Problem, State, random_patch, searched
 from jobs.invisibility_cloak.patch.search_params import SearchParams
@@ -54,6 +55,22 @@ def test_a_search_that_goes_on_ends_with_the_same_patch(ensemble: dict[str, Any]
     assert torch.equal(torch.cat([first, second]), losses) and whole.iteration == again.iteration == 12
     other, _ = searched(start(2), both, asked, 6, 12)
     assert not torch.equal(other.patch, whole.patch), "another seed, another patch"
+
+
+def test_a_search_in_windows_is_that_of_whole_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Within rounding; and goes on bit for bit."""
+    torch.manual_seed(0)
+    data, asked = scenes("train", 96, 4), params(iterations=6, batch=2)
+    task = Problem({"learnt": one_anchor()}, data, torch.arange(4), "person", RenderingParams(median=1))
+    asked_for: list[int] = []
+    inner = WindowedDetector.priors
+    monkeypatch.setattr(WindowedDetector, "priors", lambda *given: (asked_for.append(1), inner(*given))[1])
+    parts, losses = searched(start(), task, asked, 0, 6)
+    half, _ = searched(start(), task, asked, 0, 3)
+    assert len(asked_for) == 9 and torch.equal(searched(half, task, asked, 0, 6)[0].patch, parts.patch)
+    monkeypatch.setattr("jobs.invisibility_cloak.patch.search.windowed", lambda *given: None)
+    whole, expected = searched(start(), task, asked, 0, 6)
+    assert torch.allclose(losses, expected, rtol=1e-5) and torch.allclose(parts.patch, whole.patch, atol=1e-3)
 
 
 def test_the_rate_rises_from_a_third_and_falls_at_milestones() -> None:
