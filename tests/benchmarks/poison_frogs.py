@@ -101,9 +101,12 @@ def main() -> None:
 
     def ours(size: int) -> Way:
         parts = [slice(first, first + size) for first in range(0, PAIRS, size)]
-        return lambda: torch.cat(
-            [craft(features, bases[part], targets[part], wanted[part], RECIPE).images for part in parts]
-        )
+
+        def one(part: slice) -> Tensor:
+            extract = features.prepared(bases[part])
+            return craft(extract, bases[part], targets[part], wanted[part], RECIPE).images
+
+        return lambda: torch.cat([one(part) for part in parts])
 
     def collision(poisons: Tensor) -> float:
         return float((features(poisons) - wanted[: len(poisons)])[:TIMED_ART].norm(dim=1).median())

@@ -1,6 +1,6 @@
 """Poisons as cells: what crafts of one network have in common, and what comes out of a cell of them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
@@ -108,7 +108,8 @@ def craft_pairs(cell: list[list[Any]], crafting: Crafting) -> dict[str, Any]:
         noise = torch.stack([torch.randn(target_features.shape[1], generator=stream) for stream in streams])
         target_features = target_features + recipe.feature_noise * noise.to(target_features)
     neighbours = torch.tensor(near, dtype=target_features.dtype, device=target_features.device)
-    made = craft(crafting.subject.features, bases, targets, target_features, recipe, neighbours)
+    extract = crafting.subject.features.prepared(bases)
+    made = craft(extract, bases, targets, target_features, recipe, neighbours)
     kept = made.images if recipe.quantise == "none" else (255 * made.images).round().to(torch.uint8)
     return {
         "image": kept.cpu(),
@@ -131,7 +132,7 @@ def craft_set(cell: dict[str, Any], crafting: Crafting) -> dict[str, Any]:
             for layer in each.network.modules():
                 layer.train(isinstance(layer, nn.modules.dropout._DropoutNd))
         starts = attack.watermark * targets + (1 - attack.watermark) * bases
-        networks = [each.blocks for each in cut]
+        networks = [each.blocks if attack.draws > 1 else _prepared_blocks(each, bases) for each in cut]
         crafted = polytope.craft(bases[None], targets[None], networks, attack, starts=starts[None], seed=cell["seed"])
         images, steps, reason = crafted.images[0], int(crafted.steps), "iterations"
         reason = reason if steps == attack.steps else "not finite"
@@ -166,6 +167,12 @@ def _images(crafting: Crafting, targets: Sequence[int], bases: Sequence[int]) ->
     others = (crafting.bases or subject.images).images(torch.tensor(list(bases))).to(at)
     with torch.no_grad():
         return shown, others, torch.cat([subject.features(some) for some in torch.split(shown, BATCH)])
+
+
+def _prepared_blocks(features: Features, images: Tensor) -> Callable[[Tensor], Sequence[Tensor]]:
+    """The features of each layer, of a network without random draws."""
+    extract = features.prepared(images)
+    return lambda some: torch.split(extract(some), features.sizes, dim=1)
 
 
 def _changes(images: Tensor, bases: Tensor) -> dict[str, Tensor]:

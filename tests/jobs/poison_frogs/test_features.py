@@ -29,6 +29,8 @@ class Functional(nn.Module):
                 return logits, hidden
             case "softmax":
                 return logits.softmax(1)
+            case "branches":
+                return logits if bool(images.sum() > 0) else self.head(-hidden)
             case "called twice":
                 return self.head(hidden + logits.mean())
         return logits
@@ -54,6 +56,33 @@ def test_named_layers_are_taken_one_after_another():
     assert torch.equal(features.blocks(IMAGES)[0], first.flatten(1))
     with pytest.raises(InputError, match="the network has no 'conv9'"):
         Features(network, IMAGES[:1], ("conv9",))
+
+
+@pytest.mark.parametrize("layers", [(), ("2", "7")])
+def test_prepared_features_and_their_gradients_are_the_same(layers):
+    network = digits_16_net(classes=3, channels=1, side=8, size=16)
+    features = Features(network, IMAGES[:1], layers)
+    ready = features.prepared(IMAGES)
+    assert ready is not features
+    pulls = torch.randn(5, features.size, generator=torch.Generator().manual_seed(1))
+    for one in (features, ready):
+        points = IMAGES.clone().requires_grad_()
+        values = one(points)
+        (gradient,) = torch.autograd.grad((values * pulls).sum(), points)
+        if one is features:
+            expected, slopes = values, gradient
+    torch.testing.assert_close(values, expected, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(gradient, slopes, rtol=1e-3, atol=1e-6)
+    assert torch.equal(features(IMAGES), expected), "the network itself is as it was"
+
+
+def test_a_network_that_cannot_be_prepared_gives_its_features_as_it_is():
+    branching = Functional("branches")
+    written_over = nn.Sequential(nn.Flatten(), nn.Linear(64, 6), nn.ReLU(inplace=True), nn.Linear(6, 3))
+    nested = nn.Sequential(nn.Flatten(), nn.Sequential(nn.Linear(64, 6), nn.ReLU()), nn.Linear(6, 3))
+    for network, layers in ((branching, ()), (written_over, ("1",)), (nested, ("1",))):
+        features = Features(network, IMAGES[:1], layers)
+        assert features.prepared(IMAGES) is features
 
 
 @pytest.mark.parametrize(
