@@ -76,8 +76,12 @@ class Thinker(nn.Module):
         return functional.relu(self.projection(self.image(inputs)))
 
     def image(self, inputs: Tensor) -> Tensor:
-        """The inputs as images: (batch, channels, height, width). A string is one of height 1."""
-        return inputs.unsqueeze(2) if self.dimensions == 1 else inputs
+        """The inputs as images: (batch, channels, height, width). A string is one of height 1.
+
+        Channels last, even a single one: what is made of features and one of another layout has to be laid out anew.
+        """
+        images = inputs.unsqueeze(2) if self.dimensions == 1 else inputs
+        return images.clone(memory_format=torch.channels_last)
 
     @abstractmethod
     def step(self, features: Tensor, inputs: Tensor, iteration: int) -> Tensor:
