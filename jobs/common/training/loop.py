@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from jobs.common.training import parallel
 from jobs.common.training.averages import Averages, Term
-from jobs.common.training.engine import Batch, Engine
+from jobs.common.training.engine import Batch, Engine, tiny_as_zero
 from jobs.common.training.loader import Batches, Loader
 from jobs.common.training.optimizers import OptimizerParams, moments, restore_moments, set_rate
 from service.errors import FieldError, RunFailedError
@@ -185,9 +185,11 @@ def train(step: Step, optimizer: torch.optim.Optimizer, data: Batches, plan: Pla
                 engine.seed(seed)
             set_rate(optimizer, plan.rate(progress.updates))
             passes = range(progress.updates * engine.accumulate, (progress.updates + 1) * engine.accumulate)
-            evaluation = Evaluation(step, optimizer, [loader.batch(index) for index in passes], progress.updates)
-            averages.add(evaluation.terms)
-            engine.move(optimizer, plan.rates.clip, evaluation.again if asks_again else None)
+            batches = [loader.batch(index) for index in passes]
+            with tiny_as_zero():
+                evaluation = Evaluation(step, optimizer, batches, progress.updates)
+                averages.add(evaluation.terms)
+                engine.move(optimizer, plan.rates.clip, evaluation.again if asks_again else None)
             progress.updates += 1
             progress.seconds += time.perf_counter() - began
 

@@ -1,7 +1,6 @@
 """Networks trained together towards the objective, each from a start of its own, with all images at every update."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,22 +75,7 @@ def trained_together(cell: list[int], search: Search) -> list[dict[str, Any]]:
     batch = (images, search.labels.to(device), search.poison_labels.to(device))
     step = EnsembleStep(Engine(ensemble, EngineParams(channels_last=False)), params.share)
     plan = loop.Plan(params.updates, params.optimizer, report_every=params.updates, seed=lambda update: None)
-    with tiny_as_zero():
-        loop.train(step, params.optimizer.build([(1.0, list(ensemble.parameters()))]), WholeSet(*batch), plan)
+    loop.train(step, params.optimizer.build([(1.0, list(ensemble.parameters()))]), WholeSet(*batch), plan)
     with torch.no_grad():
         losses = objective(ensemble(images), batch[1], batch[2], params.share).tolist()
     return [{"weights": state, "loss": loss} for state, loss in zip(ensemble.states(), losses, strict=True)]
-
-
-@contextmanager
-def tiny_as_zero() -> Iterator[None]:
-    """Inside, numbers below float32's normal range are zero on the CPU.
-
-    Where all points are fitted gradients and their squares are such numbers, with which a CPU computes several times as
-    slowly.
-    """
-    torch.set_flush_denormal(True)
-    try:
-        yield
-    finally:
-        torch.set_flush_denormal(False)
