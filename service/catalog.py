@@ -64,13 +64,24 @@ def about(name: str) -> str:
     return text.partition("\n")[0]
 
 
+def module_of(name: str) -> str:
+    """The module of a job, which need not be there if it is the user's own. UnknownNameError with the nearest name."""
+    if is_own(name):
+        return name
+    if name not in names():
+        raise unknown("job", name, names())
+    return f"jobs.{name}.job"
+
+
+def is_own(name: str) -> bool:
+    """Whether a job is a module of the user's own."""
+    return "." in name
+
+
 @cache
 def load(name: str) -> Job:
     """Import a job. UnknownNameError with the nearest name, or one sentence that says what the module lacks."""
-    own = "." in name
-    if not own and name not in names():
-        raise unknown("job", name, names())
-    path = name if own else f"jobs.{name}.job"
+    path = module_of(name)
     try:
         module = importlib.import_module(path)
     except ImportError as error:

@@ -6,6 +6,8 @@ job's own `Params`, so an unknown or misspelt field is an error that names the n
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -204,32 +206,54 @@ def parse_override(text: str) -> tuple[str, Json]:
 
 def load(path: str, overrides: list[str] | None = None) -> JobSpec:
     """Read a spec file and apply `field=value` overrides. SpecError names the file and the field."""
+    tree = read(path, overrides)
+    with of_file(path):
+        return build(tree)
+
+
+@contextmanager
+def of_file(path: str) -> Iterator[None]:
+    """A SpecError from inside names the file."""
+    try:
+        yield
+    except SpecError as error:
+        raise SpecError(f"{path}: {error.message}", error.hint) from error
+
+
+def read(path: str, overrides: list[str] | None = None) -> dict[str, Json]:
+    """The plain values of a spec file and of `field=value` overrides, of which only the name of the job is checked."""
     try:
         if (size := os.stat(path).st_size) > yaml_text.MAX_BYTES:
             raise SpecError(f"{path} is {size:,} bytes long; a spec has at most {yaml_text.MAX_BYTES:,}")
         text = Path(path).read_bytes()
     except OSError as error:
         raise SpecError(f"cannot read the spec {path}: {error.strerror or error}") from error
-    try:
+    with of_file(path):
         tree = yaml_text.parse(text)
         if not isinstance(tree, dict):
             raise SpecError(f"a spec is a mapping of fields, this is {shown(tree)}")
         for override in overrides or []:
             assign(tree, *parse_override(override))
-        return build(tree)
-    except SpecError as error:
-        raise SpecError(f"{path}: {error.message}", error.hint) from error
+        job_of(tree)
+    return tree
 
 
-def build(tree: dict[str, Json]) -> JobSpec:
-    """Validate plain values into a spec: first the job's parameters, then everything around them."""
-    tree = dict(tree)
+def job_of(tree: dict[str, Json]) -> str:
+    """The name of the job. SpecError if there is none, UnknownNameError if no job has it."""
     name = tree.get("job")
     if not isinstance(name, str):
         raise SpecError(
             "job: missing" if name is None else f"job: must be a name, not {name!r}",
             hint=f"one of {', '.join(catalog.names())}",
         )
+    catalog.module_of(name)
+    return name
+
+
+def build(tree: dict[str, Json]) -> JobSpec:
+    """Validate plain values into a spec: first the job's parameters, then everything around them."""
+    tree = dict(tree)
+    name = job_of(tree)
     job = catalog.load(name)
     params = validate(job.params, tree.get("params") or {}, "params")
     tree["params"] = {}

@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.live import Live
@@ -9,10 +10,12 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from service.execution.fan_out.mapping import CellProgress
 from service.formatting import duration, metrics_text
-from service.handle.rows import Row
-from service.planning.plan import TrialPlan
+
+if TYPE_CHECKING:  # torch takes seconds to load: it is loaded while Ray starts
+    from service.execution.fan_out.mapping import CellProgress
+    from service.handle.rows import Row
+    from service.planning.plan import TrialPlan
 
 PLAIN_SECONDS = 10.0  # between two plain lines of the same trial
 SHOWN_TRIALS = 20
@@ -21,9 +24,9 @@ SHOWN_TRIALS = 20
 @dataclass
 class _TrialState:
     status: str = "running"
-    row: Row = field(default_factory=dict)
+    row: "Row" = field(default_factory=dict)
     total_steps: int | None = None
-    cells: CellProgress | None = None  # of the map that is going on
+    cells: "CellProgress | None" = None  # of the map that is going on
     began: float = field(default_factory=time.monotonic)
     ended: float | None = None
     first_step: float | None = None  # reached at the first report since `began`: a resumed trial does not begin at 0
@@ -49,7 +52,7 @@ class _TrialState:
         pace = (time.monotonic() - self.first_at) / (self.row["step"] - self.first_step)
         return max(self.total_steps - self.row["step"], 0) * pace
 
-    def take(self, row: Row, total_steps: int | None) -> None:
+    def take(self, row: "Row", total_steps: int | None) -> None:
         self.row, self.total_steps, self.cells = {**self.row, **row}, total_steps, None
         if self.first_step is None:
             self.first_step, self.first_at = row["step"], time.monotonic()
@@ -73,31 +76,35 @@ class Lines:
     def __exit__(self, *exc: object) -> None:
         pass
 
+    def note(self, sentence: str) -> None:
+        """Print a sentence, above the table if there is one."""
+        self.console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+
     def run_started(self, run: str, store: str, trials: int) -> None:
         self.total = trials
-        self.console.print(f"run {run} in {store}", markup=False, highlight=False, soft_wrap=True)
+        self.note(f"run {run} in {store}")
 
-    def started(self, plan: TrialPlan) -> None:
+    def started(self, plan: "TrialPlan") -> None:
         self.trials[plan.id] = _TrialState()
         self._last_line[plan.id] = time.monotonic()
         self._say(f"{plan.label}: started")
 
-    def reported(self, plan: TrialPlan, row: Row, total_steps: int | None) -> None:
+    def reported(self, plan: "TrialPlan", row: "Row", total_steps: int | None) -> None:
         self.trials[plan.id].take(row, total_steps)
         self._going_on(plan)
 
-    def mapped(self, plan: TrialPlan, cells: CellProgress) -> None:
+    def mapped(self, plan: "TrialPlan", cells: "CellProgress") -> None:
         self.trials[plan.id].cells = cells
         self._going_on(plan)
 
-    def _going_on(self, plan: TrialPlan) -> None:
+    def _going_on(self, plan: "TrialPlan") -> None:
         state = self.trials[plan.id]
         if time.monotonic() - self._last_line[plan.id] >= PLAIN_SECONDS:
             self._last_line[plan.id] = time.monotonic()
             left = f", {duration(state.seconds_left)} left" if state.seconds_left is not None else ""
             self._say(f"{plan.label}: {state.newest}{left}")
 
-    def ended(self, plan: TrialPlan, status: str) -> None:
+    def ended(self, plan: "TrialPlan", status: str) -> None:
         state = self.trials[plan.id]
         state.status, state.ended = status, time.monotonic()
         self.done += 1
@@ -123,7 +130,7 @@ class LiveTable(Lines):
     def __exit__(self, *exc: object) -> None:
         self._live.__exit__(None, None, None)
 
-    def started(self, plan: TrialPlan) -> None:
+    def started(self, plan: "TrialPlan") -> None:
         self._labels[plan.id] = plan.label
         super().started(plan)
 

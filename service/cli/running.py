@@ -5,7 +5,7 @@ Modules that need torch or Ray are imported by the commands that use them, so th
 
 import sys
 from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -46,20 +46,21 @@ def _execution_options(command: Command) -> Command:
 @json_option
 def run(spec_file: str, overrides: tuple[str, ...], run_id: str | None, again: bool, as_json: bool, **how: Any) -> None:
     """Run a spec, with fields overridden: `assay run SPEC seed=3 params.training.lr=1e-3`."""
-    from service.execution import devices, runner
+    tree = spec.read(spec_file, list(overrides))
 
-    job_spec = spec.load(spec_file, list(overrides))
-    if (notice := devices.unused_gpus(job_spec.resources.gpus)) is not None:
-        print(f"assay: {notice}", file=sys.stderr)
-    run_id = run_id or runner.new_run_id(job_spec.title)
-    store = open_store(job_spec.store)
+    def act(execution: "Execution", say: Callable[[str], None]) -> tuple[RunRecord, str]:
+        from service.execution import devices, runner
 
-    def act(execution: "Execution") -> RunRecord:
-        if again and history.begun(layout.run(store, run_id), job_spec):
-            return runner.resume(store, run_id, execution)
-        return runner.start(job_spec, execution, run_id)
+        with spec.of_file(spec_file):
+            job_spec = spec.build(tree)
+        if (notice := devices.unused_gpus(job_spec.resources.gpus)) is not None:
+            say(f"assay: {notice}")
+        store = open_store(job_spec.store)
+        if again and run_id and history.begun(layout.run(store, run_id), job_spec):
+            return runner.resume(store, run_id, execution), job_spec.store
+        return runner.start(job_spec, execution, run_id), job_spec.store
 
-    _execute(job_spec.store, as_json, act, **how)
+    _execute(spec.job_of(tree), as_json, act, **how)
 
 
 @click.command()
@@ -86,17 +87,21 @@ def resume(
         head.resume(run_name, store, remote.read_growth(growth), driver_cpus)
         remote.follow(head, run_name, store, detach)
         return
-    from service.execution import runner
-
     opened = open_store(store)
-    run_id = history.run_folder(opened, run_name).name
-    _execute(store, as_json, lambda execution: runner.resume(opened, run_id, execution), **how)
+    folder = history.run_folder(opened, run_name)
+
+    def act(execution: "Execution", say: Callable[[str], None]) -> tuple[RunRecord, str]:
+        from service.execution import runner
+
+        return runner.resume(opened, folder.name, execution), store
+
+    _execute(spec.job_of(history.spec_tree(folder)), as_json, act, **how)
 
 
 def _execute(
-    store: str,
+    job: str,
     as_json: bool,
-    act: "Callable[[Execution], RunRecord]",
+    act: "Callable[[Execution, Callable[[str], None]], tuple[RunRecord, str]]",
     *,
     serial: bool,
     address: str | None,
@@ -104,15 +109,23 @@ def _execute(
     insecure: bool,
     raw: bool,
 ) -> None:
-    """Carry out a run with live progress and all other output in its log. The verdict becomes the exit code."""
+    """Carry out a run with live progress and all other output in its log. The verdict becomes the exit code.
+
+    act: validates, runs, and returns how it ended and the store; it is given what tells the user a sentence.
+    """
     from service.cli import live
-    from service.execution.runner import Execution
 
     with redirect_stdout(TolerantStream(sys.stdout)), redirect_stderr(TolerantStream(sys.stderr)):
         with logs.captured(enabled=not raw) as (log_file, terminal):
             console = Console(file=sys.stderr if as_json else TolerantStream(terminal))  # type: ignore[arg-type]
-            with live.progress_for(console) as shown:
-                state = act(Execution(serial, address, cpus, insecure, shown, log_file))
+            with live.progress_for(console) as shown, ExitStack() as around:
+                if not serial:
+                    from service.cluster import start
+
+                    around.enter_context(start.connected(job, address, cpus, insecure))
+                from service.execution.runner import Execution
+
+                state, store = act(Execution(serial, address, cpus, insecure, shown, log_file), shown.note)
         if as_json:
             print_json(state.model_dump(mode="json"))
         else:

@@ -5,7 +5,7 @@ import os
 import stat
 import tempfile
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -25,11 +25,13 @@ from service.store import Folder, open_store
 MOST_OF_SOCKET = 24  # characters of a temporary folder: below it Ray makes sockets, whose paths have 107 at most
 LOOPBACK = "127.0.0.1"  # where an embedded Ray listens
 _HINTS = "ray._private.authentication.authentication_token_setup"
+MOST_PRELOADED = 16  # workers of an embedded Ray: it starts one for each core, and with torch each has 300 MB
 ANSWER_SECONDS = 60.0  # that a node has to look at the store, the start of a worker included
 
 # Said before Ray starts, and inherited by its processes.
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
+    "PL_DISABLE_FORK": "1",  # as Tune says to its processes (https://github.com/ray-project/ray/issues/28197)
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths in a spec mean the same in a trial as on the command line
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -38,11 +40,24 @@ _ENVIRONMENT = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # the runner saves and stops by itself
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
+# Of this process, what Tune gives to those of trials, and so to those of their cells (ray.tune.execution.class_cache).
+_OF_TRIALS = (
+    "PL_DISABLE_FORK",
+    "RAY_CHDIR_TO_TRIAL_DIR",
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SECURITY_TOKEN",
+    "AWS_SESSION_TOKEN",
+)
 
 
 @contextmanager
 def connect(
-    address: str | None = None, cpus: int | None = None, insecure: bool = False, metrics_port: int | None = None
+    address: str | None = None,
+    cpus: int | None = None,
+    insecure: bool = False,
+    metrics_port: int | None = None,
+    preload: Sequence[str] = (),
 ) -> Iterator[None]:
     """Ray for the length of a `with` block.
 
@@ -50,6 +65,7 @@ def connect(
     with the block. A Ray that this process is connected to already is used and left alone.
     cpus: how many cores the embedded Ray has; default all. insecure: it may also be one that asks for no token.
     metrics_port: at which it tells Prometheus, on the loopback address as all of it; default any that is free.
+    preload: modules that its workers import while it starts, where that is not too many of them.
     """
     if ray.is_initialized():
         yield
@@ -66,7 +82,7 @@ def connect(
             )
         if not insecure:
             logging.getLogger(_HINTS).setLevel(logging.ERROR)  # it would say how to do without the token
-        with embedded.started(lambda: _init_local(cpus, metrics_port), ray.shutdown):
+        with embedded.started(lambda: _init_local(cpus, metrics_port, preload), ray.shutdown):
             yield
         return
     probe(address)
@@ -83,8 +99,11 @@ def connect(
         ray.shutdown()
 
 
-def _init_local(cpus: int | None, metrics_port: int | None) -> None:
+def _init_local(cpus: int | None, metrics_port: int | None, preload: Sequence[str]) -> None:
     import_path.extend()
+    runtime_env = import_path.runtime_env()
+    if runtime_env or (cpus or os.cpu_count() or 1) > MOST_PRELOADED:
+        preload = ()
     with _start_errors("the embedded Ray does not start"), _on_loopback():
         ray.init(
             address="local",
@@ -94,7 +113,11 @@ def _init_local(cpus: int | None, metrics_port: int | None) -> None:
             _metrics_export_port=metrics_port,
             log_to_driver=True,
             logging_level=logging.WARNING,
-            runtime_env=import_path.runtime_env(),
+            runtime_env=runtime_env,
+            # beyond one worker for each core it starts only those that get something to do: each costs seconds
+            _system_config={"preload_python_modules": list(preload), "enable_worker_prestart": False}
+            if preload
+            else None,
         )
         _protect_token()
 
@@ -186,6 +209,11 @@ def task_options(resources: Resources) -> dict[str, Any]:
     }
 
 
+def as_a_trial() -> dict[str, Any]:
+    """Options of a task whose worker is to compute cells afterwards: Ray keeps those with other variables apart."""
+    return {"runtime_env": {"env_vars": {name: os.environ[name] for name in _OF_TRIALS if name in os.environ}}}
+
+
 def room(resources: Resources) -> int:
     """How many workers of this size the nodes hold now, were they empty. A worker is never split between nodes."""
     return sum(node.room(amounts(resources)) for node in _living())
@@ -203,7 +231,7 @@ def check_store(store: Folder) -> None:
         asked = {}
         for node in others:
             there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            task = _answer.options(num_cpus=0, max_retries=0, scheduling_strategy=there)
+            task = _answer.options(num_cpus=0, max_retries=0, scheduling_strategy=there, **as_a_trial())
             asked[task.remote(folder.uri, node["NodeID"])] = node
         ready, _ = ray.wait(list(asked), num_returns=len(asked), timeout=ANSWER_SECONDS)
         for ref in ready:  # of a node that does not answer in time nothing is known

@@ -83,6 +83,11 @@ def _runs(process: psutil.Process) -> bool:
         return False
 
 
+def is_up() -> bool:
+    """Whether this driver has an embedded Ray."""
+    return _is_up
+
+
 def while_up(work: Callable[[], object]) -> None:
     """Do what needs Ray. ClusterError if the embedded Ray is lost meanwhile.
 

@@ -1,7 +1,8 @@
 """What relays rows from the processes that compute a trial to the trial's own process, which passes them on to Tune.
 
-An actor of the driver's, one for all trials of a run: whoever computes is busy, the trial's process is busy being asked
-by Tune, and either may die. Nothing heavy is imported here: the first trial waits for it.
+An actor beside the process that opens it: whoever computes is busy, and may die. Where several processes train a trial
+together, it is the driver's, one for all trials of the run: a trial's own process is busy being asked by Tune, and may
+die as well. Where a trial reserves, it is the trial's own. Nothing heavy is imported here: a trial waits for it.
 """
 
 import asyncio
@@ -80,7 +81,7 @@ class Relay:
 
 
 def open_relay() -> Any:
-    """The relay of a run: one actor for all trials, on the driver's node. It ends with the last reference to it."""
+    """A new relay, on the node of this process. It ends with the last reference to it, or with this process."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     actor: Any = ray.remote(num_cpus=0)(Relay)
     return actor.options(scheduling_strategy=here).remote()

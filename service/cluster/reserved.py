@@ -10,12 +10,14 @@ worker is lost is started again by Ray and goes on from the checkpoints in the s
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import ray
 from ray.exceptions import RayError, RayTaskError
 
 from service.cluster import connection
+from service.cluster.relay import open_relay
 from service.cluster.room import RoomWatch
 from service.errors import AssayError
 from service.execution import devices, layout, remarks
@@ -30,6 +32,12 @@ from service.store import open_store
 POLL_SECONDS = 1.0  # between two looks at whether there is room
 
 
+@cache
+def relay_here() -> Any:
+    """What brings rows into this process. Opened when a trial reserves: it is one more process, and most do without."""
+    return open_relay()
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What became of the function: its result, what it wrote with its handle, and how it failed."""
@@ -41,30 +49,29 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Reservations:
-    """Where a trial's reserved functions are computed. run_uri: the folder of the run. relay: that of the run."""
+    """Where a trial's reserved functions are computed. run_uri: the folder of the run."""
 
     plan: TrialPlan
     run_uri: str
-    relay: Any
 
     def compute(self, run: Run, fn: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
         """fn(handle, *arguments) in a task. Raises what it raises; RecordedError if that cannot travel."""
-        plan, limits = self.plan, self.plan.spec.limits
-        ray.get(self.relay.open.remote(plan.id))
+        plan, limits, relay = self.plan, self.plan.spec.limits, relay_here()
+        ray.get(relay.open.remote(plan.id))
         room = RoomWatch(f"{fn.__name__} of trial {plan.label!r}", plan.spec.resources, limits.max_wait_seconds)
         task = compute_reserved.options(
             name=f"{fn.__name__} of {plan.label}",
             max_retries=limits.max_failures,
             **connection.task_options(plan.spec.resources),
         )
-        ref = task.remote(plan, self.run_uri, self.relay, run.written, fn, arguments)
-        message = self.relay.next.remote(plan.id, POLL_SECONDS)
+        ref = task.remote(plan, self.run_uri, relay, run.written, fn, arguments)
+        message = relay.next.remote(plan.id, POLL_SECONDS)
         try:
             while ref not in ray.wait([ref, message])[0]:
                 room.look()
                 if (row := ray.get(message)) is not None:
                     run.take(*row)
-                message = self.relay.next.remote(plan.id, POLL_SECONDS)
+                message = relay.next.remote(plan.id, POLL_SECONDS)
             outcome = ray.get(ref)
         except RayTaskError:
             raise  # not the function's fault: its errors are part of the outcome

@@ -5,19 +5,22 @@ of the store, so a run can go on after its driver, its head node or the whole cl
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
 from ray import tune
+from ray.tune.execution import class_cache
 from ray.tune.experiment import Trial as TuneTrial
 
 from service import catalog
+from service.catalog import Placement
 from service.cluster import connection, embedded
 from service.cluster.relay import open_relay
 from service.cluster.reserved import Reservations
 from service.cluster.schedulers import TuneScheduler
-from service.cluster.tasks import RayTasks
+from service.cluster.tasks import RayTasks, import_in_workers
 from service.errors import ClusterError
 from service.execution import layout, records
 from service.execution.fan_out.mapping import CellProgress, Executor, InProcess
@@ -39,20 +42,22 @@ def run_trials(schedule: Schedule) -> None:
     stopping = schedule.early_stopping()
     layout.tune(folder).delete()
     placement = catalog.load(spec.job).placement
+    if placement == "fan_out" and not embedded.is_up():  # whose workers have imported it already
+        import_in_workers(spec.job, spec.resources)
     # by several processes, at least one of the trials
     shared = any(plan.spec.resources.workers > 1 for plan in plans)
-    relay = open_relay() if shared or placement == "fan_out" else None
     watched, most = _watched(spec), spec.limits.max_concurrent
-    if relay is not None:  # of trials that occupy nothing themselves any number would begin
+    if shared or placement == "fan_out":  # of trials that occupy nothing themselves any number would begin
         most = most or most_at_once(todo)
     scheduler = TuneScheduler(stopping, plans)
-    if shared and relay is not None:
+    if shared:
         from service.cluster import data_parallel  # not above: this module is imported by all workers
 
+        relay = open_relay()
         trainable = data_parallel.trainable(plans, folder.uri, watched, relay)
         watch = _Watch(schedule, scheduler.stopped, release=relay.close.remote)
     else:
-        trainable = _trainable(plans, folder.uri, watched, relay)
+        trainable = _trainable(plans, folder.uri, watched, placement)
         watch = _Watch(schedule, scheduler.stopped)
     tuner = tune.Tuner(
         trainable,
@@ -73,10 +78,29 @@ def run_trials(schedule: Schedule) -> None:
             verbose=0,
         ),
     )
-    embedded.while_up(tuner.fit)
+    with _workers_in_advance():
+        embedded.while_up(tuner.fit)
     layout.tune(folder).delete()
     if watch.given_up:
         raise watch.given_up
+
+
+@contextmanager
+def _workers_in_advance() -> Iterator[None]:
+    """Trials, and their cells, in the processes that an embedded Ray has started in advance.
+
+    Tune would give them variables of this process, which those have anyway: with variables of its own a process is
+    another one, and would have to be started first.
+    """
+    if not embedded.is_up():
+        yield
+        return
+    before = class_cache.DEFAULT_ENV_VARS, class_cache.ENV_VARS_TO_PROPAGATE
+    class_cache.DEFAULT_ENV_VARS, class_cache.ENV_VARS_TO_PROPAGATE = {}, set()
+    try:
+        yield
+    finally:
+        class_cache.DEFAULT_ENV_VARS, class_cache.ENV_VARS_TO_PROPAGATE = before
 
 
 def _watched(spec: JobSpec) -> list[str]:
@@ -95,8 +119,8 @@ def most_at_once(plans: list[TrialPlan]) -> int:
     return max(1, min(connection.room(plan.spec.resources) // plan.spec.resources.workers for plan in plans))
 
 
-def _trainable(plans: list[TrialPlan], run_uri: str, watched: list[str], relay: Any) -> Any:
-    """The function that Tune calls in a worker. It carries plain data only. relay: of a job that fans out."""
+def _trainable(plans: list[TrialPlan], run_uri: str, watched: list[str], placement: Placement) -> Any:
+    """The function that Tune calls in a worker. It carries plain data only. placement: that of the job."""
 
     def trial(config: dict[str, Any]) -> None:
         plan = plans[config["plan"]]
@@ -110,8 +134,8 @@ def _trainable(plans: list[TrialPlan], run_uri: str, watched: list[str], relay: 
 
         resources, limits = plan.spec.resources, plan.spec.limits
         executor: Executor = InProcess(tell, limits.max_failures, resources.gpus)
-        if relay is not None:
-            reservations = Reservations(plan, run_uri, relay)
+        if placement == "fan_out":
+            reservations = Reservations(plan, run_uri)
             executor = RayTasks(resources, limits.max_failures, tell, limits.max_wait_seconds, reservations)
         # a failure of the job itself is recorded there and does not raise: Tune retries lost workers only
         execute(plan, open_store(run_uri), report, executor)

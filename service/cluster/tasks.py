@@ -3,12 +3,14 @@
 import importlib
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from functools import reduce
 from typing import Any
 
 import ray
 from ray.exceptions import RayError, RayTaskError
 
+from service import catalog
 from service.cluster import connection
 from service.cluster.reserved import Reservations
 from service.cluster.room import RoomWatch
@@ -24,6 +26,20 @@ from service.spec import Resources
 TICK_SECONDS = 1.0  # the longest wait for a result
 LEAST_IN_FLIGHT = 8
 IN_FLIGHT_PER_WORKER = 4
+
+
+def import_in_workers(job: str, resources: Resources) -> None:
+    """Let as many workers as get cells at first import the job, while a trial is still being started. Nobody waits."""
+    task = import_job.options(max_retries=0, **connection.task_options(resources), **connection.as_a_trial())
+    for _ in range(min(connection.room(resources), LEAST_IN_FLIGHT)):
+        task.remote(job)
+
+
+@ray.remote
+def import_job(name: str) -> None:
+    """What is wrong with it is said where it is used."""
+    with suppress(Exception):
+        catalog.load(name)
 
 
 class RayTasks:

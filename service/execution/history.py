@@ -70,6 +70,14 @@ def _judged(runs: list[tuple[Folder, RunRecord]]) -> list[RunRecord]:
     return judged
 
 
+def spec_tree(folder: Folder) -> dict[str, Any]:
+    """The plain values of a run's spec, every default written out."""
+    if not folder.exists(layout.SPEC):
+        raise RunNotFoundError(f"{folder.uri} holds no run: it has no {layout.SPEC}")
+    tree: dict[str, Any] = yaml_text.parse(folder.read(layout.SPEC))
+    return tree
+
+
 def begun(folder: Folder, job_spec: JobSpec) -> bool:
     """Whether a run of this spec has begun in the folder. SpecError if it is one of another spec."""
     if not folder.exists(layout.SPEC):

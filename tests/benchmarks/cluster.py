@@ -1,13 +1,11 @@
-"""What several nodes give: a fan-out on 1 and 2 nodes of a core, the time to a first cell, Serve on 1 and 2 replicas.
+"""What several nodes give: a fan-out on 1 and 2 nodes of a core, Serve on 1 and 2 replicas.
 
 Nodes are those of a cluster on this machine; on fewer than three free cores they share cores with the head and the
-clients, and the second node gives less than it would elsewhere. The time to the first cell is compared with that of a
-bare script that `ray job submit` is given, and that asks for one task: both load torch wherever they compute. Replicas
-compute one request at a time: a batch of all of them would take little longer than one, and hide the second replica.
+clients, and the second node gives less than it would elsewhere. Replicas compute one request at a time: a batch of all
+of them would take little longer than one, and hide the second replica.
 """
 
 import json
-import subprocess
 import tempfile
 import threading
 import time
@@ -39,48 +37,6 @@ def fan_out(cluster: LocalCluster, folder: Path, name: str, cells: int = CELLS) 
     ended(cluster.drive("run", str(folder / "spec.yaml"), "--id", name))
     (trial,) = history.trials(finished(folder, name))
     return trial.seconds
-
-
-BARE = """
-import pathlib, ray, torch
-
-@ray.remote
-def cell(mark):
-    import torch
-    pathlib.Path(mark).touch()
-
-ray.init()
-ray.get(cell.remote({mark!r}))
-"""
-
-
-def first_task(cluster: LocalCluster, folder: Path) -> float:
-    """Seconds from `ray job submit` of a bare script to its first task."""
-    mark, place = folder / "bare-mark", folder / "bare"
-    mark.unlink(missing_ok=True)
-    place.mkdir(exist_ok=True)
-    (place / "bare.py").write_text(BARE.format(mark=str(mark)))
-    words = ["job", "submit", "--address", cluster.dashboard, "--working-dir", str(place), "--", "python", "bare.py"]
-    began = time.perf_counter()
-    with started([BIN / "ray", *words], env=cluster.environment, stdout=subprocess.DEVNULL) as job:
-        wait_for(mark.exists)
-        took = time.perf_counter() - began
-        job.wait()
-    return took
-
-
-def first_cell(cluster: LocalCluster, folder: Path) -> float:
-    """Seconds from `assay submit` to the first cell that is begun: its mark in a folder of this machine."""
-    (folder / "mark").unlink(missing_ok=True)
-    spec = {"job": "tests.benchmarks._busy", "store": str(folder / "store")}
-    spec |= {"params": {"cells": 1, "seconds": 0.0, "mark": str(folder / "mark")}}
-    (folder / "spec.yaml").write_text(yaml.safe_dump(spec))
-    began = time.perf_counter()
-    run = cluster.run("submit", str(folder / "spec.yaml"), "--detach", "--address", cluster.dashboard)
-    wait_for((folder / "mark").exists)
-    took = time.perf_counter() - began
-    ended(run)
-    return took
 
 
 def requests_per_second(cluster: LocalCluster, folder: Path, replicas: int) -> float:
@@ -139,8 +95,6 @@ def main() -> None:
                 print(f"{ideal / took:.3f} of ideal, {ideal / (took - start):.3f} after a start of {start:.1f} s")
             cells = (whole[0] - starts[0]) / (whole[1] - starts[1])
             print(f"on 2 nodes {whole[0] / whole[1]:.2f} times as fast as on 1, after the start {cells:.2f} times")
-            cell, task = first_cell(cluster, folder), first_task(cluster, folder)
-            print(f"from submit to the first cell: {cell / task:.2f} times a bare script ({cell:.1f} s, {task:.1f} s)")
             put(open_store(str(folder / "models")), "sums", width=16)
             rates = [requests_per_second(cluster, folder, replicas) for replicas in (1, 2)]
             print(f"Serve: 2 replicas answer {rates[1] / rates[0]:.2f} times as many requests as 1 ({rates[0]:.0f}/s)")

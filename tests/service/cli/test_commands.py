@@ -78,6 +78,7 @@ assert torch.get_deterministic_debug_mode() == 1
     ("code", "left_out"),
     [
         ("import service.cli.commands", "torch ray matplotlib"),  # commands that look at a store
+        ("import service.cli.live, service.cluster.start", "torch ray.tune"),  # loaded while Ray starts
         ("import service.cluster.submission, service.planning.plan", "torch ray.tune"),  # those that ask a cluster
         (WORKER, "torch._dynamo torch._inductor"),
     ],
@@ -101,7 +102,7 @@ def test_partial_and_failed_have_their_exit_codes(walk: Path, capfd: pytest.Capt
     ("words", "sentence"),
     [
         (("run", "absent.yaml"), "cannot read the spec absent.yaml"),
-        (("run", "{walk}", "params.drfit=1"), "params.drfit: unknown field"),
+        (("run", "{walk}", "--serial", "params.drfit=1"), "params.drfit: unknown field"),
         (("run", "{walk}", "store={file}/x"), "{file}"),
         (("check", "{walk}", "job=deep_thinkin"), "unknown job 'deep_thinkin'"),
         (("jobs", "deep_thinkin"), "did you mean 'deep_thinking'?"),

@@ -2,13 +2,19 @@
 
 import os
 import stat
+import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from service import catalog
 from service.cli.commands import main
-from service.cluster import connection
+from service.cluster import connection, start
+from service.errors import SpecError
 
 
 @pytest.fixture
@@ -53,3 +59,36 @@ def test_a_ray_without_a_token_is_refused_unless_told(
     assert main([*command, *store]) == 2
     assert "RAY_AUTH_MODE must not be disabled" in capsys.readouterr().err
     assert not (tmp_path / "store" / "runs").exists()
+
+
+@pytest.mark.parametrize(("cpus", "preloaded"), [(2, ["torch"]), (connection.MOST_PRELOADED + 1, None)])
+def test_workers_of_an_embedded_ray_import_while_it_starts(
+    cpus: int, preloaded: list[str] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But not where each of many cores would have one that holds torch."""
+    options: dict[str, Any] = {}
+    monkeypatch.setattr(connection.ray, "init", lambda **given: options.update(given))
+    connection._init_local(cpus, None, ["torch"])
+    assert (options["_system_config"] or {}).get("preload_python_modules") == preloaded
+
+
+def test_a_job_is_imported_while_ray_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, Any] = {}
+
+    @contextmanager
+    def connect(*where: Any, preload: list[str]) -> Iterator[None]:
+        given["preload"] = preload
+        yield
+
+    monkeypatch.setattr(connection, "connect", connect)
+    for job, module in {"tests.service.walk": [], "deep_thinking": ["jobs.deep_thinking.job"]}.items():
+        with start.connected(job, None, None, False):
+            pass
+        assert given["preload"] == [start.TRIALS, *module], "a module of the user's own is imported where a trial runs"
+        assert catalog.module_of(job) in sys.modules
+
+
+def test_a_module_that_fails_beside_is_complained_of_where_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "connect", lambda *where, preload: nullcontext())
+    with start.connected("own.absent", None, None, False), pytest.raises(SpecError, match="cannot import 'own.absent'"):
+        catalog.load("own.absent")

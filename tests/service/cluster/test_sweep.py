@@ -4,7 +4,12 @@ import threading
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+from ray.runtime_env import RuntimeEnv
+from ray.tune.execution import class_cache
+
 from service import spec
+from service.cluster import connection, embedded, sweep
 from service.cluster.sweep import _Watch
 from service.execution import history
 from service.execution.progress import Silent
@@ -28,3 +33,21 @@ def test_a_trial_that_ends_without_a_record_has_failed_unless_the_scheduler_stop
     failed, stopped = history.trials(folder)
     assert (failed.status, stopped.status) == ("failed", "stopped")
     assert failed.failure and failed.failure.message.startswith("it ended without a record: its worker sees another")
+
+
+def test_workers_that_are_there_serve_trials_and_their_cells(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray keeps workers of other runtime environments apart. Of an embedded Ray all have that of this process."""
+    monkeypatch.setenv("RAY_CHDIR_TO_TRIAL_DIR", "0")
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "secret")
+    monkeypatch.setenv("PL_DISABLE_FORK", "1")
+
+    def of_a_trial() -> RuntimeEnv:
+        actor: Any = class_cache._ActorClassCache().get(type("Trial", (), {}))
+        return RuntimeEnv(**actor._default_options["runtime_env"])
+
+    assert RuntimeEnv(**connection.as_a_trial()["runtime_env"]).serialize() == of_a_trial().serialize()
+    monkeypatch.setattr(embedded, "_is_up", True)
+    with sweep._workers_in_advance():
+        assert of_a_trial().serialize() == "{}"
+    monkeypatch.undo()
+    assert "PL_DISABLE_FORK" in of_a_trial()["env_vars"]

@@ -60,7 +60,7 @@ def test_runs_of_a_job_are_side_by_side(two_runs: str, tmp_path: Path) -> None:
     (page,) = (out / "jobs").iterdir()
     tags = Tags(page.read_text())
     assert page.name == "tests.service.pages.html"
-    assert tags.tags.count("audio") == 2 and tags.tags.count("img") == 4, "of each a picture, a tone and its spectrogram"
+    assert tags.tags.count("audio") == 2 and tags.tags.count("img") == 4, "of each a picture, a tone, its spectrogram"
     html = page.read_text()
     assert "<th>height</th><td>1</td><td>1</td>" in html, "a metric has a row"
     assert "<th>seed</th><td>6</td><td>5</td>" in html, "a field that differs has one, the newest run first"
