@@ -209,7 +209,7 @@ class Run:
         saved = checkpoints.decode(self.folder.read(name))
         self.written.rows = saved["rows"]
         self.written.warnings = dict.fromkeys(saved["warnings"])
-        self.written.notes = dict.fromkeys(saved.get("notes", ()))
+        self.written.notes = dict.fromkeys(saved["notes"])
         for index, row in enumerate(self.rows):
             self._report(index, row, self._total_steps)
         return dict(saved["state"])
