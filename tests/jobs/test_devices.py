@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from jobs.common import passes
 from jobs.common.curvature.hessian import Hessian
-from jobs.common.data.batches import Epochs
 from jobs.common.data.boxes.scenes import scenes
 from jobs.common.detection.detectors import TRAINABLE
 from jobs.common.mean_loss.losses import cross_entropy
@@ -137,7 +136,6 @@ def test_a_step_of_a_patch_keeps_to_its_device_and_reads_nothing_there(ensemble:
     problem = search.Problem({"one": detector}, scenes("train", 48, 12), torch.arange(12), "person", rendering)
     basis = {"size": [10, 6], "iterations": 10, "batch": 4, "ensemble": {"kind": ensemble}}
     state = search.State.begin(search.random_patch((10, 6), 0), 1).to(META)
-    epochs = Epochs(12, 4, lambda epoch: 0)
-    asked = validate(SearchParams, basis, "search")
-    losses = search._step(state, search.adam_of(state), {"one": detector}, problem, asked, epochs, 0)
+    prepared = search.Prepared.of(problem, validate(SearchParams, basis, "search"), 0, META)
+    losses = search.step(state, search.adam_of(state), prepared)
     assert losses.device == state.patch.device == META and losses.shape == (1,)

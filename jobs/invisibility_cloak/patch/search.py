@@ -115,6 +115,29 @@ class State:
         return torch.softmax(self.logarithms, 0)
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """What is the same in all iterations of a search."""
+
+    problem: Problem
+    params: SearchParams
+    seed: int
+    detectors: dict[str, Detector]
+    """folded, on the device"""
+    views: dict[str, WindowedDetector]
+    """of those that look again only where the patch may be"""
+    images: KeptImages
+    epochs: Epochs
+
+    @classmethod
+    def of(cls, problem: Problem, params: SearchParams, seed: int, device: torch.device) -> "Prepared":
+        detectors = {name: folded(each, device) for name, each in problem.detectors.items()}
+        views = _windowed(detectors, problem, params) if device.type == "cpu" else {}
+        batch = min(params.batch, len(problem.places))
+        epochs = Epochs(len(problem.places), batch, lambda epoch: seed_at(seed, "epoch", epoch))
+        return cls(problem, params, seed, detectors, views, KeptImages(problem), epochs)
+
+
 def searched(
     state: State, problem: Problem, params: SearchParams, seed: int, until: int, device: torch.device | None = None
 ) -> tuple[State, Tensor]:
@@ -124,31 +147,26 @@ def searched(
     InputError: a loss stops being finite, or a detector changes while it is attacked.
     """
     device = device or torch.device("cpu")
-    detectors = {name: folded(each, device) for name, each in problem.detectors.items()}
-    views = _windowed(detectors, problem, params) if device.type == "cpu" else {}
-    before = {name: weights_hash(each) for name, each in detectors.items()}
+    prepared = Prepared.of(problem, params, seed, device)
+    before = {name: weights_hash(each) for name, each in prepared.detectors.items()}
     state = state.to(device)
     optimizer = adam_of(state)
-    epochs = Epochs(
-        len(problem.places), min(params.batch, len(problem.places)), lambda epoch: seed_at(seed, "epoch", epoch)
-    )
-    kept = KeptImages(problem)
     history: list[Tensor] = []
     finite: list[Tensor] = []  # of the iterations since it was looked at
     while state.iteration < until:
-        history.append(_step(state, optimizer, detectors, views, kept, problem, params, epochs, seed))
+        history.append(step(state, optimizer, prepared))
         finite.append(history[-1].isfinite().all() & state.patch.isfinite().all())
         if len(finite) == LOOK_EVERY or state.iteration == until:
             _check_finite(finite, state.iteration)
             finite = []
-    for name, each in detectors.items():
+    for name, each in prepared.detectors.items():
         if weights_hash(each) != before[name]:
             raise InputError(
                 f"detector {name!r} changed while it was attacked: its weights or its statistics of batch norm",
                 hint="in evaluation mode a detector must not change; one of your own has to obey eval()",
             )
     state.moments = optimizer.state[state.patch]
-    trace = torch.stack(history).cpu() if history else torch.empty(0, len(detectors))
+    trace = torch.stack(history).cpu() if history else torch.empty(0, len(before))
     return state.to(torch.device("cpu")), trace
 
 
@@ -170,22 +188,12 @@ def adam_of(state: State) -> torch.optim.Optimizer:
     return optimizer
 
 
-def _step(
-    state: State,
-    optimizer: torch.optim.Optimizer,
-    detectors: Mapping[str, Detector],
-    views: Mapping[str, WindowedDetector],
-    kept: KeptImages,
-    problem: Problem,
-    params: SearchParams,
-    epochs: Epochs,
-    seed: int,
-) -> Tensor:
+def step(state: State, optimizer: torch.optim.Optimizer, prepared: Prepared) -> Tensor:
     """One iteration, in place. Returns the loss of each detector before it: (detectors,)."""
-    device = state.patch.device
-    generator = torch.Generator().manual_seed(seed_at(seed, "draws", state.iteration))
-    chosen = problem.places[epochs.indices(state.iteration)]
-    images = kept.at(chosen).to(device)
+    problem, params = prepared.problem, prepared.params
+    generator = torch.Generator().manual_seed(seed_at(prepared.seed, "draws", state.iteration))
+    chosen = problem.places[prepared.epochs.indices(state.iteration)]
+    images = prepared.images.at(chosen).to(state.patch.device)
     targets = problem.targets(chosen, images, generator)
     patch = state.patch.detach().requires_grad_()
     shown = params.cutout.apply(patch, generator)
@@ -193,17 +201,17 @@ def _step(
     rendered = problem.reproduction.photographed(rendered, generator)
     windows = windows_of(targets, len(images), params.size, problem.rendering)
     losses = []
-    for name, detector in detectors.items():
+    for name, detector in prepared.detectors.items():
         toward = None
         if isinstance(params.objective, TargetedObjective):
             toward = detector.label_of(params.objective.toward)
-        if name in views:
-            priors = views[name].priors(rendered, images, chosen.tolist(), windows)
+        if name in prepared.views:
+            priors = prepared.views[name].priors(rendered, images, chosen.tolist(), windows)
         else:
             priors = detector.priors(rendered)
         losses.append(params.objective.loss(priors, detector.label_of(problem.hidden), targets, toward))
     each = torch.stack(losses)
-    loss = _together(each, state, list(detectors), params)
+    loss = _together(each, state, list(prepared.detectors), params)
     loss = loss + params.smoothness.weight * params.smoothness.loss(patch)
     if params.printability.weight:
         loss = loss + params.printability.weight * params.printability.loss(patch)

@@ -26,7 +26,7 @@ def test_the_ratio_map_of_a_quadratic() -> None:
     network = Quadratic(62)
     axis = {"weight": torch.ones(1, 62, dtype=torch.float64)}
     images, labels = torch.ones(10, 62, dtype=torch.float64), torch.zeros(10, dtype=torch.int64)
-    shared = Neighbourhood(network, [axis], images, labels, seed=3, loss=Bent(curvatures), tolerance=1e-6, batch=4)
+    shared = Neighbourhood(network, [axis], images, labels, seed=3, loss=Bent(curvatures), tolerance=1e-6)
     shared = pickle.loads(pickle.dumps(shared))
     for step in (0.0, 0.5, -0.5):
         cell = curvature_at([step], shared)
