@@ -49,14 +49,20 @@ def test_tiles_cover_every_pixel_and_their_weights_add_up_to_one(length: int) ->
         assert end == length or not window[-32:].any()
 
 
-def test_a_1500x1100_image_in_tiles_equals_the_whole() -> None:
+@pytest.mark.parametrize(
+    ("size", "tiling", "rows"),
+    [
+        ((500, 600), Tiling(side=384, overlap=192), [192, 308]),
+        pytest.param((1100, 1500), Tiling(side=512, overlap=192), [320, 320, 460], marks=pytest.mark.slow),
+    ],
+)
+def test_an_image_in_tiles_equals_the_whole(size: tuple[int, int], tiling: Tiling, rows: list[int]) -> None:
     """A network that sees 30 pixels far, and tiles whose margin is 48: equal everywhere."""
-    net, image = network(), photograph(1100, 1500)
-    tiling = Tiling(side=512, overlap=192)
+    net, image = network(), photograph(*size)
     with torch.no_grad():
         whole = net(image[None])[0]
         parts = list(strips(net, image, tiling))
-    assert [part.shape[1] for part in parts] == [320, 320, 460]
+    assert [part.shape[1] for part in parts] == rows
     torch.testing.assert_close(torch.cat(parts, dim=1), whole, rtol=1e-4, atol=1e-4)
 
 

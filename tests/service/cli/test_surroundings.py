@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from ray import cloudpickle
 
+from service.cli import main
 from service.cluster import import_path, launcher, packaging
 from service.execution import history
 from service.store import open_store
@@ -43,7 +44,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.fixture(params=["__init__.py", "sbatch.sh"])
+# what is no package hides less, and is tried in a worker
+@pytest.fixture(params=["__init__.py", pytest.param("sbatch.sh", marks=pytest.mark.slow)])
 def hiding(folder: Path, request: pytest.FixtureRequest) -> Path:
     """Besides, folders that are named as Assay's packages: packages themselves, or not."""
     for name in PACKAGES:
@@ -123,13 +125,16 @@ def test_a_head_whose_python_has_no_assay(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("options", [(), ("--raw",)])
-def test_a_terminal_that_lacks_characters(folder: Path, options: tuple[str, ...]) -> None:
-    words = ("-m", "service", "run", "spec.yaml", "--serial", "--id", "one", *options)
-    said = printed(*words, PYTHONIOENCODING="ascii")
+def test_a_terminal_that_lacks_characters(
+    folder: Path, options: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["run", "spec.yaml", "--serial", "--id", "one", *options]
+    code = f"{MAIN}; sys.exit(main({words}) or main(['runs', '--store', 'store']))"
+    said = printed("-c", code, PYTHONIOENCODING="ascii")
     assert said.isascii() and ("? ?" if options else "own-tude: started") in said
-    assert "own.?tude" in printed("-m", "service", "runs", "--store", "store", PYTHONIOENCODING="ascii")
+    assert "own.?tude" in said
     if not options:
-        assert "→ é" in printed("-m", "service", "logs", "one", "--store", "store", PYTHONIOENCODING="utf-8")
+        assert main(["logs", "one", "--store", "store"]) == 0 and "→ é" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

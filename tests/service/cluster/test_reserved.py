@@ -38,7 +38,7 @@ def assert_same(folder: Folder, expected: Folder) -> None:
         assert folder.read_table(name).equals(expected.read_table(name))
 
 
-# in the second phase the checkpoint of the first is there as well; both phases are met when the driver dies, below
+# in the second phase the checkpoint of the first is there as well
 @pytest.mark.parametrize("phase", [pytest.param("first", marks=pytest.mark.slow), "second"])
 def test_a_worker_that_dies_in_a_phase_goes_on_from_its_checkpoint(
     tmp_path: Path, ray_session: None, undisturbed: Folder, phase: str
@@ -52,7 +52,7 @@ def test_a_worker_that_dies_in_a_phase_goes_on_from_its_checkpoint(
     assert not folder.exists(layout.CHECKPOINTS), "nothing will go on from it"
 
 
-@pytest.mark.parametrize("phase", ["first", "second"])
+@pytest.mark.parametrize("phase", [pytest.param("first", marks=pytest.mark.slow), "second"])
 def test_a_driver_that_dies_in_a_phase_goes_on_from_its_checkpoint(
     tmp_path: Path, undisturbed: Folder, phase: str
 ) -> None:
@@ -77,25 +77,28 @@ def test_an_error_of_what_is_reserved_is_that_of_the_trial(tmp_path: Path, ray_s
 
 
 ON_ONE_GPU = """
-import os, sys
+import functools, os, sys
 import ray
 from service import spec
+from service.cluster.connection import connect
 from service.execution import runner
 from service.execution.runner import Execution
 
 os.environ["PRETENDED_GPU"] = "1"  # also in the workers
-ray.init(address="local", num_cpus=3, num_gpus=1, include_dashboard=False, log_to_driver=False)
-for job, gpus, seeds, seconds, cells in (
-    ("tests.service.gpus", 0.5, [0, 1, 2], 0.3, 4),
-    ("tests.service.gpus", 0, [0], 0.01, 1),
-    ("tests.service.plain_gpus", 0, [0], 0.01, 1),
-):
-    folder = f"{sys.argv[1]}/{job}-{gpus}"
-    os.mkdir(folder)
-    tree = {"job": job, "store": folder + "/store", "params": {"folder": folder, "seconds": seconds, "cells": cells}}
-    tree |= {"resources": {"gpus": gpus}, "sweep": {"grid": {"seed": seeds}}}
-    state = runner.start(spec.build(tree), Execution())
-    assert state.status == "finished", state.failure
+ray.init = functools.partial(ray.init, num_gpus=1)
+with connect("local", cpus=3, preload=["tests.service.gpus"]):  # workers that are there serve all three runs
+    for job, gpus, seeds, seconds, cells in (
+        ("tests.service.gpus", 0.5, [0, 1, 2], 0.3, 4),
+        ("tests.service.gpus", 0, [0], 0.01, 1),
+        ("tests.service.plain_gpus", 0, [0], 0.01, 1),
+    ):
+        folder = f"{sys.argv[1]}/{job}-{gpus}"
+        os.mkdir(folder)
+        params = {"folder": folder, "seconds": seconds, "cells": cells}
+        tree = {"job": job, "store": folder + "/store", "params": params}
+        tree |= {"resources": {"gpus": gpus}, "sweep": {"grid": {"seed": seeds}}}
+        state = runner.start(spec.build(tree), Execution())
+        assert state.status == "finished", state.failure
 """
 
 

@@ -24,9 +24,9 @@ def data(scale: float, classes: int = 10) -> tuple[Tensor, Tensor]:
 
 
 @cache
-def digits_net() -> Trained:
+def digits_net(classes: int = 10) -> Trained:
     """For digits of 8x8."""
-    return trained("digits_net", 1, 0.1, 250)
+    return trained("digits_net", 1, 0.1, 250, classes)
 
 
 @cache

@@ -1,5 +1,6 @@
 """The judge by audfprint2: against the package's own command line, and what it does to the rest of the process."""
 
+import json
 import logging
 import random
 import re
@@ -21,12 +22,15 @@ needs_audfprint = pytest.mark.skipif(ABSENT is not None, reason=ABSENT or "")
 
 # WAV files at its own rate are read without FFmpeg, which not every system has
 COMMAND = (
-    "import sys, audfprint2.utils.audio as audio; audio.HAVE_FFMPEG = False; from audfprint2.cli import main; main()"
+    "import json, sys, audfprint2.utils.audio as audio; audio.HAVE_FFMPEG = False; from audfprint2.cli import main; "
+    "[main(words) for words in json.loads(sys.argv[1])]"
 )
 
 
-def command_line(*words: str, folder: Path) -> str:
-    done = subprocess.run([sys.executable, "-c", COMMAND, *words], cwd=folder, capture_output=True, text=True)
+def command_line(*commands: list[str], folder: Path) -> str:
+    """What it prints, one command after another; in one process, which takes long to load."""
+    words = [sys.executable, "-c", COMMAND, json.dumps(commands)]
+    done = subprocess.run(words, cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout + done.stderr
 
@@ -43,8 +47,8 @@ def test_it_says_what_its_command_line_says(tmp_path: Path) -> None:
     query = np.round(32768 * (part + noise)).clip(-32768, 32767).astype(np.int16)
     soundfile.write(tmp_path / "query.wav", query, RATE)
     files = [f"song{place}.wav" for place in range(len(songs))]
-    command_line("-d", "songs.hdf", "new", *files, folder=tmp_path)
-    said = command_line("-v", "-d", "songs.hdf", "match", "query.wav", folder=tmp_path)
+    enrolment, question = ["-d", "songs.hdf", "new", *files], ["-v", "-d", "songs.hdf", "match", "query.wav"]
+    said = command_line(enrolment, question, folder=tmp_path)
     match = re.search(r"Matched query.wav .* as song(\d).wav .* with +(\d+) of +\d+ common hashes", said)
     assert match is not None, said
     verdict = judge.judge(query / 32768, RATE)

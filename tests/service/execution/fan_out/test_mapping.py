@@ -390,7 +390,8 @@ def test_cancel_a_sweep_on_one_core_and_resume(
         assert table.equals(expected.read_table("tables/losses.parquet"))
 
 
-@pytest.mark.parametrize("serial", [True, False])
+# in a process of Ray the handle is made by the same function
+@pytest.mark.parametrize("serial", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_a_job_that_does_not_say_that_it_fans_out_is_told(tmp_path: Path, ray_session: None, serial: bool) -> None:
     job_spec = spec.build({**grid_spec(tmp_path / "store").tree(), "job": "tests.service.plain_grid"})
     state = runner.start(job_spec, Execution(serial))
