@@ -20,7 +20,7 @@ BRIEF = "params.victims.end_to_end.epochs=1"
 MINIATURE = {
     "small": PAIRS,
     "defences_small": PAIRS,
-    "end_to_end_small": [*PAIRS, BRIEF, "params.poisons=[1,3]"],
+    "end_to_end_small": [*PAIRS, BRIEF, "params.targets.count=1", "params.poisons=[1,3]"],
     "ablations_small": [*PAIRS, BRIEF, "params.poisons=[2]"],
     "benchmark_small": SETUPS,
     "polytope_small": SETUPS,
@@ -37,7 +37,11 @@ def test_specs_are_valid(name):
     assert name in MINIATURE or not name.endswith("small"), "what a laptop can run is run here"
 
 
-@pytest.mark.parametrize("name", sorted(MINIATURE))
+# ablations_small names the job and the victims of end_to_end_small
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow) if name == "ablations_small" else name for name in sorted(MINIATURE)],
+)
 def test_a_small_spec_runs(name, store_uri, monkeypatch):
     pictures = ("poisons", "success", "histograms", "features", "distances")
     if name not in ("small", "end_to_end_small", "benchmark_small"):  # whose pictures are those of others

@@ -18,8 +18,8 @@ from tests.service.pace import HURRY
 SPEC = """
 job: tests.service.walk
 store: {store}
-params: {{pace: {{seconds_per_step: 0.2}}}}
-sweep: {{grid: {{params.pace.steps: [1, 1000]}}, metric: height}}
+params: {{pace: {{seconds_per_step: 1.0}}}}
+sweep: {{grid: {{params.pace.steps: [1, 100]}}, metric: height}}
 """
 END_SECONDS = 40.0  # below the minute after which Ray gives up, also where all cores are taken
 
@@ -41,7 +41,7 @@ def test_a_killed_process_ends_the_run_in_a_sentence(tmp_path: Path, victims: tu
     path, store = tmp_path / "spec.yaml", open_store(str(tmp_path / "store"))
     path.write_text(SPEC.format(store=store.path))
     folder = store / "runs" / "hurt"
-    words = [sys.executable, "-m", "service", "run", str(path), "--id", "hurt", "--cpus", "2"]
+    words = [sys.executable, "-m", "service", "run", str(path), "--id", "hurt", "--cpus", "1"]
     with started(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as driver:
         wait_for(lambda: len(history.trials(folder)) >= 1, driver)
         processes = titles(driver.pid)
