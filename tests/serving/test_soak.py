@@ -21,7 +21,7 @@ import pytest
 
 from serving.http.uploads import to_png
 from tests.processes import titles
-from tests.serving.conftest import Served
+from tests.serving.conftest import HOST, Served
 from tests.serving.deployments.test_attack_server import message as attack_message
 from tests.serving.deployments.test_server import message
 from tests.serving.models import bits, pixels
@@ -30,7 +30,7 @@ SECONDS = float(os.environ.get("SOAK_SECONDS", "600"))
 HONEST = 32
 SLOWER = 5  # times as slow as without the hostile client
 GROWTH = 48 << 20  # bytes that the last third of the time may hold more than the second
-HOSTILE_ADDRESS = "127.0.0.2"  # other than that of the honest: without keys, bodies are counted by address
+HOSTILE_ADDRESS = "127.0.0.3"  # other than that of the honest: without keys, bodies are counted by address
 AT_ONCE = 12  # connections with the same hostile request
 SERVE = ("ServeReplica", "ProxyActor", "HAProxyManager", "ServeController", "haproxy")
 
@@ -116,7 +116,8 @@ class Hostile:
         async with contextlib.AsyncExitStack() as opened:
             for port in ports:
                 with contextlib.suppress(OSError):
-                    _, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(HOSTILE_ADDRESS, 0))
+                    host = HOST if port == self._port else "127.0.0.1"
+                    _, writer = await asyncio.open_connection(host, port, local_addr=(HOSTILE_ADDRESS, 0))
                     opened.callback(writer.close)
                     writer.write(request)
             await asyncio.sleep(seconds)
@@ -126,7 +127,7 @@ async def honest(port: int, until: float) -> list[float]:
     """Seconds that each request took of a client that asks until a time of the loop. Nothing may go wrong."""
     request, loop = post("sums/infer", tree(message(bits(1, 16).numpy()))), asyncio.get_running_loop()
     taken = []
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    reader, writer = await asyncio.open_connection(HOST, port)
     with contextlib.closing(writer):
         while (began := loop.time()) < until:
             writer.write(request)

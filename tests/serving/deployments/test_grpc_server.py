@@ -13,7 +13,7 @@ from tritonclient.utils import InferenceServerException
 
 from service.models import WEIGHTS
 from tests.processes import PATIENCE_SECONDS, wait_for
-from tests.serving.conftest import OVER_GRPC, SETTINGS, Serve, Served
+from tests.serving.conftest import SETTINGS, Served
 from tests.serving.deployments.test_server import stats
 from tests.serving.models import bits, pixels, put
 
@@ -21,8 +21,8 @@ pytestmark = pytest.mark.xdist_group("served over gRPC")
 
 
 @pytest.fixture(scope="module")
-def served(running: Serve) -> Served:
-    return running.run(OVER_GRPC)
+def served(served_over_grpc: Served) -> Served:
+    return served_over_grpc
 
 
 @pytest.fixture(scope="module")
