@@ -36,7 +36,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def is_served(item: pytest.Item) -> bool:
-    return "served" in getattr(item, "fixturenames", ())
+    return not {"served", "guarded"}.isdisjoint(getattr(item, "fixturenames", ()))
 
 
 def group_of(item: pytest.Item) -> str:

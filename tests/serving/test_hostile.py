@@ -3,6 +3,7 @@
 import concurrent.futures
 import contextlib
 import json
+import socket
 import time
 
 import httpx
@@ -23,10 +24,18 @@ HONEST_SECONDS = 10.0  # far above what an honest request takes on a busy machin
 def honest(served: Served) -> float:
     """Ask for health and for a prediction. Seconds that both took."""
     began = time.monotonic()
-    assert httpx.get(f"{served.url}/v2/health/live", timeout=30).status_code == 200
-    answer = httpx.post(f"{served.url}/v2/models/sums/infer", json=message(bits(1, 8).numpy()), timeout=30)
+    with served.http() as client:
+        assert client.get("/v2/health/live", timeout=30).status_code == 200
+        answer = client.post("/v2/models/sums/infer", json=message(bits(1, 8).numpy()), timeout=30)
     assert answer.status_code == 200, answer.text
     return time.monotonic() - began
+
+
+def opened_by(served: Served, count: int, first: bytes) -> contextlib.AbstractContextManager[list[socket.socket]]:
+    """As `connections`, with what the server asks for in the headers, where they are whole."""
+    head, end, rest = first.partition(b"\r\n\r\n")
+    needed = b"".join(f"\r\n{name}: {value}".encode() for name, value in served.headers.items() if end)
+    return connections(served.address, count, head + needed + end + rest, served.trusting)
 
 
 HEAD = b"POST /v2/models/sums/infer HTTP/1.1\r\nHost: localhost\r\n"
@@ -34,14 +43,14 @@ HEAD = b"POST /v2/models/sums/infer HTTP/1.1\r\nHost: localhost\r\n"
 
 def test_bodies_that_never_end_take_no_place(served: Served) -> None:
     """140 of them once stopped all models: a replica takes 128 requests at once."""
-    with connections(served.address, 140, HEAD + b"Content-Length: 1000\r\n\r\n{") as opened:
+    with opened_by(served, 140, HEAD + b"Content-Length: 1000\r\n\r\n{") as opened:
         assert honest(served) < HONEST_SECONDS
         assert opened[0].recv(20).startswith(b"HTTP/1.1 408 ")
     assert honest(served) < HONEST_SECONDS
 
 
 def test_half_a_head_and_nothing_are_closed(served: Served) -> None:
-    with connections(served.address, 50, HEAD[:30]) as halves, connections(served.address, 50, b"") as silent:
+    with opened_by(served, 50, HEAD[:30]) as halves, opened_by(served, 50, b"") as silent:
         assert honest(served) < HONEST_SECONDS
         for opened in (halves[0], silent[0]):
             assert until_closed(opened)[:12] in (b"", b"HTTP/1.1 408")
@@ -124,7 +133,8 @@ def test_a_stream_that_nobody_reads_is_not_computed(served: Served) -> None:
     head = b"POST /v2/models/sums/infer_stream HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 
     def streamed() -> int:
-        statistics = httpx.get(f"{served.url}/v2/models/sums/stats", timeout=30).json()["model_stats"]
+        with served.http() as client:
+            statistics = client.get("/v2/models/sums/stats").json()["model_stats"]
         return sum(int(version["streamed"]) for version in statistics)
 
     before = streamed()
@@ -134,7 +144,7 @@ def test_a_stream_that_nobody_reads_is_not_computed(served: Served) -> None:
         time.sleep(0.5)
         return streamed() == count > before
 
-    with connections(served.address, 1, head + b"Content-Length: %d\r\n\r\n" % len(body) + body):
+    with opened_by(served, 1, head + b"Content-Length: %d\r\n\r\n" % len(body) + body):
         wait_for(rests)
         assert streamed() - before < 600  # of 2,000: what the buffers of the kernel hold, between all on the way
     assert honest(served) < HONEST_SECONDS

@@ -3,14 +3,14 @@
 import pytest
 
 from tests.serving import test_hostile as hostile
-from tests.serving.conftest import Served
+from tests.serving.conftest import Guarded
 
-pytestmark = pytest.mark.xdist_group("served over gRPC")
+pytestmark = pytest.mark.xdist_group("guarded")
 
 
 @pytest.fixture(scope="module")
-def served(served_over_grpc: Served) -> Served:
-    return served_over_grpc
+def served(guarded: Guarded) -> Guarded:
+    return guarded
 
 
 test_bodies_that_never_end_take_no_place = hostile.test_bodies_that_never_end_take_no_place

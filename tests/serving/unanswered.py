@@ -5,18 +5,27 @@ import http.client
 import json
 import select
 import socket
+import ssl
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 
 @contextlib.contextmanager
-def connections(address: str, count: int, first: bytes) -> Iterator[list[socket.socket]]:
-    """So many connections to host:port, each with the beginning of a request, until the end of the block."""
+def connections(
+    address: str, count: int, first: bytes, trusting: ssl.SSLContext | None = None
+) -> Iterator[list[socket.socket]]:
+    """So many connections to host:port, each with the beginning of a request, until the end of the block.
+
+    trusting: over TLS.
+    """
     host, _, port = address.partition(":")
     with contextlib.ExitStack() as stack:
         opened = []
         for _ in range(count):
-            opened.append(stack.enter_context(socket.create_connection((host, int(port)), timeout=60)))
+            made = stack.enter_context(socket.create_connection((host, int(port)), timeout=60))
+            if trusting:
+                made = stack.enter_context(trusting.wrap_socket(made, server_hostname=host))
+            opened.append(made)
             opened[-1].sendall(first)
         yield opened
 

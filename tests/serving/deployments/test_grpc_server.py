@@ -13,21 +13,27 @@ from tritonclient.utils import InferenceServerException
 
 from service.models import WEIGHTS
 from tests.processes import PATIENCE_SECONDS, wait_for
-from tests.serving.conftest import SETTINGS, Served
+from tests.serving.conftest import SETTINGS, Bearer, Guarded
 from tests.serving.deployments.test_server import stats
 from tests.serving.models import bits, pixels, put
 
-pytestmark = pytest.mark.xdist_group("served over gRPC")
+pytestmark = pytest.mark.xdist_group("guarded")
 
 
 @pytest.fixture(scope="module")
-def served(served_over_grpc: Served) -> Served:
-    return served_over_grpc
+def served(guarded: Guarded) -> Guarded:
+    return guarded
+
+
+def connected(served: Guarded) -> triton.InferenceServerClient:
+    client = triton.InferenceServerClient(served.grpc_address, ssl=True, root_certificates=served.certificate)
+    client.register_plugin(Bearer(served.headers))
+    return client
 
 
 @pytest.fixture(scope="module")
-def client(served: Served) -> Iterator[triton.InferenceServerClient]:
-    with triton.InferenceServerClient(served.grpc_address) as client:
+def client(served: Guarded) -> Iterator[triton.InferenceServerClient]:
+    with connected(served) as client:
         yield client
 
 
@@ -43,7 +49,7 @@ def refused(code: str, sentence: str) -> Iterator[None]:
     assert "Traceback" not in str(raised.value) and "\n" not in raised.value.message()
 
 
-def test_the_server_and_its_models_are_those_of_http(served: Served, client: triton.InferenceServerClient) -> None:
+def test_the_server_and_its_models_are_those_of_http(served: Guarded, client: triton.InferenceServerClient) -> None:
     over_http = served.client()
     assert client.is_server_live() and client.is_server_ready() and client.is_model_ready("sums", "1")
     assert client.get_server_metadata(as_json=True) == over_http.get_server_metadata()
@@ -62,7 +68,7 @@ def test_the_server_and_its_models_are_those_of_http(served: Served, client: tri
 
 
 @pytest.mark.parametrize("version", ["", "1"])
-def test_an_answer_is_that_of_http(served: Served, client: triton.InferenceServerClient, version: str) -> None:
+def test_an_answer_is_that_of_http(served: Guarded, client: triton.InferenceServerClient, version: str) -> None:
     array, parameters = bits(3, 8).numpy(), {"iterations": 7, "exit": "confidence"}
     answers = [
         each.infer("sums", tensors(library, array), version, request_id="r", parameters=parameters)
@@ -84,7 +90,7 @@ def test_requested_outputs_alone_are_answered(client: triton.InferenceServerClie
 
 
 def test_what_is_wrong_has_the_code_and_the_sentence_of_http(
-    served: Served, client: triton.InferenceServerClient
+    served: Guarded, client: triton.InferenceServerClient
 ) -> None:
     array = bits(1, 8).numpy()
     with refused("NOT_FOUND", "no model 'smus' (did you mean 'sums'?)"):
@@ -110,7 +116,7 @@ def test_what_is_wrong_has_the_code_and_the_sentence_of_http(
 
 
 def test_calls_are_counted_and_computed_together_with_requests_over_http(
-    served: Served, client: triton.InferenceServerClient
+    served: Guarded, client: triton.InferenceServerClient
 ) -> None:
     before = client.get_inference_statistics("sums", "2").model_stats[0]
     array, lasting = bits(1, 64).numpy(), {"iterations": 500}  # others come while the first one is computed
@@ -149,8 +155,8 @@ class Stream:
 
 
 @pytest.fixture
-def opened(served: Served) -> Iterator[triton.InferenceServerClient]:
-    with triton.InferenceServerClient(served.grpc_address) as client:
+def opened(served: Guarded) -> Iterator[triton.InferenceServerClient]:
+    with connected(served) as client:
         yield client
         client.stop_stream(cancel_requests=True)
 
@@ -159,7 +165,7 @@ def is_final(result: Any) -> bool:
     return bool(result.get_response().parameters["triton_final_response"].bool_param)
 
 
-def test_a_stream_answers_after_each_iteration(served: Served, opened: triton.InferenceServerClient) -> None:
+def test_a_stream_answers_after_each_iteration(served: Guarded, opened: triton.InferenceServerClient) -> None:
     """As over HTTP; a model that answers at once has one answer; an error does not end it."""
     stream, array = Stream(opened), bits(2, 6).numpy()
     opened.async_stream_infer(
@@ -189,7 +195,7 @@ def test_a_stream_answers_after_each_iteration(served: Served, opened: triton.In
 
 
 def test_a_stream_whose_client_leaves_is_computed_no_further(
-    served: Served, opened: triton.InferenceServerClient
+    served: Guarded, opened: triton.InferenceServerClient
 ) -> None:
     stream = Stream(opened)
     opened.async_stream_infer("sums", tensors(triton, bits(1, 16).numpy()), parameters={"iterations": 10_000})
