@@ -207,13 +207,14 @@ def test_what_listens_is_what_the_documentation_lists(guarded: Guarded) -> None:
 
 def test_neither_dashboard_nor_job_api_is_started(guarded: Guarded) -> None:
     """No port of its processes answers as they do."""
-    for _, _, port in listening(guarded.process):
-        for path in ("/api/version", "/api/jobs/", "/api/job_agent/jobs/"):
-            try:
-                answer = httpx.get(f"http://127.0.0.1:{port}{path}", timeout=5)
-            except httpx.HTTPError:
-                continue  # it does not speak HTTP, or not on this address
-            assert answer.status_code != 200 or "# HELP" in answer.text, f"{port}{path}: {answer.text[:80]}"
+    with httpx.Client(timeout=5) as client:
+        for _, _, port in listening(guarded.process):
+            for path in ("/api/version", "/api/jobs/", "/api/job_agent/jobs/"):
+                try:
+                    answer = client.get(f"http://127.0.0.1:{port}{path}")
+                except httpx.HTTPError:
+                    continue  # it does not speak HTTP, or not on this address
+                assert answer.status_code != 200 or "# HELP" in answer.text, f"{port}{path}: {answer.text[:80]}"
 
 
 # ---- what is refused before anything starts --------------------------------------------------------------------------
