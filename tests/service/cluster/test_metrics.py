@@ -54,7 +54,7 @@ def test_a_run_is_counted_where_prometheus_looks(ray_session: None, tmp_path: Pa
             "job": job,
             "store": str(tmp_path / "store"),
             "params": {"cells": 30, "folder": str(tmp_path), "fail": [3, 4]},
-            "resources": {"cpus": 2},
+            "resources": {"cpus": 4},
         }
     )
     before = scraped(job)
