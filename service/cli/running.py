@@ -16,7 +16,7 @@ from service.cli import remote
 from service.cli.options import Command, address_option, insecure_option, json_option, store_option
 from service.cli.printing import TolerantStream, next_steps, print_json, print_verdict
 from service.cluster import address as address_of
-from service.errors import RunCancelledError, RunFailedError, RunPartialError
+from service.errors import AssayError, RunCancelledError, RunFailedError, RunPartialError
 from service.execution import history, layout, logs
 from service.execution.records import RunRecord
 from service.store import open_store
@@ -48,11 +48,14 @@ def run(spec_file: str, overrides: tuple[str, ...], run_id: str | None, again: b
     """Run a spec, with fields overridden: `assay run SPEC seed=3 params.training.lr=1e-3`."""
     tree = spec.read(spec_file, list(overrides))
 
+    def validated() -> spec.JobSpec:
+        with spec.of_file(spec_file):
+            return spec.build(tree)
+
     def act(execution: "Execution", say: Callable[[str], None]) -> tuple[RunRecord, str]:
         from service.execution import devices, runner
 
-        with spec.of_file(spec_file):
-            job_spec = spec.build(tree)
+        job_spec = validated()
         if (notice := devices.unused_gpus(job_spec.resources.gpus)) is not None:
             say(f"assay: {notice}")
         store = open_store(job_spec.store)
@@ -60,7 +63,7 @@ def run(spec_file: str, overrides: tuple[str, ...], run_id: str | None, again: b
             return runner.resume(store, run_id, execution), job_spec.store
         return runner.start(job_spec, execution, run_id), job_spec.store
 
-    _execute(spec.job_of(tree), as_json, act, **how)
+    _execute(spec.job_of(tree), as_json, validated, act, **how)
 
 
 @click.command()
@@ -95,12 +98,13 @@ def resume(
 
         return runner.resume(opened, folder.name, execution), store
 
-    _execute(spec.job_of(history.spec_tree(folder)), as_json, act, **how)
+    _execute(spec.job_of(history.spec_tree(folder)), as_json, lambda: None, act, **how)
 
 
 def _execute(
     job: str,
     as_json: bool,
+    check: Callable[[], object],
     act: "Callable[[Execution, Callable[[str], None]], tuple[RunRecord, str]]",
     *,
     serial: bool,
@@ -111,7 +115,8 @@ def _execute(
 ) -> None:
     """Carry out a run with live progress and all other output in its log. The verdict becomes the exit code.
 
-    act: validates, runs, and returns how it ended and the store; it is given what tells the user a sentence.
+    check: raises what is wrong with the input; asked where there is no Ray, of which nothing else would be said. act:
+    validates, runs, and returns how it ended and the store; it is given what tells the user a sentence.
     """
     from service.cli import live
 
@@ -122,7 +127,11 @@ def _execute(
                 if not serial:
                     from service.cluster import start
 
-                    around.enter_context(start.connected(job, address, cpus, insecure))
+                    try:
+                        around.enter_context(start.connected(job, address, cpus, insecure))
+                    except AssayError:
+                        check()
+                        raise
                 from service.execution.runner import Execution
 
                 state, store = act(Execution(serial, address, cpus, insecure, shown, log_file), shown.note)

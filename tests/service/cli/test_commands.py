@@ -130,6 +130,8 @@ def test_ray_out_of_reach_is_noticed_at_once(walk: Path) -> None:
     assert tried.returncode == 2
     assert f"nobody answers at the Ray address '{address}'" in tried.stderr
     assert not (walk.parent / "store" / "runs").exists()
+    wrong = assay("run", str(walk), "params.pace.stepz=1", RAY_ADDRESS=address)
+    assert wrong.returncode == 2 and "params.pace.stepz: unknown field" in wrong.stderr, "the user's own mistake first"
 
 
 def test_check_and_jobs_need_nothing(walk: Path, capsys: pytest.CaptureFixture[str]) -> None:
