@@ -112,15 +112,19 @@ def crafts_kept(run: Folder) -> dict[str, list[list[int]]]:
     return found
 
 
-@pytest.mark.parametrize("at_once", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_a_sweep_over_the_number_of_poisons_crafts_each_once(at_once, store_uri, ray_session):
+# what trials on Ray have in common is computed once: tests/service/execution/fan_out/test_mapping.py
+@pytest.mark.parametrize("at_once", [0, *(pytest.param(count, marks=pytest.mark.slow) for count in (1, 2))])
+def test_a_sweep_over_the_number_of_poisons_crafts_each_once(at_once, store_uri, request):
+    """at_once: trials on Ray at the same time; 0: in this process."""
+    if at_once:
+        request.getfixturevalue("ray_session")
     counts = [[2], [5]]
     tree = {**CHEAP, "bases": {"rule": "random"}, "show": 0, "targets": {"count": 2, "only_correct": False}}
     sweep = {"grid": {"params.poisons": counts}}
-    resources = {"cpus": 4 / at_once}  # of the 4 of the session's Ray
+    resources = {"cpus": 4 / max(1, at_once)}  # of the 4 of the session's Ray
     fields = {"params": tree, "sweep": sweep, "resources": resources, "store": store_uri}
     swept = spec.build({"job": "poison_frogs", **fields})
-    state = runner.start(swept, Execution(), run_id="swept")
+    state = runner.start(swept, Execution(serial=not at_once), run_id="swept")
     assert state.status == "finished", state.failure
     folder = open_store(store_uri) / "runs"
     pairs = [tuple(pair) for batch in crafts_kept(folder / "swept").values() for pair in batch]

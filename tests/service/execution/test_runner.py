@@ -81,14 +81,15 @@ def test_ray_equals_serial(tmp_path: Path, ray_session: None, serial: dict[str, 
     assert results(folder_of(job_spec, state)) == serial
 
 
-def test_kill_the_driver_and_resume(tmp_path: Path, serial: dict[str, Any], ray_session: None) -> None:
+def test_kill_the_driver_and_resume(tmp_path: Path, serial: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A driver with a Ray of its own. tests/cluster/test_fanout.py goes on with a run on Ray as well."""
     witness = tmp_path / "witness"
-    params = {"witness": str(witness), "pace": {"seconds_per_step": 0.15}}
-    job_spec = walk(str(tmp_path / "killed"), sweep=SWEEP, params=params, resources={"cpus": 2})
+    params = {"witness": str(witness), "pace": {"seconds_per_step": 0.1}}
+    job_spec = walk(str(tmp_path / "killed"), sweep=SWEEP, params=params)
     path = tmp_path / "spec.json"
     path.write_text(json.dumps(job_spec.tree()))
     folder = open_store(job_spec.store) / "runs" / "killed"
-    words = [sys.executable, "-m", "service", "run", str(path), "--id", "killed", "--cpus", "4"]
+    words = [sys.executable, "-m", "service", "run", str(path), "--id", "killed", "--cpus", "1"]
     with started(words, env={**os.environ, "RAY_ADDRESS": ""}, stdout=subprocess.DEVNULL) as driver:
         wait_for(lambda: len(history.trials(folder)) >= 1 and len(unfinished(folder)) >= 1, driver)
         driver.kill()
@@ -97,7 +98,8 @@ def test_kill_the_driver_and_resume(tmp_path: Path, serial: dict[str, Any], ray_
     assert 0 < len(finished) < 6
     starts = witness.read_text().count
 
-    state = runner.resume(open_store(job_spec.store), "killed", Execution())
+    monkeypatch.setenv(HURRY, str(tmp_path))
+    state = runner.resume(open_store(job_spec.store), "killed", Execution(serial=True))
     assert state.status == "finished", state.failure
     assert results(folder) == serial
     for id in finished:
