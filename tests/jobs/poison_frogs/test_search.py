@@ -112,7 +112,7 @@ def crafts_kept(run: Folder) -> dict[str, list[list[int]]]:
     return found
 
 
-# what trials on Ray have in common is computed once: tests/service/execution/fan_out/test_mapping.py
+# trials at the same time, in threads, are in tests/service/execution/fan_out/test_mapping.py; on Ray they are slow
 @pytest.mark.parametrize("at_once", [0, *(pytest.param(count, marks=pytest.mark.slow) for count in (1, 2))])
 def test_a_sweep_over_the_number_of_poisons_crafts_each_once(at_once, store_uri, request):
     """at_once: trials on Ray at the same time; 0: in this process."""
