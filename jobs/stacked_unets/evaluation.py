@@ -12,7 +12,9 @@ from jobs.common.metrics.segmentation import IGNORE, confusion
 from jobs.common.models.classifiers.sunet import UNetModule
 from jobs.common.training import parallel
 from jobs.common.training.optimizers import device_of
-from jobs.stacked_unets.prediction import PredictionParams, predict
+from jobs.stacked_unets.prediction import PredictionParams, predict, prepared
+
+MANY = 32  # images from which on it takes less time to prepare a network than it saves
 
 
 def evaluate(network: nn.Module, images: SegmentationSet, params: PredictionParams) -> Tensor:
@@ -21,6 +23,8 @@ def evaluate(network: nn.Module, images: SegmentationSet, params: PredictionPara
     The network is in evaluation mode. Each rank takes every world()-th image.
     """
     classes = len(images.classes)
+    if len(images) >= MANY:
+        network = prepared(network)
     matrix = torch.zeros(classes, classes, dtype=torch.int64)
     for index in range(parallel.rank(), len(images), parallel.world()):
         image, labels = images.pair(index)

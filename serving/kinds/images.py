@@ -57,9 +57,13 @@ class ImageNetwork(ImageEndpoint):
 
     def logits(self, images: Tensor) -> Tensor:
         """images: on the model's device. Returns float32 logits. InputError if the network does not take their size."""
+        return self._logits_of(self.network, images)
+
+    def _logits_of(self, network: nn.Module, images: Tensor) -> Tensor:
+        """Of the network, or of what has been made of it."""
         try:
             with torch.no_grad():
-                logits: Tensor = self.network(images)
+                logits: Tensor = network(images)
         except RuntimeError as error:
             if -1 not in self.inputs[0].shape[1:]:
                 raise

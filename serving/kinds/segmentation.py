@@ -30,6 +30,7 @@ from torch import Tensor, nn
 
 from jobs.common.metrics.segmentation import IGNORE
 from jobs.stacked_unets.padding import any_size, multiple_of
+from jobs.stacked_unets.prediction import prepared
 from jobs.stacked_unets.tiles import Score, Tiling, strips
 from service.errors import BusyError, InputError, ModelError
 from service.models import ModelCard, TensorSpec
@@ -97,6 +98,7 @@ class Segmentation(ImageNetwork):
                 f"model {card.name!r} returns {described(logits)} for images {(CHANNELS, TRIAL, TRIAL)}, but its card "
                 f"names {len(self.classes)} classes for each pixel"
             )
+        self._prepared = prepared(self.network)
         self._macs_of_pixel = macs / TRIAL**2
 
     @staticmethod
@@ -166,7 +168,7 @@ class Segmentation(ImageNetwork):
                 raise Abandoned
             if time.monotonic() > deadline:
                 raise BusyError(f"no answer within {self._limits.seconds:g} s (limits.seconds)", "send smaller images")
-            logits = self.logits(images)
+            logits = self._logits_of(self._prepared, images)
             self._check_finite(logits, len(works))
             return logits
 

@@ -5,19 +5,16 @@ the model, and it leaves out what is about gradients alone, such as torch.no_gra
 be prepared (`checks.randomised`), and gradients are compared, not only logits.
 """
 
-import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
 from jobs.common.attacks.base import Model, Search
-from jobs.common.models import graph
+from jobs.common.models.inference import ChannelsLast, shortened, within_rounding
 from jobs.common.models.windowed import Windowed, windowed
 
-TOLERANCE = 1e-4  # of the logits, by the largest
 GRADIENT_TOLERANCE = 1e-3  # of the gradient of an image; of a few, rounding may turn a ReLU over
 FEW = 8  # images that show whether a prepared model is right
 
@@ -30,20 +27,9 @@ def prepared(model: Model, images: Tensor) -> Model:
     """
     if not isinstance(model, nn.Module):
         return model
+    ready = shortened(model, images)
     try:
-        network = copy.deepcopy(model).requires_grad_(False)
-    except RuntimeError:  # weights that are computed from others, as by weight normalisation, cannot be copied
-        return model
-    with torch.no_grad():
-        traced = graph.trace(network)
-        if traced is not None:
-            network = traced
-            graph.fold(traced)
-            if images.device.type == "cpu" and images.dtype is torch.float32 and graph.can_fuse():
-                graph.fuse(traced, images, still=True)
-    ready = (ChannelsLast(network) if images.shape[1] > 1 else network).eval()
-    try:
-        return ready if _same(ready, model, images) else model
+        return ready if ready is not None and _same(ready, model, images) else model
     except RuntimeError:  # without a way back through it
         return model
 
@@ -78,15 +64,11 @@ def windows(model: Model, images: Tensor, side: int) -> Windowed | None:
 def _same(ready: nn.Module, model: nn.Module, images: Tensor) -> bool:
     """Whether the logits are near, and of half of the images the gradients of a weighted sum of these."""
     (logits, gradients), (expected, expected_gradients) = (_answers(each, images) for each in (ready, model))
-    if expected_gradients is None or gradients is None or not _near(logits, expected):
+    if expected_gradients is None or gradients is None or not within_rounding(logits, expected):
         return False
     apart = torch.linalg.vector_norm((gradients - expected_gradients).flatten(1), dim=1)
     near = apart <= GRADIENT_TOLERANCE * torch.linalg.vector_norm(expected_gradients.flatten(1), dim=1)
     return 2 * int(near.sum()) >= len(near)
-
-
-def _near(logits: Tensor, expected: Tensor) -> bool:
-    return bool((logits - expected).abs().amax() <= TOLERANCE * expected.abs().amax())
 
 
 def _answers(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -99,27 +81,3 @@ def _answers(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor | None]:
         weights = torch.linspace(-1, 1, logits.shape[1], device=logits.device).view(1, -1, *[1] * (logits.dim() - 2))
         (gradients,) = torch.autograd.grad((logits * weights).sum(), points)
     return logits.detach(), gradients
-
-
-class ChannelsLast(nn.Module):
-    """A network whose convolutions find the channels of a pixel side by side, behind images in the usual layout."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network.to(memory_format=torch.channels_last)
-
-    def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.network(_Layout.apply(images))
-        return logits
-
-
-class _Layout(torch.autograd.Function):
-    """Channels last on the way in; on the way back, gradients in the usual layout."""
-
-    @staticmethod
-    def forward(ctx: Any, images: Tensor) -> Tensor:
-        return images.contiguous(memory_format=torch.channels_last)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return gradient.contiguous()

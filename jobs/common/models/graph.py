@@ -11,7 +11,8 @@ not of its weights.
 """
 
 import operator
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -22,17 +23,38 @@ from torch.nn import functional
 from jobs.common.models.weights import Direction, places
 
 LAYERS = (nn.Conv2d, nn.Linear)
+FOLDED = (*LAYERS, nn.ConvTranspose2d)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 NOTHING = (nn.Identity, nn.Dropout, nn.Dropout2d)  # in evaluation mode
 RELU = (functional.relu, torch.relu, "relu")
 FEW_CHANNELS = 4
+LINEAR = 1.0
+"""the slope below zero of a leaky ReLU that changes nothing"""
 DENSE = 1 << 18
 """entries of the matrix of a whole convolution, up to which one product with it is faster than many small ones"""
 SUM = (operator.add, operator.iadd, torch.add, "add")
 
 
+_one_at_a_time = threading.Lock()
+
+
 class _Layers(fx.Tracer):
-    """Convolutions of the user's own are layers as well."""
+    """Convolutions of the user's own are layers as well.
+
+    While a trace is made, every call of a module comes here, whatever the thread. What others compute stays theirs.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._thread = threading.get_ident()
+
+    def call_module(self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: Any) -> Any:
+        own = threading.get_ident() == self._thread
+        return super().call_module(m, forward, args, kwargs) if own else forward(*args, **kwargs)
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, fx.Proxy]) -> Any:
+        own = threading.get_ident() == self._thread
+        return super().getattr(attr, attr_val, parameter_proxy_cache) if own else attr_val
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return isinstance(m, LAYERS) or super().is_leaf_module(m, module_qualified_name)
@@ -41,7 +63,9 @@ class _Layers(fx.Tracer):
 def trace(network: nn.Module) -> fx.GraphModule | None:
     """The graph of a network in evaluation mode, made of the same tensors; None if it cannot be traced."""
     try:
-        graph = fx.GraphModule(network, _Layers().trace(network))
+        with _one_at_a_time:
+            traced = _Layers().trace(network)
+        graph = fx.GraphModule(network, traced)
     except Exception:  # whatever a forward pass does when it meets a symbol: branch on it, count with it, print it
         return None
     for node in list(graph.graph.nodes):
@@ -69,12 +93,14 @@ def fold(graph: fx.GraphModule, axes: Sequence[Direction] = ()) -> list[Directio
             continue
         before = node.args[0]
         layer = module_of(graph, before)
-        if not isinstance(layer, LAYERS) or len(before.users) > 1 or _calls(graph, before) + _calls(graph, node) > 2:
+        if not isinstance(layer, FOLDED) or len(before.users) > 1 or calls(graph, before) + calls(graph, node) > 2:
+            continue
+        if isinstance(layer, nn.ConvTranspose2d) and layer.groups > 1:
             continue
         still = all(name in held and name not in moved for name in _names(node, norm))
         tied = any(len(held.get(name, ())) != 1 for name in _names(before, layer))
         if still and not tied:
-            _fold_into(layer, norm, str(before.target), axes)
+            fold_into(layer, norm, str(before.target), axes)
             node.replace_all_uses_with(before)
             graph.graph.erase_node(node)
     graph.delete_all_unused_submodules()
@@ -83,14 +109,17 @@ def fold(graph: fx.GraphModule, axes: Sequence[Direction] = ()) -> list[Directio
     return [{name: tensor for name, tensor in axis.items() if name in left} for axis in axes]
 
 
-def _fold_into(layer: nn.Conv2d | nn.Linear, norm: Any, name: str, axes: list[Direction]) -> None:
-    """Scale a layer and what the axes say of it, in double precision."""
+def fold_into(
+    layer: nn.Conv2d | nn.ConvTranspose2d | nn.Linear, norm: Any, name: str = "", axes: Sequence[Direction] = ()
+) -> None:
+    """Make a batch norm a part of the layer before it, and of what the axes say of that, in double precision."""
     scale = (norm.running_var.double() + norm.eps).rsqrt()  # (channels,)
     shift = torch.zeros_like(scale)
     if norm.affine:
         scale, shift = scale * norm.weight.detach().double(), norm.bias.detach().double()
     bias = -norm.running_mean.double() if layer.bias is None else layer.bias.detach().double() - norm.running_mean
-    rows = scale.view(-1, *[1] * (layer.weight.ndim - 1))
+    outputs = 1 if isinstance(layer, nn.ConvTranspose2d) else 0  # the dimension of its weights
+    rows = scale.view(*[1] * outputs, -1, *[1] * (layer.weight.ndim - 1 - outputs))
     dtype = layer.weight.dtype
     layer.weight = nn.Parameter((layer.weight.detach().double() * rows).to(dtype), requires_grad=False)
     layer.bias = nn.Parameter((bias * scale + shift).to(dtype), requires_grad=False)
@@ -106,13 +135,14 @@ Geometry = tuple[list[int], list[int], list[int], int]
 class FusedConvolution(nn.Module):
     """ReLU(convolution(x)), or ReLU(convolution(x) + other) written over `other`, as oneDNN computes it in one pass.
 
-    shape: of the features, if the weights stay as they are: they are then laid out once, not in each pass. slope: of
-    leaky ReLU below zero, of convolutions alone; 0: ReLU.
+    shape: of the features, if the weights stay as they are: they are then laid out once for features of one shape, not
+    in each pass. slope: of leaky ReLU below zero, of convolutions alone; 0: ReLU; LINEAR: none, and nothing is written
+    over.
     """
 
     def __init__(self, convolution: nn.Conv2d, shape: torch.Size | None = None, slope: float = 0.0) -> None:
         super().__init__()
-        self.slope = slope
+        self.slope, self._still = slope, shape is not None
         self.weight, self.bias = convolution.weight, convolution.bias
         assert not isinstance(convolution.padding, str)
         self.geometry: Geometry = (
@@ -122,10 +152,9 @@ class FusedConvolution(nn.Module):
             convolution.groups,
         )
         """padding, stride, dilation, groups"""
-        self._laid_out: Tensor | None = None
+        self._laid_out: tuple[torch.Size, Tensor] | None = None
         self._matrix: Matrix | None = None
         if shape is not None:
-            self._laid_out = torch.ops.mkldnn._reorder_convolution_weight(self.weight.detach(), *self.geometry, shape)
             with torch.no_grad():
                 outputs = convolution(torch.zeros(1, *shape[1:], dtype=self.weight.dtype)).numel()
             small = not slope and shape[1:].numel() * outputs <= DENSE
@@ -141,8 +170,17 @@ class FusedConvolution(nn.Module):
         return self.rectified(features, other)
 
     def rectified(self, features: Tensor, other: Tensor | None) -> Tensor:
-        """Without gradients."""
-        fused, weight = torch.ops.mkldnn, self.weight if self._laid_out is None else self._laid_out
+        """What `forward` says, without gradients."""
+        fused, weight = torch.ops.mkldnn, self._weight_for(features.shape)
+        if self.slope == LINEAR:
+            linear: Tensor = (
+                fused._convolution_pointwise(features, weight, self.bias, *self.geometry, "none", [], "")
+                if other is None
+                else fused._convolution_pointwise.binary(
+                    features, other, weight, self.bias, *self.geometry, "add", 1.0, None, [], ""
+                )
+            )
+            return linear
         if other is None:
             activation = ("leaky_relu", [self.slope], "") if self.slope else ("relu", [], "")
             alone: Tensor = fused._convolution_pointwise(features, weight, self.bias, *self.geometry, *activation)
@@ -152,6 +190,16 @@ class FusedConvolution(nn.Module):
             other, features, weight, self.bias, *self.geometry, "add", 1.0, "relu", [], ""
         )
         return both
+
+    def _weight_for(self, shape: torch.Size) -> Tensor:
+        """Laid out for features of a shape: with the layout of another shape a pass can take four times as long."""
+        if not self._still:
+            return self.weight
+        laid_out = self._laid_out  # once: another thread may replace it
+        if laid_out is None or laid_out[0] != shape:
+            weight = torch.ops.mkldnn._reorder_convolution_weight(self.weight.detach(), *self.geometry, shape)
+            laid_out = self._laid_out = (shape, weight)
+        return laid_out[1]
 
 
 class Matrix:
@@ -252,10 +300,10 @@ def fuse(graph: fx.GraphModule, images: Tensor, leave: fx.Node | None = None, st
     order = {node: index for index, node in enumerate(graph.graph.nodes)}
     fused: set[fx.Node] = set()
     for node in list(graph.graph.nodes):
-        if not _is(graph, node, RELU, nn.ReLU):
+        if not does(graph, node, RELU, nn.ReLU):
             continue
         before, other = node.args[0], None
-        if _is(graph, before, SUM) and len(before.users) == 1 and len(before.args) == 2 and not before.kwargs:
+        if does(graph, before, SUM) and len(before.users) == 1 and len(before.args) == 2 and not before.kwargs:
             one, two = before.args
             if _may_be_fused(graph, one) and _may_be_overwritten(graph, two, before, fused, order):
                 before, other = one, two
@@ -274,14 +322,21 @@ def fuse(graph: fx.GraphModule, images: Tensor, leave: fx.Node | None = None, st
         order[new] = order[node]
         fused.add(new)
         node.replace_all_uses_with(new)
-    graph.graph.eliminate_dead_code()
+    for node in reversed(graph.graph.nodes):
+        if not node.users and not node.is_impure():
+            graph.graph.erase_node(node)
     graph.recompile()
 
 
 def _may_be_fused(graph: fx.GraphModule, node: Any) -> bool:
+    return is_plain(graph, node) and len(node.users) == 1
+
+
+def is_plain(graph: fx.GraphModule, node: Any) -> bool:
+    """Whether it is a convolution as oneDNN has it, which is called once."""
     layer = module_of(graph, node)
     plain = type(layer) is nn.Conv2d and layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
-    return plain and len(node.users) == 1 and _calls(graph, node) == 1
+    return plain and calls(graph, node) == 1
 
 
 def _may_be_overwritten(
@@ -309,19 +364,20 @@ def macs(graph: fx.GraphModule, images: Tensor) -> dict[str, int]:
     return counts
 
 
-def _names(node: fx.Node, module: nn.Module) -> list[str]:
-    own = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
-    return [f"{node.target}.{name}" for name, tensor in own if tensor.is_floating_point()]
-
-
-def _calls(graph: fx.GraphModule, node: fx.Node) -> int:
-    """How often the module of a node is called."""
-    return sum(each.op == "call_module" and each.target == node.target for each in graph.graph.nodes)
-
-
-def _is(graph: fx.GraphModule, node: Any, functions: Sequence[Any], kind: type[nn.Module] | None = None) -> bool:
+def does(graph: fx.GraphModule, node: Any, functions: Sequence[Any], kind: type[nn.Module] | None = None) -> bool:
+    """Whether a node calls one of the functions, or a module of a kind."""
     if not isinstance(node, fx.Node):
         return False
     if kind is not None and isinstance(module_of(graph, node), kind):
         return True
     return node.op in ("call_function", "call_method") and node.target in functions
+
+
+def calls(graph: fx.GraphModule, node: fx.Node) -> int:
+    """How often the module of a node is called."""
+    return sum(each.op == "call_module" and each.target == node.target for each in graph.graph.nodes)
+
+
+def _names(node: fx.Node, module: nn.Module) -> list[str]:
+    own = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
+    return [f"{node.target}.{name}" for name, tensor in own if tensor.is_floating_point()]

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
-from jobs.common.models.graph import FusedConvolution, module_of
+from jobs.common.models.graph import LINEAR, FusedConvolution, module_of
 
 Span = tuple[int, int]
 """the first row or column and the one after the last"""
@@ -172,7 +172,7 @@ class Convolution(Layer):
         output = flat.view(-1, height, width, flat.shape[1]).permute(0, 3, 1, 2)
         if len(self.reads) > 1:
             output += maps[self.reads[1]].window(rows, columns)
-        if isinstance(self.module, FusedConvolution):
+        if isinstance(self.module, FusedConvolution) and self.module.slope != LINEAR:
             torch.clamp_min(output, 0, out=window)
         else:
             window.copy_(output)

@@ -77,8 +77,9 @@ def ask(model: Segmentation, images: Tensor, form: Form = TENSORS, **parameters:
     return dict(answer)
 
 
-def test_the_answer_is_that_of_the_study() -> None:
-    image = picture(40, 56)
+@pytest.mark.parametrize("size", [(40, 56), (140, 500)])  # the network itself, and what is made of it for large images
+def test_the_answer_is_that_of_the_study(size: tuple[int, int]) -> None:
+    image = picture(*size)
     answer = ask(MODEL, image[None])
     segmented = predict(NETWORK, image, PredictionParams())
     assert alike(answer["labels"][0], segmented.labels.numpy()) and len(np.unique(answer["labels"])) == 3
@@ -150,7 +151,7 @@ def test_no_more_pixels_than_those_of_a_tile_are_in_the_network_at_once() -> Non
 
     class Seen(nn.Module):
         def forward(self, images: Tensor) -> Tensor:
-            pixels_at_once.append(images[:, 0].numel())
+            pixels_at_once.append(int(images[:, 0].numel()))  # of a network that cannot be traced
             return torch.cat([images[:, :2], images[:, 2:] + 0.1], dim=1)
 
     model = endpoint(Seen())

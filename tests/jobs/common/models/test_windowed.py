@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from jobs.common.attacks.prepared import ChannelsLast, prepared
+from jobs.common.attacks.prepared import prepared
 from jobs.common.models import graph
 from jobs.common.models.classifiers import classifier
 from jobs.common.models.classifiers.normalisation import PerChannel, PerImage
+from jobs.common.models.inference import ChannelsLast
 from jobs.common.models.windowed import Windowed, windowed
 
 
