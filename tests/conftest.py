@@ -65,6 +65,7 @@ def ray_session() -> Iterator[None]:
         patch.setenv("RAY_metrics_report_interval_ms", "1000")  # of Ray's ten seconds a test would wait for most
         patch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")  # of two seconds, in which a small training has ended
         with connect(address="local", cpus=4):
+            patch.undo()  # its processes have them
             yield
 
 
