@@ -44,7 +44,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-# what is no package hides less, and is tried in a worker
+# what is no package hides less
 @pytest.fixture(params=["__init__.py", pytest.param("sbatch.sh", marks=pytest.mark.slow)])
 def hiding(folder: Path, request: pytest.FixtureRequest) -> Path:
     """Besides, folders that are named as Assay's packages: packages themselves, or not."""
