@@ -112,7 +112,7 @@ def main() -> None:
     seen = images.contiguous(memory_format=torch.channels_last)
     evaluator = Evaluator(network, axes, seen, labels, EvaluatorParams())
     plain, packaged = copy.deepcopy(network), copy.deepcopy(network)
-    bound = convolutions_alone(network, seen, min(evaluator.batch, PIXELS // 1024))
+    bound = convolutions_alone(network, seen, min(evaluator.batches.size, PIXELS // 1024))
     ways: dict[str, tuple[Callable[[], object], int]] = {
         "(a) the plain way": (lambda: plain_way(plain, axes, images, labels), 1),
         "float32": (lambda: evaluator.at((0.1, 0.2)), 1),
@@ -132,7 +132,7 @@ def main() -> None:
     plainly, most = found["(a) the plain way"], found["(c) convolutions alone, bfloat16"]
     for name, rate in found.items():
         print(f"{name}: {rate:,.0f} images/s, {rate / plainly:.2f} of (a), {rate / most:.2f} of (c)")
-    print(f"policy: {'; '.join(evaluator.policy)}; batches of {evaluator.batch}")
+    print(f"policy: {'; '.join(evaluator.policy)}; batches of {evaluator.batches.size}")
     two_workers(network, axes, seen, labels)
 
 

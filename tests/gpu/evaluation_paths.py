@@ -53,14 +53,14 @@ def landscape(machine: Machine, name: str, options: dict[str, object]) -> HotPat
     with reservation(machine.gpus):
         evaluator = Evaluator(network, axes, images, labels, EvaluatorParams())
     precision = "float32" if machine.dry else "bfloat16"
-    bound = Alone(network, images[: evaluator.batch], machine.half, "none")
+    bound = Alone(network, images[: evaluator.batches.size], machine.half, "none")
     plain_network = network_of(machine, name, options).eval().requires_grad_(False)
     few = min(count, 1024)
     return HotPath(
         count,
         lambda: evaluator.at((0.1, 0.2), precision),  # type: ignore[arg-type]
         bound,
-        min(count, evaluator.batch),
+        min(count, evaluator.batches.size),
         lambda: plain_landscape(plain_network, axes, images[:few], labels[:few]),
         few,
         0.8,

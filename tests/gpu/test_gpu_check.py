@@ -108,6 +108,6 @@ def test_the_page_says_what_is_wrong_without_being_fooled_by_markup() -> None:
     assert "&lt;script&gt;" in html and "<script>" not in html and "not passed" in html
 
 
-@pytest.mark.slow
-def test_all_of_it_passes_on_the_cpu(tmp_path: Path) -> None:
-    assert main([str(tmp_path), "--dry"]) == 0
+@pytest.mark.parametrize("how", [["--serial"], pytest.param([], marks=pytest.mark.slow)])
+def test_all_of_it_passes_on_the_cpu(tmp_path: Path, how: list[str]) -> None:
+    assert main([str(tmp_path), "--dry", *how]) == 0
