@@ -4,6 +4,7 @@ import io
 
 import soundfile
 
+from service.errors import StoreError
 from service.execution import history, layout
 from service.execution.records import Artefact, RunRecord
 from service.formatting import duration
@@ -86,13 +87,18 @@ def _of_trial(label: str, text: str) -> str:
 
 
 def _picture(folder: Folder, artefact: Artefact, labels: dict[str, str]) -> Picture:
-    mime = MIME[layout.place(artefact.path).ending]
+    mime = MIME.get(layout.place(artefact.path).ending)
+    if mime is None:
+        raise StoreError(f"{folder.uri_of(artefact.path)} is no picture")
     return Picture(_title(artefact, labels), _name(artefact), artefact.path, mime, folder.read(artefact.path))
 
 
 def _sound(folder: Folder, artefact: Artefact, labels: dict[str, str]) -> Sound:
     wav = folder.read(artefact.path)
-    samples, rate = soundfile.read(io.BytesIO(wav), always_2d=True)  # (n, channels)
+    try:
+        samples, rate = soundfile.read(io.BytesIO(wav), always_2d=True)  # (n, channels)
+    except soundfile.LibsndfileError as error:
+        raise StoreError(f"{folder.uri_of(artefact.path)} is damaged: not a sound") from error
     return Sound(
         _title(artefact, labels),
         _name(artefact),

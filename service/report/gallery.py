@@ -61,6 +61,7 @@ def write(runs: Sequence[tuple[Folder, RunRecord]], out: Folder) -> list[str]:
     """
     if out.exists(INDEX) and MARK not in out.read(INDEX) or not out.exists(INDEX) and out.names():
         raise StoreError(f"{out.uri} must be empty or an earlier gallery; it holds something else")
+    out.write(INDEX, MARK)  # also one that is interrupted may be replaced
     for earlier in (JOBS, layout.RUNS):
         out.delete(earlier)
     exhibits, damaged = [], []
@@ -107,6 +108,7 @@ def _rows(columns: "Sequence[Sequence[Shown]]") -> "list[Row[Shown]]":
 
 def _exhibit(folder: Folder, state: RunRecord, out: Folder) -> Exhibit:
     """The report of a run, and the files that it or another page shows, written below `out`."""
+    history.spec_tree(folder)  # which is compared with those of others
     page = contents.of_run(folder, state)
     out.write(layout.REPORT, rendering.render(page))
     for figure in page.figures:

@@ -6,6 +6,7 @@ On a CPU the defaults change nothing: float32, and each network in the memory fo
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cache
 from typing import Any, Literal
 
 import torch
@@ -150,8 +151,16 @@ def tiny_as_zero() -> Iterator[None]:
     gradients and moments are such numbers and stay so, and a CPU computes with them several times as slowly.
     """
     before = sys.float_info.min / 2 == 0  # torch does not say
+    if not before:
+        _start_threads(torch.get_num_threads())
     torch.set_flush_denormal(True)
     try:
         yield
     finally:
         torch.set_flush_denormal(before)
+
+
+@cache
+def _start_threads(count: int) -> None:
+    """Begin torch's threads: one that began where tiny numbers are zero would have them so from there on."""
+    torch.zeros(count << 16).add_(1)  # enough for each of them to get a part

@@ -127,11 +127,10 @@ class CellStore:
                 if self.folder.exists(part):
                     raise
                 return self.load()  # another trial has joined it with others since we looked
-            asked = [name for name in ("key", "result", "notes", "warnings") if name in table.column_names]
-            for row in table.select(asked).to_pylist():
+            for row in table.select(["key", "result", "notes", "warnings"]).to_pylist():
                 if row["result"] is not None:
                     results[row["key"]] = row["result"]
-                    Remarks(row.get("notes", []), row.get("warnings", [])).repeat()
+                    Remarks(row["notes"], row["warnings"]).repeat()
         return results
 
     @contextmanager

@@ -92,10 +92,16 @@ def test_a_damaged_or_hostile_run_is_told_of_and_the_others_are_shown(
     record["artefacts"][0]["path"], record["name"] = "../../../stolen.txt", HOSTILE
     (outside / "run.json").write_text(json.dumps(record))
     (finished(store_uri, name="broken") / "run.json").write_text("{")
+    (finished(store_uri, name="no-spec") / "spec.yaml").write_text("{")
+    (sound,) = finished(store_uri, name="no-sound").glob("trials/*/sounds/*.wav")
+    sound.write_bytes(b"RIFF")
+    picture = finished(store_uri, name="no-picture") / "run.json"
+    picture.write_text(picture.read_text().replace('"kind": "file"', '"kind": "figure"'))
     out = tmp_path / "gallery"
     assert main(["gallery", "--store", store_uri, "--out", str(out)]) == 0
     told = capsys.readouterr().err
-    assert "broken" in told and "is not a name inside the store" in told
+    assert "broken" in told and "is not a name inside the store" in told and "no-spec" in told
+    assert "is damaged: not a sound" in told and "is no picture" in told
     text = (out / "index.html").read_text()
     assert "good" in text and HOSTILE not in text and not (tmp_path / "stolen.txt").exists()
 

@@ -36,6 +36,18 @@ def test_tiny_numbers_are_zero_inside_alone() -> None:
     assert not tiny_are_zero()
 
 
+def test_threads_that_begin_inside_do_not_keep_it() -> None:
+    """Else what a large tensor holds afterwards would hang on when torch began them."""
+    large, threads = torch.full((1 << 20,), 1e-30), torch.get_num_threads()
+    torch.set_num_threads(threads + 2)
+    try:
+        with tiny_as_zero():
+            large.mul(2.0)
+        assert bool((large * 1e-10 > 0).all())
+    finally:
+        torch.set_num_threads(threads)
+
+
 class TinySlopes(loop.Step):
     """Its gradients are below the normal range."""
 
