@@ -7,6 +7,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+CACHED = 1 << 18  # values, a megabyte in float32
+
 
 def mirrored(sounds: Tensor, before: int, after: int) -> Tensor:
     """Sounds (batch, samples) with so many samples more at their ends, mirrored there: fewer than a sound has."""
@@ -52,26 +54,40 @@ class _Power(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, sounds: Tensor, taper: Tensor, size: int, hop: int, frames: int) -> Tensor:
-        window = len(taper)
-        filled = sounds.new_zeros(len(sounds), frames, size)
-        torch.mul(sounds.unfold(1, window, hop)[:, :frames], taper, out=filled[..., :window])
-        spectrum = torch.fft.rfft(filled)
+        window, bins = len(taper), size // 2 + 1
+        overlapping = sounds.unfold(1, window, hop)[:, :frames]
+        spectrum = sounds.new_empty(len(sounds), frames, bins, dtype=sounds.dtype.to_complex())
+        power = sounds.new_empty(len(sounds), frames, bins)
+        for part in _parts(sounds, frames * size):
+            filled = sounds.new_zeros(len(sounds[part]), frames, size)
+            torch.mul(overlapping[part], taper, out=filled[..., :window])
+            torch.fft.rfft(filled, out=spectrum[part])
+            real, imaginary = torch.view_as_real(spectrum[part]).unbind(-1)
+            torch.mul(real, real, out=power[part]).addcmul_(imaginary, imaginary)
         ctx.save_for_backward(spectrum, taper)
         ctx.samples, ctx.size, ctx.hop = sounds.shape[1], size, hop
-        real, imaginary = torch.view_as_real(spectrum).unbind(-1)
-        return real.square().addcmul_(imaginary, imaginary)
+        return power
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None, None]:
-        spectrum, taper = ctx.saved_tensors
-        product = gradients[0] * spectrum
-        # the inverse transform counts each bin twice, but for the first and, of an even size, the last
-        product[..., 0] *= 2
-        if ctx.size % 2 == 0:
-            product[..., -1] *= 2
-        frames = torch.fft.irfft(product, ctx.size)[..., : len(taper)].mul_(ctx.size * taper)
-        return _overlapped(frames, ctx.hop, ctx.samples), None, None, None, None
+        (spectrum, taper), (gradient,) = ctx.saved_tensors, gradients
+        answer = gradient.new_empty(len(gradient), ctx.samples)
+        for part in _parts(gradient, gradient.shape[1] * ctx.size):
+            product = gradient[part] * spectrum[part]
+            # the inverse transform counts each bin twice, but for the first and, of an even size, the last
+            product[..., 0] *= 2
+            if ctx.size % 2 == 0:
+                product[..., -1] *= 2
+            frames = torch.fft.irfft(product, ctx.size)[..., : len(taper)].mul_(ctx.size * taper)
+            answer[part] = _overlapped(frames, ctx.hop, ctx.samples)
+        return answer, None, None, None, None
+
+
+def _parts(sounds: Tensor, values: int) -> list[slice]:
+    """Rows that a CPU goes through together: what is computed in between stays in its cache. values: of a row."""
+    rows = max(1, CACHED // values) if sounds.device.type == "cpu" else max(1, len(sounds))
+    return [slice(first, first + rows) for first in range(0, len(sounds), rows)]
 
 
 def _overlapped(frames: Tensor, hop: int, samples: int) -> Tensor:

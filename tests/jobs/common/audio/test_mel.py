@@ -5,6 +5,7 @@ import torch
 import torchaudio
 from torch.nn import functional
 
+from jobs.common.audio import power
 from jobs.common.audio.mel import FLOOR, LogMel
 from jobs.common.audio.power import mirrored
 from service.errors import FieldError
@@ -28,6 +29,15 @@ def test_its_gradient_is_that_of_finite_differences(size: int, window: int) -> N
     mel = LogMel(8_000, 8, size, window, 32).double()
     sounds = 0.1 * torch.randn(2, 200, dtype=torch.float64)
     assert torch.autograd.gradcheck(mel, (sounds.requires_grad_(),), eps=1e-6, atol=1e-4)
+
+
+def test_a_batch_in_parts_is_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    mel, sounds, slopes = LogMel(8_000), torch.randn(5, 4000, requires_grad=True), torch.randn(5, 64, 26)
+    whole = mel(sounds)
+    (gradient,) = torch.autograd.grad(whole, sounds, slopes)
+    monkeypatch.setattr(power, "CACHED", 2 * 26 * 512)  # two sounds
+    assert torch.equal(mel(sounds), whole)
+    assert torch.equal(torch.autograd.grad(mel(sounds), sounds, slopes)[0], gradient)
 
 
 def test_ends_are_mirrored_as_torch_mirrors_them() -> None:
