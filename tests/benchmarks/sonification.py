@@ -1,10 +1,10 @@
 """How fast sounds are optimised, on one core: many features at a time against one, and against a plain loop.
 
-One recogniser, untrained, with the shape of that of the small spec, sounds of half a second, of 0.7 (a spoken digit) and
-of a second at 16 kHz, the same steps, transformations, high-pass and loudness for all. The plain loop goes as Lucent, the
-port of Lucid to torch, optimises images: one feature at a time, the whole network in every step, activations caught by a
-hook, the objective their mean, the random changes as torch's own functions. In turn, by the processor's time, the best of
-ROUNDS.
+One recogniser, untrained, with the shape of that of the small spec, sounds of half a second, of 0.7 (a spoken digit)
+and of a second at 16 kHz, the same steps, transformations, high-pass and loudness for all. The plain loop goes as
+Lucent, the port of Lucid to torch, optimises images: one feature at a time, the whole network in every step,
+activations caught by a hook, the objective their mean, the random changes as torch's own functions. In turn, by the
+processor's time, the best of ROUNDS.
 """
 
 import time
