@@ -36,25 +36,8 @@ def linear(weights: Tensor, biases: Tensor) -> nn.Sequential:
 
 
 def robust(model: nn.Sequential, images: Tensor, labels: Tensor, norm: str, epsilon: float) -> Tensor:
-    """Exactly which images no perturbation within a ball and the box breaks, in float64: bool (batch,).
-
-    The margin over another class falls by at most max w.d over |d| <= epsilon, 0 <= x + d <= 1. Linf: every pixel goes
-    as far as it can. L1: the pixels of the largest |w| go to their face until epsilon is spent. L2: d_i =
-    min(t |w_i|, room_i), with t such that the norm is epsilon.
-    """
-    layer = model[1]
-    assert isinstance(layer, nn.Linear)
-    weights, biases = layer.weight.detach().double().numpy(), layer.bias.detach().double().numpy()
-    result = []
-    for pixels, label in zip(images.flatten(1).double().numpy(), labels.tolist(), strict=True):
-        margins = []
-        for other in set(range(len(weights))) - {label}:
-            slope = weights[label] - weights[other]
-            room = np.where(slope > 0, pixels, 1 - pixels)
-            loss = np.abs(slope) @ _moves(np.abs(slope), room, norm, epsilon)
-            margins.append(slope @ pixels + biases[label] - biases[other] - loss)
-        result.append(min(margins) > 0)
-    return torch.tensor(result)
+    """Exactly which images no perturbation within a ball and the box breaks: bool (batch,)."""
+    return least_norms(model, images, labels, norm) > epsilon
 
 
 def least_norms(
@@ -62,57 +45,50 @@ def least_norms(
 ) -> Tensor:
     """Exactly how near the border to another class is within the box, in float64: (batch,); inf where there is none.
 
-    targets: of the border to one class alone. L0 and L1 spend whole rooms in the order of their worth; in Linf and L2
-    the way grows in one number, t, with moves min(t, room) and min(t |w|, room), until it closes the gap.
+    targets: of the border to one class alone. The margin over another class falls by |w| for each unit that a pixel
+    moves, and a pixel can move as far as its room, to the face of the box. L0 and L1 spend whole rooms in the order of
+    their worth; in Linf and L2 the way grows in one number, t, with moves min(t, room) and min(t |w|, room), until the
+    gap is closed: what is gained is linear in t between the places where pixels reach their face.
     """
     layer = model[1]
     assert isinstance(layer, nn.Linear)
     weights, biases = layer.weight.detach().double().numpy(), layer.bias.detach().double().numpy()
-    least = []
-    for row, (pixels, label) in enumerate(zip(images.flatten(1).double().numpy(), labels.tolist(), strict=True)):
-        others = set(range(len(weights))) - {label} if targets is None else {int(targets[row])}
-        distances = []
-        for other in others:
-            slope = weights[label] - weights[other]
-            gap = slope @ pixels + biases[label] - biases[other]
-            distances.append(_least(np.abs(slope), np.where(slope > 0, pixels, 1 - pixels), gap, norm))
-        least.append(min(distances))
-    return torch.tensor(least, dtype=torch.float64)
+    pixels, own, batch = images.flatten(1).double().numpy()[:, None], labels.numpy(), np.arange(len(images))
+    differences = weights[own][:, None] - weights  # (batch, classes, pixels), as all that follow
+    gap = (differences * pixels).sum(2) + biases[own][:, None] - biases
+    slope, room = np.abs(differences), np.where(differences > 0, pixels, 1 - pixels)
+    with np.errstate(divide="ignore", invalid="ignore"):  # of a class with the same weights, as each is of itself
+        norms = _ordered(slope, room, gap, norm) if norm in ("L0", "L1") else _growing(slope, room, gap, norm)
+    norms = np.where(gap <= 0, 0.0, np.where((slope * room).sum(2) < gap, np.inf, norms))
+    norms[batch, own] = np.inf
+    return torch.tensor(norms.min(1) if targets is None else norms[batch, targets.numpy()])
 
 
-def _least(slope: np.ndarray, room: np.ndarray, gap: float, norm: str) -> float:
-    if gap <= 0:
-        return 0.0
-    if slope @ room < gap:
-        return float("inf")
-    if norm in ("L0", "L1"):
-        order = np.argsort(-slope * room if norm == "L0" else -slope)
-        gains = np.cumsum((slope * room)[order])
-        last = int(np.searchsorted(gains, gap))
-        if norm == "L0":
-            return float(last + 1)
-        before = gains[last - 1] if last else 0.0
-        return float(room[order][:last].sum() + (gap - before) / slope[order][last])
+def _ordered(slope: np.ndarray, room: np.ndarray, gap: np.ndarray, norm: str) -> np.ndarray:
+    """(batch, classes). Whole rooms one after the other; in L1 a part of the last."""
+    order = np.argsort(-slope * room if norm == "L0" else -slope)
+    slope, room = np.take_along_axis(slope, order, 2), np.take_along_axis(room, order, 2)
+    before, last = _reached(slope * room, np.cumsum(slope * room, 2), gap)
+    if norm == "L0":
+        return last[..., 0] + 1.0
+    spent = np.take_along_axis(np.cumsum(room, 2) - room, last, 2)
+    return (spent + (gap[..., None] - before) / np.take_along_axis(slope, last, 2))[..., 0]
+
+
+def _growing(slope: np.ndarray, room: np.ndarray, gap: np.ndarray, norm: str) -> np.ndarray:
+    """(batch, classes). All pixels at once, each at its speed until it has reached its face."""
     speed = np.ones_like(slope) if norm == "Linf" else slope
-    low, high = 0.0, 1e6
-    for _ in range(100):
-        middle = (low + high) / 2
-        low, high = (middle, high) if slope @ np.minimum(middle * speed, room) < gap else (low, middle)
-    return float(np.linalg.norm(np.minimum(low * speed, room), np.inf if norm == "Linf" else 2))
+    times = np.divide(room, speed, out=np.zeros_like(room), where=speed > 0)
+    order = np.argsort(times)
+    arrived, moving = (np.take_along_axis(slope * each, order, 2) for each in (room, speed))
+    still = np.flip(np.cumsum(np.flip(moving, 2), 2), 2) - moving  # gained per time after each arrival
+    gains = np.cumsum(arrived, 2) + np.take_along_axis(times, order, 2) * still
+    before, last = _reached(arrived, gains, gap)
+    time = (gap[..., None] - before) / np.take_along_axis(still + moving, last, 2)
+    return np.linalg.norm(np.minimum(time * speed, room), np.inf if norm == "Linf" else 2, axis=2)
 
 
-def _moves(slope: np.ndarray, room: np.ndarray, norm: str, epsilon: float) -> np.ndarray:
-    if norm == "Linf":
-        return np.minimum(epsilon, room)
-    if norm == "L1":
-        order = np.argsort(-slope)
-        spent = np.cumsum(room[order]) - room[order]
-        moves = np.empty_like(room)
-        moves[order] = np.clip(epsilon - spent, 0, room[order])
-        return moves
-    low, high = 0.0, 1e6
-    for _ in range(100):
-        middle = (low + high) / 2
-        short = np.linalg.norm(np.minimum(middle * slope, room)) < epsilon
-        low, high = (middle, high) if short else (low, middle)
-    return np.minimum(low * slope, room)
+def _reached(arrived: np.ndarray, gains: np.ndarray, gap: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What whole rooms have gained before the gap is closed, and the place of the room that closes it."""
+    last = np.minimum((gains < gap[..., None]).sum(2, keepdims=True), gains.shape[2] - 1)
+    return np.take_along_axis(np.cumsum(arrived, 2) - arrived, last, 2), last
