@@ -5,12 +5,13 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, distributed, multiprocessing, nn
+from torch import Tensor, nn
 
 from jobs.common.data.masks.augmentation import JointAugmentationParams
 from jobs.common.data.masks.base import Pairs
 from jobs.common.data.training_data import TrainingMasks
 from jobs.common.metrics.segmentation import IGNORE
+from jobs.common.training import parallel
 from jobs.common.training.engine import EngineParams
 from jobs.stacked_unets.objective import pixel_loss
 from jobs.stacked_unets.training import BatchNormParams, TrainingParams, parameter_groups, prepare_batch_norms, train
@@ -19,7 +20,7 @@ from service.run import Run
 from service.store import open_store
 from tests.jobs.killed import KilledAtReport
 from tests.jobs.stacked_unets import tiny
-from tests.ports import free_port
+from tests.ranks import answers
 
 
 def trained(net: nn.Module, run: Run, params: TrainingParams = tiny.TRAINING, images: Any = None) -> nn.Module:
@@ -147,13 +148,10 @@ def test_what_cannot_be_trained_is_said(make_run: Any) -> None:
         )
 
 
-def _rank(rank: int, world: int, port: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=world)
-    run = Run(open_store(folder) / f"rank {rank}", 0)
+def on_each_rank(folder: str) -> dict[str, Any]:
+    run = Run(open_store(folder) / f"rank {parallel.rank()}", 0)
     net = trained(tiny.network(name="plain"), run, SHARED)
-    torch.save({**net.state_dict(), "loss": torch.tensor(run.rows[-1]["train_loss"])}, f"{folder}/{rank}.pt")
-    distributed.destroy_process_group()
+    return {**net.state_dict(), "loss": torch.tensor(run.rows[-1]["train_loss"])}
 
 
 SHARED = tiny.TRAINING.model_copy(update={"updates": 2, "batch": 5, "held_out": 3, "accumulate": 2})
@@ -163,10 +161,7 @@ def test_two_processes_that_share_each_batch(make_run: Any, tmp_path: Any) -> No
     """Ranks have 3 and 2 images, with numbers of ignored pixels of their own: the same weights as one process."""
     run = make_run("alone")
     alone: dict[str, Tensor] = dict(trained(tiny.network(name="plain"), run, SHARED).state_dict())
-    port = free_port()
-    multiprocessing.spawn(_rank, (2, port, str(tmp_path)), nprocs=2)  # type: ignore[no-untyped-call]
-    for rank in range(2):
-        shared = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+    for shared in answers(on_each_rank, str(tmp_path)):
         assert float(shared.pop("loss")) == pytest.approx(run.rows[-1]["train_loss"], rel=1e-4)
         for name, tensor in alone.items():
             assert torch.allclose(shared[name], tensor, rtol=2e-3, atol=2e-4), name

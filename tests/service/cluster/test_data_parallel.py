@@ -13,7 +13,7 @@ import numpy as np
 import psutil
 import pytest
 import ray
-from torch import distributed, multiprocessing
+from torch import distributed
 
 from service import spec
 from service.cluster import connection
@@ -24,8 +24,8 @@ from service.execution.records import RunRecord, TrialRecord
 from service.execution.runner import Execution
 from service.spec import Resources
 from service.store import Folder, open_store
-from tests.ports import free_port
 from tests.processes import running, titles, wait_for
+from tests.ranks import answers
 
 TWO = {"workers": 2}
 
@@ -59,25 +59,20 @@ def assert_same(folder: Folder, serial: Folder) -> None:
         np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
-def use_handle(rank: int, port: int, store: str, answers: Any) -> None:
+def use_handle(store: str) -> tuple[Any, list[float], dict[str, float]]:
     """What one of two processes does with its handle, without Ray."""
-    distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    rank = distributed.get_rank()
     reported: list[float] = []
     run = SharedRun(open_store(store), 0, lambda index, row, total_steps: reported.append(row["height"]), rank)
     run.log(step=1, height=rank)
     run.checkpoint({"rank": rank})
     run.array("rank", np.array(rank))
     wait_for_all()
-    answers[rank] = (run.restore(), reported, run.metrics)
-    distributed.destroy_process_group()
+    return run.restore(), reported, run.metrics
 
 
 def test_only_the_first_rank_writes_and_all_know_the_same(tmp_path: Path) -> None:
-    port = free_port()
-    with multiprocessing.Manager() as manager:
-        answers = manager.dict()
-        multiprocessing.spawn(use_handle, (port, str(tmp_path), answers), nprocs=2)
-        told = dict(answers)
+    told = answers(use_handle, str(tmp_path))
     assert told[0] == ({"rank": 0}, [0.0, 0.0], {"height": 0.0})  # reported once more when it was restored
     assert told[1] == ({"rank": 0}, [], {"height": 0.0})
     assert np.load(tmp_path / "tables" / "rank.npy") == 0

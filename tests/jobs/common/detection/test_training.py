@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, distributed, multiprocessing
+from torch import Tensor
 
 from jobs.common.data.boxes.scenes import scenes
 from jobs.common.detection.boxes import Boxes
@@ -24,6 +24,7 @@ from jobs.common.detection.training import (
     train,
 )
 from jobs.common.models.architectures import weights_from
+from jobs.common.training import parallel
 from jobs.common.training.engine import EngineParams
 from jobs.common.training.optimizers import OptimizerParams
 from jobs.common.training.schedules import CosineDecay, WarmUp
@@ -32,7 +33,7 @@ from service.run import Run
 from service.store import open_store
 from tests.jobs.common.detection.made import overlap
 from tests.jobs.killed import KilledAtReport
-from tests.ports import free_port
+from tests.ranks import answers
 
 SIDE = 48
 SMALL = DetectorTrainingParams(updates=60, batch=8, report_every=20, held_out=20)
@@ -239,13 +240,10 @@ def test_images_without_boxes_are_learnt_from(make_run: Any) -> None:
 SHARED = FAST.model_copy(update={"updates": 3, "report_every": 3, "batch": 5})
 
 
-def _rank(rank: int, world: int, port: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=world)
-    run = Run(open_store(folder) / f"rank {rank}", 0)
+def on_each_rank(folder: str) -> dict[str, Any]:
+    run = Run(open_store(folder) / f"rank {parallel.rank()}", 0)
     detector = trained(small(), run, SHARED)
-    torch.save({**detector.state_dict(), "loss": torch.tensor(run.rows[-1]["train_loss"])}, f"{folder}/{rank}.pt")
-    distributed.destroy_process_group()
+    return {**detector.state_dict(), "loss": torch.tensor(run.rows[-1]["train_loss"])}
 
 
 @pytest.mark.slow
@@ -253,9 +251,7 @@ def test_two_processes_that_share_each_batch(make_run: Any, tmp_path: Any) -> No
     """Ranks have 3 and 2 images with numbers of boxes of their own: the same weights as one process."""
     run = make_run("alone")
     alone = dict(trained(small(), run, SHARED).state_dict())
-    multiprocessing.spawn(_rank, (2, free_port(), str(tmp_path)), nprocs=2)  # type: ignore[no-untyped-call]
-    for rank in range(2):
-        shared = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+    for shared in answers(on_each_rank, str(tmp_path)):
         assert float(shared.pop("loss")) == pytest.approx(run.rows[-1]["train_loss"], rel=1e-3)
         for name, tensor in alone.items():
             torch.testing.assert_close(shared[name], tensor, rtol=5e-3, atol=1e-3)

@@ -1,7 +1,5 @@
 """Weights of other people: by their names, in their wrappings, and files that are something else."""
 
-import subprocess
-import sys
 from collections.abc import Callable
 
 import pytest
@@ -106,7 +104,7 @@ def test_files_are_named_for_what_they_are(content, form, tmp_path):
 
 
 @pytest.mark.parametrize("nested", [None, "state_dict", "net"])
-def test_pickles_are_not_opened_and_the_conversion_that_is_told_works(nested, tmp_path):
+def test_pickles_are_not_opened_and_the_conversion_that_is_told_works(nested, tmp_path, monkeypatch):
     """Of checkpoints with more in them, of tensors that share memory, and of views."""
     network = small()
     state = dict(nn.DataParallel(network).state_dict())
@@ -118,7 +116,8 @@ def test_pickles_are_not_opened_and_the_conversion_that_is_told_works(nested, tm
     with pytest.raises(InputError, match="it is a pickled checkpoint") as refused:
         load_weights(loaded, tmp_path / "old.pt")
     assert CONVERSION in refused.value.hint and '"' not in CONVERSION
-    subprocess.run([sys.executable, "-c", CONVERSION], cwd=tmp_path, check=True)
+    monkeypatch.chdir(tmp_path)
+    exec(CONVERSION, {})
     load_weights(loaded, tmp_path / "new.safetensors")
     assert all(torch.equal(each, network.state_dict()[name]) for name, each in loaded.state_dict().items())
 

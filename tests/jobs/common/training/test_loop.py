@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, distributed, multiprocessing, nn
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from jobs.common.training import loop, parallel
@@ -17,7 +17,7 @@ from service.errors import FieldError, RunFailedError
 from service.run import Run
 from service.store import open_store
 from tests.jobs.killed import KilledAtReport
-from tests.ports import free_port
+from tests.ranks import answers
 
 ROWS, WIDTH = 6, 4
 RATES = OptimizerParams(kind="sgd", learning_rate=0.05, momentum=0.9, clip=1.0)
@@ -272,27 +272,15 @@ def test_no_number_is_read_between_reports() -> None:
 
 def shared(folder: str) -> dict[str, Any]:
     """Batches of seven rows, 4 and 3 of them on two ranks."""
-    net, run = network(dropout=0.0), Run(open_store(folder) / str(parallel.rank()), 0)
+    net, run = network(dropout=0.0), Run(open_store(folder) / f"{parallel.rank()} of {parallel.world()}", 0)
     trained(net, run, rows=7)
     weights: dict[str, Tensor] = {name: tensor.clone() for name, tensor in net.state_dict().items()}
     return {"weights": weights, "loss": [row["train_loss"] for row in run.rows], "near": run.metrics["train_near"]}
 
 
-def on_each_rank(rank: int, port: int, folder: str, answers: Any) -> None:
-    torch.set_num_threads(1)
-    distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
-    answers[rank] = shared(f"{folder}/{rank}")
-    distributed.destroy_process_group()
-
-
 def test_two_processes_train_as_one_does(tmp_path: Any) -> None:
-    port = free_port()
-    with multiprocessing.Manager() as manager:
-        answers = manager.dict()
-        multiprocessing.spawn(on_each_rank, (port, str(tmp_path), answers), nprocs=2)  # type: ignore[no-untyped-call]
-        both = dict(answers)
-    one = shared(f"{tmp_path}/alone")
-    for rank in (0, 1):
-        torch.testing.assert_close(both[rank]["weights"], one["weights"], rtol=1e-4, atol=1e-5)
-        assert both[rank]["loss"] == pytest.approx(one["loss"], rel=1e-4)
-        assert both[rank]["near"] == pytest.approx(one["near"])
+    one = shared(str(tmp_path))
+    for each in answers(shared, str(tmp_path)):
+        torch.testing.assert_close(each["weights"], one["weights"], rtol=1e-4, atol=1e-5)
+        assert each["loss"] == pytest.approx(one["loss"], rel=1e-4)
+        assert each["near"] == pytest.approx(one["near"])

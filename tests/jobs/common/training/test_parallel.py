@@ -4,12 +4,12 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, distributed, multiprocessing, nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 from jobs.common.training import parallel
 from service.errors import InputError
-from tests.ports import free_port
+from tests.ranks import answers
 
 BATCHES = (6, 7)  # divided evenly, and not
 
@@ -53,10 +53,9 @@ def train(rows: int, steps: int = 3) -> dict[str, Any]:
     return {"state": trained.state_dict(), "inputs": kept, "losses": losses, "answer": answer}
 
 
-def on_each_rank(rank: int, port: int, answers: Any) -> None:
+def on_each_rank() -> dict[str, Any]:
     """What a process of the group does; rank 1 answers, so that rank 0 is not trusted alone."""
-    torch.set_num_threads(1)
-    distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    rank = parallel.rank()
     found: dict[str, Any] = {f"train {rows}": train(rows) for rows in BATCHES}
     found["who"] = (parallel.rank(), parallel.world())
     found["share"] = parallel.share(torch.arange(7)).tolist()
@@ -70,8 +69,7 @@ def on_each_rank(rank: int, port: int, answers: Any) -> None:
         parallel.share(torch.zeros(1))
     except InputError as error:
         found["too small"] = error.message
-    answers[rank] = found
-    distributed.destroy_process_group()
+    return found
 
 
 def half_precision() -> tuple[Tensor, torch.dtype]:
@@ -91,24 +89,20 @@ def second_derivative() -> Tensor:
 
 
 @pytest.fixture(scope="module")
-def two() -> dict[int, dict[str, Any]]:
+def two() -> list[dict[str, Any]]:
     """What two processes found, by rank."""
-    port = free_port()
-    with multiprocessing.Manager() as manager:
-        answers = manager.dict()
-        multiprocessing.spawn(on_each_rank, (port, answers), nprocs=2)
-        return dict(answers)
+    return answers(on_each_rank)
 
 
 @pytest.mark.parametrize("rows", BATCHES)
-def test_two_processes_train_as_one_does(two: dict[int, dict[str, Any]], rows: int) -> None:
+def test_two_processes_train_as_one_does(two: list[dict[str, Any]], rows: int) -> None:
     one = train(rows)
     assert not any(isinstance(each, parallel.SyncedBatchNorm) for each in parallel.convert_batch_norm(network()))
     for rank in (0, 1):
         torch.testing.assert_close(two[rank][f"train {rows}"], one, rtol=1e-10, atol=1e-12)
 
 
-def test_shares_and_gathers(two: dict[int, dict[str, Any]]) -> None:
+def test_shares_and_gathers(two: list[dict[str, Any]]) -> None:
     assert [two[rank]["who"] for rank in (0, 1)] == [(0, 2), (1, 2)]
     assert [two[rank]["share"] for rank in (0, 1)] == [[0, 1, 2, 3], [4, 5, 6]]
     for rank in (0, 1):
@@ -116,14 +110,14 @@ def test_shares_and_gathers(two: dict[int, dict[str, Any]]) -> None:
         assert two[rank]["too small"] == "a batch of 1 cannot be shared by 2 workers: each needs a row"
 
 
-def test_half_precision_has_statistics_in_full(two: dict[int, dict[str, Any]]) -> None:
+def test_half_precision_has_statistics_in_full(two: list[dict[str, Any]]) -> None:
     for rank in (0, 1):
         variance, answered = two[rank]["half"]
         assert answered == torch.bfloat16
         torch.testing.assert_close(variance, torch.tensor([0.9 + 0.1 * 3.5]))  # of 0 to 5, unbiased
 
 
-def test_second_derivative(two: dict[int, dict[str, Any]]) -> None:
+def test_second_derivative(two: list[dict[str, Any]]) -> None:
     torch.testing.assert_close(two[0]["second"], two[1]["second"])
     torch.testing.assert_close(two[0]["second"], second_derivative())
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, distributed, multiprocessing, nn
+from torch import Tensor, nn
 
 from jobs.common.attacks import PGD, Ball
 from jobs.common.data.augmentation import AugmentationParams
@@ -30,7 +30,7 @@ from service.run import Run
 from service.store import open_store
 from tests.jobs.common.training.adversarial import tiny
 from tests.jobs.killed import KilledAtReport
-from tests.ports import free_port
+from tests.ranks import answers
 
 BALL = Ball("Linf", 0.1)
 METHODS = [
@@ -299,25 +299,18 @@ def train_shared(folder: str, name: str) -> dict[str, Any]:
     }
 
 
-def on_each_rank(rank: int, port: int, folder: str, answers: Any) -> None:
-    torch.set_num_threads(1)
-    distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
-    answers[rank] = {name: train_shared(folder, name) for name in CASES}
-    distributed.destroy_process_group()
+def all_shared(folder: str) -> dict[str, dict[str, Any]]:
+    return {name: train_shared(folder, name) for name in CASES}
 
 
 @pytest.fixture(scope="module")
-def two(tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, Any]]:
+def two(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What two processes found, by rank."""
-    port = free_port()
-    with multiprocessing.Manager() as manager:
-        answers = manager.dict()
-        multiprocessing.spawn(on_each_rank, (port, str(tmp_path_factory.mktemp("two")), answers), nprocs=2)
-        return dict(answers)
+    return answers(all_shared, str(tmp_path_factory.mktemp("two")))
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_two_processes_train_as_one_does(two: dict[int, dict[str, Any]], name: str, tmp_path: Any) -> None:
+def test_two_processes_train_as_one_does(two: list[dict[str, Any]], name: str, tmp_path: Any) -> None:
     one = train_shared(str(tmp_path), name)
     for rank in (0, 1):
         torch.testing.assert_close(two[rank][name]["state"], one["state"], rtol=1e-3, atol=1e-4)
