@@ -55,7 +55,7 @@ def compare(net: Trained, count: int, norm: str, epsilon: float, version: str = 
     ],
 )
 def test_the_released_code_on_small_digits(norm: str, epsilon: float, classes: int) -> None:
-    compare(digits_net(classes), 24, norm, epsilon)
+    compare(digits_net(classes), 16, norm, epsilon)
 
 
 @pytest.mark.slow
@@ -83,8 +83,9 @@ def test_losses_of_few_classes(classes: int) -> None:
 @pytest.mark.parametrize(
     ("version", "classes"),
     [
-        *(("standard", 2), ("standard", 3), ("standard", 4), ("plus", 2), ("rand", 2)),
-        pytest.param("plus", 3, marks=pytest.mark.slow),
+        *(("standard", 2), ("standard", 3), ("standard", 4), ("rand", 2)),
+        # the same attacks with more restarts, as test_components says
+        *(pytest.param("plus", classes, marks=pytest.mark.slow) for classes in (2, 3)),
     ],
 )
 def test_few_classes(version: str, classes: int) -> None:
@@ -117,10 +118,10 @@ def test_components() -> None:
 
 def test_the_fast_version() -> None:
     """It breaks nothing that the standard one does not, nearly as much, and with far fewer passes."""
-    model, images, labels = (each[:40] if isinstance(each, Tensor) else each for each in digits_net())
+    model, images, labels = (each[:24] if isinstance(each, Tensor) else each for each in digits_net())
     ball = Ball("Linf", 0.14)
     fast, standard = (
-        AutoAttack(version=version, queries=500).run(model, images, labels, ball) for version in ("fast", "standard")
+        AutoAttack(version=version, queries=200).run(model, images, labels, ball) for version in ("fast", "standard")
     )
     assert standard.successful[fast.successful].all() and in_ball(fast.adversarials, images, ball)
     assert torch.equal(predictions(model, fast.adversarials) != labels, fast.successful)

@@ -50,7 +50,9 @@ def test_pixels_of_black_and_white_can_move() -> None:
     weights = 0.3 * torch.randn(4, 64, generator=torch.Generator().manual_seed(1))
     model, images = linear(weights, torch.zeros(4)), random_images(6, 1, 8, 8).round()
     labels = predictions(model, images)
-    found = CarliniWagner(binary_search_steps=5, initial_constant=1.0).run(model, images, labels, Ball("L2", 3.0))
+    found = CarliniWagner(steps=500, binary_search_steps=5, initial_constant=1.0).run(
+        model, images, labels, Ball("L2", 3.0)
+    )
     assert found.successful.all()
     assert (predictions(model, found.adversarials) != labels).all()
 
@@ -60,7 +62,7 @@ def test_targets_and_confidence(confidence: float) -> None:
     model, images = small_net(gain=10), random_images(6, 3, 8, 8)[:, :1]
     labels = predictions(model, images)
     targets = model(images).detach().topk(2).indices[:, 1]
-    attack = CarliniWagner(steps=150, binary_search_steps=5, initial_constant=1.0, confidence=confidence)
+    attack = CarliniWagner(steps=80, binary_search_steps=4, initial_constant=1.0, confidence=confidence)
     found = attack.run(model, images, labels, Ball("L2", 8.0), targets=targets)
     assert found.successful.sum() >= 4
     logits = model(found.adversarials).detach()[found.successful]

@@ -137,7 +137,7 @@ def fewest(net: nn.Module, image: Tensor) -> float:
     return float(changed.min()) if len(changed) else float("inf")
 
 
-@pytest.mark.parametrize("attack", [FMN(), SigmaZero(steps=200)], ids=lambda attack: attack.kind)
+@pytest.mark.parametrize("attack", [FMN(steps=60), SigmaZero(steps=100)], ids=lambda attack: attack.kind)
 def test_fewest_coordinates_by_exhaustive_search(attack: Attack) -> None:
     exact, found = [], []
     for seed in range(4):
@@ -156,7 +156,7 @@ def test_sparse_search_at_a_budget_by_exhaustive_search() -> None:
         net, images = convex(0)
         exact = torch.tensor([fewest(net, image) for image in images]) <= count
         labels = torch.zeros(len(images), dtype=torch.int64)
-        result = SparseRS(queries=300).run(net, images, labels, Ball("L0", count))
+        result = SparseRS(queries=200).run(net, images, labels, Ball("L0", count))
         assert not (result.successful & ~exact).any()
         assert result.successful.sum() >= 0.9 * exact.sum()
 

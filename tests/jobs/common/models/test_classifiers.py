@@ -128,8 +128,8 @@ def test_images_in_logits_out(name: str) -> None:
     )
     if name in ("alexnet", "digits_16_net", "fast_mnist", "madry_mnist", "trades_mnist", "vgg9"):
         arguments["side"] = side = 36
-    with torch.device("meta"):
-        network = classifier(name, classes=7, **arguments)
+    with torch.device("meta"), torch.no_grad():
+        network = classifier(name, classes=7, **arguments).eval()
         assert isinstance(network, Classifier)
         assert network(torch.empty(2, channels, side, side)).shape == (2, 7)
 
