@@ -1,10 +1,12 @@
 """What all tests share: one small local Ray for the session, stores of their own, local and on S3, and seeds."""
 
+import gc
 import os
 import random
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +16,33 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
-LATER = "tests/jobs"  # mostly short tests, which even out what the processes of `make test` have left to do
+SCIENCE = "tests/jobs"  # tests that compute; most of the others wait, for Ray, for servers and for processes
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """What is collected stays: looking for garbage in it, now and between tests, would take seconds."""
+    gc.disable()
+    collected = yield
+    gc.freeze()
+    gc.enable()
+    return collected
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
+    """The first process takes groups from the front, which wait, the others from the end, which compute. So there is
+    one Ray and one server at a time, and a core has work while they are waited for.
+    """
+    from xdist.scheduler import LoadGroupScheduling
+
+    class FromBothEnds(LoadGroupScheduling):
+        def _assign_work_unit(self, node: Any) -> None:
+            if node.gateway.id != "gw0":
+                self.workqueue.move_to_end(next(reversed(self.workqueue)), last=False)
+            super()._assign_work_unit(node)
+
+    return FromBothEnds(config, log)
 
 
 def pytest_make_parametrize_id(val: object) -> str | None:
@@ -27,12 +55,19 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     item.add_marker(pytest.mark.xdist_group(group_of(item)))
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What asks Serve comes first, and the tests of a group together, also where one process runs them all."""
+    """What asks Serve comes first, then what waits, and the tests of a group together, also in one process."""
+    waiting = {group_of(item) for item in items if waits(item)}
     places: dict[str, tuple[bool, bool, int]] = {}
     for item in items:
-        places.setdefault(group_of(item), (not is_served(item), item.nodeid.startswith(LATER), len(places)))
+        group = group_of(item)
+        places.setdefault(group, (not is_served(item), group not in waiting, len(places)))
     items.sort(key=lambda item: places[group_of(item)])
+
+
+def waits(item: pytest.Item) -> bool:
+    return not item.nodeid.startswith(SCIENCE) or "ray_session" in getattr(item, "fixturenames", ())
 
 
 def is_served(item: pytest.Item) -> bool:

@@ -26,20 +26,24 @@ def make_run(tmp_path: Path) -> Callable[..., Any]:
     return make
 
 
-@pytest.fixture(scope="module")
-def rendered() -> set[str]:
-    """The names of the pictures that runs of this module have kept."""
+@pytest.fixture(scope="session")
+def rendered() -> set[tuple[str, str]]:
+    """The studies and names of the pictures that runs of this process have kept."""
     return set()
 
 
 @pytest.fixture(autouse=True)
-def rendered_once(rendered: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """All pictures are made, and the first of each name is rendered: that takes longer than the rest of small runs."""
-    keep = Run.figure
+def rendered_once(
+    request: pytest.FixtureRequest, rendered: set[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All pictures are made, and of each name in a study the first is rendered: that takes longer than the rest of
+    small runs.
+    """
+    study, keep = request.path.relative_to(Path(__file__).parent).parts[0], Run.figure
 
     def figure(run: Run, name: str, figure: Figure, title: str = "") -> None:
-        keep(run, name, Figure((0.1, 0.1)) if name in rendered else figure, title)
-        rendered.add(name)
+        keep(run, name, Figure((0.1, 0.1)) if (study, name) in rendered else figure, title)
+        rendered.add((study, name))
 
     monkeypatch.setattr(Run, "figure", figure)
 

@@ -124,17 +124,16 @@ def test_a_head_whose_python_has_no_assay(folder: Path) -> None:
 # ---- terminals and pipes ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("options", [(), ("--raw",)])
-def test_a_terminal_that_lacks_characters(
-    folder: Path, options: tuple[str, ...], capsys: pytest.CaptureFixture[str]
-) -> None:
-    words = ["run", "spec.yaml", "--serial", "--id", "one", *options]
-    code = f"{MAIN}; sys.exit(main({words}) or main(['runs', '--store', 'store']))"
+def test_a_terminal_that_lacks_characters(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What a run says, what the store lists, and what the job itself prints, in one process."""
+    one = ["run", "spec.yaml", "--serial", "--id", "one"]
+    two = ["run", "spec.yaml", "--serial", "--id", "two", "--raw"]
+    code = f"{MAIN}; sys.exit(main({one}) or main(['runs', '--store', 'store']) or print('raw') or main({two}))"
     said = printed("-c", code, PYTHONIOENCODING="ascii")
-    assert said.isascii() and ("? ?" if options else "own-tude: started") in said
-    assert "own.?tude" in said
-    if not options:
-        assert main(["logs", "one", "--store", "store"]) == 0 and "→ é" in capsys.readouterr().out
+    lines, raw = said.split("raw\n", 1)
+    assert said.isascii() and "own-tude: started" in lines and "own.?tude" in lines
+    assert "? ?" in raw and "? ?" not in lines
+    assert main(["logs", "one", "--store", "store"]) == 0 and "→ é" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
