@@ -120,6 +120,11 @@ class Resources(Section):
     gpus: float = Field(0, ge=0, le=64, description="GPUs per worker; fractions share one")
     memory_gb: float | None = Field(None, gt=0, description="memory per worker in GiB, for placement")
     threads: int = Field(1, ge=1, le=256, description="threads of the numerics; results depend on it, so it is fixed")
+    tf32: bool = Field(
+        True,
+        description="on a GPU: convolutions in float32 round their factors to TF32, 10 bits behind the point, as torch "
+        "does if nobody says otherwise; false: they do not, several times as slowly. Matrix products never do",
+    )
 
     @model_validator(mode="after")
     def _whole_gpus(self) -> Self:

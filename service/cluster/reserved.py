@@ -23,7 +23,7 @@ from service.errors import AssayError
 from service.execution import devices, layout, remarks
 from service.execution.fan_out.mapping import InProcess
 from service.execution.records import Failure, RecordedError, describe
-from service.execution.trials.trial import set_threads
+from service.execution.trials.trial import set_numerics
 from service.handle.rows import Row
 from service.planning.plan import TrialPlan
 from service.run import Run, Written
@@ -103,7 +103,7 @@ def compute_reserved(
         ray.get(relay.report.remote(plan.id, (index, row, total_steps)))
 
     resources, run_folder = plan.spec.resources, open_store(run_uri)
-    set_threads(resources.threads)
+    set_numerics(resources)
     executor = InProcess(gpus=resources.gpus)
     run = Run(layout.trial(run_folder, plan.id), plan.spec.seed, report, executor, open_store(plan.spec.store))
     run.written = written

@@ -19,7 +19,7 @@ from service.execution.fan_out import cells, sharing
 from service.execution.fan_out.cells import Outcome
 from service.execution.fan_out.mapping import Capacity, CellProgress, Chunk, Pool, Work
 from service.execution.records import Failure
-from service.execution.trials.trial import set_threads
+from service.execution.trials.trial import set_numerics
 from service.run import Run
 from service.spec import Resources
 
@@ -121,7 +121,7 @@ def compute_chunk(
 ) -> list[Outcome]:
     """Compute the cells of a chunk in a worker."""
     global _kept
-    set_threads(resources.threads)
+    set_numerics(resources)
     if _kept is None or _kept[0] != digest:
         _kept = None  # the old one goes before the new one comes
         _kept = digest, sharing.unpack(ray.get(shared[0]))

@@ -11,6 +11,7 @@ from service.execution.records import Failure, TrialRecord, TrialStatus, describ
 from service.handle.rows import Report, Row, table_of
 from service.planning.plan import TrialPlan
 from service.run import Run
+from service.spec import Resources
 from service.store import Folder, open_store
 
 
@@ -43,7 +44,7 @@ def execute(plan: TrialPlan, run_folder: Folder, report: Report, executor: Execu
 def perform(plan: TrialPlan, run: Run) -> None:
     """The job's own code for one trial."""
     job, resources = catalog.load(plan.spec.job), plan.spec.resources
-    set_threads(resources.threads)
+    set_numerics(resources)
     place = devices.nothing_reserved() if job.placement == "fan_out" else devices.reservation(resources.gpus)
     with place, remarks.heard_by(run):
         job.run(plan.spec.params, run)
@@ -94,9 +95,11 @@ def record_from_driver(
     return ended
 
 
-def set_threads(threads: int) -> None:
-    """Fix the thread count of the numerics: float sums depend on it, and a reused worker keeps that of its past."""
-    torch.set_num_threads(threads)
+def set_numerics(resources: Resources) -> None:
+    """Fix what float results depend on besides the spec's numbers; a reused worker keeps what its past has set."""
+    torch.set_num_threads(resources.threads)
+    torch.backends.cudnn.allow_tf32 = resources.tf32
+    torch.backends.cuda.matmul.allow_tf32 = False
     # as use_deterministic_algorithms(True, warn_only=True), without its two seconds of importing the compiler
     torch.set_deterministic_debug_mode("warn")
     os.environ.setdefault("TORCHINDUCTOR_DETERMINISTIC", "1")  # what it would tell the compiler

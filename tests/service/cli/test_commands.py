@@ -68,8 +68,9 @@ def test_run_show_compare_logs(walk: Path, tmp_path: Path, capfd: pytest.Capture
 
 WORKER = """
 import torch
-from service.execution.trials.trial import set_threads
-set_threads(1)
+from service.execution.trials.trial import set_numerics
+from service.spec import Resources
+set_numerics(Resources())
 assert torch.get_deterministic_debug_mode() == 1
 """
 
