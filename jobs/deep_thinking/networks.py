@@ -11,6 +11,7 @@ Every network has the same interface, which a network of the user's own must off
     answer(features) -> logits                     (batch, 2, *space)
     forward(inputs, iterations, features=None, elapsed=0) -> (logits, features)
     max_iterations: int | None                     None: as many as one likes
+    compiled_parts() -> list of modules            what engine.compile compiles; without it, all for each count of them
 """
 
 from abc import abstractmethod
@@ -87,6 +88,14 @@ class Thinker(nn.Module):
     def step(self, features: Tensor, inputs: Tensor, iteration: int) -> Tensor:
         """One iteration of thought, `iteration` counted from 0."""
 
+    @abstractmethod
+    def iterated(self) -> list[nn.Module]:
+        """The residual blocks of an iteration, or of each."""
+
+    def compiled_parts(self) -> list[nn.Module]:
+        """Iterations one by one: how many there are differs between updates."""
+        return [*self.iterated(), self.head]
+
     def answer(self, features: Tensor) -> Tensor:
         """Logits of the two classes at every position: (batch, 2, *space)."""
         logits: Tensor = self.head(features)
@@ -126,6 +135,9 @@ class DeepThinkingNet(Thinker):
         if self.recall:
             yield "recur_block.0"
 
+    def iterated(self) -> list[nn.Module]:
+        return [self.recurrent["blocks"]]
+
     def step(self, features: Tensor, inputs: Tensor, iteration: int) -> Tensor:
         if self.recall:
             features = self.recurrent["recall"](torch.cat([features, self.image(inputs)], dim=1))
@@ -159,6 +171,9 @@ class FeedForwardNet(Thinker):
                 yield from (f"feedforward_layers.{iteration}.0.{block}.{name}" for name in ("conv1", "conv2"))
         if self.recall_layer is not None:
             yield "recall_layer"
+
+    def iterated(self) -> list[nn.Module]:
+        return list(self.groups)
 
     def step(self, features: Tensor, inputs: Tensor, iteration: int) -> Tensor:
         if self.recall_layer is not None:

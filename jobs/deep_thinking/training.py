@@ -5,10 +5,10 @@ with it.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -21,6 +21,7 @@ from jobs.common.training.optimizers import OptimizerParams, device_of
 from jobs.deep_thinking.data import Data, FixedSet, FreshBatches, Instances
 from jobs.deep_thinking.networks import Thinker
 from jobs.deep_thinking.problems.base import Problem
+from service.errors import FieldError
 from service.run import Run
 
 
@@ -46,6 +47,13 @@ class TrainingParams(StudyParams):
     )
     report_every: int = Field(100, ge=1, description="weight updates between two validations, each with a checkpoint")
     keep: Literal["last", "best"] = Field("last", description="weights to keep: the last, or the best in validation")
+
+    @model_validator(mode="after")
+    def _graphs(self) -> Self:
+        if self.engine.compile == "graphs" and self.alpha > 0:
+            bound = "be kernels or none where alpha is above 0: graphs repeat what is equal, and iterations are drawn"
+            raise FieldError("engine.compile", bound, self.engine.compile)
+        return self
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,10 @@ class HotPath:
     """share of the bound that is to be reached: 0.6 in training, 0.8 in evaluation"""
 
 
+class LeftOutError(Exception):
+    """This path is not measured here; says why."""
+
+
 def network_of(machine: Machine, name: str, options: dict[str, object]) -> nn.Module:
     torch.manual_seed(0)
     return classifier(name, classes=10, channels=3, **options).to(machine.device)

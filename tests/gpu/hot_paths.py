@@ -9,10 +9,14 @@ import torch
 from jobs.common.attacks import APGD, PGD, Attack, AutoAttack, Square
 from jobs.common.models.classifiers import classifier
 from jobs.stacked_unets.networks import segmenter
+from service.execution.trials.trial import set_numerics
+from service.spec import Resources
 from tests.gpu.evaluation_paths import answered, attacked, landscape, patch, poisons, rays
-from tests.gpu.hot_path import HotPath, Way
+from tests.gpu.hot_path import HotPath, LeftOutError, Way
 from tests.gpu.machine import Machine
-from tests.gpu.training_paths import deep_thinking, free_training, segmentation_training
+from tests.gpu.training_paths import Compiled, deep_thinking, free_training, segmentation_training
+
+COMPILED: tuple[Compiled, ...] = ("kernels", "graphs")
 
 
 def all_paths(machine: Machine) -> Iterator[tuple[str, Callable[[], HotPath]]]:
@@ -43,6 +47,12 @@ def all_paths(machine: Machine) -> Iterator[tuple[str, Callable[[], HotPath]]]:
     yield "segmentation endpoint", lambda: answered(machine, segmenter(sunet, classes=21), side)
     yield "rays of a basin", lambda: rays(machine)
     yield "patch optimisation", lambda: patch(machine)
+    for compiled in COMPILED:
+        yield (
+            f"free training, ResNet-18, {compiled}",
+            lambda compiled=compiled: free_training(machine, *residual, compiled),
+        )
+        yield f"deep thinking, {compiled}", lambda compiled=compiled: deep_thinking(machine, compiled)
 
 
 @dataclass(frozen=True)
@@ -54,6 +64,8 @@ class Throughput:
     bound: float = math.nan
     plain: float = math.nan
     goal: float = math.nan
+    note: str = ""
+    """why it is not measured here, where nothing is wrong"""
     problem: str = ""
 
     @property
@@ -81,6 +93,7 @@ def _in_mode(way: Way, mode: str) -> Way:
 
 def measured(machine: Machine, left: Callable[[], float], only: Sequence[str] | None = None) -> list[Throughput]:
     """left: the seconds that are left; when there are none the rest is left out. only: names of paths; none: all."""
+    set_numerics(Resources())
     results = []
     for name, make in all_paths(machine):
         if only is not None and name not in only:
@@ -96,6 +109,8 @@ def measured(machine: Machine, left: Callable[[], float], only: Sequence[str] | 
             samples = {"ours": path.samples, "bound": path.bound_samples, "plain": path.plain_samples}
             rates = {each: samples[each] / seconds for each, seconds in took.items()}
             results.append(Throughput(name, **rates, goal=path.goal))
+        except LeftOutError as reason:
+            results.append(Throughput(name, note=str(reason)))
         except Exception as error:
             results.append(Throughput(name, problem=f"{type(error).__name__}: {error}"))
         print(results[-1], flush=True)

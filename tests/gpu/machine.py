@@ -44,7 +44,6 @@ class Machine:
             "CUDA": str(torch.version.cuda),
             "cuDNN": str(torch.backends.cudnn.version()),
             "Python": platform.python_version(),
-            "TF32 in convolutions": "yes" if torch.backends.cudnn.allow_tf32 else "no",
         }
 
     def wait(self) -> None:

@@ -41,7 +41,8 @@ def page(found: dict[str, Any], passed: bool) -> str:
     tables = [
         _table(
             "Every study",
-            "One trial of each study's smallest spec. The worst difference between the GPU and the CPU is in units of "
+            "One trial of each study's smallest spec, in float32 without TF32 if nothing else is said. The worst "
+            "difference between the GPU and the CPU is in units of "
             "what is tolerated: 1 is the most that passes. Bits: twice on the GPU, and killed and gone on with.",
             (
                 "study",
@@ -67,11 +68,13 @@ def page(found: dict[str, Any], passed: bool) -> str:
         _table(
             "Hot paths",
             "Samples a second, of ours, of the bound (its convolutions or products alone in the same precision) and of "
-            "the plain way (float32, one batch after another, a loss read after each).",
+            "the plain way (float32 with torch's default, TF32 in convolutions; one batch after another, a loss read "
+            "after each).",
             ("path", "ours", "bound", "plain", "of the bound", "goal", "times plain", "problem"),
             [
-                tuple(
-                    row[name] for name in ("name", "ours", "bound", "plain", "of_bound", "goal", "of_plain", "problem")
+                (
+                    *(row[name] for name in ("name", "ours", "bound", "plain", "of_bound", "goal", "of_plain")),
+                    row["problem"] or row["note"],
                 )
                 for row in found["hot_paths"]
             ],

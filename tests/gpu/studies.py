@@ -1,7 +1,8 @@
 """Every study's smallest spec: the same on the GPU as on the CPU within tolerances, twice the same, and killed.
 
-A trial is computed as the serial runner does it, without its drivers' files. What is compared are its metrics, the
-numbers of its tables, and the weights of its models. Seconds are left out.
+That is in float32 throughout, without TF32; some are computed in other ways besides. A trial is computed as the serial
+runner does it, without its drivers' files. What is compared are its metrics, the numbers of its tables, and the weights
+of its models. Seconds are left out.
 """
 
 import contextlib
@@ -27,10 +28,7 @@ from tests.gpu.machine import Machine
 from tests.jobs.shared import draft
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-ABSOLUTE, RELATIVE = 0.02, 0.02
-"""by how much a number may differ in float32: after few updates rounding has grown, and one image of 50 may turn"""
-HALF = 0.1
-"""the same where the network computes in bfloat16"""
+FLOAT32 = ("resources.tf32=false",)
 LEARNT = "params.network.training"
 
 STUDIES: dict[str, tuple[str, list[str]]] = {
@@ -124,7 +122,30 @@ STUDIES: dict[str, tuple[str, list[str]]] = {
         ],
     ),
 }
-BFLOAT16 = {"free_training": "params.training.engine.precision=bfloat16"}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A way to compute a study on the GPU, and by how much a number may differ from that of the CPU."""
+
+    name: str = ""
+    changes: tuple[str, ...] = FLOAT32
+    absolute: float = 0.02
+    """one image of 50 may turn"""
+    relative: float = 0.005
+    """of the CPU's number: after few updates rounding has grown"""
+
+
+PLAIN = Variant()
+VARIANTS = {
+    "free_training": (
+        Variant("TF32", (), 0.02, 0.02),
+        Variant("bfloat16", ("params.training.engine.precision=bfloat16",), 0.1, 0.1),
+        Variant("kernels", (*FLOAT32, "params.training.engine.compile=kernels")),
+        Variant("graphs", (*FLOAT32, "params.training.engine.compile=graphs")),
+    ),
+    "deep_thinking": (Variant("kernels", (*FLOAT32, "params.training.engine.compile=kernels")),),
+}
 
 
 @dataclass
@@ -132,7 +153,7 @@ class Comparison:
     """What came of a study. Differences are those of the worst number, in units of what is tolerated."""
 
     study: str
-    tolerated: float
+    variant: Variant = PLAIN
     seconds: dict[str, float] = field(default_factory=dict)
     numbers: int = 0
     worst: float = math.nan
@@ -161,23 +182,23 @@ class KilledOnce(Run):
         raise KeyboardInterrupt
 
 
-def compared(study: str, machine: Machine, half: bool = False) -> Comparison:
+def compared(study: str, machine: Machine, variant: Variant = PLAIN) -> Comparison:
     """Compute a study's trial on the CPU, on the GPU, there again, and there once more with a death on the way.
 
     In a dry run the CPU is in the place of the GPU, so that all have to be the same bit for bit.
     """
-    result = Comparison(f"{study}, bfloat16" if half else study, HALF if half else ABSOLUTE)
+    result = Comparison(f"{study}, {variant.name}" if variant.name else study, variant)
     with tempfile.TemporaryDirectory() as folder:
         store = open_store(folder)
         try:
-            first = _computed(study, machine.gpus, store / "first", result, "GPU", half=half)
+            first = _computed(study, machine.gpus, store / "first", result, "GPU")
             if not machine.dry:
-                again = _computed(study, machine.gpus, store / "again", result, "again", half=half)
+                again = _computed(study, machine.gpus, store / "again", result, "again")
                 result.different += tuple(_different(first, again))
                 result.same_twice = not result.different
                 reference = _computed(study, 0.0, store / "reference", result, "CPU")
                 _measure(result, first, reference)
-            resumed = _computed(study, machine.gpus, store / "killed", result, "resumed", killed=True, half=half)
+            resumed = _computed(study, machine.gpus, store / "killed", result, "resumed", killed=True)
             different = tuple(_different(first, resumed))
             result.same_resumed, result.numbers = not different, len(first)
             result.different += different
@@ -187,11 +208,12 @@ def compared(study: str, machine: Machine, half: bool = False) -> Comparison:
 
 
 def _computed(
-    study: str, gpus: float, folder: Folder, result: Comparison, name: str, killed: bool = False, half: bool = False
+    study: str, gpus: float, folder: Folder, result: Comparison, name: str, killed: bool = False
 ) -> dict[str, Any]:
     """What a trial gives, by name. killed: it dies on the way, and is begun again."""
     path, changes = STUDIES[study]
-    changes = [*changes, f"resources.gpus={gpus}", f"store={folder.uri}", *([BFLOAT16[study]] if half else [])]
+    variant = PLAIN if name == "CPU" else result.variant
+    changes = [*changes, f"resources.gpus={gpus}", f"store={folder.uri}", *variant.changes]
     trial = plan.trials(spec.load(str(CONFIGS / path), changes))[0]
     store = open_store(folder.uri)
     if study == "robustness_evaluation":
@@ -249,7 +271,7 @@ def _measure(result: Comparison, one: dict[str, Any], reference: dict[str, Any])
         mine = one.get(name)
         if not isinstance(value, float) or not isinstance(mine, float) or math.isnan(value) or value == mine:
             continue
-        tolerated = result.tolerated + RELATIVE / ABSOLUTE * result.tolerated * abs(value)
+        tolerated = result.variant.absolute + result.variant.relative * abs(value)
         ratio = abs(mine - value) / tolerated if math.isfinite(mine) else math.inf
         if ratio > result.worst:
             result.worst, result.worst_number = ratio, f"{name}: {mine:.6g}, on the CPU {value:.6g}"
@@ -257,12 +279,15 @@ def _measure(result: Comparison, one: dict[str, Any], reference: dict[str, Any])
 
 def all_compared(machine: Machine, names: Sequence[str], left: Any) -> list[Comparison]:
     """left: the seconds that are left; when there are none the rest is left out."""
-    asked = [(name, False) for name in names] + [(name, True) for name in names if name in BFLOAT16 and not machine.dry]
+    asked = [(name, PLAIN) for name in names]
+    if not machine.dry:  # they differ on a GPU alone
+        asked += [(name, variant) for name in names for variant in VARIANTS.get(name, ())]
     results = []
-    for name, half in asked:
+    for name, variant in asked:
         if left() <= 0:
-            results.append(Comparison(name, 0.0, problem="left out: there was no time left"))
+            name = f"{name}, {variant.name}" if variant.name else name
+            results.append(Comparison(name, variant, problem="left out: there was no time left"))
             continue
-        results.append(compared(name, machine, half))
+        results.append(compared(name, machine, variant))
         print(f"{results[-1].study}: {'passed' if results[-1].passed else results[-1]}", flush=True)
     return results

@@ -14,7 +14,7 @@ from tests.gpu.__main__ import main
 from tests.gpu.bounds import Alone
 from tests.gpu.machine import Machine
 from tests.gpu.page import page
-from tests.gpu.studies import Comparison
+from tests.gpu.studies import Comparison, Variant
 from tests.gpu.wheels import PRESENT, WITH_DEPENDENCIES, WITHOUT
 
 ROOT = Path(__file__).parents[2]
@@ -69,7 +69,7 @@ def test_it_runs_with_torch_and_the_wheels_alone(tmp_path: Path) -> None:
 
 
 def test_a_difference_is_not_let_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    wrong = Comparison("free_training", 0.02, numbers=3, same_resumed=False, different=("row 1, train_loss",))
+    wrong = Comparison("free_training", numbers=3, same_resumed=False, different=("row 1, train_loss",))
     monkeypatch.setattr(studies, "compared", lambda *_: wrong)
     monkeypatch.setattr(hot_paths, "all_paths", lambda machine: iter(()))
     monkeypatch.setattr(memory, "all_findings", lambda *_: [])
@@ -78,7 +78,7 @@ def test_a_difference_is_not_let_pass(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_numbers_are_compared_in_units_of_what_is_tolerated() -> None:
-    result = Comparison("some", 0.02)
+    result = Comparison("some", Variant(absolute=0.02, relative=0.02))
     reference = {"a": 1.0, "b": 0.0, "c": float("nan"), "d": "text"}
     studies._measure(result, {**reference, "a": 1.02, "b": 0.03}, reference)
     assert result.worst == pytest.approx(1.5) and result.worst_number.startswith("b:") and not result.passed
@@ -100,7 +100,7 @@ def test_the_bound_computes_each_layer_once_a_pass() -> None:
 
 
 def test_the_page_says_what_is_wrong_without_being_fooled_by_markup() -> None:
-    study = {**vars(Comparison("<b>", 0.02, problem="<script>")), "passed": False}
+    study = {**vars(Comparison("<b>", problem="<script>")), "passed": False}
     html = page(
         {"machine": {"card": "none"}, "seconds": 1.0, "command": "", "studies": [study], "hot_paths": [], "memory": []},
         False,
@@ -111,3 +111,6 @@ def test_the_page_says_what_is_wrong_without_being_fooled_by_markup() -> None:
 @pytest.mark.parametrize("how", [["--serial"], pytest.param([], marks=pytest.mark.slow)])
 def test_all_of_it_passes_on_the_cpu(tmp_path: Path, how: list[str]) -> None:
     assert main([str(tmp_path), "--dry", *how]) == 0
+    found, html = (json.loads((tmp_path / "gpu_check.json").read_text()), (tmp_path / "gpu_check.html").read_text())
+    left_out = {each["name"]: each["note"] for each in found["hot_paths"] if each["note"]}
+    assert len(left_out) == 4 and all(f"{name}</td>" in html and note in html for name, note in left_out.items())

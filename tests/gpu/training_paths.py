@@ -4,6 +4,7 @@ The plain way is float32, one batch after another sent from the CPU, and a loss 
 """
 
 import tempfile
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -31,14 +32,18 @@ from jobs.stacked_unets.training import TrainingParams as SegmentationParams
 from service.run import Run
 from service.store import open_store
 from tests.gpu.bounds import Alone
-from tests.gpu.hot_path import HotPath, Way, network_of
+from tests.gpu.hot_path import HotPath, LeftOutError, Way, network_of
 from tests.gpu.machine import Machine
 
+Compiled = Literal["kernels", "graphs"] | None
 RATES = OptimizerParams(kind="sgd", learning_rate=1e-3)
 
 
-def engine_params(machine: Machine) -> EngineParams:
-    return EngineParams(precision="float32" if machine.dry else "bfloat16")
+def engine_params(machine: Machine, compiled: Compiled = None) -> EngineParams:
+    """LeftOutError if something is to be compiled in a dry run."""
+    if machine.dry and compiled is not None:
+        raise LeftOutError("not in a dry run: compiling takes longer than all else, and graphs need a GPU")
+    return EngineParams(precision="float32" if machine.dry else "bfloat16", compile=compiled)
 
 
 def handle() -> Run:
@@ -70,7 +75,7 @@ def by_hand(network: nn.Module, batches: list[tuple[Tensor, Tensor]], updates: i
     return act
 
 
-def free_training(machine: Machine, name: str, options: dict[str, object]) -> HotPath:
+def free_training(machine: Machine, name: str, options: dict[str, object], compiled: Compiled = None) -> HotPath:
     batch, updates = (4, 2) if machine.dry else (128, 16)
     stream = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (8 * batch, 3, 32, 32), generator=stream, dtype=torch.uint8)
@@ -81,7 +86,7 @@ def free_training(machine: Machine, name: str, options: dict[str, object]) -> Ho
         batch=batch,
         optimizer=RATES,
         augmentation=AugmentationParams(padding=2, flip=True),
-        engine=engine_params(machine),
+        engine=engine_params(machine, compiled),
         held_out=1,
     )
     data = TrainingImages(images, 1, batch, params.augmentation, run.seed_for, machine.device)
@@ -96,7 +101,7 @@ def free_training(machine: Machine, name: str, options: dict[str, object]) -> Ho
     return HotPath(updates * batch, ours, bound, batch, plain, updates * batch, 0.6)
 
 
-def deep_thinking(machine: Machine) -> HotPath:
+def deep_thinking(machine: Machine, compiled: Compiled = None) -> HotPath:
     width, size, batch, iterations, updates = (8, 8, 4, 3, 2) if machine.dry else (128, 32, 128, 30, 8)
     task = problem("prefix_sums")
     run, net = handle(), thinker("dt_net_1d", channels=1, width=width).to(machine.device)
@@ -106,7 +111,7 @@ def deep_thinking(machine: Machine) -> HotPath:
         batch=batch,
         alpha=0.0,  # all iterations in each update: what the bound computes
         data=FreshBatches(updates=updates, validation=1),
-        engine=engine_params(machine),
+        engine=engine_params(machine, compiled),
     )
     data = params.data.open(task, size, batch, run, machine.device)
     step = ThinkingStep(Engine(net, params.engine), net, task, data, params, run)

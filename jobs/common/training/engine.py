@@ -20,31 +20,48 @@ from service.errors import FieldError
 
 CPU = torch.device("cpu")
 Batch = tuple[Tensor, ...]
+RESERVE = "resources.gpus=1 reserves one"
+COMPILER: dict[str, dict[str, str | int | bool | Callable[..., Any]]] = {
+    "kernels": {"fallback_random": True},  # dropout draws what it draws without the compiler
+    "graphs": {"fallback_random": True, "triton.cudagraphs": True},
+}
 
 
 class EngineParams(StudyParams):
     """How the network computes while it is trained; weights, losses and perturbations stay in float32."""
 
     precision: Literal["float32", "bfloat16", "float16"] = Field(
-        "float32", description="of the network's layers: bfloat16 or float16 (with a scaled loss) need a GPU"
+        "float32",
+        description="of the network's layers: bfloat16 or float16 (with a scaled loss) need a GPU; there convolutions "
+        "in float32 round their factors to TF32, unless resources.tf32 is false",
     )
     channels_last: bool = Field(
         True, description="on a GPU: images and convolutions lie in memory with their channels last"
     )
-    compile: bool = Field(False, description="compile the network with torch.compile; the first updates take minutes")
+    compile: Literal["kernels", "graphs"] | None = Field(
+        None,
+        description="torch.compile fuses what is computed in training into fewer kernels; graphs: a GPU also repeats "
+        "them as CUDA graphs, without waiting for Python. Its first updates take minutes; none: as the network says it",
+    )
     resident: bool = Field(
         True, description="on a GPU: keep a training set of pixels there if it fits; else every batch is sent to it"
     )
 
     def check(self, device: torch.device) -> None:
-        """FieldError if the processor has nothing to gain from half precision."""
+        """FieldError if the processor has nothing to gain from half precision or cannot do what is to be compiled."""
         if self.precision != "float32" and device.type == "cpu":
             raise FieldError(
                 "engine.precision",
                 "be float32 where training has no GPU",
                 self.precision,
-                hint="resources.gpus=1 reserves one",
+                hint=RESERVE,
             )
+        if self.compile == "graphs" and device.type == "cpu":
+            raise FieldError(
+                "engine.compile", "be kernels or none where training has no GPU", self.compile, hint=RESERVE
+            )
+        if self.compile == "graphs" and parallel.world() > 1:
+            raise FieldError("engine.compile", "be kernels or none where several workers train", self.compile)
 
     def home(self, device: torch.device) -> torch.device:
         """Where a training set is kept, if it fits there. device: where the network is."""
@@ -64,10 +81,33 @@ class Engine:
         if params.channels_last and self.device.type != "cpu":
             self._format = torch.channels_last
             self.network.to(memory_format=self._format)
-        if params.compile:
-            self.network.compile()
+        self._graphs = params.compile == "graphs"
+        self._compiled: dict[nn.Module, Callable[..., Any]] = {}
+        """parts of the network, and what is called for them in training"""
+        if params.compile is not None:
+            # batches of few shapes: one compiled for any shape would be slower, and no graph
+            self._compiled = {
+                part: torch.compile(part._call_impl, dynamic=False, options=COMPILER[params.compile])
+                for part in compiled_parts(self.network)
+            }
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=params.precision == "float16")
         """float16 alone needs it: bfloat16 has the range of float32"""
+
+    @contextmanager
+    def passes(self) -> Iterator[None]:
+        """Inside are the passes of one update, compiled if the section says so: everything else is not.
+
+        The gradients of earlier updates must be gone: CUDA graphs lay the new ones where those were.
+        """
+        if self._graphs:
+            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
+        for part, compiled in self._compiled.items():
+            part._compiled_call_impl = compiled
+        try:
+            yield
+        finally:
+            for part in self._compiled:
+                part._compiled_call_impl = None
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Inside, the network computes in the precision of the section."""
@@ -141,6 +181,12 @@ class Engine:
     def random_devices(self) -> list[torch.device]:
         """Devices besides the CPU whose random generators training draws from."""
         return [] if self.device.type == "cpu" else [self.device]
+
+
+def compiled_parts(network: nn.Module) -> list[nn.Module]:
+    """What is compiled, each by itself: what the network's method of this name says, else all of the network."""
+    parts = getattr(network, "compiled_parts", None)
+    return [network] if parts is None else parts()
 
 
 @contextmanager

@@ -148,7 +148,8 @@ class Evaluation:
 
     def _passes(self) -> list[dict[str, Term]]:
         self._optimizer.zero_grad()
-        terms = [self._step.backward(batch, self._update) for batch in self._batches]
+        with self._step.engine.passes():
+            terms = [self._step.backward(batch, self._update) for batch in self._batches]
         parallel.sum_gradients(self._step.engine.network.parameters())
         self._step.adjust_gradients()
         return terms

@@ -58,12 +58,17 @@ class Objective:
 
     @contextmanager
     def crafting(self, mode: Crafting) -> Iterator[None]:
-        """Inside, batch norm takes the statistics of the batch (train: and tracks them) or the tracked ones (eval)."""
-        if mode == "train":
-            yield
-            return
-        self.network.eval()
+        """Inside, batch norm takes the statistics of the batch (train: and tracks them) or the tracked ones (eval).
+
+        Weights ask for no gradient there: a compiled backward pass would compute it, asked or not.
+        """
+        learning = [weight for weight in self.network.parameters() if weight.requires_grad]
+        self.network.train(mode == "train")
+        for weight in learning:
+            weight.requires_grad_(False)
         try:
             yield
         finally:
+            for weight in learning:
+                weight.requires_grad_()
             self.network.train()

@@ -1,9 +1,13 @@
 """What a section `engine` does to a network and its batches; a GPU is stood in for by the meta device."""
 
+import contextlib
 import shutil
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import nn
 
 from jobs.common.data.images.base import Part, Pixels
@@ -11,9 +15,16 @@ from jobs.common.data.masks.augmentation import JointAugmentationParams
 from jobs.common.data.masks.base import Pairs
 from jobs.common.data.residence import resident
 from jobs.common.data.training_data import TrainingMasks
+from jobs.common.training import loop, parallel
 from jobs.common.training.engine import CPU, Batch, Engine, EngineParams
 from jobs.common.training.loader import Loader
+from jobs.common.training.optimizers import OptimizerParams
+from jobs.common.training.supervised import ClassifierStep
+from jobs.deep_thinking.networks import network as thinker
+from jobs.deep_thinking.training import TrainingParams as ThinkingParams
 from service.errors import FieldError
+from service.run import Run
+from tests.jobs.killed import KilledAtReport
 
 META = torch.device("meta")
 
@@ -48,12 +59,52 @@ def test_channels_come_last_beside_a_gpu_alone() -> None:
     assert lies(META, False) == lies(CPU, True) == (False, False)
 
 
-def test_a_network_is_compiled_where_the_section_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    compiled: list[nn.Module] = []
-    monkeypatch.setattr(nn.Module, "compile", lambda self: compiled.append(self))
-    Engine(network(), EngineParams())
-    engine = Engine(network(), EngineParams(compile=True))
-    assert compiled == [engine.network], "in place: the names of its weights stay"
+def test_passes_of_training_are_compiled_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Graphs begin anew with each update; validation and what comes after training call the network itself."""
+    asked: list[dict[str, Any]] = []
+    marks: list[str] = []
+
+    def compiled(function: Callable[..., Any], dynamic: bool, options: dict[str, Any]) -> Callable[..., Any]:
+        asked.append(options)
+        return lambda *inputs: marks.append("compiled") or function(*inputs)
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    monkeypatch.setattr(torch.compiler, "cudagraph_mark_step_begin", lambda: marks.append("begin"))
+    images = torch.rand(2, 2, 6, 6)
+    for params, inside in (
+        ({}, []),
+        ({"compile": "kernels"}, ["compiled"]),
+        ({"compile": "graphs"}, ["begin", "compiled"]),
+    ):
+        engine = Engine(network(), EngineParams(**params))
+        names = [*engine.network.state_dict()]
+        with engine.passes():
+            logits = engine(images)
+        torch.testing.assert_close(engine.network(images), logits, rtol=0, atol=0)
+        assert marks == inside and [*engine.network.state_dict()] == names
+        marks.clear()
+    assert [options.get("triton.cudagraphs", False) for options in asked] == [False, True]
+
+
+def test_what_is_iterated_is_compiled_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", lambda function, **options: function)
+    net = thinker("dt_net_1d", channels=1, width=4)
+    assert list(Engine(net, EngineParams(compile="kernels"))._compiled) == [net.recurrent["blocks"], net.head]
+    net = thinker("feed_forward_1d", channels=1, width=4, max_iterations=2)
+    assert list(Engine(net, EngineParams(compile="kernels"))._compiled) == [*net.groups, net.head]
+
+
+def test_graphs_need_a_gpu_and_one_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    graphs = EngineParams(compile="graphs")
+    with pytest.raises(FieldError, match="engine.compile must be kernels or none where .* no GPU; it is 'graphs'"):
+        graphs.check(CPU)
+    graphs.check(torch.device("cuda"))
+    monkeypatch.setattr(parallel, "world", lambda: 2)
+    with pytest.raises(FieldError, match="engine.compile must be kernels or none where several workers train"):
+        graphs.check(torch.device("cuda"))
+    with pytest.raises(ValidationError, match="must be kernels or none where alpha is above 0"):
+        ThinkingParams(engine=graphs)
+    ThinkingParams(engine=graphs, alpha=0)
 
 
 def test_the_loss_of_a_pass_is_its_share_of_the_update() -> None:
@@ -154,20 +205,36 @@ def test_a_gpu_is_sent_the_next_batch_in_a_queue_of_its_own_and_waits_for_it_bef
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_what_is_compiled_learns_what_is_not() -> None:
-    """Forward, backward and running statistics, by the compiler of torch; on a GPU it is the same path."""
+def test_what_is_compiled_learns_what_is_not(make_run: Any) -> None:
+    """By the loop of all studies, with dropout and running statistics, twice and killed; a GPU takes the same path."""
     if shutil.which("g++") is None:
         pytest.skip("torch.compile needs a C++ compiler here")
-    images, labels = torch.rand(8, 2, 6, 6), torch.arange(8) % 3
-    states = []
-    for compiled in (False, True):
+
+    def trained(name: str, compiled: str | None, kind: type[Run] = Run) -> tuple[Run, dict[str, torch.Tensor]]:
         torch.manual_seed(0)
-        engine = Engine(network(), EngineParams(compile=compiled))
-        optimizer = torch.optim.SGD(engine.network.parameters(), 0.1, momentum=0.9)
-        for _ in range(3):
-            optimizer.zero_grad()
-            engine.scaled(nn.functional.cross_entropy(engine(images), labels)).backward()
-            engine.move(optimizer, clip=1.0)
-        states.append(engine.network.state_dict())
-    for name, tensor in states[0].items():
-        torch.testing.assert_close(states[1][name], tensor, rtol=1e-4, atol=1e-5, msg=name)
+        net = nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.2), nn.Flatten(), nn.Linear(64, 3))
+        step = ClassifierStep(Engine(net, EngineParams(compile=compiled)))
+        run, rates = make_run(name, kind=kind), OptimizerParams(kind="sgd", learning_rate=0.1, momentum=0.9, clip=1.0)
+        plan = loop.Plan(updates=6, rates=rates, report_every=2, seed=lambda update: update)
+        with contextlib.suppress(KeyboardInterrupt):
+            loop.train(step, rates.build([(1.0, list(net.parameters()))]), Noise(), plan, run)
+        return run, net.state_dict()
+
+    plain, weights = trained("plain", None)
+    run, compiled = trained("compiled", "kernels")
+    for name, tensor in weights.items():
+        torch.testing.assert_close(compiled[name], tensor, rtol=1e-4, atol=1e-5, msg=name)
+    losses = [[row["train_loss"] for row in each.rows] for each in (plain, run)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5) and len(losses[0]) == 3
+    trained("killed", "kernels", KilledAtReport)
+    for name in ("again", "killed"):
+        other, weights = trained(name, "kernels")
+        assert other.rows == run.rows and all(torch.equal(weights[name], compiled[name]) for name in compiled)
+
+
+class Noise:
+    """Batch number `index` depends on that alone; the last one is shorter."""
+
+    def batch(self, index: int) -> Batch:
+        rows = 4 if index == 5 else 8
+        return torch.rand(rows, 2, 6, 6, generator=torch.Generator().manual_seed(index)), torch.arange(rows) % 3
