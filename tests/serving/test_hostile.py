@@ -13,8 +13,8 @@ import pytest
 from serving.http.uploads import to_png
 from tests.processes import wait_for
 from tests.serving.conftest import Served
-from tests.serving.deployments.test_server import message, stats
 from tests.serving.http.test_connections import until_closed
+from tests.serving.messages import message, stats
 from tests.serving.models import bits
 from tests.serving.unanswered import answered, asked, connections
 

@@ -23,7 +23,7 @@ from serving.http.uploads import to_png
 from tests.processes import titles
 from tests.serving.conftest import HOST, Served
 from tests.serving.deployments.test_attack_server import message as attack_message
-from tests.serving.deployments.test_server import message
+from tests.serving.messages import message
 from tests.serving.models import bits, pixels
 
 SECONDS = float(os.environ.get("SOAK_SECONDS", "600"))

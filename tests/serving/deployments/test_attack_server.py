@@ -19,8 +19,8 @@ from jobs.common.attacks import PGD, Ball
 from serving.http.uploads import to_png
 from tests.processes import wait_for
 from tests.serving.conftest import SETTINGS, Served
-from tests.serving.deployments.test_server import message as thinking_message
-from tests.serving.deployments.test_server import outputs, refused, stats
+from tests.serving.messages import message as thinking_message
+from tests.serving.messages import outputs, refused, stats
 from tests.serving.models import DIGITS, bits, classifier_network, pixels
 from tests.serving.unanswered import answer, answered, asked
 

@@ -14,7 +14,7 @@ from tritonclient.utils import InferenceServerException
 from service.models import WEIGHTS
 from tests.processes import PATIENCE_SECONDS, wait_for
 from tests.serving.conftest import SETTINGS, Bearer, Guarded
-from tests.serving.deployments.test_server import stats
+from tests.serving.messages import stats
 from tests.serving.models import bits, pixels, put
 
 pytestmark = pytest.mark.xdist_group("guarded")

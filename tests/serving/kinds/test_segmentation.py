@@ -30,7 +30,7 @@ from serving.kinds.segmentation import Segmentation
 from serving.kinds.work import Abandoned
 from tests.jobs.stacked_unets import tiny
 from tests.serving.conftest import Served
-from tests.serving.deployments.test_server import outputs, refused, stats
+from tests.serving.messages import outputs, refused, stats
 from tests.serving.models import pixels, put_segmenter, segmenter_draft, segmenter_network
 
 NETWORK = segmenter_network()

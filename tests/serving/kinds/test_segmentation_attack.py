@@ -25,8 +25,8 @@ from serving.kinds.work import Abandoned, Attacked
 from tests.jobs.stacked_unets.tiny import network
 from tests.processes import wait_for
 from tests.serving.conftest import Served
-from tests.serving.deployments.test_server import outputs, stats
 from tests.serving.kinds.test_segmentation import MODEL, NETWORK, endpoint, picture  # noqa: F401  # used by its name
+from tests.serving.messages import outputs, stats
 from tests.serving.models import pixels, put_segmenter
 from tests.serving.unanswered import answered, asked
 
