@@ -5,7 +5,7 @@ another of its queue is computed, and the requests that come meanwhile join it: 
 and under load batches grow by themselves. Serve's own batching would let the first request wait for a set time in any
 case. Batches of different queues are computed side by side; long requests, in threads of their own, never delay short
 ones. What takes less time than to pass it to a thread, as far as the last batch of its queue tells, is computed on the
-event loop. When a batch fails, its requests are computed one by one, so only the bad ones fail.
+event loop, at once. When a batch fails, its requests are computed one by one, so only the bad ones fail.
 """
 
 import asyncio
@@ -50,6 +50,20 @@ class Item:
         return card.name, card.version, card.sha256, self.work.key, self.is_long, self.key if self.is_long else ""
 
 
+@dataclass(eq=False)
+class Queue:
+    """Requests that may be computed together. rows, seconds: of the last batch, in CPU time; at first, not brief."""
+
+    is_long: bool
+    waiting: deque[Item] = field(default_factory=deque)
+    rows: int = 1
+    seconds: float = BRIEF_SECONDS
+
+    def is_brief(self, rows: int) -> bool:
+        """Whether a batch of so many is expected to take less time than to pass it to a thread."""
+        return not self.is_long and self.seconds * max(1.0, rows / self.rows) < BRIEF_SECONDS
+
+
 @dataclass(frozen=True)
 class Executed:
     """A batch that was computed, for the statistics. waited: seconds of each request. seconds: of the computation."""
@@ -61,7 +75,7 @@ class Executed:
 
 
 class Batcher:
-    """Lives on one event loop; computes in threads.
+    """Lives on one event loop; computes there what is brief, and all else in threads.
 
     max_rows: inputs in a batch. parallel: batches of short requests computed at once. report: called after each batch.
     """
@@ -69,67 +83,97 @@ class Batcher:
     def __init__(self, max_rows: int, parallel: int, computing: Computing, report: Callable[[Executed], None]) -> None:
         self._max_rows, self._computing, self._report = max_rows, computing, report
         self._at_once = {False: parallel, True: LONG_AT_ONCE}  # batches, by whether they are long
-        self._waiting: dict[Hashable, deque[Item]] = {}  # the queues in the order of their turns
-        self._running: dict[Hashable, list[Item]] = {}
+        self._queues: OrderedDict[Hashable, Queue] = OrderedDict()  # the latest asked last
+        self._waiting: dict[Queue, None] = {}  # in the order of their turns
+        self._running: dict[Queue, list[Item]] = {}  # batches that are computed in threads
         self._tasks: set[asyncio.Task[None]] = set()  # a loop holds its tasks by weak references only
         self._starting = False
-        self._taken: OrderedDict[Hashable, tuple[int, float]] = (
-            OrderedDict()
-        )  # rows and CPU seconds of the last batches
 
     @property
     def running(self) -> Counter[tuple[str, int]]:
         """How many batches of each model, by name and version, are being computed."""
-        return Counter(
-            (batch[0].endpoint.card.name, batch[0].endpoint.card.version) for batch in self._running.values()
-        )
+        cards = (batch[0].endpoint.card for batch in self._running.values())
+        return Counter((card.name, card.version) for card in cards)
 
     def add(self, item: Item) -> None:
         """Queue a request; its answer arrives in its future. Those that came at the same moment are queued first."""
-        self._waiting.setdefault(item.queue, deque()).append(item)
+        key = item.queue
+        queue = self._queues.get(key)
+        if queue is None:
+            queue = self._queues[key] = Queue(item.is_long)
+            if len(self._queues) > QUEUES:
+                self._queues.popitem(last=False)
+        else:
+            self._queues.move_to_end(key)
+        queue.waiting.append(item)
+        self._waiting[queue] = None
+        self._start_soon()
+
+    def _start_soon(self) -> None:
         if not self._starting:
             self._starting = True
             asyncio.get_running_loop().call_soon(self._start)
 
     def _start(self) -> None:
         self._starting = False
-        long = sum(batch[0].is_long for batch in self._running.values())
-        running = {True: long, False: len(self._running) - long}
+        running = Counter(queue.is_long for queue in self._running)
         for queue in list(self._waiting):
-            is_long = self._waiting[queue][0].is_long
-            if running[is_long] == self._at_once[is_long]:
+            if queue in self._running or running[queue.is_long] == self._at_once[queue.is_long]:
                 continue
-            if queue not in self._running and (batch := self._take(queue)):
-                running[is_long] += 1
+            batch = self._take(queue)
+            if batch and queue.is_brief(_rows(batch)):
+                batch = self._compute_here(queue, batch)
+                if self._waiting:
+                    self._start_soon()  # first the loop takes its turn
+                if not batch:
+                    return
+            if batch:
+                running[queue.is_long] += 1
                 self._running[queue] = batch
                 task = asyncio.get_running_loop().create_task(self._run(queue, batch))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
 
-    def _take(self, queue: Hashable) -> list[Item]:
-        items = self._waiting.pop(queue)
+    def _take(self, queue: Queue) -> list[Item]:
+        del self._waiting[queue]
         batch: list[Item] = []
         rows = 0
-        while items and rows + items[0].work.rows <= self._max_rows:
-            item = items.popleft()
+        while queue.waiting and rows + queue.waiting[0].work.rows <= self._max_rows:
+            item = queue.waiting.popleft()
             if not item.answer.done():
                 batch.append(item)
                 rows += item.work.rows
-        if items:
-            self._waiting[queue] = items  # behind the other queues
+        if queue.waiting:
+            self._waiting[queue] = None  # behind the other queues
         return batch
 
-    async def _run(self, queue: Hashable, batch: list[Item]) -> None:
+    def _compute_here(self, queue: Queue, batch: list[Item]) -> list[Item]:
+        """Compute on the event loop. Returns what it has given up, which takes longer than was expected."""
+        started = time.perf_counter()
         try:
-            await self._compute(batch)
+            answers, queue.seconds = _timed(batch, lambda: time.perf_counter() > started + AT_MOST_SECONDS)
+        except Abandoned:
+            queue.rows, queue.seconds = _rows(batch), AT_MOST_SECONDS
+            return batch
+        except Exception as error:
+            if _is_of_all(error, batch):
+                _fail(batch, error)
+                return []
+            return [left for item in batch for left in self._compute_here(queue, [item])]
+        queue.rows = _rows(batch)
+        self._deliver(batch, answers, started)
+        return []
+
+    async def _run(self, queue: Queue, batch: list[Item]) -> None:
+        try:
+            await self._compute(queue, batch)
         finally:
             del self._running[queue]
             self._start()
 
-    async def _compute(self, batch: list[Item]) -> None:
+    async def _compute(self, queue: Queue, batch: list[Item]) -> None:
         started = time.perf_counter()
-
-        first, works = batch[0], [item.work for item in batch]
+        first = batch[0]
 
         def stopped() -> bool:
             return all(item.answer.done() for item in batch)
@@ -139,58 +183,47 @@ class Batcher:
                 pause()
                 return stopped()
 
-            return first.endpoint.compute(works, stopped_after_pause)
+            return first.endpoint.compute([item.work for item in batch], stopped_after_pause)
 
         try:
-            if first.is_long:
+            if queue.is_long:
                 answers = await self._computing.long((first.key, first.endpoint.card.name), in_slices)
             else:
-                answers = await self._short(first, works, stopped)
+                answers, queue.seconds = await self._computing.short(partial(_timed, batch, stopped))
+                queue.rows = _rows(batch)
         except Abandoned:
             return
-        except AssayError as error:
-            _fail(batch, error)
-        except Exception as error:  # something is wrong with one of them that validation did not see
-            if len(batch) == 1:
+        except Exception as error:
+            if _is_of_all(error, batch):
                 _fail(batch, error)
             else:
                 for item in batch:
-                    await self._compute([item])
+                    await self._compute(queue, [item])
         else:
-            seconds = time.perf_counter() - started
-            for item, answer in zip(batch, answers, strict=True):
-                if not item.answer.done():
-                    item.answer.set_result(answer)
-            waited = tuple(started - item.arrived for item in batch)
-            self._report(Executed(batch[0].endpoint, sum(item.work.rows for item in batch), waited, seconds))
+            self._deliver(batch, answers, started)
 
-    async def _short(self, first: Item, works: list[Work], stopped: Stopped) -> list[Answer]:
-        """Compute on the event loop what is expected to be brief, and anything else in a thread."""
-        queue, rows = first.queue, sum(work.rows for work in works)
-        before, seconds = self._taken.get(queue, (1, BRIEF_SECONDS))
-        if seconds * max(1.0, rows / before) < BRIEF_SECONDS:
-            until = time.perf_counter() + AT_MOST_SECONDS
-            try:
-                answers, seconds = _timed(first, works, lambda: time.perf_counter() > until)
-                self._note(queue, rows, seconds)
-                return answers
-            except Abandoned:
-                self._note(queue, rows, AT_MOST_SECONDS)
-        answers, seconds = await self._computing.short(partial(_timed, first, works, stopped))
-        self._note(queue, rows, seconds)
-        return answers
-
-    def _note(self, queue: Hashable, rows: int, seconds: float) -> None:
-        self._taken[queue] = rows, seconds
-        self._taken.move_to_end(queue)
-        if len(self._taken) > QUEUES:
-            self._taken.popitem(last=False)
+    def _deliver(self, batch: list[Item], answers: list[Answer], started: float) -> None:
+        seconds = time.perf_counter() - started
+        for item, answer in zip(batch, answers, strict=True):
+            if not item.answer.done():
+                item.answer.set_result(answer)
+        waited = tuple(started - item.arrived for item in batch)
+        self._report(Executed(batch[0].endpoint, _rows(batch), waited, seconds))
 
 
-def _timed(first: Item, works: list[Work], stopped: Stopped) -> tuple[list[Answer], float]:
+def _rows(batch: list[Item]) -> int:
+    return sum(item.work.rows for item in batch)
+
+
+def _timed(batch: list[Item], stopped: Stopped) -> tuple[list[Answer], float]:
     """The answers, and the CPU seconds that they took."""
     began = time.thread_time()
-    return first.endpoint.compute(works, stopped), time.thread_time() - began
+    return batch[0].endpoint.compute([item.work for item in batch], stopped), time.thread_time() - began
+
+
+def _is_of_all(error: Exception, batch: list[Item]) -> bool:
+    """Whether a batch has failed as a whole. Else something is wrong with one of it that validation did not see."""
+    return isinstance(error, AssayError) or len(batch) == 1
 
 
 def _fail(batch: list[Item], error: Exception) -> None:

@@ -151,6 +151,35 @@ def test_one_that_fails_fails_alone() -> None:
     run(test)
 
 
+def test_one_that_fails_on_the_loop_fails_alone() -> None:
+    async def test() -> None:
+        bench = Bench()
+        bench.echo = watched = Watched()
+        items = [bench.item(1), bench.item(13), bench.item(2)]
+        bench.add(known := bench.item(0))
+        await known.answer
+        bench.add(*items)
+        assert await answers(items[0], items[2]) == [[1], [2]]
+        with pytest.raises(RuntimeError, match="thirteen"):
+            await items[1].answer
+        assert set(watched.threads[1:]) == {threading.current_thread().name}
+
+    run(test)
+
+
+def test_between_two_batches_on_the_loop_it_takes_its_turn() -> None:
+    async def test() -> None:
+        bench = Bench()
+        bench.add(*(known := [bench.item(0, key="a"), bench.item(0, key="b")]))
+        await answers(*known)
+        bench.add(*(both := [bench.item(1, key="a"), bench.item(2, key="b")]))
+        asyncio.get_running_loop().call_soon(lambda: turns.append(both[1].answer.done()))
+        turns: list[bool] = []
+        assert await answers(*both) == [[1], [2]] and turns == [False]
+
+    run(test)
+
+
 def test_what_is_said_of_a_whole_batch_is_not_tried_again() -> None:
     async def test() -> None:
         bench = Bench()
