@@ -4,8 +4,10 @@ The same numbers go to Ray's metrics, from which Prometheus sums them over all r
 its own replica.
 """
 
+import asyncio
 import time
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +18,7 @@ from serving.deployments.batching import Executed
 
 BATCH_SIZES = [1.0, 2, 4, 8, 16, 32, 64, 128, 256]
 MILLISECONDS = [1.0, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 60_000]
+HAND_OVER_SECONDS = 0.2  # until Ray's metrics get a value
 NONE = "-"  # requests for models that do not exist share one label: a client must not be able to make labels
 
 ModelKey = tuple[str, int]  # name, version
@@ -61,10 +64,29 @@ class ModelStatistics:
     gradients: int = 0  # passes backward
 
 
+class Measurements:
+    """Values on their way to Ray's metrics. Many at once take a fraction of the time that they take one by one."""
+
+    def __init__(self) -> None:
+        self._values: list[tuple[Callable[..., None], float, dict[str, str]]] = []
+
+    def add(self, record: Callable[..., None], value: float, **tags: str) -> None:
+        """record: `inc` or `observe` of a metric."""
+        if not self._values:
+            asyncio.get_running_loop().call_later(HAND_OVER_SECONDS, self._hand_over)
+        self._values.append((record, value, tags))
+
+    def _hand_over(self) -> None:
+        values, self._values = self._values, []
+        for record, value, tags in values:
+            record(value, tags=tags)
+
+
 class Statistics:
     """Lives on one event loop."""
 
     def __init__(self) -> None:
+        self._measurements = Measurements()
         self._models: defaultdict[ModelKey, ModelStatistics] = defaultdict(ModelStatistics)
         self._requests = metrics.Counter(
             "assay_requests",
@@ -98,13 +120,13 @@ class Statistics:
         model_statistics.by_size[batch.rows].add(batch.seconds)
         for waited in batch.waited:
             model_statistics.queue.add(waited)
-        self._batch_sizes.observe(batch.rows, tags={"model": card.name})
+        self._measurements.add(self._batch_sizes.observe, batch.rows, model=card.name)
 
     def answered(self, model: ModelKey | None, status: int, seconds: float, key: str | None) -> None:
         """A request was answered. model: None if it never reached one. key: the name of its key."""
         name = model[0] if model else NONE
-        self._requests.inc(tags={"model": name, "status": str(status), "key": key or NONE})
-        self._latency.observe(seconds * 1000, tags={"model": name})
+        self._measurements.add(self._requests.inc, 1, model=name, status=str(status), key=key or NONE)
+        self._measurements.add(self._latency.observe, seconds * 1000, model=name)
         if model:
             model_statistics = self._models[model]
             (model_statistics.success if status < 400 else model_statistics.fail).add(seconds)
