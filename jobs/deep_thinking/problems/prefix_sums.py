@@ -42,11 +42,12 @@ class PrefixSums:
 
     def verify(self, inputs: Tensor, predictions: Tensor) -> Tensor:
         """The exact scan: one pass over the bits."""
-        bits = inputs[:, 0] > 0
-        return (bits.cumsum(-1) % 2 == predictions).all(-1)
+        # in numpy, as requests are answered one by one, and it takes a fraction of the time for few numbers
+        parities = np.logical_xor.accumulate(inputs[:, 0].numpy(force=True) > 0, -1)
+        right = (parities == predictions.numpy(force=True)).all(-1)
+        return torch.from_numpy(right).to(inputs.device)
 
     def check_inputs(self, inputs: Tensor) -> list[str | None]:
-        # in numpy, as requests are checked one by one, and it takes a fraction of the time for few numbers
         clean = (np.abs(inputs.numpy(force=True)) == 0.5).reshape(inputs.shape[0], -1).all(1).tolist()
         return [None if fine else "a bit is -0.5 (0) or 0.5 (1), and this string holds another value" for fine in clean]
 

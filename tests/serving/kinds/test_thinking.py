@@ -134,6 +134,22 @@ def test_a_stream_tells_every_iteration_and_ends_with_the_answer() -> None:
         np.testing.assert_array_equal(events[-1][1][name], array)
 
 
+@pytest.mark.parametrize("name", ["prefix_sums", "mazes"])
+def test_the_last_answer_of_all_is_the_same_whether_or_not_those_before_are_read(name: str) -> None:
+    """It is read out in numpy, those of a stream are in torch."""
+    if name == "mazes":
+        model = endpoint(architecture="dt_net_2d", net=network("dt_net_2d"))
+        inputs, _ = problem("mazes", scale=1).sample(5, 3, seed=0)
+    else:
+        model, inputs = endpoint(), bits(3, 9)
+    *_, (_, last) = model.stream(model.prepare({"input": inputs.numpy()}, {}))
+    alone = ask(model, inputs)
+    np.testing.assert_allclose(alone.pop("confidence"), last["confidence"], rtol=1e-6)
+    for output, array in alone.items():
+        assert array.dtype == last[output].dtype
+        np.testing.assert_array_equal(array, last[output])
+
+
 def maze(change: Callable[[Tensor], None]) -> Tensor:
     inputs, _ = problem("mazes", scale=1).sample(5, 1, seed=0)
     change(inputs)
