@@ -10,11 +10,11 @@ follow, one after another. All functions here are pure; those that parse raise I
 Source: github.com/kserve/open-inference-protocol (inference_rest.md) and the Triton server's extension_binary_data.md.
 """
 
-import itertools
 import json
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from service import json_text
@@ -30,6 +30,7 @@ PART = 1 << 14  # numbers of an answer that are written at once
 
 Json = dict[str, Any]
 Scalar = str | int | float | bool
+SCALARS = (str, int, float, bool)
 
 # Parameters of any request, besides those of a kind of model. The protocol lets a server ignore the priority and the
 # timeout that a client asks for; here both are in the settings. The last answer of a stream is never empty.
@@ -192,35 +193,36 @@ def encode_infer(
     parameters: those of the answer.
     """
     requested = request.outputs or tuple(RequestedOutput(name, request.all_binary) for name in outputs)
-    message: Json = {"model_name": card.name, "model_version": str(card.version)}
+    parts = [_model(card.name, card.version)]
     if request.id:
-        message["id"] = request.id
+        parts += [b',"id":', _json(request.id)]
     if parameters:
-        message["parameters"] = dict(parameters)
-    described: list[Json] = []
+        parts += [b',"parameters":', _json(dict(parameters))]
+    before = b',"outputs":['
     tail: list[bytes] = []
-    long: list[Array] = []
     for each in requested:
         array = outputs[each.name]
-        output: Json = {"name": each.name, "datatype": datatype_of(array), "shape": list(array.shape)}
+        parts += [before, _described(each.name, datatype_of(array), array.shape)]
         if each.binary:
             tail.append(to_raw(array))
-            output["parameters"] = {"binary_data_size": len(tail[-1])}
-        elif 0 < array.size <= PART:
-            output["data"] = array.ravel().tolist()
+            parts.append(b',"parameters":{"binary_data_size":%d}}' % len(tail[-1]))
         else:
-            output["data"] = []
-            long.append(array)
-        described.append(output)
-    head = _filled(_json({**message, "outputs": described}), long)
+            parts += [b',"data":[', *_numbers(array), b"]}"]
+        before = b","
+    head = b"".join([*parts, b"]}"])
     return b"".join([head, *tail]), len(head) if tail else None
 
 
-def _filled(text: bytes, arrays: Iterable[Array]) -> bytes:
-    """JSON with the numbers of arrays in place of its empty lists `data`. In a text the quotes would be escaped."""
-    first, *rest = text.split(b'"data":[]')
-    filled = ([b'"data":[', *_numbers(array), b"]", after] for array, after in zip(arrays, rest, strict=True))
-    return b"".join([first, *itertools.chain.from_iterable(filled)])
+@lru_cache(1024)
+def _model(name: str, version: int) -> bytes:
+    """The beginning of an answer."""
+    return _json({"model_name": name, "model_version": str(version)})[:-1]
+
+
+@lru_cache(1024)
+def _described(name: str, datatype: str, shape: tuple[int, ...]) -> bytes:
+    """The beginning of an output."""
+    return _json({"name": name, "datatype": datatype, "shape": shape})[:-1]
 
 
 def _json(value: Any) -> bytes:
@@ -231,7 +233,9 @@ def _numbers(array: Array) -> Iterator[bytes]:
     """The numbers of an array in JSON, a part at a time, so that other threads run between two parts."""
     flat = array.ravel()
     for start in range(0, len(flat), PART):
-        yield (b"," if start else b"") + _json(flat[start : start + PART].tolist())[1:-1]
+        values = flat[start : start + PART].tolist()
+        text = repr(values)[1:-1].replace(" ", "").lower()  # as JSON has them, but for NaN and infinity
+        yield (b"," if start else b"") + (_json(values)[1:-1] if "n" in text else text.encode())
 
 
 def check_outputs(request: InferRequest, known: Iterable[str]) -> None:
@@ -274,7 +278,7 @@ def _list(message: Json, field: str, *, required: bool) -> list[Json]:
 
 def _parameters(holder: Json, owner: str) -> dict[str, Any]:
     value = holder.get("parameters", {})
-    if not isinstance(value, dict) or not all(isinstance(each, str | int | float | bool) for each in value.values()):
+    if not isinstance(value, dict) or not all(isinstance(each, SCALARS) for each in value.values()):
         raise InputError(f"parameters of {owner} must map names to strings, numbers or booleans")
     return dict(value)
 
