@@ -9,9 +9,10 @@ import asyncio
 from collections import Counter
 from typing import Self
 
-from starlette.types import Message, Receive
+from starlette.types import Message, Receive, Scope
 
 from service.errors import BusyError, TooLargeError, TooSlowError
+from serving.http.connections import WHOLE
 from serving.http.headers import Headers
 from serving.http.settings import Connections
 
@@ -25,24 +26,15 @@ class Bodies:
         self._limit, self._connections = limit, connections
         self._held = Held(connections.bodies_bytes)
 
-    async def read(self, body: "Body", headers: Headers, receive: Receive) -> bool:
+    async def read(self, body: "Body", scope: Scope, headers: Headers, receive: Receive) -> bool:
         """Read a body. False: the client left before its end. AssayError: too large, too slow, or no room for it."""
         declared = headers.get("content-length", "")
         if declared.isdigit() and int(declared) > self._limit:
             raise body_too_large(self._limit)
-        loop = asyncio.get_running_loop()
-        began = loop.time()
+        began = asyncio.get_running_loop().time()
         more = True
         while more:
-            allowed = self._connections.seconds_for(body.size)
-            try:
-                async with asyncio.timeout_at(began + allowed):
-                    message = await receive()
-            except TimeoutError:
-                raise TooSlowError(
-                    f"the body must come within {self._connections.body_seconds:g} s, or faster than "
-                    f"{self._connections.body_kb_per_second:g} KiB/s; {body.size:,} bytes came in {allowed:.0f} s"
-                ) from None
+            message = await (receive() if WHOLE in scope else self._in_time(receive, body, began))
             if message["type"] != "http.request":
                 return False
             body.append(message.get("body", b""))
@@ -50,6 +42,17 @@ class Bodies:
                 raise body_too_large(self._limit)
             more = message.get("more_body", False)
         return True
+
+    async def _in_time(self, receive: Receive, body: "Body", began: float) -> Message:
+        allowed = self._connections.seconds_for(body.size)
+        try:
+            async with asyncio.timeout_at(began + allowed):
+                return await receive()
+        except TimeoutError:
+            raise TooSlowError(
+                f"the body must come within {self._connections.body_seconds:g} s, or faster than "
+                f"{self._connections.body_kb_per_second:g} KiB/s; {body.size:,} bytes came in {allowed:.0f} s"
+            ) from None
 
     def hold(self, owner: str) -> "Body":
         """A body to be read. owner: the name of a key, or an address where there are no keys."""

@@ -15,6 +15,7 @@ from serving.http.errors import error_body
 from serving.http.settings import Connections
 
 LEAVE = "assay.leave"  # in the scope of a request: called when its client leaves
+WHOLE = "assay.whole"  # in the scope of a request: its body is there, to its end
 JOINED_BYTES = 64 << 10  # of an answer that wait for more of it at most
 BAD_REQUEST, TOO_LARGE = 400, 431  # 431: Request Header Fields Too Large (RFC 6585)
 
@@ -145,6 +146,9 @@ class Connection(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         if not self._refused:
             super().on_message_complete()
+            assert self.cycle is not None
+            scope: Scope = self.cycle.scope  # type: ignore[assignment]
+            scope[WHOLE] = True
             if not self.pipeline:
                 # uvicorn reads no further while much of a body waits; it would not see that the client leaves
                 self.flow.resume_reading()

@@ -7,6 +7,7 @@ answered here.
 
 import asyncio
 import time
+from typing import Any
 
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -58,6 +59,7 @@ class Pipeline:
         self._files = pages.files()
         self._admission = Admission(settings.keys, quotas) if settings.keys else None
         self._bodies = Bodies(settings.limits.body_bytes, settings.connections)
+        self._deadlines = Deadlines(http.request_seconds)
         self._places = None if at_once is None else Places(at_once, settings.queue.waiting)
         self._handle: ASGIApp = self._check
         if http.origins:
@@ -113,7 +115,7 @@ class Pipeline:
         """Read the body, then wait for a place."""
         key, (address, _) = scope.get(OWNER), scope.get("client") or ("", 0)
         with self._bodies.hold(key or address) as body:
-            if not await self._bodies.read(body, headers, receive):
+            if not await self._bodies.read(body, scope, headers, receive):
                 return  # the client left
             if TIMEOUT in headers or UNWATCHED in headers:
                 unknown = TIMEOUT.encode(), UNWATCHED.encode()
@@ -139,24 +141,54 @@ class Pipeline:
     async def _to_replica(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Ends when the client leaves. TooSlowError when the request has taken too long."""
         scope["headers"] = [*scope["headers"], *WATCHED_HERE]
-        task, is_late = asyncio.current_task(), False
+        task = asyncio.current_task()
         assert task is not None
-
-        def end() -> None:
-            nonlocal is_late
-            is_late = True
-            task.cancel()
-
         scope[LEAVE] = task.cancel
-        timer = asyncio.get_running_loop().call_later(self._seconds, end)
+        self._deadlines.add(task)
         try:
             await self._app(scope, receive, send)
         except asyncio.CancelledError:  # Serve does not pass it on
-            if not is_late:
+            if not self._deadlines.has_passed(task):
                 raise
         finally:
-            timer.cancel()
             del scope[LEAVE]
+            is_late = self._deadlines.remove(task)
         if is_late:
             task.uncancel()
             raise TooSlowError(f"the answer must be there within {self._seconds:g} s (http.request_seconds)")
+
+
+class Deadlines:
+    """Cancels each task so many seconds after it was added. There is one timer, for the first of them."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._ends: dict[asyncio.Task[Any], float] = {}  # the first to end is the first
+        self._late: set[asyncio.Task[Any]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, task: asyncio.Task[Any]) -> None:
+        loop = asyncio.get_running_loop()
+        self._ends[task] = loop.time() + self._seconds
+        if self._timer is None:
+            self._timer = loop.call_later(self._seconds, self._check)
+
+    def has_passed(self, task: asyncio.Task[Any]) -> bool:
+        return task in self._late
+
+    def remove(self, task: asyncio.Task[Any]) -> bool:
+        """Whether its deadline has passed."""
+        self._ends.pop(task, None)
+        is_late = task in self._late
+        self._late.discard(task)
+        return is_late
+
+    def _check(self) -> None:
+        loop, self._timer = asyncio.get_running_loop(), None
+        for task, end in list(self._ends.items()):
+            if end > loop.time():
+                self._timer = loop.call_at(end, self._check)
+                return
+            del self._ends[task]
+            self._late.add(task)
+            task.cancel()
