@@ -5,6 +5,7 @@ from starlette.requests import Request
 from serving.deployments.memory import Holding
 from serving.deployments.statistics import ModelKey
 from serving.deployments.turns import Owner
+from serving.http.headers import first_values
 
 
 class Call:
@@ -28,8 +29,8 @@ class Call:
 
 
 class HttpCall(Call):
-    """One over HTTP."""
+    """One over HTTP. headers: each name with the first of its values."""
 
     def __init__(self, request: Request, retry_after: float) -> None:
         super().__init__(retry_after)
-        self.request = request
+        self.request, self.headers = request, first_values(request.scope)

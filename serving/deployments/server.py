@@ -46,6 +46,7 @@ from serving.http.auth import is_open
 from serving.http.bodies import body_too_large
 from serving.http.errors import INTERNAL, error_body, error_headers
 from serving.http.exchange import LEFT
+from serving.http.headers import Headers, values
 from serving.http.keys import HEADER, Keyring
 from serving.http.messages import Message
 from serving.http.operations import OF_MODEL, NoSuchPathError, Router
@@ -94,8 +95,8 @@ class Server:
         started = time.perf_counter()
         call = HttpCall(request, self._settings.queue.retry_after_seconds)
         try:
-            if self._keyring and not is_open(request.method, request.scope["path"], request.headers):
-                call.key = self._keyring.holder(request.headers.getlist(HEADER)).name  # the pipeline has admitted it
+            if self._keyring and not is_open(request.method, request.scope["path"], call.headers):
+                call.key = self._keyring.holder(values(request.scope, HEADER)).name  # the pipeline has admitted it
             call.holding = Holding(self._memory, call.key or "")
             response = await self._route(call)
         except AssayError as error:
@@ -107,13 +108,14 @@ class Server:
         ):  # its body was on the way from the server that it is connected to
             response = Response(status_code=LEFT)
         except Exception:
-            trace = trace_of(request.headers.get(TRACE_HEADER))
+            trace = trace_of(call.headers.get(TRACE_HEADER))
             logger.exception("request failed: %s %s, trace %s", request.method, request.scope["path"], trace)
             response = _failure(INTERNAL, 500, call.retry_after)
         finally:
             if call.holding and not call.streams:
                 call.holding.close()
-        response = await _compressed(response, request)
+        if len(response.body) >= COMPRESSED_BYTES:
+            response = await _compressed(response, call.headers)
         if call.counted:
             self._statistics.answered(call.model, response.status_code, time.perf_counter() - started, call.key)
         return response
@@ -160,7 +162,7 @@ class Server:
         )
 
     async def _index(self, call: HttpCall) -> Response:
-        return _json(await self._entries(protocol.parse_index(await self._body(call.request))))
+        return _json(await self._entries(protocol.parse_index(await self._body(call))))
 
     async def _entries(self, ready_only: bool) -> list[dict[str, Any]]:
         loaded = {(card.name, card.version) for card in self._models.loaded}
@@ -220,7 +222,7 @@ class Server:
         if call.request.method == "HEAD":
             raise MethodNotAllowedError("HEAD", call.request.scope["path"], ("GET", "POST"))
         card = await self._inference.begin(call, name, version, "infer_stream")
-        return await self._stream(call, card, Message.of_query(call.request))
+        return await self._stream(call, card, Message.of_query(call.request.scope, call.headers))
 
     async def _stream(self, call: Call, card: ModelCard, message: Message) -> Response:
         endpoint, infer, work = await self._inference.accept(call, card, message)
@@ -277,21 +279,25 @@ class Server:
     # ---- the parts of a request -------------------------------------------------------------------------------------
 
     async def _read(self, call: HttpCall) -> Message:
-        return Message.of(call.request, await self._body(call.request))
+        return Message.of(call.request.scope, call.headers, await self._body(call))
 
-    async def _body(self, request: Request) -> bytes:
+    async def _body(self, call: HttpCall) -> bytes:
+        """The whole body, decompressed. ClientDisconnect if the client leaves before its end."""
         limit = self._settings.limits.body_bytes
-        chunks: list[bytes] = []
-        size = int(request.headers.get("content-length", "0"))
+        parts: list[bytes] = []
+        size, more = int(call.headers.get("content-length", "0")), True
         if size <= limit:
             size = 0
-            async for chunk in request.stream():
-                chunks.append(chunk)
-                if (size := size + len(chunk)) > limit:
-                    break
+            while more and size <= limit:
+                message = await call.request.receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientDisconnect
+                parts.append(message.get("body", b""))
+                size += len(parts[-1])
+                more = message.get("more_body", False)
         if size > limit:
             raise body_too_large(limit)
-        return protocol.decompress(b"".join(chunks), request.headers.get("content-encoding", ""), limit)
+        return protocol.decompress(b"".join(parts), call.headers.get("content-encoding", ""), limit)
 
     async def _served(self, name: str, version: int | None) -> ModelCard:
         """The card of a model that has an endpoint."""
@@ -310,16 +316,13 @@ def _json(value: Any) -> Response:
     return Response(json_text.dumps(value, marked=False), media_type="application/json")
 
 
-async def _compressed(response: Response, request: Request) -> Response:
-    """The response in gzip, if it is large, its client reads that, and it is no file."""
-    if len(response.body) < COMPRESSED_BYTES or response.media_type in (PNG_MEDIA, WAV_MEDIA):
-        return response
-    if not protocol.accepts_gzip(request.headers.get("accept-encoding", "")):
+async def _compressed(response: Response, headers: Headers) -> Response:
+    """The response in gzip, if its client reads that and it is no file. headers: of the request."""
+    if response.media_type in (PNG_MEDIA, WAV_MEDIA) or not protocol.accepts_gzip(headers.get("accept-encoding", "")):
         return response
     body = await asyncio.to_thread(gzip.compress, response.body, 1)
-    headers = {name: value for name, value in response.headers.items() if name != "content-length"}
-    headers |= {"content-encoding": "gzip", "vary": "Accept-Encoding"}
-    return Response(body, response.status_code, headers)
+    kept = {name: value for name, value in response.headers.items() if name != "content-length"}
+    return Response(body, response.status_code, kept | {"content-encoding": "gzip", "vary": "Accept-Encoding"})
 
 
 def _failure(message: str, status: int, retry_after: float) -> Response:

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import parse_qsl
 
-from starlette.requests import Request
+from starlette.types import Scope
 
 from service.errors import InputError, brief, shown
 from serving.http import protocol, traces
+from serving.http.headers import Headers
 from serving.http.protocol import InferRequest, RequestedOutput, Scalar
 from serving.http.tensors import Array
 from serving.http.uploads import PNG_MEDIA, WAV_MEDIA, Upload
@@ -72,22 +73,21 @@ class Message:
     trace: str = traces.NONE
 
     @classmethod
-    def of(cls, request: Request, body: bytes) -> "Message":
-        headers = request.headers
+    def of(cls, scope: Scope, headers: Headers, body: bytes) -> "Message":
         return cls(
             body,
             headers.get("content-type", "").partition(";")[0].strip().lower(),
-            headers.get(protocol.HEADER_LENGTH),
-            _query(request),
+            headers.get(protocol.HEADER_LENGTH.lower()),
+            _query(scope),
             headers.get("accept", "").lower(),
             traces.trace_of(headers.get(traces.HEADER)),
         )
 
     @classmethod
-    def of_query(cls, request: Request) -> "Message":
+    def of_query(cls, scope: Scope, headers: Headers) -> "Message":
         """A request without a body: its address holds what a POST has in JSON."""
-        trace = traces.trace_of(request.headers.get(traces.HEADER))
-        return cls(body_from_query(_query(request)), "application/json", None, "", "", trace)
+        trace = traces.trace_of(headers.get(traces.HEADER))
+        return cls(body_from_query(_query(scope)), "application/json", None, "", "", trace)
 
     @property
     def size(self) -> int:
@@ -145,8 +145,8 @@ class Message:
         return InferRequest("", inputs, parameters, outputs, all_binary=False)
 
 
-def _query(request: Request) -> str:
-    return str(request.scope["query_string"].decode("latin-1"))
+def _query(scope: Scope) -> str:
+    return str(scope["query_string"].decode("latin-1"))
 
 
 def parse_query(query: str) -> dict[str, Scalar]:

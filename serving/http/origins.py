@@ -7,6 +7,7 @@ Source: Fetch Standard, "CORS-safelisted request-header".
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from service.errors import ForbiddenError, UnsupportedMediaError, brief
@@ -50,6 +51,7 @@ def _is_own(origin: str, host: str) -> bool:
     return origin.partition("://")[2].lower() == host.lower() != ""
 
 
+@lru_cache(256)
 def _name(host: str) -> str:
     """The name in a Host header, without its port."""
     try:

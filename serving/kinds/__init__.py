@@ -53,7 +53,7 @@ def kind_of(card: ModelCard) -> type[Endpoint]:
 
 def check_offered(card: ModelCard, action: str) -> None:
     """ModelNotFoundError if the model does not have this action, with the nearest that it has."""
-    offered = actions_of(card)
+    offered = kind_of(card).actions_of(card)
     if action not in offered:
         raise ModelNotFoundError(f"model {card.name!r} has no {action!r}", nearest(action, offered))
 
