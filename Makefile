@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 VENV ?= .venv
 BIN := $(VENV)/bin
-# tests wait for Ray much of the time: two processes, each with a small Ray of its own; the groups are in tests/conftest.py
+# one process begins with the tests that wait, for Ray and for servers, the other with those that compute: tests/conftest.py
 TWO := --numprocesses 2 --dist loadgroup --no-loadscope-reorder
 # a link that leads nowhere is an error (`strict` in mkdocs.yml); the variable silences advertising for a successor
 MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs
