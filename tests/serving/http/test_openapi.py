@@ -14,6 +14,7 @@ from serving.deployments.server import Server
 from serving.http import openapi
 from serving.http.operations import OPERATIONS
 from serving.http.settings import Models, ServeSettings
+from tests.processes import PATIENCE_SECONDS
 from tests.serving import in_process
 from tests.serving.models import put, put_classifier, put_recogniser, put_segmenter
 from tests.serving.squares import put_squares
@@ -33,7 +34,7 @@ CHECKS = {
     "not_a_server_error": {"expected-statuses": ["2xx", "4xx", "501"]},
 }
 SETTINGS = ServeSettings(models=Models(trusted=("tests",)))
-EXAMPLES = 8  # of each operation
+EXAMPLES = 4 if settings.get_current_profile_name() == "ci" else 8  # of each operation
 
 
 def test_every_operation_is_described_and_answered() -> None:
@@ -59,7 +60,8 @@ def described(tmp_path_factory: pytest.TempPathFactory) -> Any:
     tree = openapi.description()
     tree["components"]["parameters"]["name"]["schema"] = {"enum": ["digits", "sums", "ground", "words", "squares"]}
     tree["components"]["parameters"]["version"]["schema"] = {"enum": ["1"]}
-    config = schemathesis.Config.from_dict({"base-url": "http://localhost", "checks": CHECKS})
+    how = {"base-url": "http://localhost", "request-timeout": PATIENCE_SECONDS, "checks": CHECKS}
+    config = schemathesis.Config.from_dict(how)
     loaded = schemathesis.openapi.from_dict(tree, config=config)
     loaded.app = in_process.application(SETTINGS, store.uri)
     return loaded
