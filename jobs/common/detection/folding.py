@@ -15,8 +15,9 @@ def folded(detector: Detector, device: torch.device | None = None) -> Detector:
     """A copy in evaluation mode, without gradients of its weights: it answers alike but for rounding, and faster.
 
     Where batch norm follows a convolution in a Sequential its scale and shift are multiplied into the weights;
-    convolutions have their channels last in memory; on a CPU they are fused with the ReLU after them, leaky or not. The
-    original stays as it is. device: where the copy is; None: the CPU.
+    convolutions have their channels last in memory; on a CPU they are fused with the ReLU after them, leaky or not, and
+    the way back leaves out places without a gradient, as losses count few priors. The original stays as it is. device:
+    where the copy is; None: the CPU.
     """
     device = device or torch.device("cpu")
     fast = frozen(copy.deepcopy(detector)).to(device)
@@ -47,7 +48,7 @@ def _fuse(layers: nn.Sequential) -> None:
             continue
         if type(activation) is nn.ReLU or type(activation) is nn.LeakyReLU and activation.negative_slope > 0:
             slope = getattr(activation, "negative_slope", 0.0)
-            layers[first], layers[second] = FusedConvolution(convolution, slope=slope), nn.Identity()
+            layers[first], layers[second] = FusedConvolution(convolution, slope=slope, sparse=True), nn.Identity()
 
 
 def _plain(layer: nn.Module) -> bool:

@@ -27,6 +27,8 @@ FOLDED = (*LAYERS, nn.ConvTranspose2d)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 NOTHING = (nn.Identity, nn.Dropout, nn.Dropout2d)  # in evaluation mode
 RELU = (functional.relu, torch.relu, "relu")
+MANY_CHANNELS = 128  # from which to look for zeros among gradients takes little of the time of a convolution
+FEW_PLACES = 0.25  # of the gradients of an output, below which those that are zero are left out
 FEW_CHANNELS = 4
 LINEAR = 1.0
 """the slope below zero of a leaky ReLU that changes nothing"""
@@ -137,12 +139,14 @@ class FusedConvolution(nn.Module):
 
     shape: of the features, if the weights stay as they are: they are then laid out once for features of one shape, not
     in each pass. slope: of leaky ReLU below zero, of convolutions alone; 0: ReLU; LINEAR: none, and nothing is written
-    over.
+    over. sparse: gradients of the output may be zero at most places.
     """
 
-    def __init__(self, convolution: nn.Conv2d, shape: torch.Size | None = None, slope: float = 0.0) -> None:
+    def __init__(
+        self, convolution: nn.Conv2d, shape: torch.Size | None = None, slope: float = 0.0, sparse: bool = False
+    ) -> None:
         super().__init__()
-        self.slope, self._still = slope, shape is not None
+        self.slope, self.sparse, self._still = slope, sparse, shape is not None
         self.weight, self.bias = convolution.weight, convolution.bias
         assert not isinstance(convolution.padding, str)
         self.geometry: Geometry = (
@@ -242,9 +246,12 @@ class _Rectified(torch.autograd.Function):
             slopes = torch.ops.aten.leaky_relu_backward(slopes, output, ctx.fused.slope, True)
         else:
             slopes = torch.ops.aten.threshold_backward(slopes, output, 0)
+        back: Tensor | None = None
         if groups == 1 and features.shape[1] <= FEW_CHANNELS:
             back = _of_few_channels(slopes, ctx.fused, features.shape)
-        else:
+        elif groups == 1 and features.shape[1] >= MANY_CHANNELS and ctx.fused.sparse:
+            back = _of_few_places(slopes, ctx.fused, features.shape)
+        if back is None:
             back, *_ = torch.ops.aten.convolution_backward(
                 *(slopes, features, ctx.fused.weight, None, stride, padding, dilation, False, [0, 0], groups),
                 [True, False, False],
@@ -277,6 +284,31 @@ def _of_few_channels(slopes: Tensor, fused: FusedConvolution, shape: torch.Size)
             ]
     inside = back[..., padding[0] : padding[0] + height, padding[1] : padding[1] + width]
     return inside.transpose(0, 1).contiguous()
+
+
+def _of_few_places(slopes: Tensor, fused: FusedConvolution, shape: torch.Size) -> Tensor | None:
+    """The gradient of a convolution by its input, (batch, channels, height, width), of the shape, from the places of
+    its output where there is one; None: they are many, and all are as fast.
+    """
+    places = (slopes != 0).any(1).flatten().nonzero()[:, 0]
+    if len(places) * slopes.shape[1] > FEW_PLACES * slopes.numel():
+        return None
+    padding, stride, dilation, _ = fused.geometry
+    (batch, channels, height, width), (filters, _, *kernel) = shape, fused.weight.shape
+    rows, columns = slopes.shape[2:]
+    matrix = fused.weight.permute(0, 2, 3, 1).reshape(filters, -1)  # no copies where channels are last
+    parts = slopes.permute(0, 2, 3, 1).reshape(-1, filters).index_select(0, places) @ matrix
+    parts = parts.view(len(places), -1, channels)
+    high, wide = height + 2 * padding[0], width + 2 * padding[1]
+    image, row, column = places // (rows * columns), places // columns % rows, places % columns
+    corners = (image * high + row * stride[0]) * wide + column * stride[1]
+    back = slopes.new_zeros(batch, high, wide, channels)
+    for number in range(parts.shape[1]):  # places of one part of the kernel meet no others of it
+        down, across = divmod(number, kernel[1])
+        reached = corners + down * dilation[0] * wide + across * dilation[1]
+        back.view(-1, channels).index_add_(0, reached, parts[:, number])
+    inside = back[:, padding[0] : padding[0] + height, padding[1] : padding[1] + width]
+    return inside.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
 
 
 def can_fuse() -> bool:

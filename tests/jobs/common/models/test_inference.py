@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from jobs.common.models import graph, inference
-from jobs.common.models.graph import LINEAR, FusedConvolution, can_fuse
+from jobs.common.models.graph import FEW_PLACES, LINEAR, MANY_CHANNELS, FusedConvolution, can_fuse
 from jobs.common.models.inference import FusedTransposed, Inference, for_inference
 
 needs_fusion = pytest.mark.skipif(not can_fuse(), reason="this torch has no fused convolutions")
@@ -107,6 +107,22 @@ def test_gradients_of_a_convolution_that_nothing_follows(with_sum: bool) -> None
     for after in (layer(images) + other * with_sum, fused(images, other) if with_sum else fused(images)):
         results.append([after.detach(), *torch.autograd.grad(after.square().sum(), images)])
     torch.testing.assert_close(results[1], results[0])
+
+
+@needs_fusion
+@pytest.mark.parametrize("stride", [1, 2])
+def test_gradients_of_few_places_are_those_of_the_whole(stride: int) -> None:
+    torch.manual_seed(0)
+    layer = nn.Conv2d(MANY_CHANNELS, 6, 3, stride=stride, padding=1)
+    images, after = torch.randn(2, MANY_CHANNELS, 9, 7, requires_grad=True), nn.LeakyReLU(0.1)
+    counted = torch.zeros(2, 1, *after(layer(images)).shape[2:])
+    counted[0, :, -1, -1] = counted[1, :, 1, 2:4] = counted[1, :, 0, 0] = 1  # neighbours, and corners
+    assert counted.mean() < FEW_PLACES
+    slopes = [
+        torch.autograd.grad((each * counted).square().sum(), images)[0]
+        for each in (after(layer(images)), FusedConvolution(layer, slope=0.1, sparse=True)(images))
+    ]
+    torch.testing.assert_close(slopes[1], slopes[0])
 
 
 @needs_fusion
