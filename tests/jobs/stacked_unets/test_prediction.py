@@ -8,6 +8,7 @@ from torch import nn
 
 from jobs.common.data.masks.base import Pairs
 from jobs.common.models import inference
+from jobs.common.models.classifiers.sunet import PLANS
 from jobs.common.models.graph import FusedConvolution, can_fuse
 from jobs.common.models.inference import for_inference
 from jobs.stacked_unets import evaluation
@@ -52,6 +53,19 @@ def test_stacked_unets_of_all_kinds(arguments: dict[str, Any]) -> None:
     network, images = drawn("sunet_tiny", **arguments), torch.rand(1, 3, 96, 70)
     with torch.no_grad():
         torch.testing.assert_close(for_inference(network, images)(images), network(images), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.skipif(not can_fuse(), reason="this torch has no fused convolutions")
+def test_norms_stay_passes_of_their_own_only_where_no_convolution_ends_at_them() -> None:
+    """At the head of each u-net and of the network, after a join, and where features are kept for one."""
+    images = torch.rand(1, 3, 64, 64)
+    ready = inference.shortened(segmenter("sunet_tiny", classes=3).eval(), images, gradients=False)
+    assert ready is not None
+    layers = [each for each in ready.modules() if isinstance(each, FusedConvolution)]
+    alone = sum(each.geometry[3] > 1 for each in layers)  # a convolution of each channel
+    modules = sum(PLANS["sunet_tiny"].modules)
+    assert alone == modules + 2 * (modules - 1) + 1  # u-nets of two levels but the last, which joins nothing
+    assert not any(isinstance(each, nn.BatchNorm2d) for each in ready.modules())
 
 
 @pytest.mark.parametrize("name", ["sunet_tiny", "ladder"])

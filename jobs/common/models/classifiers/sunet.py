@@ -74,10 +74,11 @@ class UNet(nn.Module):
     def forward(self, active: Tensor) -> Tensor:
         """active: (batch, channels_in, height, width). Returns (batch, channels, height, width)."""
         features = self.reduce(active)
-        entered = []  # each level, with these features
+        # each level, with features of its size; those of the first, read by one layer alone, can be fused with it
+        entered = [active]
         for down in self.down:
-            entered.append(features)
             features = down(features)
+            entered.append(features)
         for level in reversed(range(len(self.up))):
             features = self.up[level](features, entered[level].shape[-2:])
             if level:
