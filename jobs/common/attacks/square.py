@@ -55,15 +55,17 @@ class Square(Attack):
             passes = state.passes(search.model, number)
             logits = search.logits(rows, state.propose(number), passes)
             margins = margin(logits, aim)
-            better, hits = margins > best, margins > 0
-            some_at_border, some_better = torch.stack([(margins >= 0).any(), better.any()]).tolist()
-            some_hit = False
-            if some_at_border:  # mostly no margin is, which is quick
+            better, hits = margins > best, margins >= 0  # at 0 a sample may be at its goal
+            some_hit, some_better = torch.stack([hits, better]).any(1).tolist()
+            if not (some_hit or some_better):  # mostly, which is quick
+                state.reject()
+                continue
+            if some_hit:
                 hits = aim.reached(logits)
                 better |= hits
-                some_hit, some_better = torch.stack([hits.any(), better.any()]).tolist()
+                some_hit = bool(hits.any())
             best = torch.where(better, margins, best)
-            state.accept(better, some_better)
+            state.accept(better)
             if some_hit:
                 search.record(rows[hits], state.points[hits], logits[hits])
         search.keep(rows[~hits], state.points[~hits])

@@ -1,7 +1,8 @@
 """The windows of the Square attack: how it begins, and what it tries next, in each norm.
 
 Both kinds hold `points` (batch, channels, height, width), the best known of each sample. `propose` gives candidates
-that differ in one window, `accept` keeps those that are better, `keep` drops samples that are done.
+that differ in one window, then `accept` keeps those that are better, or `reject` keeps none. `keep` drops samples that
+are done.
 
 Random numbers are drawn in the order of AutoAttack's code, so that the same stream gives the same search.
 """
@@ -67,14 +68,17 @@ class Stripes:
         torch.where(self.up[number], self.upper[place], self.lower[place], out=self.window)
         return self.points
 
-    def accept(self, better: Tensor, some: bool) -> None:
-        """better: bool (batch,). some: whether any is."""
-        if some:
-            torch.where(broadcast(better, self.window), self.window, self.before, out=self.window)
-        else:
-            self.window.copy_(self.before)
+    def accept(self, better: Tensor) -> None:
+        """better: bool (batch,)."""
+        torch.where(broadcast(better, self.window), self.window, self.before, out=self.window)
         if self.windowed:
             self.windowed.accept(better)
+
+    def reject(self) -> None:
+        """None is better."""
+        self.window.copy_(self.before)
+        if self.windowed:
+            self.windowed.reject()
 
     def keep(self, keep: Tensor) -> None:
         """keep: bool (batch,)."""
@@ -151,14 +155,16 @@ class Bumps:
         self.candidates = self._at(differences)
         return self.candidates
 
-    def accept(self, better: Tensor, some: bool) -> None:
-        """better: bool (batch,). some: whether any is."""
-        if some:
-            rows = better.nonzero().squeeze(1)
-            points = self.candidates[rows]
-            differences = points - self.images[rows]
-            self.points[rows], self.differences[rows] = points, differences
-            self.mass[rows] = self._mass(differences)
+    def accept(self, better: Tensor) -> None:
+        """better: bool (batch,)."""
+        rows = better.nonzero().squeeze(1)
+        points = self.candidates[rows]
+        differences = points - self.images[rows]
+        self.points[rows], self.differences[rows] = points, differences
+        self.mass[rows] = self._mass(differences)
+
+    def reject(self) -> None:
+        """None is better."""
 
     def keep(self, keep: Tensor) -> None:
         """keep: bool (batch,)."""

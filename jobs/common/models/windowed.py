@@ -4,6 +4,7 @@
     images[..., 3:6, 7:10] = others             # the same window of each image
     logits = passes.logits((3, 6), (7, 10), images)
     passes.accept(better)                       # of the other images, the window goes back to what it was
+    passes.reject()                             # of all images
 
 The features of every layer up to the first that mixes all positions (a mean, a linear layer) are kept, with the padding
 that the next one needs. A window of pixels reaches a window of features, a little larger after each convolution. It is
@@ -236,12 +237,14 @@ class Windowed:
 
     def accept(self, better: Tensor) -> None:
         """Keep the window of some images, and undo that of the others. better: bool (batch,)."""
-        mixed, chosen = bool(better.any()), better.view(-1, 1, 1, 1)
+        chosen = better.view(-1, 1, 1, 1)
         for window, before in self._undo:
-            if mixed:
-                torch.where(chosen, window, before, out=window)
-            else:
-                window.copy_(before)
+            torch.where(chosen, window, before, out=window)
+
+    def reject(self) -> None:
+        """Undo the window of all images."""
+        for window, before in self._undo:
+            window.copy_(before)
 
     def keep(self, keep: Tensor) -> None:
         """Drop images. keep: bool (batch,)."""
