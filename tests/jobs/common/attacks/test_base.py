@@ -52,6 +52,7 @@ def known(attack: Attack) -> Ball:
 @pytest.mark.parametrize(("attack", "ball"), CASES, ids=[f"{attack.kind}-{ball.norm}" for attack, ball in CASES])
 def test_every_attack(attack: Attack, ball: Ball, digits: LinearDigits) -> None:
     images, labels = digits.images[:40], digits.labels[:40]
+    digits.model.zero_grad()  # attacks of other libraries leave gradients
     before, weights = images.clone(), [each.clone() for each in digits.model.parameters()]
     stream = torch.random.get_rng_state()
     found = attack.run(digits.model, images, labels, ball, seed=5)
