@@ -14,6 +14,8 @@ import pytest
 # before torch is loaded, also by processes that tests start: two test processes of two threads each on two cores would
 # spend their time waiting for each other
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# every five seconds Ray would look at all processes of the machine, for a dashboard that nobody sees
+os.environ.setdefault("REPORTER_UPDATE_INTERVAL_MS", "60000")
 
 
 SCIENCE = "tests/jobs"  # tests that compute; most of the others wait, for Ray, for servers and for processes
