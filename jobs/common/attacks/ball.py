@@ -61,7 +61,7 @@ class Ball:
         """The norm of each difference: (batch, ...) -> (batch,)."""
         flat = differences.flatten(1)
         if self.norm == "Linf":
-            return torch.maximum(flat.amax(1), -flat.amin(1))  # ten times as fast as vector_norm on a CPU
+            return flat.abs().amax(1)  # ten times as fast as vector_norm on a CPU
         if self.norm == "L0":
             return (flat != 0).sum(1).to(flat.dtype)
         norms: Tensor = torch.linalg.vector_norm(flat, ord=2.0 if self.norm == "L2" else 1.0, dim=1)

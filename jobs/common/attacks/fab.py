@@ -106,8 +106,8 @@ class FAB(Attack):
         way_from_image = project(origin, normals, gaps + torch.linalg.vecdot(normals, origin - flat))
         length = ball.norms(way).clamp(min=SHORTEST)
         weight = (length / (length + ball.norms(way_from_image).clamp(min=SHORTEST))).clamp(max=self.alpha_max)
-        over = torch.add(flat, way, alpha=self.eta, out=way)
-        over_from_image = torch.add(origin, way_from_image, alpha=self.eta, out=way_from_image)
+        over = torch.add(flat, way, alpha=self.eta)
+        over_from_image = torch.add(origin, way_from_image, alpha=self.eta)
         over = over.lerp_(over_from_image, weight.unsqueeze(1)).clamp_(0, 1)
         if not all_finite(over):  # gradients may overflow: begin again at the image
             over = over.where(over.isfinite(), origin)

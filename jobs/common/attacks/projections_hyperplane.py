@@ -10,7 +10,6 @@ from torch import Tensor
 
 FIRST_SHARE = 32  # largest slopes that are looked at first
 TINY = 1e-30
-ROUNDING = 1e-6  # of a gap, that the sum over the coordinates of a point may be wrong by
 
 
 def onto_hyperplane_linf(points: Tensor, normals: Tensor, gaps: Tensor) -> Tensor:
@@ -63,8 +62,7 @@ def _lengths(slopes: Tensor, rooms: Tensor, gaps: Tensor, speeds: Tensor | None)
     """The root x of sum_i slope_i min(x speed_i, room_i) = gap, huge where even all rooms are too little: (batch, 1).
 
     speeds: None: all 1. The left side is concave in x, so that Newton's steps from 0 grow and never pass the root: each
-    fills at least one more room, or is the last. The first counts rooms of 0 as well, which makes it shorter. What the
-    rooms that a step fills take back of its gain is at most the step times the rate at which they closed the gap.
+    fills at least one more room, or is the last. The first counts rooms of 0 as well, which makes it shorter.
     """
     capacities = slopes * rooms
     rates = slopes if speeds is None else slopes * speeds
@@ -74,9 +72,9 @@ def _lengths(slopes: Tensor, rooms: Tensor, gaps: Tensor, speeds: Tensor | None)
     missing, rate = gaps, rates.sum(1)
     while True:
         longer = torch.where(feasible & (rate > 0), missing / rate, 0.0).unsqueeze(1)
-        before, lengths = lengths, torch.maximum(lengths, longer)
+        lengths = torch.maximum(lengths, longer)
         reached = lengths if speeds is None else lengths * speeds
         last, rate = rate, torch.gt(rooms, reached, out=open_).mul_(rates).sum(1)
-        if not bool(((last - rate) * (lengths - before).squeeze(1) > ROUNDING * gaps).any()):
+        if not bool((rate < last).any()):  # no room was filled by the last step: it was exact
             return torch.where(feasible.unsqueeze(1), lengths, torch.finfo(slopes.dtype).max)
         missing = gaps - torch.le(rooms, reached, out=closed).mul_(capacities).sum(1)
