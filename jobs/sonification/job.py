@@ -49,7 +49,7 @@ from service.run import Estimate, Run, Trial
 PLACEMENT = "fan_out"
 ABOUT = (
     "Each tab is a channel of a layer, the shallowest layer first. Its sound was optimised to excite the channel.",
-    "All sounds are of one loudness, that of quiet speech. Activations are in standard deviations over real clips.",
+    "All sounds are of one loudness, that of quiet speech. Curves are in standard deviations over real clips.",
 )
 
 
@@ -73,7 +73,9 @@ def run(params: Params, run: Run) -> None:
         features = features_of(section, network, responses, train, run)
         shared = shared_of(section, network, responses, train, test, mels.mean)
         sonifications[name] = sonify(name, features, shared, run)
-        results.keep_sonification(name, features, sonifications[name], responses, train, network, mel, run)
+        results.keep_sonification(
+            name, section.objective.unit, features, sonifications[name], responses, train, network, mel, run
+        )
         if params.examples and not section.by_class:
             results.keep_examples(name, sonifications[name], responses, train, params.examples, run)
         metrics |= results.metrics_of_sonification(sonifications[name], features, name)
@@ -120,7 +122,9 @@ def keep_page(
     if params.phonemes:
         near = page.nearest_phonemes(sonifications, network, responses, phonemes(params.data.folder))
     title = f"What {params.network_name} has learnt"
-    tabs = page.tabs(sonifications, network, responses, clips, near, verdicts)
+    tabs = page.tabs(
+        sonifications, network, responses, clips, near, verdicts, params.sonifications[name].objective.unit
+    )
     run.html(
         f"{name}_player", player(title, network.rate, tabs, ABOUT), title=f"Hear it: a page that plays them ({name})"
     )

@@ -34,10 +34,11 @@ def tabs(
     clips: SoundSet,
     near: Sequence[str],
     verdicts: Sequence[Mapping[str, Any]],
+    unit: str,
 ) -> list[Tab]:
     """In the order of depth. clips: that the responses are to. near: the phoneme nearest to each sound, or nothing.
 
-    verdicts: of judges about each sound, or nothing.
+    verdicts: of judges about each sound, or nothing. unit: of the objective.
     """
     order = {layer: place for place, layer in enumerate(network.layers)}
     made = []
@@ -45,7 +46,7 @@ def tabs(
         known = responses[each.feature.layer]
         nearest, cosine = nearest_clip(each.activations, known)
         best = int(known.means[:, each.feature.number].argmax()) if each.rank is not None else nearest
-        facts = {"activation of the sound": f"{each.final:.1f} standard deviations ({each.start:.1f} at the start)"}
+        facts = {f"activation, in {unit}": f"{each.final:z.1f} ({each.start:z.1f} at the start)"}
         if each.rank is not None:
             facts["place among the layer's channels"] = f"{each.rank} of {each.rivals}"
             if len(each.drawn) > 1:
@@ -83,7 +84,7 @@ def _of_random(sonification: Sonification) -> str:
     """How the feature compares with random ones of its layer."""
     row = beside_drawn(sonification)
     mean, low, high = (row[f"random_{name}"] for name in ("mean", "low", "high"))
-    return f"{mean:.1f} in the mean (95 %: {low:.1f} to {high:.1f}); the place among them: {row['random_place']}"
+    return f"{mean:z.1f} in the mean (95 %: {low:z.1f} to {high:z.1f}); the place among them: {row['random_place']}"
 
 
 def curve_of(sonification: Sonification, network: SoundNetwork, known: Responses) -> Tensor:

@@ -38,6 +38,7 @@ def keep_layers(
 
 def keep_sonification(
     name: str,
+    unit: str,
     features: Sequence[Feature],
     sonifications: Sequence[Sonification],
     responses: Mapping[str, Responses],
@@ -46,14 +47,14 @@ def keep_sonification(
     mel: LogMel,
     run: Run,
 ) -> None:
-    """A table, the sounds, and a picture of them. clips: that the responses are to."""
+    """A table, the sounds, and a picture of them. unit: of the objective. clips: that the responses are to."""
     rows = [_row(each, responses[each.feature.layer], clips, network) for each in sonifications]
     rows += [_dead_row(each) for each in features if each.dead]
     columns = list(dict.fromkeys(column for row in rows for column in row))
     rows = [{column: row.get(column) for column in columns} for row in rows]
     order = {layer: place for place, layer in enumerate(network.layers)}
     rows.sort(key=lambda row: (order[row["layer"]], row["number"], row["copy"]))
-    run.table(name, rows, title=f"What was made audible ({name}): activations in standard deviations over real clips")
+    run.table(name, rows, title=f"What was made audible ({name}): activations in {unit}")
     for each in sonifications:
         label = f"{each.feature.layer}, {each.feature.name}"
         copy = f", copy {each.copy + 1}" if each.copy else ""

