@@ -108,18 +108,7 @@ def test_the_page_says_what_is_wrong_without_being_fooled_by_markup() -> None:
     assert "&lt;script&gt;" in html and "<script>" not in html and "not passed" in html
 
 
-PATHS = [name for name, _ in hot_paths.all_paths(DRY)]
-
-
-# each study is killed and resumed in its own tests, and one is compared here above
-@pytest.mark.parametrize(
-    "how",
-    [
-        pytest.param(["--serial", "--only", *PATHS], id="hot paths"),
-        pytest.param(["--serial"], id="all", marks=pytest.mark.slow),
-        pytest.param([], id="all, on Ray", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.parametrize("how", [["--serial"], pytest.param([], marks=pytest.mark.slow)])
 def test_all_of_it_passes_on_the_cpu(tmp_path: Path, how: list[str]) -> None:
     assert main([str(tmp_path), "--dry", *how]) == 0
     found, html = (json.loads((tmp_path / "gpu_check.json").read_text()), (tmp_path / "gpu_check.html").read_text())
