@@ -12,13 +12,11 @@ import torch
 from tests.gpu import hot_paths, memory, studies
 from tests.gpu.__main__ import main
 from tests.gpu.bounds import Alone
-from tests.gpu.machine import Machine
 from tests.gpu.page import page
 from tests.gpu.studies import Comparison, Variant
 from tests.gpu.wheels import PRESENT, WITH_DEPENDENCIES, WITHOUT
 
 ROOT = Path(__file__).parents[2]
-DRY = Machine.found(dry=True)
 # as on a machine that has nothing beside torch and the wheels: other packages that are installed here are not found
 ALONE = """
 import re, sys
