@@ -14,9 +14,9 @@ itself would let its batch norm drift (its issue 2601). In turn, by the processo
 rounds.
 
 Goals: a lower AP50 than all three, and half the time of a step. On YOLOv3-tiny both are met: AP50 .48 against .85, .88
-and .79, recall .15 against .59, .66 and .47; on a busy machine a step of DPatch, the fastest of them, took 2.5 of ours.
-On scenes the first is met (.68 against .98, .98 and .97), the second against RobustDPatch and AdversarialPatchPyTorch
-(2.1 and 4.0): half of our step is the small detector's own pass, and a step of DPatch takes 1.5.
+and .79, recall .15 against .59, .66 and .47, and a step of theirs took 2.9, 3.9 and 3.2 of ours. On scenes the first is
+met (.68 against .98, .98 and .97), the second against RobustDPatch and AdversarialPatchPyTorch (2.1 and 3.7): half of
+our step is the small detector's own pass, and a step of DPatch takes 1.6.
 """
 
 import random
