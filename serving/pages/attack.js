@@ -28,6 +28,7 @@ export function attackPart(model, { classes, named, show, page }) {
   const kinds = Object.keys(attacks);
   let picture = null; // as it is prepared
   let done = false; // an attack was asked for: changes ask again
+  let own = false; // the radius was chosen: it stays when the first picture comes
 
   const kind = choice(
     kinds.map((name) => [name, name]),
@@ -39,12 +40,15 @@ export function attackPart(model, { classes, named, show, page }) {
     kinds.map((name) => [name, optionsPart(`Options of ${name}`, attacks[name].parameters, again)]),
   );
   const optionsPlace = element("div");
-  const norm = element("select", { onchange: () => fillRange() || again() });
+  const norm = element("select", { onchange: () => fillUsual() || again() });
   const slider = element("input", {
     type: "range",
     min: 0,
     max: STEPS,
-    oninput: () => setEpsilon((slider.valueAsNumber / STEPS) * most, true),
+    oninput: () => {
+      own = true;
+      setEpsilon((slider.valueAsNumber / STEPS) * most, true);
+    },
     onchange: again,
   });
   const number = element("input", {
@@ -53,6 +57,7 @@ export function attackPart(model, { classes, named, show, page }) {
     step: "any",
     inputMode: "decimal",
     "aria-label": "Radius epsilon, as a number",
+    oninput: () => void (own = true),
     onchange: () => setEpsilon(number.valueAsNumber || 0) || again(),
   });
   const readout = element("output", { class: "readout" });
@@ -74,12 +79,18 @@ export function attackPart(model, { classes, named, show, page }) {
       norm,
       norms.map((name) => element("option", { value: name, selected: name === chosen }, NORMS[name])),
     );
-    if (norm.value !== before) fillRange();
+    if (norm.value !== before) fillUsual();
   }
 
+  function fillUsual() {
+    own = false;
+    fillRange();
+  }
+
+  /** What the slider reaches for such a picture, and the usual radius where none was chosen. */
   function fillRange() {
-    const count = picture ? tensorSize() : 64;
-    most = largest(norm.value, count);
+    most = largest(norm.value, picture ? tensorSize() : 64);
+    if (own) return setEpsilon(number.valueAsNumber || 0);
     const card = norm.value === settings.norm && settings.epsilon > 0 ? settings.epsilon : 0;
     const usual = norm.value === "Linf" ? (model.inputs[0].shape[1] === 1 ? 0.1 : 8 / 255) : most / 4;
     setEpsilon(card || usual);

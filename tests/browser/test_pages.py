@@ -142,8 +142,10 @@ def test_what_is_shown_is_what_the_model_gets(page: Any, url: str, tmp_path: Pat
     noise = np.random.default_rng(0).integers(0, 256, (50, 37, 3), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "noise.png")
     page.goto(f"{url}/#/photos")
+    page.get_by_label("Radius epsilon, as a number").fill("0.0125")  # before there is a picture: it stays
     page.set_input_files("input[type=file]", tmp_path / "noise.png")
-    attack(page, "0.0125")
+    page.get_by_role("button", name="Attack", exact=True).click()
+    page.locator(".attacked:not(.stale) .verdict").wait_for()
     assert "±0.0125. L∞ norm 0.0125." in page.locator(".triple").inner_text()
 
 
