@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from jobs.deep_thinking.networks import Thinker
 from jobs.deep_thinking.problems import base, problem
-from jobs.deep_thinking.thinking import MostConfident, Thought, Unchanged, think
+from jobs.deep_thinking.thinking import MostConfident, Thought, Unchanged, read_out_last, think
 from service.errors import AssayError, BusyError, InputError, ModelError
 from service.models import ModelCard, TensorSpec
 from serving.http.messages import TENSORS, Form
@@ -229,28 +229,19 @@ class DeepThinking(Endpoint):
         yield "answer", self._answer(inputs, rule.prediction, rule.confidence, rule.iteration)
 
     def _last(self, inputs: Tensor, options: ThinkingOptions, stopped: Stopped) -> Answer | None:
-        """The answer after the last iteration, which alone is read out; None if the features overflow.
-
-        What `read_out` says, in numpy: for the few numbers of most requests torch would take as long as the network.
-        """
+        """The answer after the last iteration, which alone is read out; None if the features overflow."""
         network, on_device = self._guarded(stopped), inputs.to(self.device)
         features = network.start(on_device)
         for iteration in range(options.iterations):
             features = network.step(features, on_device, iteration)
-        logits = network.answer(features).numpy(force=True)
-        if not np.isfinite(logits).all():
+        read = read_out_last(network.answer(features), self._problem.counted(inputs))
+        if read is None:
             return None
-        counted = self._problem.counted(inputs).numpy()
-        space = tuple(range(1, counted.ndim))
-        with np.errstate(over="ignore"):  # to infinity, which is as sure as can be
-            towards_one = logits[:, 1] - logits[:, 0]
-        prediction = ((towards_one > 0) & counted).astype(np.int64)
-        larger = 1 / (1 + np.exp(-np.abs(towards_one)))  # of the two probabilities
-        positions = np.maximum(counted.sum(space), 1)
+        prediction, confidence = read
         return {
             "prediction": prediction,
-            "confidence": ((larger * counted).sum(space) / positions).astype(np.float32),
-            "iterations": np.full(len(logits), options.iterations),
+            "confidence": confidence,
+            "iterations": np.full(len(prediction), options.iterations),
             "verified": self._problem.verify(inputs, torch.from_numpy(prediction)).numpy(),
         }
 

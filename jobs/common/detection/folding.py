@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from jobs.common.detection.base import Detector, frozen
-from jobs.common.models.graph import FusedConvolution, can_fuse
+from jobs.common.models.fused_convolution import FusedConvolution, can_fuse
 
 
 def folded(detector: Detector, device: torch.device | None = None) -> Detector:

@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 
 from jobs.common.detection.base import Detector, Priors
 from jobs.common.detection.letterbox import letterbox, placed
-from jobs.common.models.graph import FusedConvolution
+from jobs.common.models.fused_convolution import FusedConvolution
 
 Span = tuple[int, int]
 """the first row or column and the one after the last"""

@@ -17,7 +17,8 @@ from torch.fx.passes.shape_prop import ShapeProp
 from torch.nn import functional
 
 from jobs.common.models import graph
-from jobs.common.models.graph import LINEAR, RELU, FusedConvolution
+from jobs.common.models.fused_convolution import LINEAR, FusedConvolution, can_fuse
+from jobs.common.models.graph import RELU
 
 TOLERANCE = 1e-4  # of the logits, by the largest
 SUMS = (operator.add, torch.add, "add")
@@ -77,7 +78,7 @@ def shortened(network: nn.Module, images: Tensor, gradients: bool = True) -> nn.
         if traced is not None:
             copied = traced
             graph.fold(traced)
-            if images.device.type == "cpu" and images.dtype is torch.float32 and graph.can_fuse():
+            if images.device.type == "cpu" and images.dtype is torch.float32 and can_fuse():
                 graph.fuse(traced, images, still=True)
                 if not gradients:
                     _fuse_more(traced, images)

@@ -23,7 +23,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
-from jobs.common.models.graph import LINEAR, FusedConvolution, module_of
+from jobs.common.models.fused_convolution import LINEAR, FusedConvolution
+from jobs.common.models.graph import module_of
 
 Span = tuple[int, int]
 """the first row or column and the one after the last"""

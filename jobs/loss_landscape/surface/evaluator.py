@@ -21,7 +21,7 @@ from jobs.common.batch_size import largest_batch
 from jobs.common.imports import resolve
 from jobs.common.mean_loss.losses import LOSSES
 from jobs.common.mean_loss.scores import Scores, correct
-from jobs.common.models import graph
+from jobs.common.models import fused_convolution, graph
 from jobs.common.models.weights import Direction, places
 from jobs.common.params import StudyParams
 from jobs.common.passes import Batches
@@ -128,9 +128,9 @@ class Evaluator:
         axes = graph.fold(traced, axes)
         self.policy.append(f"{norms - _count_norms(traced)} of {norms} batch norms folded")
         first = first_layer.cacheable_layer(traced, some, len(images), len(axes))
-        if self._device.type == "cpu" and graph.can_fuse():
+        if self._device.type == "cpu" and fused_convolution.can_fuse():
             graph.fuse(traced, some, leave=first)
-            fused = sum(isinstance(module, graph.FusedConvolution) for module in traced.modules())
+            fused = sum(isinstance(module, fused_convolution.FusedConvolution) for module in traced.modules())
             self.policy.append(f"{fused} convolutions fused with what follows")
         if first is not None:
             self._first = first_layer.CachedLayer(traced, first, axes)
@@ -140,7 +140,7 @@ class Evaluator:
         return axes
 
     def _has_bfloat16(self) -> bool:
-        return self._device.type != "cpu" or graph.has_bfloat16()
+        return self._device.type != "cpu" or fused_convolution.has_bfloat16()
 
     def at(self, point: Sequence[float], precision: PrecisionName = "float32") -> Scores:
         """The scores at a point. point: a coordinate for each axis."""

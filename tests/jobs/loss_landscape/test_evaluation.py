@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from jobs.common.batch_size import largest_within
 from jobs.common.mean_loss.scores import Scores, plain_scores
-from jobs.common.models import graph
+from jobs.common.models import fused_convolution
 from jobs.common.models.directions import complete, moved, random_direction
 from jobs.common.models.weights import tensors
 from jobs.common.passes import Batches
@@ -150,7 +150,7 @@ def test_points_do_not_depend_on_those_before_them(make_network, points):
     assert torch.equal(evaluator.at(AT).losses, first.losses)
 
 
-@pytest.mark.skipif(not graph.has_bfloat16(), reason="this processor has no bfloat16")
+@pytest.mark.skipif(not fused_convolution.has_bfloat16(), reason="this processor has no bfloat16")
 def test_bfloat16_is_near(make_network, points):
     network = make_network(depth=8)
     axes, _ = axes_for(network)
@@ -161,7 +161,7 @@ def test_bfloat16_is_near(make_network, points):
 
 def test_float32_stands_in_for_bfloat16(make_network, points, monkeypatch):
     """On a processor without it, which also says so."""
-    monkeypatch.setattr(graph, "has_bfloat16", lambda: False)
+    monkeypatch.setattr(fused_convolution, "has_bfloat16", lambda: False)
     network = make_network("digits_net")
     axes, _ = axes_for(network)
     evaluator = Evaluator(network, axes, *points, EvaluatorParams(precision="bfloat16"))

@@ -11,7 +11,7 @@ from jobs.common.mean_loss.plain import PlainEvaluation, mean_scores
 from jobs.common.mean_loss.samples import Samples
 from jobs.common.mean_loss.scores import plain_scores
 from jobs.common.models.directions import moved, random_direction
-from jobs.common.models.graph import has_bfloat16
+from jobs.common.models.fused_convolution import has_bfloat16
 from jobs.common.models.weights import tensors
 from jobs.loss_landscape.surface.computation import Subject, compute_surface, loss_at
 from jobs.loss_landscape.surface.evaluator import EvaluatorParams

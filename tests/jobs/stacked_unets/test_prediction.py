@@ -9,7 +9,7 @@ from torch import nn
 from jobs.common.data.masks.base import Pairs
 from jobs.common.models import inference
 from jobs.common.models.classifiers.sunet import PLANS
-from jobs.common.models.graph import FusedConvolution, can_fuse
+from jobs.common.models.fused_convolution import FusedConvolution, can_fuse
 from jobs.common.models.inference import for_inference
 from jobs.stacked_unets import evaluation
 from jobs.stacked_unets.evaluation import evaluate

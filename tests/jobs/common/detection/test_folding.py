@@ -9,7 +9,7 @@ from jobs.common.detection.detectors.one_anchor import one_anchor
 from jobs.common.detection.detectors.two_anchors import two_anchors
 from jobs.common.detection.detectors.yolov3_tiny import YoloV3Tiny
 from jobs.common.detection.folding import folded
-from jobs.common.models.graph import FusedConvolution, can_fuse
+from jobs.common.models.fused_convolution import FusedConvolution, can_fuse
 
 
 def with_statistics(detector: Detector) -> Detector:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from jobs.common.models import graph, inference
-from jobs.common.models.graph import FEW_PLACES, LINEAR, MANY_CHANNELS, FusedConvolution, can_fuse
+from jobs.common.models.fused_convolution import FEW_PLACES, LINEAR, MANY_CHANNELS, FusedConvolution, can_fuse
 from jobs.common.models.inference import FusedTransposed, Inference, for_inference
 
 needs_fusion = pytest.mark.skipif(not can_fuse(), reason="this torch has no fused convolutions")
