@@ -124,30 +124,18 @@ class Hostile:
 
 
 async def honest(port: int, until: float) -> list[float]:
-    """Seconds that each request took of a client that asks until a time of the loop. Nothing may go wrong.
-
-    A connection may be closed between two requests, as HTTP allows; then the client opens another, and the time counts.
-    """
+    """Seconds that each request took of a client that asks until a time of the loop. Nothing may go wrong."""
     request, loop = post("sums/infer", tree(message(bits(1, 16).numpy()))), asyncio.get_running_loop()
-    taken: list[float] = []
-    began = loop.time()
-    while began < until:
-        reader, writer = await asyncio.open_connection(HOST, port)
-        with contextlib.closing(writer):
-            answered = 0  # over this connection
-            while began < until:
-                writer.write(request)
-                try:
-                    head = await reader.readuntil(b"\r\n\r\n")
-                except (asyncio.IncompleteReadError, ConnectionError) as error:
-                    assert answered and not getattr(error, "partial", b""), "closed before an answer, or in one"
-                    break
-                assert head.startswith(b"HTTP/1.1 200 "), head
-                fields = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:-2])
-                await reader.readexactly(int(fields[b"content-length"]))
-                answered += 1
-                taken.append(loop.time() - began)
-                began = loop.time()
+    taken = []
+    reader, writer = await asyncio.open_connection(HOST, port)
+    with contextlib.closing(writer):
+        while (began := loop.time()) < until:
+            writer.write(request)
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 200 "), head
+            fields = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:-2])
+            await reader.readexactly(int(fields[b"content-length"]))
+            taken.append(loop.time() - began)
     return taken
 
 
