@@ -181,7 +181,7 @@ def _of_few_places(slopes: Tensor, fused: FusedConvolution, shape: torch.Size) -
     rows, columns = slopes.shape[2:]
     matrix = fused.weight.permute(0, 2, 3, 1).reshape(filters, -1)  # no copies where channels are last
     parts = slopes.permute(0, 2, 3, 1).reshape(-1, filters).index_select(0, places) @ matrix
-    parts = parts.view(len(places), -1, channels)
+    parts = parts.view(len(places), kernel[0] * kernel[1], channels)
     high, wide = height + 2 * padding[0], width + 2 * padding[1]
     image, row, column = places // (rows * columns), places // columns % rows, places % columns
     corners = (image * high + row * stride[0]) * wide + column * stride[1]

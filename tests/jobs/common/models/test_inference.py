@@ -126,6 +126,15 @@ def test_gradients_of_few_places_are_those_of_the_whole(stride: int) -> None:
 
 
 @needs_fusion
+def test_where_no_place_has_a_gradient_there_is_none() -> None:
+    """As in a search for a patch, once nobody is found."""
+    images = torch.randn(2, MANY_CHANNELS, 9, 7, requires_grad=True)
+    output = FusedConvolution(nn.Conv2d(MANY_CHANNELS, 6, 3), sparse=True)(images)
+    (slope,) = torch.autograd.grad((output * 0).sum(), images)
+    assert slope.shape == images.shape and not slope.any()
+
+
+@needs_fusion
 def test_weights_are_laid_out_anew_for_features_of_another_shape() -> None:
     """A layout made for others is right as well, but slow."""
     layer = nn.Conv2d(64, 96, 1)
