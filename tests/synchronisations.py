@@ -23,7 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from jobs.common.attacks import square_windows
-from jobs.common.models import graph
+from jobs.common.models import fused_convolution
 from jobs.common.training.engine import Batch, Engine
 
 ROOT = Path(__file__).parents[1] / "jobs"
@@ -128,7 +128,7 @@ def followed(tensors: Iterable[Tensor]) -> Iterator[Synchronisations]:
 
     with ExitStack() as stack:
         stack.enter_context(mock.patch.object(Engine, "send", sent))
-        stack.enter_context(mock.patch.object(graph, "can_fuse", lambda: False))  # a GPU has neither of the two
+        stack.enter_context(mock.patch.object(fused_convolution, "can_fuse", lambda: False))  # a GPU has neither of the two
         stack.enter_context(mock.patch.object(square_windows, "windows", lambda model, images, side: None))
         stack.enter_context(dispatch)
         stack.enter_context(_Calls(dispatch))

@@ -8,7 +8,8 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from jobs.common.detection.base import Detector, frozen
-from jobs.common.models.fused_convolution import FusedConvolution, can_fuse
+from jobs.common.models import fused_convolution
+from jobs.common.models.fused_convolution import FusedConvolution
 
 
 def folded(detector: Detector, device: torch.device | None = None) -> Detector:
@@ -24,7 +25,7 @@ def folded(detector: Detector, device: torch.device | None = None) -> Detector:
     for module in fast.modules():
         if isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward:
             _fold(module)
-            if device.type == "cpu" and can_fuse():
+            if device.type == "cpu" and fused_convolution.can_fuse():
                 _fuse(module)
     fast.to(memory_format=torch.channels_last)
     return frozen(fast)

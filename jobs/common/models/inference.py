@@ -16,8 +16,8 @@ from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 from torch.nn import functional
 
-from jobs.common.models import graph
-from jobs.common.models.fused_convolution import LINEAR, FusedConvolution, can_fuse
+from jobs.common.models import fused_convolution, graph
+from jobs.common.models.fused_convolution import LINEAR, FusedConvolution
 from jobs.common.models.graph import RELU
 
 TOLERANCE = 1e-4  # of the logits, by the largest
@@ -78,7 +78,7 @@ def shortened(network: nn.Module, images: Tensor, gradients: bool = True) -> nn.
         if traced is not None:
             copied = traced
             graph.fold(traced)
-            if images.device.type == "cpu" and images.dtype is torch.float32 and can_fuse():
+            if images.device.type == "cpu" and images.dtype is torch.float32 and fused_convolution.can_fuse():
                 graph.fuse(traced, images, still=True)
                 if not gradients:
                     _fuse_more(traced, images)
