@@ -36,7 +36,10 @@ def _encoder(**form: Any) -> json.JSONEncoder:
 
 def loads(text: str | bytes) -> Any:
     """What `dumps` was given: tuples as lists, keys as text. ValueError or RecursionError: not JSON."""
-    return _unpack(json.loads(text))
+    if isinstance(text, bytes):
+        text = text.decode(json.detect_encoding(text), "surrogatepass")
+    value = json.loads(text)
+    return _unpack(value) if _MARKED.search(text) else value
 
 
 def plain(value: Any) -> Any:

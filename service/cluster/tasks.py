@@ -23,6 +23,7 @@ from service.execution.trials.trial import set_numerics
 from service.run import Run
 from service.spec import Resources
 
+Fields = tuple[Any, ...]  # of an Outcome, on its way: an object of a class takes Ray ten times as long
 TICK_SECONDS = 1.0  # the longest wait for a result
 LEAST_IN_FLIGHT = 8
 IN_FLIGHT_PER_WORKER = 4
@@ -78,7 +79,7 @@ class _Tasks:
             max_retries=max_failures,
             **connection.task_options(resources),
         )
-        self.flying: dict[ray.ObjectRef[list[Outcome]], Chunk] = {}
+        self.flying: dict[ray.ObjectRef[list[Fields]], Chunk] = {}
 
     def capacity(self) -> Capacity:
         workers = max(1, self.room.look())
@@ -95,9 +96,9 @@ class _Tasks:
         ready, _ = ray.wait(list(self.flying), num_returns=len(self.flying), timeout=0)
         return [(self.flying.pop(ref), self._outcomes(ref)) for ref in ready]
 
-    def _outcomes(self, ref: "ray.ObjectRef[list[Outcome]]") -> list[Outcome] | Failure:
+    def _outcomes(self, ref: "ray.ObjectRef[list[Fields]]") -> list[Outcome] | Failure:
         try:
-            return ray.get(ref)
+            return [Outcome(*fields) for fields in ray.get(ref)]
         except RayTaskError:
             raise  # not the fault of a cell: those are part of the outcomes
         except RayError as error:
@@ -118,7 +119,7 @@ _kept: tuple[str, sharing.Prepared] | None = None  # what the last chunk of this
 @ray.remote
 def compute_chunk(
     path: str, chunk: tuple[str, ...], digest: str, shared: list[Any], resources: Resources
-) -> list[Outcome]:
+) -> list[Fields]:
     """Compute the cells of a chunk in a worker."""
     global _kept
     set_numerics(resources)
@@ -128,4 +129,4 @@ def compute_chunk(
     module, _, qualified = path.partition(":")
     fn = reduce(getattr, qualified.split("."), importlib.import_module(module))
     with devices.reservation(resources.gpus):
-        return cells.compute(fn, chunk, _kept[1])  # type: ignore[arg-type]
+        return [tuple(outcome) for outcome in cells.compute(fn, chunk, _kept[1])]  # type: ignore[arg-type]

@@ -22,7 +22,10 @@ def encode(state: Any, where: str = "state") -> bytes:
     """State -> bytes. TypeError names the place of a value that cannot be kept, as seen from `where`."""
     tensors: dict[str, torch.Tensor] = {}
     tree = _pack(state, tensors, where)
-    return safetensors.torch.save(tensors, metadata={_TREE: json.dumps(tree)})
+    metadata = {_TREE: json.dumps(tree)}
+    if not tensors:  # cells often return a number: to look for tensors would take longer than all the rest
+        return safetensors.serialize({}, metadata)
+    return safetensors.torch.save(tensors, metadata)
 
 
 def decode(data: bytes) -> Any:

@@ -11,18 +11,16 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
 from service import json_text
 from service.errors import InputError, RunLockedError, StoreError
-from service.execution import checkpoints
+from service.execution import checkpoints, remarks
 from service.execution.fan_out.sharing import Prepared
 from service.execution.lock import RunLock
 from service.execution.records import Failure, describe
-from service.execution.remarks import Remarks, heard_by
 from service.store import Folder
 
 SMALL_PARTS = 32  # so many parts are joined into one
@@ -62,27 +60,31 @@ def shown(cell: str) -> str:
     return cell if len(cell) <= 120 else f"{cell[:120]}…"
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one cell. refusal: the cell said that the input of the whole map is wrong."""
+class Outcome(NamedTuple):
+    """What became of one cell. refusal: the cell said that the input of the whole map is wrong.
+
+    notes, warnings: what it said about how it computed.
+    """
 
     seconds: float
     result: bytes | None = None
     failure: Failure | None = None
     refusal: InputError | None = None
-    remarks: Remarks = field(default_factory=Remarks)
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 def compute(fn: Callable[[Any, Any], Any], cells: Sequence[str], shared: Prepared) -> list[Outcome]:
     """Compute cells one after another. A cell that raises does not stop the others; one that refuses does."""
     outcomes: list[Outcome] = []
     for cell in cells:
-        began, remarks = time.perf_counter(), Remarks()
+        began, said = time.perf_counter(), remarks.Remarks()
         try:
-            with heard_by(remarks):
+            with remarks.heard_by(said):
                 result = fn(json_text.loads(cell), shared.value)
             shared.check()
-            outcome = Outcome(time.perf_counter() - began, result=_encode(result, cell), remarks=remarks)
+            seconds = time.perf_counter() - began
+            outcome = Outcome(seconds, _encode(result, cell), notes=said.notes, warnings=said.warnings)
         except InputError as error:
             outcome = Outcome(time.perf_counter() - began, refusal=error)
         except Exception as error:
@@ -112,6 +114,7 @@ class CellStore:
     def __init__(self, folder: Folder, common: bool = False) -> None:
         self.folder = folder
         self.common = common
+        self.pending_bytes = 0  # of the results that are to be written
         self._pending: list[dict[str, Any]] = []
         self._small: dict[str, list[dict[str, Any]]] = {}  # the small parts written so far
 
@@ -130,7 +133,7 @@ class CellStore:
             for row in table.select(["key", "result", "notes", "warnings"]).to_pylist():
                 if row["result"] is not None:
                     results[row["key"]] = row["result"]
-                    Remarks(row["notes"], row["warnings"]).repeat()
+                    remarks.repeat(row["notes"], row["warnings"])
         return results
 
     @contextmanager
@@ -154,14 +157,18 @@ class CellStore:
             yield
 
     def add(self, key: str, cell: str, outcome: Outcome) -> None:
-        row = {"key": key, "cell": cell, "result": outcome.result, "seconds": outcome.seconds, **vars(outcome.remarks)}
+        row = {
+            "key": key,
+            "cell": cell,
+            "result": outcome.result,
+            "seconds": outcome.seconds,
+            "notes": outcome.notes,
+            "warnings": outcome.warnings,
+        }
         if outcome.failure:
             row |= {"error": outcome.failure.message, "traceback": outcome.failure.traceback}
         self._pending.append(row)
-
-    @property
-    def pending_bytes(self) -> int:
-        return sum(len(row["result"] or b"") for row in self._pending)
+        self.pending_bytes += len(outcome.result or b"")
 
     def flush(self) -> None:
         """Write what was added since the last time. Many small parts become one."""
@@ -171,7 +178,7 @@ class CellStore:
         name = self._write(self._pending)
         if small:
             self._small[name] = self._pending
-        self._pending = []
+        self._pending, self.pending_bytes = [], 0
         if len(self._small) == SMALL_PARTS:
             self._write([row for rows in self._small.values() for row in rows])
             for name in self._small:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from service.errors import InputError
-from service.execution import checkpoints, devices
+from service.execution import checkpoints, devices, remarks
 from service.execution.fan_out import cells, sharing
 from service.execution.fan_out.cells import CellStore, Outcome
 from service.execution.records import Failure
@@ -263,7 +263,7 @@ class _Loop:
             if outcome.refusal:
                 return outcome.refusal
             if outcome.result is not None:
-                outcome.remarks.repeat()
+                remarks.repeat(outcome.notes, outcome.warnings)
                 self.results[text] = outcome.result
                 self.store.add(self.keys[text], text, outcome)
             elif chunk.again or self.executor.max_failures == 0:

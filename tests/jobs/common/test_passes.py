@@ -76,7 +76,7 @@ def test_on_a_gpu_the_largest_batch_is_found_once_and_noted(gpu: list[int], hear
     assert over(3) == [1, 3] and over(4) == [4] and gpu == [3]
     assert over(20) == [1, 8, 8, 4] and over(20) == [8, 8, 4] and over(2) == [2] and gpu == [3, 20]
     assert over(20, (2,)) == [1, 8, 8, 4] and gpu == [3, 20, 20]
-    assert heard.notes == [f"numbers in batches of {size}, found to fit the GPU" for size in (4, 8)]
+    assert heard.notes == tuple(f"numbers in batches of {size}, found to fit the GPU" for size in (4, 8))
 
 
 def test_where_others_took_memory_batches_are_halved_once_with_a_warning(

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -42,6 +43,11 @@ def test_tensors_come_back(dtype: torch.dtype) -> None:
     back = checkpoints.decode(checkpoints.encode(state))
     for name, tensor in state.items():
         assert torch.equal(back[name], tensor) and back[name].dtype == dtype and back[name].shape == tensor.shape
+
+
+def test_a_number_is_a_file_of_safetensors() -> None:
+    data = checkpoints.encode(1.5)
+    assert data == safetensors.torch.save({}, {"assay.tree": "1.5"}) and safetensors.torch.load(data) == {}
 
 
 def test_special_numbers() -> None:
