@@ -69,13 +69,13 @@ def landscape(machine: Machine, name: str, options: dict[str, object]) -> HotPat
 
 def attacked(machine: Machine, name: str, attack: Attack, network_name: str, options: dict[str, object]) -> HotPath:
     """In float32, on images that no attack turns: a radius of nearly nothing."""
-    count = 4 if machine.dry else 512
-    network = network_of(machine, network_name, options).eval().requires_grad_(False)
+    count, classes = (4, 2) if machine.dry else (512, 10)  # AutoAttack aims at each of the other classes
+    network = network_of(machine, network_name, options, classes).eval().requires_grad_(False)
     images = torch.rand(count, 3, 32, 32, device=machine.device)
     with torch.no_grad():
         labels = network(images).argmax(1)
     ball = Ball("Linf", 1e-7)
-    forward, backward = attack.cost("Linf", 10, False)
+    forward, backward = attack.cost("Linf", classes, False)
     bound = Alone(network, images, torch.float32, "inputs" if backward else "none")
     passes = max(backward, 1) if backward else forward  # what a pass without a gradient adds is left out: it is less
 

@@ -31,6 +31,6 @@ class LeftOutError(Exception):
     """This path is not measured here; says why."""
 
 
-def network_of(machine: Machine, name: str, options: dict[str, object]) -> nn.Module:
+def network_of(machine: Machine, name: str, options: dict[str, object], classes: int = 10) -> nn.Module:
     torch.manual_seed(0)
-    return classifier(name, classes=10, channels=3, **options).to(machine.device)
+    return classifier(name, classes=classes, channels=3, **options).to(machine.device)

@@ -51,9 +51,9 @@ class Machine:
             torch.cuda.synchronize(self.device)
 
     def seconds(self, ways: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-        """Of each, the best of so many rounds, the ways in turn; before that each is called twice."""
+        """Of each, the best of so many rounds, the ways in turn; but for a dry run each is called twice before that."""
         best = dict.fromkeys(ways, float("inf"))
-        for round_ in range(-2, rounds):
+        for round_ in range(0 if self.dry else -2, rounds):
             for name, act in ways.items():
                 self.wait()
                 began = time.perf_counter()

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -26,6 +26,9 @@ from service.run import Run
 from service.store import Folder, open_store
 from tests.gpu.machine import Machine
 from tests.jobs.shared import draft
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 FLOAT32 = ("resources.tf32=false",)
@@ -170,7 +173,14 @@ class Comparison:
         return not self.problem and bits and (math.isnan(self.worst) or self.worst <= 1)
 
 
-class KilledOnce(Run):
+class NumbersOnly(Run):
+    """Pictures are not compared, and would take most of a dry run."""
+
+    def figure(self, name: str, figure: "Figure", title: str = "") -> None:
+        pass
+
+
+class KilledOnce(NumbersOnly):
     """Dies after its first checkpoint, or when its first cells are computed."""
 
     def checkpoint(self, state: dict[str, Any], phase: str = "main") -> None:
@@ -224,14 +234,14 @@ def _computed(
         models.publish(store, name_of_model, weights, draft("jobs.common.models.classifiers:digits_net", arguments))
     placement = catalog.load(trial.spec.job).placement
 
-    def handle(kind: type[Run]) -> Run:
+    def handle(kind: type[NumbersOnly]) -> Run:
         executor = InProcess(gpus=gpus)
         return kind(folder / "trial", trial.spec.seed, executor=executor, store=store, placement=placement)
 
     if killed:
         with contextlib.suppress(KeyboardInterrupt):
             perform(trial, handle(KilledOnce))
-    run = handle(Run)
+    run = handle(NumbersOnly)
     perform(trial, run)
     result.seconds[name] = round(run.seconds, 2)
     return dict(_values(run))
