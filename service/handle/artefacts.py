@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from matplotlib.mathtext import MathTextParser
 
 
 def parquet(rows: Sequence[dict[str, Any]]) -> bytes:
@@ -65,8 +67,7 @@ def _check_formulas(figure: "Figure") -> None:
 
     Matplotlib would raise an error about them when all is computed.
     """
-    from matplotlib.mathtext import MathTextParser  # a worker does without
-    from matplotlib.text import Text
+    from matplotlib.text import Text  # a worker does without
 
     for axes in figure.axes:
         axes.get_xticklabels()  # made now, if they are names
@@ -74,6 +75,14 @@ def _check_formulas(figure: "Figure") -> None:
     for text in figure.findobj(Text):
         if text.get_text().count("$") > 1:
             try:
-                MathTextParser("path").parse(text.get_text())
+                _formulas().parse(text.get_text())
             except ValueError:
                 text.set_parse_math(False)
+
+
+@cache
+def _formulas() -> "MathTextParser[Any]":
+    """One for all figures: it knows the last formulas, such as the powers of ten along an axis."""
+    from matplotlib.mathtext import MathTextParser
+
+    return MathTextParser("path")
