@@ -34,22 +34,31 @@ class KilledAfterCells(Run):
 
 
 def check_resumed(
-    run: Callable[[Any, Run], None], params: Any, make_run: Callable[..., Any], killed: Run, tables: Sequence[str]
-) -> None:
-    """A run that was killed and is started again ends with the tables and metrics of one that was not disturbed.
+    run: Callable[[Any, Run], None],
+    params: Any,
+    make_run: Callable[..., Any],
+    kinds: Sequence[type[Run]],
+    tables: Sequence[str],
+) -> list[Run]:
+    """Runs that were killed and are started again end with the tables and metrics of one that was not disturbed.
 
-    killed: a handle named "killed". Seconds may differ.
+    kinds: each dies elsewhere. Seconds may differ. Returns the handle that was not disturbed, then those of the others.
     """
     undisturbed = make_run("undisturbed")
     run(params, undisturbed)
-    with pytest.raises(KeyboardInterrupt):
-        run(params, killed)
-    again = make_run("killed")
-    run(params, again)
-    for table in tables:
-        one, other = (each.folder.read_table(f"tables/{table}.parquet").to_pylist() for each in (again, undisturbed))
-        assert [without_seconds(row) for row in one] == [without_seconds(row) for row in other], table
-    assert without_seconds(again.metrics) == without_seconds(undisturbed.metrics)
+    resumed = []
+    for kind in kinds:
+        with pytest.raises(KeyboardInterrupt):
+            run(params, make_run(kind.__name__, kind=kind))
+        again = make_run(kind.__name__)
+        run(params, again)
+        for table in tables:
+            path = f"tables/{table}.parquet"
+            one, other = (each.folder.read_table(path).to_pylist() for each in (again, undisturbed))
+            assert [without_seconds(row) for row in one] == [without_seconds(row) for row in other], (kind, table)
+        assert without_seconds(again.metrics) == without_seconds(undisturbed.metrics), kind
+        resumed.append(again)
+    return [undisturbed, *resumed]
 
 
 def without_seconds(row: dict[str, Any]) -> dict[str, Any]:

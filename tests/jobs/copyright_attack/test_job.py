@@ -115,7 +115,7 @@ def test_one_spec_attacks_asks_and_controls(make_run: Any) -> None:
 def test_a_run_that_is_killed_goes_on_where_it_was(make_run: Any) -> None:
     changes = {"ratio": {"attack": "ring", "tolerance": 12.0}}
     tables = ("clips", "verdicts", "shares", "levels", "ratios")
-    check_resumed(run, params(**changes), make_run, make_run("killed", kind=KilledAfterVerdicts), tables)
+    check_resumed(run, params(**changes), make_run, [KilledAfterVerdicts], tables)
 
 
 class KilledAfterVerdicts(KilledAfterCells):

@@ -149,13 +149,12 @@ def test_specs_that_cannot_be(changes: dict[str, Any], sentence: str) -> None:
 
 
 @pytest.mark.usefixtures("undrawn")
-@pytest.mark.parametrize("place", ["own_patches", "segmenter", "curves"])
-def test_a_run_that_is_killed_goes_on_where_it_was(make_run: Any, place: str) -> None:
-    kinds = {"own_patches": KilledAfterOwnPatches, "segmenter": KilledInSegmenter, "curves": KilledAfterCurves}
+def test_a_run_that_is_killed_goes_on_where_it_was(make_run: Any) -> None:
+    kinds = [KilledAfterOwnPatches, KilledInSegmenter, KilledAfterCurves]
     curves = {"scale": [0.4], "angle": [], "brightness": [], "occlusion": [0.5]}
     masking = {"median": None, "occlusion_vote": None, "masking": {**DEFENCES["masking"], "updates": 4}}
     whole = params(defences=masking, curves=curves, patches={"on_red": {"detectors": ["red", "red_masking"]}})
-    check_resumed(run, whole, make_run, make_run("killed", kind=kinds[place]), ("matrix", "defences", "curves"))
+    check_resumed(run, whole, make_run, kinds, ("matrix", "defences", "curves"))
 
 
 class KilledAfterOwnPatches(KilledAfterCells):

@@ -168,7 +168,7 @@ def test_cells_that_fail_leave_an_upper_bound_and_are_tried_again(store_uri, tmp
 
 def test_killed_and_resumed_is_the_same_as_undisturbed(make_run):
     asked = params(attacks={"pgd": {"kind": "pgd", "steps": 3}, **SEARCHING}, epsilons=[0.05])
-    check_resumed(run, asked, make_run, make_run("killed", kind=KilledAfterCells), ("accuracy", "images", "distances"))
+    check_resumed(run, asked, make_run, [KilledAfterCells], ("accuracy", "images", "distances"))
 
 
 def test_masked_gradients_are_flagged(make_run):
