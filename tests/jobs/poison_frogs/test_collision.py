@@ -37,7 +37,7 @@ def test_a_step_on_a_linear_feature_map_is_the_closed_form():
 
 def test_steps_end_where_the_printed_step_has_its_fixed_point():
     """The prox of β/2 ‖x - b‖² leads to the minimiser of ‖Ax - t‖² + β/2 ‖x - b‖²."""
-    recipe = free(iterations=3000, step=0.1, beta=0.5)
+    recipe = free(iterations=1000, step=0.1, beta=0.5)
     found = craft(linear, BASES, TARGETS, linear(TARGETS), recipe).images.flatten(1)
     normal = 2 * MAP.T @ MAP + 0.5 * torch.eye(16, dtype=torch.float64)
     right = 2 * linear(TARGETS) @ MAP + 0.5 * BASES.flatten(1)
@@ -172,7 +172,7 @@ def test_a_step_that_raises_the_objective_is_taken_back():
 @pytest.mark.parametrize(("squared", "beta"), [(True, 0.5), (False, 4.0)])
 def test_judged_steps_reach_the_least_of_what_they_go_down(squared: bool, beta: float) -> None:
     """Judged by another objective, with the whole of β, they stall above it."""
-    recipe = free(iterations=3000, step=0.1, beta=beta, squared=squared)
+    recipe = free(iterations=1000, step=0.1, beta=beta, squared=squared)
     points = craft(linear, BASES, TARGETS, linear(TARGETS), recipe).images
 
     def objective(points: Tensor) -> Tensor:

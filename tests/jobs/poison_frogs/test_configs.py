@@ -16,9 +16,10 @@ CONFIGS = Path(__file__).parents[3] / "configs" / "poison_frogs"
 PAIRS = ["params.targets.count=2", "params.targets.only_correct=false", "params.attack.iterations=3"]
 ADAM = ["params.victims.head.solver=adam", "params.victims.head.updates=50"]  # of a network that has not learnt much
 SETUPS = ["params.setups.count=2", "params.attack.steps=3", *ADAM]
+HEADS = "head: {kind: head, l2: 1e-4}, adam: {kind: head, solver: adam, updates: 60, l2: 0.0}"
 BRIEF = "params.victims.end_to_end.epochs=1"
 MINIATURE = {
-    "small": PAIRS,
+    "small": [*PAIRS, f"sweep.variants.one_shot={{params.victims: {{{HEADS}}}}}"],
     "defences_small": PAIRS,
     "end_to_end_small": [*PAIRS, BRIEF, "params.targets.count=1", "params.poisons=[1,3]"],
     "ablations_small": [*PAIRS, BRIEF, "params.poisons=[2]"],

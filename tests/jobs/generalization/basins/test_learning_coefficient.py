@@ -96,7 +96,7 @@ def test_valleys_that_cross_have_the_exact_coefficient(power):
     else:
         inverse = [1 / (0.5 - of_two_weights(2, strength)) for strength in (1e6, 1e12)]
         assert inverse[1] - inverse[0] == pytest.approx(math.log(1e6), rel=0.02)
-    params = LangevinParams(chains=400, burn_in=2000, draws=2000, step=1e-3, localisation=1.0)
+    params = LangevinParams(chains=400, burn_in=1000, draws=1000, step=1e-3, localisation=1.0)
     result = estimated(lambda w: w[:, 0] ** 2 * w[:, 1] ** power, 2, params)
     assert result.estimate.value == pytest.approx(of_two_weights(power, STRENGTH), rel=0.06)
 
