@@ -128,7 +128,8 @@ def followed(tensors: Iterable[Tensor]) -> Iterator[Synchronisations]:
 
     with ExitStack() as stack:
         stack.enter_context(mock.patch.object(Engine, "send", sent))
-        stack.enter_context(mock.patch.object(fused_convolution, "can_fuse", lambda: False))  # a GPU has neither of the two
+        # a GPU has neither of the two
+        stack.enter_context(mock.patch.object(fused_convolution, "can_fuse", lambda: False))
         stack.enter_context(mock.patch.object(square_windows, "windows", lambda model, images, side: None))
         stack.enter_context(dispatch)
         stack.enter_context(_Calls(dispatch))

@@ -1,4 +1,4 @@
-"""How fast sounds are optimised, by one thread and by two: many features at a time against one, and against a plain loop.
+"""How fast sounds are optimised, by one thread and by two: many features at a time, one, and a plain loop.
 
 One recogniser, untrained, with the shape of that of the small spec, sounds of half a second, of 0.7 (a spoken digit)
 and of a second at 16 kHz, the same steps, transformations, high-pass and loudness for all. The plain loop goes as
@@ -93,7 +93,8 @@ def compare(network: Recogniser, layer: str, samples: int) -> None:
     steps: int = AscentParams.model_fields["steps"].default
     for name, each in best.items():
         print(
-            f"{torch.get_num_threads()} threads, {samples / RATE:g} s, {layer}, {name}: {STEPS / each / steps:.3f} features/s of {steps} steps,",
+            f"{torch.get_num_threads()} threads, {samples / RATE:g} s, {layer}, {name}:",
+            f"{STEPS / each / steps:.3f} features/s of {steps} steps,",
             f"{samples / RATE * STEPS / each:.0f} seconds of sound through a step in a second,",
             f"{best['one at a time'] / each:.2f} of one at a time,",
             f"{best['the plain loop'] / each:.2f} of the plain loop",
