@@ -17,20 +17,24 @@ from serving.http.settings import Connections
 LEAVE = "assay.leave"  # in the scope of a request: called when its client leaves
 WHOLE = "assay.whole"  # in the scope of a request: its body is there, to its end
 JOINED_BYTES = 64 << 10  # of an answer that wait for more of it at most
+# How long a replica keeps an idle connection of HAProxy, which itself closes those that it does not need: after some
+# seconds. Were the replica first, a request could be on its way to it, and its client would see a closed connection.
+POOLED_SECONDS = 600
 BAD_REQUEST, TOO_LARGE = 400, 431  # 431: Request Header Fields Too Large (RFC 6585)
 
 
-def install(limits: Connections) -> None:
-    """Let all uvicorn servers that this process starts from now on bound their connections.
+def install(limits: Connections, pooled: bool = False) -> None:
+    """Let all uvicorn servers that this process starts from now on bound their connections. pooled: see `bounded`.
 
     Serve starts them with uvicorn's automatic choice of a protocol and passes on no other: so that choice is made here.
     """
-    uvicorn.config.HTTP_PROTOCOLS["auto"] = bounded(limits)  # type: ignore[assignment]  # a class is allowed as well
+    protocol = bounded(limits, pooled)
+    uvicorn.config.HTTP_PROTOCOLS["auto"] = protocol  # type: ignore[assignment]  # a class is allowed as well
 
 
-def bounded(limits: Connections) -> type[HttpToolsProtocol]:
-    """The protocol of connections within these limits."""
-    return type("BoundedConnection", (Connection,), {"limits": limits})
+def bounded(limits: Connections, pooled: bool = False) -> type[HttpToolsProtocol]:
+    """The protocol of connections within these limits. pooled: they are HAProxy's, which closes idle ones itself."""
+    return type("BoundedConnection", (Connection,), {"limits": limits, "pooled": pooled})
 
 
 class JoinedWrites:
@@ -73,9 +77,12 @@ class Connection(HttpToolsProtocol):
     """
 
     limits: Connections
+    pooled: bool
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
+        if self.pooled:
+            self.timeout_keep_alive = POOLED_SECONDS
         self._unparsed = 0  # bytes since the call in which a request began or a part of a body came
         self._refused = False
         self._head_timer: asyncio.TimerHandle | None = None

@@ -33,10 +33,10 @@ def middlewares() -> list[Middleware]:
     Also bounds the connections of the server that calls it, and of its gRPC server, which it does before they listen.
     """
     settings = given_settings()
-    connections.install(settings.connections)
+    direct, at_once = is_replica(), None
+    connections.install(settings.connections, pooled=direct)
     if settings.grpc:
         grpc_connections.install(settings)
-    direct, at_once = is_replica(), None
     if SETTINGS in os.environ:
         at_once = settings.queue.ongoing * (1 if direct else settings.replicas.max)
     return [Middleware(Pipeline, settings=settings, at_once=at_once, direct=direct)]

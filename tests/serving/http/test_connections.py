@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import psutil
 import pytest
@@ -34,10 +35,11 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-@pytest.fixture(scope="module")
-def port() -> Iterator[int]:
-    port = free_port()
-    config = uvicorn.Config(app, port=port, http=bounded(LIMITS), lifespan="off", log_level="critical")
+@contextlib.contextmanager
+def listening(pooled: bool = False, **options: Any) -> Iterator[int]:
+    """The port of a server. pooled: as `bounded`. options: of uvicorn."""
+    port, protocol = free_port(), bounded(LIMITS, pooled)
+    config = uvicorn.Config(app, port=port, http=protocol, lifespan="off", log_level="critical", **options)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve()))
     thread.start()
@@ -46,6 +48,12 @@ def port() -> Iterator[int]:
     yield port
     server.should_exit = True
     thread.join()
+
+
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    with listening() as port:
+        yield port
 
 
 @contextlib.contextmanager
@@ -88,6 +96,19 @@ def test_requests_pass_one_after_another_and_pipelined(port: int) -> None:
         assert status(answer_of(client)) == 200
         client.sendall(REQUEST * 3)
         assert answer_of(client, 3).count(ANSWER % 5) == 3
+
+
+def test_an_idle_connection_is_closed_unless_its_client_closes_it_itself() -> None:
+    """HAProxy does: a replica that was first might close while a request is on its way."""
+    with listening(timeout_keep_alive=0) as port, connection(port) as client:
+        client.sendall(REQUEST)
+        answer_of(client)
+        assert client.recv(1) == b""
+    with listening(pooled=True, timeout_keep_alive=0) as port, connection(port) as client:
+        for _ in range(2):
+            client.sendall(REQUEST)
+            answer_of(client)
+            time.sleep(0.2)
 
 
 def test_an_answer_comes_in_one_piece(port: int) -> None:
