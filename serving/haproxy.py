@@ -90,8 +90,9 @@ def environment(settings: ServeSettings, folder: str, own_ray: bool) -> Mapping[
         # for a client that sends nothing: Serve lets it wait for an hour
         "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": str(ceil(settings.http.request_seconds)),
         # a replica that ends closes its connections, and a request may be on its way: it is sent again where HAProxy
-        # holds all of it
+        # holds all of it, but once, as it may be what ended the replica
         "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
+        "RAY_SERVE_HAPROXY_RETRIES": "1",
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": f"{folder}/haproxy.cfg",
         "RAY_SERVE_HAPROXY_SOCKET_PATH": f"{folder}/admin.sock",
         "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": f"{folder}/metrics.sock",

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 import httpx
 import numpy as np
@@ -149,6 +149,17 @@ class Closing(http.server.BaseHTTPRequestHandler):
         pass
 
 
+class Ending(Closing):
+    """A replica that ends over a request."""
+
+    answered = True
+    came: ClassVar[int] = 0
+
+    def do_POST(self) -> None:
+        Ending.came += 1
+        super().do_POST()
+
+
 def asked(port: int, request: bytes) -> tuple[bytes, bytes]:
     """The head and the body of the answer, after which the connection is closed."""
     with socket.create_connection((HOST, port), timeout=60) as connection:
@@ -166,6 +177,13 @@ def replica(connection: type[http.server.BaseHTTPRequestHandler]) -> Iterator[in
         yield server.server_port
         server.shutdown()
         thread.join()
+
+
+def retries(folder: Path) -> dict[str, Any]:
+    """What is sent again, and how often, as `assay serve` says it."""
+    environment = haproxy.environment(SETTINGS, str(folder), own_ray=False)
+    again, times = environment["RAY_SERVE_HAPROXY_RETRY_ON"], environment["RAY_SERVE_HAPROXY_RETRIES"]
+    return {"retry_on": again, "retries": int(times)}
 
 
 @contextlib.contextmanager
@@ -214,13 +232,21 @@ def test_what_its_parser_refuses_it_answers_in_html(alone: int, request_: bytes,
 
 def test_a_request_over_a_connection_that_the_replica_closes_meanwhile_is_sent_again(tmp_path: Path) -> None:
     """Also of a client that has just come: HAProxy keeps connections to a replica for all clients."""
-    retry_on = haproxy.environment(SETTINGS, str(tmp_path), own_ray=False)["RAY_SERVE_HAPROXY_RETRY_ON"]
-    with replica(Closing) as at, in_front(tmp_path, {"closing": at}, retry_on=retry_on) as port:
+    with replica(Closing) as at, in_front(tmp_path, {"closing": at}, **retries(tmp_path)) as port:
         for _ in range(2):
             with socket.create_connection((HOST, port), timeout=60) as client:
                 for _ in range(3):
                     client.sendall(b"POST /closing HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}")
                     assert client.recv(1 << 16).startswith(b"HTTP/1.1 200 "), "the client was told of it"
+
+
+def test_a_request_that_no_replica_answers_is_sent_to_two(tmp_path: Path) -> None:
+    """It may be what ends them."""
+    Ending.came = 0
+    with replica(Ending) as at, in_front(tmp_path, {"ending": at}, **retries(tmp_path)) as port:
+        request = b"POST /ending HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}"
+        assert asked(port, request)[0].startswith(b"HTTP/1.1 502 ")
+    assert Ending.came == 2
 
 
 def test_the_program_is_used_only_where_haproxy_runs_on_this_machine_alone(tmp_path: Path) -> None:
