@@ -23,7 +23,7 @@ POOLED_SECONDS = 600
 BAD_REQUEST, TOO_LARGE = 400, 431  # 431: Request Header Fields Too Large (RFC 6585)
 
 
-def install(limits: Connections, pooled: bool = False) -> None:
+def install(limits: Connections, pooled: bool) -> None:
     """Let all uvicorn servers that this process starts from now on bound their connections. pooled: see `bounded`.
 
     Serve starts them with uvicorn's automatic choice of a protocol and passes on no other: so that choice is made here.

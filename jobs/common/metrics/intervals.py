@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import scipy  # its parts load at their first use: most processes need none
+import scipy  # scipy.stats loads at its first use: most processes have none
 
 CONFIDENCE = 0.95
 RESAMPLES = 1000
@@ -14,17 +14,12 @@ TOGETHER = 50  # resamples whose statistics are computed at the same time
 def wilson(successes: int, count: int) -> tuple[float, float]:
     """The 95 % interval of a share, as if the counted were drawn at random; all of [0, 1] if there are none.
 
-    Source: Wilson 1927, "Probable inference, the law of succession, and statistical inference"; in the form of Newcombe
-    1998, "Two-sided confidence intervals for the single proportion", method 3.
+    Source: Wilson 1927, "Probable inference, the law of succession, and statistical inference".
     """
     if not count:
         return 0.0, 1.0
-    z = float(scipy.special.ndtri((1 + CONFIDENCE) / 2))  # not scipy.stats, which takes a second to load
-    share, squared = successes / count, z**2
-    twice = 2 * (count + squared)
-    centre = (2 * count * share + squared) / twice
-    reach = z / twice * math.sqrt(4 * count * share * (1 - share) + squared)
-    return 0.0 if successes == 0 else centre - reach, 1.0 if successes == count else centre + reach
+    interval = scipy.stats.binomtest(successes, count).proportion_ci(CONFIDENCE, method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def clopper_pearson(successes: int, count: int) -> tuple[float, float]:

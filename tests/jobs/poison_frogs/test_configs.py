@@ -16,7 +16,11 @@ CONFIGS = Path(__file__).parents[3] / "configs" / "poison_frogs"
 PAIRS = ["params.targets.count=2", "params.targets.only_correct=false", "params.attack.iterations=3"]
 ADAM = ["params.victims.head.solver=adam", "params.victims.head.updates=50"]  # of a network that has not learnt much
 SETUPS = ["params.setups.count=2", "params.attack.steps=3", *ADAM]
-HEADS = "head: {kind: head, l2: 1e-4}, adam: {kind: head, solver: adam, updates: 60, l2: 0.0}"
+HEADS = (
+    "head: {kind: head, l2: 1e-4}, l2_of_0_01: {kind: head, l2: 1e-2}, "
+    "adam_600_steps: {kind: head, solver: adam, updates: 60, l2: 0.0}, "
+    "adam_1800_steps: {kind: head, solver: adam, updates: 180, l2: 0.0}"
+)  # those of the spec, a tenth of the updates
 BRIEF = "params.victims.end_to_end.epochs=1"
 MINIATURE = {
     "small": [*PAIRS, f"sweep.variants.one_shot={{params.victims: {{{HEADS}}}}}"],
