@@ -208,7 +208,10 @@ def test_a_spec_is_held_against_what_may_come() -> None:
         check_feasible(Resources(gpus=1, workers=5), types)
 
 
-@pytest.mark.parametrize("text", ["{", "[1]", '[{"CPU": 1}]', '[{"count": 1, "CPU": "many"}]'])
+@pytest.mark.parametrize(
+    "text",
+    ["{", "[" * 9999, "[1]", '[{"CPU": 1}]', '[{"count": 1, "CPU": "many"}]', '[{"count": Infinity}]'],
+)
 def test_node_types_that_are_none(text: str) -> None:
     with pytest.raises(AssayError, match="ASSAY_NODE_TYPES"):
         node_types.from_json(text)

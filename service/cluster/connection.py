@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import stat
 import tempfile
 import uuid
@@ -26,6 +27,7 @@ MOST_OF_SOCKET = 24  # characters of a temporary folder: below it Ray makes sock
 LOOPBACK = "127.0.0.1"  # where an embedded Ray listens
 _HINTS = "ray._private.authentication.authentication_token_setup"
 MOST_PRELOADED = 16  # workers of an embedded Ray: it starts one for each core, and with torch each has 300 MB
+PORT = re.compile(r"[0-9]{1,5}")
 ANSWER_SECONDS = 60.0  # that a node has to look at the store, the start of a worker included
 
 # Said before Ray starts, and inherited by its processes.
@@ -151,7 +153,7 @@ def probe(address: str) -> None:
     if address == "auto":
         return
     host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not host or not port.isdigit():
+    if not host or not PORT.fullmatch(port):
         raise ClusterError(f"the Ray address {address!r} is not of the form host:port")
     address_of.probe(host.strip("[]"), int(port))
 

@@ -57,7 +57,7 @@ def from_json(text: str) -> list[NodeType]:
     try:
         rows = [{"memory": math.inf, **{k: float(v) for k, v in row.items()}} for row in json.loads(text)]
         return [NodeType(int(row.pop("count")), row) for row in rows]
-    except (ValueError, TypeError, AttributeError, KeyError) as error:
+    except (ValueError, TypeError, AttributeError, KeyError, OverflowError, RecursionError) as error:
         raise InputError(f'{VARIABLE}: {text!r} is not of the form [{{"count": 4, "CPU": 8}}]') from error
 
 

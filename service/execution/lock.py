@@ -128,7 +128,7 @@ def holder_of(folder: Folder) -> dict[str, Any] | None:
     try:
         holder = json.loads(folder.read(layout.LOCK))
         return holder if {*identity(), "token", "beat"} <= set(holder) else None
-    except (ValueError, TypeError, StoreError):
+    except (ValueError, TypeError, RecursionError, StoreError):
         return None
 
 

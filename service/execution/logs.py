@@ -137,7 +137,7 @@ def _structured(line: bytes) -> bytes:
 def _is_event(line: bytes) -> bool:
     try:
         return {"time", "level", "message"} <= set(json.loads(line))
-    except ValueError:  # somebody printed what looks like one
+    except (ValueError, RecursionError):  # somebody printed what looks like one
         return False
 
 

@@ -13,6 +13,7 @@ import yaml
 from service.errors import SpecError
 
 MAX_BYTES = 1 << 20
+MAX_DIGITS = 308  # a longer whole number is beyond every field, and Python reads only some thousand digits
 
 _SCALARS = {  # YAML 1.2 core schema: tag, pattern, first characters
     "null": (r"^(?:~|null|Null|NULL|)$", ["~", "n", "N", ""]),
@@ -56,6 +57,9 @@ class _Dumper(yaml.SafeDumper):
 
 def _decimal(loader: _Loader, node: yaml.ScalarNode) -> int:
     """PyYAML reads 010 as octal."""
+    if len(node.value) > MAX_DIGITS:
+        line = node.start_mark.line + 1
+        raise SpecError(f"line {line}: a number must have at most {MAX_DIGITS} digits; it has {len(node.value):,}")
     return int(node.value)
 
 

@@ -46,7 +46,7 @@ from serving.http.auth import is_open
 from serving.http.bodies import body_too_large
 from serving.http.errors import INTERNAL, error_body, error_headers
 from serving.http.exchange import LEFT
-from serving.http.headers import Headers, values
+from serving.http.headers import Headers, size_of, values
 from serving.http.keys import HEADER, Keyring
 from serving.http.messages import Message
 from serving.http.operations import OF_MODEL, NoSuchPathError, Router
@@ -285,7 +285,7 @@ class Server:
         """The whole body, decompressed. ClientDisconnect if the client leaves before its end."""
         limit = self._settings.limits.body_bytes
         parts: list[bytes] = []
-        size, more = int(call.headers.get("content-length", "0")), True
+        size, more = size_of(call.headers.get("content-length", "")) or 0, True
         if size <= limit:
             size = 0
             while more and size <= limit:

@@ -13,7 +13,7 @@ from starlette.types import Message, Receive, Scope
 
 from service.errors import BusyError, TooLargeError, TooSlowError
 from serving.http.connections import WHOLE
-from serving.http.headers import Headers
+from serving.http.headers import Headers, size_of
 from serving.http.settings import Connections
 
 SHARE = 0.5  # of the bodies that are held, those of one owner at most
@@ -28,8 +28,7 @@ class Bodies:
 
     async def read(self, body: "Body", scope: Scope, headers: Headers, receive: Receive) -> bool:
         """Read a body. False: the client left before its end. AssayError: too large, too slow, or no room for it."""
-        declared = headers.get("content-length", "")
-        if declared.isdigit() and int(declared) > self._limit:
+        if (size_of(headers.get("content-length", "")) or 0) > self._limit:
             raise body_too_large(self._limit)
         began = asyncio.get_running_loop().time()
         more = True

@@ -1,10 +1,13 @@
 """The headers of a request, as a server hands them on: pairs of bytes, the names in lower case."""
 
+import sys
 from collections.abc import Mapping
 
 from starlette.types import Scope
 
 Headers = Mapping[str, str]
+
+MAX_DIGITS = 18  # of a size that is read as it is
 
 
 def first_values(scope: Scope) -> Headers:
@@ -16,3 +19,10 @@ def values(scope: Scope, name: str) -> list[str]:
     """All values of one name."""
     sought = name.encode()
     return [value.decode("latin-1") for each, value in scope["headers"] if each == sought]
+
+
+def size_of(text: str) -> int | None:
+    """The bytes that a header states. None: it states none; sys.maxsize: more than anything can have."""
+    if not (text.isascii() and text.isdigit()):
+        return None
+    return int(text) if len(text) <= MAX_DIGITS else sys.maxsize  # Python reads only so many digits

@@ -11,7 +11,7 @@ from starlette.types import Scope
 
 from service.errors import InputError, brief, shown
 from serving.http import protocol, traces
-from serving.http.headers import Headers
+from serving.http.headers import Headers, size_of
 from serving.http.protocol import InferRequest, RequestedOutput, Scalar
 from serving.http.tensors import Array
 from serving.http.uploads import PNG_MEDIA, WAV_MEDIA, Upload
@@ -107,9 +107,9 @@ class Message:
         """Bytes that it takes at most to read it. upload: how the model reads files."""
         if self.medium in FILE_MEDIA:
             return upload.memory(self.body) if upload and upload.medium == self.medium else len(self.body)
-        length = self.header_length or ""
-        text = int(length) if length.isascii() and length.isdigit() else len(self.body)
-        return BYTES_OF_CHARACTER * min(text, len(self.body)) + len(self.body)
+        stated = size_of(self.header_length or "")
+        text = len(self.body) if stated is None else min(stated, len(self.body))
+        return BYTES_OF_CHARACTER * text + len(self.body)
 
     def parse(self, model: str, upload: Upload | None, needs_inputs: bool = True) -> InferRequest:
         """The request, well-formed. InputError if it is not, or if the model does not take such a file.

@@ -11,6 +11,7 @@ Source: github.com/kserve/open-inference-protocol (inference_rest.md) and the Tr
 """
 
 import json
+import sys
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from typing import Any
 from service import json_text
 from service.errors import InputError, TooLargeError, nearest, shown
 from service.models import ModelCard, TensorSpec
+from serving.http.headers import size_of
 from serving.http.tensors import DATATYPES, Array, as_float, check_shape, datatype_of, from_json, from_raw, to_raw
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
@@ -112,11 +114,12 @@ def parse_infer(body: bytes, header_length: str | None = None, needs_inputs: boo
     view = memoryview(body)
     length = len(view)
     if header_length is not None:
-        if not (header_length.isascii() and header_length.isdigit() and int(header_length) <= len(view)):
+        stated = size_of(header_length)
+        if stated is None or stated > len(view):
             raise InputError(
                 f"{HEADER_LENGTH} must be at most {len(view)}, the bytes of the body; it is {shown(header_length)}"
             )
-        length = int(header_length)
+        length = stated
     message = _parse_json(bytes(view[:length]))
     inputs = _parse_inputs(_list(message, "inputs", required=needs_inputs), view[length:])
     parameters = _parameters(message, "the request")
@@ -249,8 +252,10 @@ def check_outputs(request: InferRequest, known: Iterable[str]) -> None:
 def _parse_json(text: bytes) -> Json:
     try:
         message = _DECODER.decode(text.decode(json.detect_encoding(text), "surrogatepass"))
-    except (UnicodeDecodeError, ValueError) as error:
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise InputError(f"the body is not valid JSON: {error}") from error
+    except ValueError as error:
+        raise InputError(f"a number must have at most {sys.get_int_max_str_digits():,} digits; one has more") from error
     except RecursionError as error:
         raise InputError("the body is not valid JSON: nested too deeply") from error
     if not isinstance(message, dict):
@@ -259,7 +264,7 @@ def _parse_json(text: bytes) -> Json:
 
 
 def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is not a number that JSON has")
+    raise InputError(f"the body is not valid JSON: {name} is not a number that JSON has")
 
 
 _DECODER = json.JSONDecoder(parse_constant=_no_constant)  # json.loads makes one anew each time

@@ -67,6 +67,7 @@ def test_overrides_are_typed_by_the_schema(tmp_path: Path) -> None:
         ("\x00", "not valid YAML"),
         ("", "a spec is a mapping of fields, this is empty"),
         ("[" * 5000, "not valid YAML"),
+        ("job: a\nseed: " + "9" * 5000, "line 2: a number must have at most 308 digits; it has 5,000"),
     ],
 )
 def test_bad_specs_get_one_sentence(tmp_path: Path, text: str, sentence: str) -> None:

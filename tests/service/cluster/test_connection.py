@@ -14,7 +14,7 @@ import pytest
 from service import catalog
 from service.cli.commands import main
 from service.cluster import connection, start
-from service.errors import SpecError
+from service.errors import ClusterError, SpecError
 
 
 @pytest.fixture
@@ -92,3 +92,9 @@ def test_a_module_that_fails_beside_is_complained_of_where_it_is_used(monkeypatc
     monkeypatch.setattr(connection, "connect", lambda *where, preload: nullcontext())
     with start.connected("own.absent", None, None, False), pytest.raises(SpecError, match="cannot import 'own.absent'"):
         catalog.load("own.absent")
+
+
+@pytest.mark.parametrize("address", ["host", ":6379", "host:", "host:x", "host:²", "host:" + "9" * 5000])
+def test_an_address_that_is_none_is_one_sentence(address: str) -> None:
+    with pytest.raises(ClusterError, match="is not of the form host:port"):
+        connection.probe(address)

@@ -88,8 +88,9 @@ def test_where_nothing_is_known_of_processes_the_heartbeat_counts(
     assert alive(folder) == [False]
 
 
-def test_a_lock_that_cannot_be_read_is_held_by_nobody(folder: Folder) -> None:
-    folder.write(LOCK, b"not json")
+@pytest.mark.parametrize("content", [b"", b"not json", b"\xff", b"3", b"[]", b"[" * 100_000])
+def test_a_lock_that_cannot_be_read_is_held_by_nobody(folder: Folder, content: bytes) -> None:
+    folder.write(LOCK, content)
     with hold(folder):
         pass
 

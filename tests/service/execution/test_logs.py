@@ -110,3 +110,8 @@ def test_without_a_log_events_go_nowhere(capfd: pytest.CaptureFixture[str]) -> N
     with logs.captured(enabled=False) as (log_file, _):
         logs.event("failed", 40, run="r5", trial="000")
     assert log_file is None and capfd.readouterr() == ("", "")
+
+
+def test_a_line_that_only_begins_like_an_event_is_output() -> None:
+    line = logs._EVENT + b"[" * 100_000
+    assert json.loads(logs._structured(line)) == {"output": line.decode()}

@@ -95,3 +95,9 @@ def test_what_is_sent_in_the_wrong_way_is_told_the_right_one() -> None:
         message(body, "application/json", "epsilon=0.1").parse("m", UPLOAD)
     with pytest.raises(InputError, match=r"is an image; .* -H 'Content-Type: image/png'"):
         message(encoded(halves()), "application/x-www-form-urlencoded").parse("m", UPLOAD)
+
+
+@pytest.mark.parametrize("stated", [None, "x", "²", "1000", "9" * 5000])
+def test_what_a_request_takes_is_bounded_by_its_body_whatever_it_states(stated: str | None) -> None:
+    body = replace(message(b"{}", "application/json"), header_length=stated)
+    assert body.memory_for(None) == replace(body, header_length="2").memory_for(None)

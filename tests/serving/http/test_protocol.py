@@ -135,6 +135,7 @@ def tensor(**changes: Any) -> dict[str, Any]:
         (b"", "not valid JSON"),
         (b"\xff\xfe", "not valid JSON"),
         (b"[" * 100_000, "not valid JSON"),
+        (b'{"id": ' + b"9" * 5000 + b"}", "a number must have at most 4,300 digits"),
         (b"[]", "must be a JSON object"),
         (b'{"inputs": [{"name": "input", "shape": [1], "datatype": "FP32", "data": [NaN]}]}', "NaN is not a number"),
         (b'{"inputs": [{"name": "input", "shape": [1], "datatype": "FP32", "data": [-Infinity]}]}', "not a number"),
@@ -175,7 +176,7 @@ def test_no_bytes_raise_anything_but_a_sentence(body: bytes, length: str | None)
         protocol.parse_infer(body, length)
 
 
-@pytest.mark.parametrize("length", ["", "-1", "x", "1.5", "²", "1000"])
+@pytest.mark.parametrize("length", ["", "-1", "x", "1.5", "²", "1000", "9" * 5000])
 def test_a_header_length_that_the_body_does_not_have_is_refused(length: str) -> None:
     with pytest.raises(InputError, match=HEADER_LENGTH):
         protocol.parse_infer(json.dumps(message()).encode(), length)
