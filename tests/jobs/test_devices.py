@@ -136,6 +136,6 @@ def test_a_step_of_a_patch_keeps_to_its_device_and_reads_nothing_there(ensemble:
     problem = search.Problem({"one": detector}, scenes("train", 48, 12), torch.arange(12), "person", rendering)
     basis = {"size": [10, 6], "iterations": 10, "batch": 4, "ensemble": {"kind": ensemble}}
     state = search.State.begin(search.random_patch((10, 6), 0), 1).to(META)
-    prepared = search.Prepared.of(problem, validate(SearchParams, basis, "search"), 0, META)
+    prepared = search.Prepared.of(problem, validate(SearchParams, basis, "search"), state.shape, 0, META)
     losses = search.step(state, search.adam_of(state), prepared)
     assert losses.device == state.patch.device == META and losses.shape == (1,)

@@ -110,6 +110,11 @@ class State:
         )
 
     @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width of the patch: those of the search, but for one that begins in a size of its own."""
+        return self.patch.shape[1], self.patch.shape[2]
+
+    @property
     def weights(self) -> Tensor:
         """Of the detectors, summing to 1: (detectors,)."""
         return torch.softmax(self.logarithms, 0)
@@ -130,9 +135,12 @@ class Prepared:
     epochs: Epochs
 
     @classmethod
-    def of(cls, problem: Problem, params: SearchParams, seed: int, device: torch.device) -> "Prepared":
+    def of(
+        cls, problem: Problem, params: SearchParams, shape: tuple[int, int], seed: int, device: torch.device
+    ) -> "Prepared":
+        """shape: of the patch, (height, width)."""
         detectors = {name: folded(each, device) for name, each in problem.detectors.items()}
-        views = _windowed(detectors, problem, params) if device.type == "cpu" else {}
+        views = _windowed(detectors, problem, shape) if device.type == "cpu" else {}
         batch = min(params.batch, len(problem.places))
         epochs = Epochs(len(problem.places), batch, lambda epoch: seed_at(seed, "epoch", epoch))
         return cls(problem, params, seed, detectors, views, KeptImages(problem), epochs)
@@ -147,7 +155,7 @@ def searched(
     InputError: a loss stops being finite, or a detector changes while it is attacked.
     """
     device = device or torch.device("cpu")
-    prepared = Prepared.of(problem, params, seed, device)
+    prepared = Prepared.of(problem, params, state.shape, seed, device)
     before = {name: weights_hash(each) for name, each in prepared.detectors.items()}
     state = state.to(device)
     optimizer = adam_of(state)
@@ -199,7 +207,7 @@ def step(state: State, optimizer: torch.optim.Optimizer, prepared: Prepared) -> 
     shown = params.cutout.apply(patch, generator)
     rendered = render(problem.reproduction.printed(shown), images, targets, problem.rendering, generator)
     rendered = problem.reproduction.photographed(rendered, generator)
-    windows = windows_of(targets, len(images), params.size, problem.rendering)
+    windows = windows_of(targets, len(images), state.shape, problem.rendering)
     losses = []
     for name, detector in prepared.detectors.items():
         toward = None
@@ -223,13 +231,18 @@ def step(state: State, optimizer: torch.optim.Optimizer, prepared: Prepared) -> 
     return each.detach()
 
 
-def _windowed(detectors: Mapping[str, Detector], problem: Problem, params: SearchParams) -> dict[str, WindowedDetector]:
-    """Those detectors that are faster where they look again only at what the patch may cover. A camera changes all."""
+def _windowed(
+    detectors: Mapping[str, Detector], problem: Problem, shape: tuple[int, int]
+) -> dict[str, WindowedDetector]:
+    """Those detectors that are faster where they look again only at what the patch may cover. A camera changes all.
+
+    shape: of the patch, (height, width).
+    """
     if problem.reproduction.camera is not None:
         return {}
     some = problem.places[:EXPECTED]
     images = problem.data.images(some[:1])
-    windows = windows_of(problem.targets(some, images, None), len(some), params.size, problem.rendering)
+    windows = windows_of(problem.targets(some, images, None), len(some), shape, problem.rendering)
     views = {name: windowed(each, windows, images, len(problem.places)) for name, each in detectors.items()}
     return {name: view for name, view in views.items() if view is not None}
 
