@@ -149,7 +149,7 @@ def _bounds(
     run: Run,
 ) -> list[Ceiling]:
     """Say what the theorems say of every class, and what they cannot say."""
-    counted = bounds.shares(section, variants, run)
+    counted = bounds.shares(section, images.classes, variants, run)
     each = bounds.bounds(section, list(params.epsilons), estimates, counted)
     rows = [bound.row(images.classes) for bound in each]
     run.table("bounds", rows, title="What the bounds say of every class, by every estimate of its density")

@@ -58,15 +58,20 @@ def estimate_density(cell: dict[str, Any], images: ImageSet) -> list[dict[str, A
     return [{**vars(each), "notes": list(each.notes)} for each in density.estimates(points, cell["seed"])]
 
 
-def shares(params: BoundParams, variants: Sequence[Variant], run: Run) -> dict[str, tuple[ClassShare, ...]]:
-    """How much of the cube each network gives to each class, by the network's label. At resolution 1."""
+def shares(
+    params: BoundParams, classes: Sequence[str], variants: Sequence[Variant], run: Run
+) -> dict[str, tuple[ClassShare, ...]]:
+    """How much of the cube each network gives to each of the classes, by the network's label. At resolution 1.
+
+    classes: of the data, in their order; a network may number them in another. One that it has not gets nothing.
+    """
     chosen = [each for each in variants if each.resolution == 1 and params.samples]
     cells = [
         {"network": each.label, "samples": params.samples, "seed": run.seed_for("uniform points")} for each in chosen
     ]
     results = run.map(count_shares, cells, {each.label: each for each in chosen}, name="shares")
     return {
-        each.label: tuple(ClassShare(hits, params.samples) for hits in result)
+        each.label: tuple(ClassShare(_hits(name, each.images.classes, result), params.samples) for name in classes)
         for each, result in zip(chosen, results, strict=True)
         if result is not None
     }
@@ -80,19 +85,24 @@ def count_shares(cell: dict[str, Any], variants: Mapping[str, Variant]) -> list[
     return [each.hits for each in counted]
 
 
+def _hits(name: str, classes: Sequence[str], hits: Sequence[int]) -> int:
+    """Of one class. hits: of each output of a network, which may have more than it has classes."""
+    return hits[classes.index(name)] if name in classes else 0
+
+
 def share_rows(counted: Mapping[str, Sequence[ClassShare]], classes: Sequence[str]) -> list[dict[str, Any]]:
     """A row of a table for each network and class."""
     return [
         {
             "network": network,
-            "class": classes[label] if label < len(classes) else str(label),
+            "class": name,
             "share": each.estimate,
             "low": each.interval[0],
             "high": each.interval[1],
             "sentence": each.sentence,
         }
         for network, own in counted.items()
-        for label, each in enumerate(own)
+        for name, each in zip(classes, own, strict=True)
     ]
 
 
@@ -168,7 +178,7 @@ def _bound(
     params: BoundParams, norm: Norm, density: ClassDensity, counted: Mapping[str, Sequence[ClassShare]]
 ) -> ClassBound:
     n = density.estimate.dimension
-    uppers = [own[density.label].upper for own in counted.values() if density.label < len(own)]
+    uppers = [own[density.label].upper for own in counted.values()]
     share, order = max(uppers, default=0.5), ORDERS[norm]
     common = {"n": n, "log_density": density.estimate.log_density, "share": share, "form": params.form}
     bound = CubeBound(**common, p=order) if order else SparseBound(**common)  # type: ignore[arg-type]

@@ -1,14 +1,17 @@
 """Ceilings against closed forms, and the alarm above one."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 import torch
 from scipy.special import ndtri_exp
 from scipy.stats import norm as normal
+from torch import nn
 
 from jobs.common.data.images.half_cubes import HalfCubes
+from jobs.common.data.images.relabelled import with_classes
 from jobs.inevitability.ceilings import bounds, concentration
 from jobs.inevitability.ceilings.bound_params import BoundParams
 from jobs.inevitability.ceilings.ceiling import Ceiling, alarms
@@ -22,6 +25,7 @@ from jobs.inevitability.ceilings.density_params import (
     Noise,
     Quantised,
 )
+from jobs.inevitability.networks import Variant
 from service.errors import InputError
 from tests.jobs.inevitability.test_curves import curve
 
@@ -113,6 +117,25 @@ def test_shares_are_the_largest_that_a_network_may_give() -> None:
     rows = bounds.share_rows(counted, ("a",))
     assert [(row["network"], row["class"], row["share"]) for row in rows] == [("one", "a", 0.1), ("other", "a", 0.3)]
     assert rows[0]["low"] < 0.1 < rows[0]["high"]
+
+
+def brighter_than(level: float, classes: Sequence[str]) -> Variant:
+    """A network whose first class is that of images with a first pixel above a level."""
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
+    with torch.no_grad():
+        network[1].weight.zero_()[0, 0] = 1.0
+        network[1].bias.copy_(torch.tensor([0.0, level]))
+    images = with_classes(HalfCubes("test", 8), classes, "half_cubes", "the network")
+    return Variant("net", "given", 1, network.eval(), images)
+
+
+def test_shares_are_those_of_the_classes_of_the_data(make_run) -> None:
+    """In whatever order the network names them; of a class that it does not name it has nothing."""
+    network, classes = brighter_than(0.9, ("bright", "dark")), ("dark", "grey", "bright")
+    (counted,) = bounds.shares(BoundParams(samples=2000), classes, [network], make_run()).values()
+    assert [each.estimate for each in counted] == pytest.approx([0.9, 0.0, 0.1], abs=0.03)
+    rows = bounds.share_rows({"net": counted}, classes)
+    assert [row["class"] for row in rows] == list(classes) and rows[1]["share"] == 0
 
 
 @pytest.mark.parametrize(
