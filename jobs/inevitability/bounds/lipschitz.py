@@ -13,9 +13,11 @@ from torch.autograd.functional import jvp, vjp
 
 from service.errors import FieldError, InputError
 
-CONTRACTIONS = (nn.ReLU, nn.LeakyReLU, nn.ELU, nn.Tanh, nn.Softplus, nn.Identity, nn.Dropout, nn.Flatten, nn.Unflatten)
+CONTRACTIONS = (nn.ReLU, nn.Tanh, nn.Identity, nn.Dropout, nn.Flatten, nn.Unflatten)
 """layers with a constant of 1, as they are in evaluation mode"""
 SIGMOID = 0.25
+SMOOTH = 20.0
+"""from where on softplus may be replaced by its argument without a step that float32 knows: the default of PyTorch"""
 
 
 def estimate(generator: Callable[[Tensor], Tensor], latents: Tensor, iterations: int = 30) -> float:
@@ -67,11 +69,12 @@ def upper_limit(network: nn.Module, shape: tuple[int, ...]) -> float:
     """The product of the Lipschitz constants of the layers in L2: at least that of the network, up to rounding.
 
     network: nn.Sequential, also nested, in evaluation mode, of linear layers, convolutions and transposed ones with
-    zeros around them, batch norms, poolings, nearest enlargements by a whole number and the usual activations. shape:
-    of one input, without the batch. InputError names a layer that is not known.
+    zeros around them, batch norms, poolings, nearest enlargements by a whole number and the usual activations, without
+    hooks. shape: of one input, without the batch. InputError names a layer that is not known.
     """
-    if network.training:
-        raise InputError("the generator must be in evaluation mode; it is in training mode", hint="call eval()")
+    if any(part.training for part in network.modules()):
+        sentence = "the generator must be in evaluation mode; a part of it is in training mode"
+        raise InputError(sentence, hint="call eval()")
     product, values = 1.0, torch.zeros(1, *shape)
     for name, layer in _layers(network):
         product *= _constant(name, layer, values)
@@ -96,15 +99,24 @@ def convolution_norm(weight: Tensor, size: tuple[int, int], stride: tuple[int, i
 
 
 def _layers(network: nn.Module, name: str = "") -> list[tuple[str, nn.Module]]:
-    if not isinstance(network, nn.Sequential):
+    """In the order in which they compute, one that is used twice two times."""
+    if not isinstance(network, nn.Sequential) or _altered(network):
         return [(name or "the generator", network)]
-    parts = [_layers(part, f"{name}.{place}".lstrip(".")) for place, part in network.named_children()]
-    return [layer for part in parts for layer in part]
+    parts = [(place, part) for place, part in network._modules.items() if part is not None]
+    return [layer for place, part in parts for layer in _layers(part, f"{name}.{place}".lstrip("."))]
+
+
+def _altered(layer: nn.Module) -> bool:
+    """Whether it may compute something else than the layer of PyTorch that it is an instance of."""
+    own_forward = not layer.forward.__module__.startswith("torch.nn.modules.")
+    return own_forward or bool(layer._forward_hooks or layer._forward_pre_hooks)
 
 
 def _constant(name: str, layer: nn.Module, inputs: Tensor) -> float:
     """Of one layer, for inputs of the shape of these."""
     match layer:
+        case _ if _altered(layer):
+            pass
         case nn.Linear():
             return float(torch.linalg.matrix_norm(layer.weight.detach().double(), ord=2))
         case nn.Conv2d() | nn.ConvTranspose2d() if layer.dilation == (1, 1) and layer.padding_mode == "zeros":
@@ -123,14 +135,25 @@ def _constant(name: str, layer: nn.Module, inputs: Tensor) -> float:
         case nn.Sigmoid():
             return SIGMOID
         case nn.Upsample() if layer.mode == "nearest" and _whole(layer.scale_factor):
-            factors = layer.scale_factor if isinstance(layer.scale_factor, tuple) else (layer.scale_factor,) * 2
+            sides = inputs.dim() - 2
+            factors = layer.scale_factor if isinstance(layer.scale_factor, tuple) else (layer.scale_factor,) * sides
             return math.sqrt(math.prod(float(factor) for factor in factors if factor))
-        case nn.MaxPool2d() | nn.AvgPool2d() if layer.kernel_size == layer.stride and layer.padding in (0, (0, 0)):
-            sides = layer.kernel_size if isinstance(layer.kernel_size, tuple) else (layer.kernel_size,) * 2
-            return 1.0 if isinstance(layer, nn.MaxPool2d) else 1 / math.sqrt(math.prod(sides))
-    if isinstance(layer, CONTRACTIONS):
-        return 1.0
+        case nn.MaxPool2d() if _apart(layer) and layer.dilation in (1, (1, 1)) and not layer.return_indices:
+            return 1.0
+        case nn.AvgPool2d() if _apart(layer) and layer.divisor_override is None and not layer.ceil_mode:
+            # with ceil_mode a window at the edge is smaller, and an average of fewer pixels shrinks less
+            kernel = layer.kernel_size if isinstance(layer.kernel_size, tuple) else (layer.kernel_size,) * 2
+            return 1 / math.sqrt(math.prod(kernel))
+        case nn.Softplus() if layer.threshold >= SMOOTH:
+            return 1.0
+        case _ if isinstance(layer, CONTRACTIONS):
+            return 1.0
     raise InputError(f"of layer {name}, a {type(layer).__name__}, no Lipschitz constant is known here")
+
+
+def _apart(layer: nn.MaxPool2d | nn.AvgPool2d) -> bool:
+    """Whether each pixel is in one window."""
+    return layer.kernel_size == layer.stride and layer.padding in (0, (0, 0))
 
 
 def _whole(factor: float | tuple[float, ...] | None) -> bool:

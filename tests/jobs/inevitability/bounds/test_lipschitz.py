@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from jobs.inevitability.bounds.lipschitz import convolution_norm, estimate, modulus_estimate, upper_limit
 from service.errors import FieldError, InputError
@@ -33,6 +33,7 @@ LINEAR = [
     (nn.ConvTranspose2d(4, 2, 3, groups=2), (4, 4, 4), 0.25),
     (nn.Upsample(scale_factor=2), (2, 3, 3), 1e-9),
     (nn.Upsample(scale_factor=(2, 3)), (2, 3, 3), 1e-9),
+    (nn.Upsample(scale_factor=2), (1, 2, 2, 2), 1e-9),
     (nn.AvgPool2d(2), (2, 4, 4), 1e-9),
     (nn.Flatten(), (2, 3, 3), 1e-9),
 ]
@@ -91,13 +92,65 @@ def test_estimate_of_a_linear_generator_is_its_norm() -> None:
     assert estimate(nn.Threshold(1e9, 0.0), latents) == 0  # flat everywhere
 
 
+def test_a_layer_that_is_used_twice_counts_twice() -> None:
+    layer = seeded(nn.Linear(4, 4, bias=False))
+    network = nn.Sequential(layer, nn.Sequential(nn.ReLU(), layer), layer).eval()
+    assert upper_limit(network, (4,)) == pytest.approx(upper_limit(layer, (4,)) ** 3, rel=1e-9)
+
+
+class Residual(nn.Sequential):
+    def forward(self, values: Tensor) -> Tensor:
+        output: Tensor = values + super().forward(values)
+        return output
+
+
+class Scaled(nn.Linear):
+    def forward(self, values: Tensor) -> Tensor:
+        return 9 * super().forward(values)
+
+
+def hooked(register: str) -> nn.Module:
+    """A layer that does more than its type says."""
+    layer = nn.Linear(4, 4)
+    getattr(layer, register)(lambda _, values, *outputs: 9 * (outputs or values)[0])
+    return layer
+
+
+def replaced() -> nn.Module:
+    layer = nn.ReLU()
+    layer.forward = lambda values: 9 * values  # type: ignore[method-assign]
+    return layer
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (Residual(nn.Linear(4, 4)), (4,)),
+        (Scaled(4, 4), (4,)),
+        (hooked("register_forward_hook"), (4,)),
+        (hooked("register_forward_pre_hook"), (4,)),
+        (replaced(), (4,)),
+        (nn.Softplus(threshold=-1.0), (4,)),  # it has a step
+        (nn.AvgPool2d(2, divisor_override=1), (1, 4, 4)),
+        (nn.AvgPool2d(2, ceil_mode=True), (1, 3, 3)),  # the last window is one pixel
+        (nn.MaxPool2d(2, dilation=2), (1, 5, 5)),  # a pixel is in several windows
+        (nn.MaxPool2d(3, stride=1), (1, 4, 4)),
+    ],
+)
+def test_no_limit_is_claimed_for_a_layer_that_does_something_else(layer: nn.Module, shape: tuple[int, ...]) -> None:
+    with pytest.raises(InputError, match=f"of layer 1, a {type(layer).__name__}, no Lipschitz constant is known here"):
+        upper_limit(nn.Sequential(nn.Identity(), layer).eval(), shape)
+
+
 def test_bad_input() -> None:
     with pytest.raises(InputError, match="of layer 1.0, a LSTM, no Lipschitz constant is known here"):
         upper_limit(nn.Sequential(nn.Identity(), nn.Sequential(nn.LSTM(2, 2))).eval(), (2,))
-    with pytest.raises(InputError, match="of layer 0, a MaxPool2d"):
-        upper_limit(nn.Sequential(nn.MaxPool2d(3, stride=1)).eval(), (1, 4, 4))  # a pixel is in several windows
     with pytest.raises(InputError, match="the generator must be in evaluation mode"):
         upper_limit(generator_network(), (4,))
+    part = generator_network().eval()
+    part[3].train()
+    with pytest.raises(InputError, match="a part of it is in training mode"):
+        upper_limit(part, (4,))
     with pytest.raises(FieldError, match="latents must be at least 1 vector; it is 0"):
         estimate(nn.Identity(), torch.zeros(0, 2))
     with pytest.raises(InputError, match="the generator must give finite outputs"):
