@@ -172,7 +172,8 @@ def rows_of(
 ) -> list[MatrixRow]:
     """Everything that is tested: no patch, the controls, the patches. Controls are as large as the patch they are like.
 
-    Without `upside_down` and `look_alike` if the patch that they are made of could not be made.
+    Without `upside_down` and `look_alike` if the patch that they are made of could not be made, and without
+    `best_colour` if it could not be chosen.
     """
     rows = [MatrixRow(CLEAN, CLEAN, None)]
     model = patches.get(params.like)
@@ -183,7 +184,8 @@ def rows_of(
             case "grey":
                 pixels = controls.plain((controls.GREY,) * 3, size)
             case "best_colour":
-                pixels = controls.plain(best_colour(params, detectors, data, places, size, run), size)
+                colour = best_colour(params, detectors, data, places, size, run)
+                pixels = None if colour is None else controls.plain(colour, size)
             case "random":
                 pixels = random_patch(size, run.seed_for("random"))
             case "upside_down":
@@ -202,10 +204,11 @@ def best_colour(
     places: Tensor,
     size: tuple[int, int],
     run: Run,
-) -> tuple[float, float, float]:
+) -> tuple[float, float, float] | None:
     """The colour that hides people best as a plain patch: with the least loss of all detectors on training images.
 
     Losses are the squared hinge of the paper, relative to that of the first colour, so that detectors count alike.
+    None if the cell of a loss failed: others could not be compared.
     """
     order = torch.randperm(len(places), generator=torch.Generator().manual_seed(run.seed_for("best_colour")))
     chosen = places[order[: params.controls.images]]
@@ -216,7 +219,9 @@ def best_colour(
     label, rendering = data.classes.index(params.hidden), params.rendering.model_copy(update={"median": 1})
     shared = (dict(detectors), images, boxes, label, params.hidden, rendering, size)
     losses = run.map(colour_cell, cells, shared=shared, name="best_colour")
-    table = np.array([np.nan if loss is None else loss for loss in losses]).reshape(len(detectors), len(colours))
+    if any(loss is None for loss in losses):
+        return None
+    table = np.array(losses).reshape(len(detectors), len(colours))
     relative = np.nanmean(table / np.maximum(table[:, :1], 1e-6), 0)
     return colours[int(np.nanargmin(relative))]
 

@@ -86,8 +86,9 @@ def run(params: Params, run: Run) -> None:
     if params.inversion is not None:
         clips = Part(test, torch.arange(params.inversion.clips))
         made = inversion.invert(inversion.shared_of(params.inversion, network, responses, mel, mels, test), run)
-        inverted = results.keep_inversions(made, clips, network, mel, run)
-        metrics |= results.metrics_of_inversions(inverted, network)
+        start = params.inversion.start[0]
+        inverted = results.keep_inversions(made, start, clips, network, mel, run)
+        metrics |= results.metrics_of_inversions(inverted, start, network)
     if params.probes is not None:
         on_test = responses_of(network, test, run, "test-responses")
         targets = run.reserved(probes.targets_of, params.probes, train, test)

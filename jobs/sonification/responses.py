@@ -10,6 +10,7 @@ from jobs.common.audio.mel import LogMel
 from jobs.common.audio.networks.base import SoundNetwork
 from jobs.common.data.sounds.base import SoundSet
 from jobs.common.passes import passes
+from service.errors import RunFailedError
 from service.run import Run, reserved_device
 
 SLICE = 64  # clips in a cell
@@ -43,12 +44,13 @@ class Responses:
 
 
 def responses_of(network: SoundNetwork, clips: SoundSet, run: Run, name: str) -> dict[str, Responses]:
-    """By layer, in the order of depth. name: of the cells."""
+    """By layer, in the order of depth. name: of the cells. RunFailedError if one of them failed."""
     cells = [{"first": first, "last": min(first + SLICE, len(clips))} for first in range(0, len(clips), SLICE)]
     parts = run.map(answers, cells, shared=(network, clips), name=name)
+    if any(each is None for each in parts):
+        raise RunFailedError("the answers of the network to some clips failed, without which no channel has a unit")
     return {
-        layer: _merged(network, layer, [part[layer] for some in parts for part in some or []])
-        for layer in network.layers
+        layer: _merged(network, layer, [part[layer] for some in parts for part in some]) for layer in network.layers
     }
 
 

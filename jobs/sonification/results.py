@@ -106,9 +106,12 @@ def keep_examples(
 
 
 def keep_inversions(
-    inverted: Sequence[Inverted], clips: SoundSet, network: SoundNetwork, mel: LogMel, run: Run
+    inverted: Sequence[Inverted], start: str, clips: SoundSet, network: SoundNetwork, mel: LogMel, run: Run
 ) -> list[dict[str, Any]]:
-    """A table, the sounds beside those that they are to resemble, and a picture. clips: those that were inverted."""
+    """A table, the sounds beside those that they are to resemble, and a picture of those from one start.
+
+    clips: those that were inverted.
+    """
     rows = rows_of(inverted, clips, network.classes)
     run.table(
         "inversions", rows, title="What layers keep of clips: errors relative to the clip, 1 is as far as silence"
@@ -123,16 +126,15 @@ def keep_inversions(
         figures.Picture("clip", f"{clips.classes[int(clips.labels[place])]}", _mels(mel, sounds[place]))
         for place in range(len(clips))
     ]
-    first = inverted[0].start if inverted else ""
     pictures = [
         figures.Picture(
             each.layer, f"{network.classes[each.predicted]}, error {each.mel_error:.2f}", _mels(mel, each.sound)
         )
         for each in inverted
-        if each.start == first
+        if each.start == start
     ]
     run.figure(
-        "inversions", figures.sounds(originals + pictures, mel), title=f"Clips out of layers, begun with {first}"
+        "inversions", figures.sounds(originals + pictures, mel), title=f"Clips out of layers, begun with {start}"
     )
     return rows
 
@@ -155,13 +157,13 @@ def metrics_of_sonification(
     }
 
 
-def metrics_of_inversions(rows: Sequence[Mapping[str, Any]], network: SoundNetwork) -> dict[str, float]:
-    """Of inversions from the first start."""
+def metrics_of_inversions(rows: Sequence[Mapping[str, Any]], start: str, network: SoundNetwork) -> dict[str, float]:
+    """Of inversions from one start, of the layers whose cells did not fail."""
     metrics = {}
+    rows = [row for row in rows if row["start"] == start]
     known = all(row["class"] in network.classes for row in rows)
-    start = rows[0]["start"] if rows else ""
     for layer in dict.fromkeys(row["layer"] for row in rows):
-        these = [row for row in rows if row["layer"] == layer and row["start"] == start]
+        these = [row for row in rows if row["layer"] == layer]
         metrics[f"inversion_error_{layer}"] = statistics.fmean(row["mel_error"] for row in these)
         if known:
             metrics[f"recognised_{layer}"] = statistics.fmean(row["predicted_class"] == row["class"] for row in these)

@@ -15,6 +15,7 @@ from jobs.invisibility_cloak.defences.purified import Purified
 from jobs.invisibility_cloak.defences.training import trained
 from jobs.invisibility_cloak.patch.search import Problem, State, random_patch, searched
 from jobs.invisibility_cloak.patch.search_params import SearchParams
+from service.errors import RunFailedError
 from service.run import Run, reserved_device
 
 DEFENCES = ("median", "smoothing", "masking", "occlusion_vote")
@@ -78,7 +79,10 @@ def defended(
 def own_patches(
     params: MaskingParams | None, detectors: Iterable[str], problem: Problem, search: SearchParams, run: Run
 ) -> dict[str, list[Tensor]]:
-    """Patches that segmenters learn from, by detector, each a short search with a seed of its own."""
+    """Patches that segmenters learn from, by detector, each a short search with a seed of its own.
+
+    RunFailedError if one of them failed: a segmenter that learnt from fewer would stay as it is after a resume.
+    """
     if params is None:
         return {}
     cells: list[dict[str, Any]] = [
@@ -90,8 +94,9 @@ def own_patches(
     results = run.map(own_patch_cell, cells, shared=(problem, shorter), name="own_patches")
     patches: dict[str, list[Tensor]] = {name: [] for name in detectors}
     for cell, result in zip(cells, results, strict=True):
-        if result is not None:
-            patches[cell["detector"]].append(result)
+        if result is None:
+            raise RunFailedError("a patch failed that the segmenter of params.defences.masking is to learn from")
+        patches[cell["detector"]].append(result)
     return patches
 
 

@@ -19,7 +19,7 @@ from jobs.invisibility_cloak.patch.search import Problem
 from jobs.invisibility_cloak.physical.colour_map import ColourMap
 from jobs.invisibility_cloak.physical.rephotograph import CameraParams, Reproduction
 from jobs.invisibility_cloak.robustness import figures as robustness_figures
-from service.errors import AssayError
+from service.errors import AssayError, RunFailedError
 from service.planning.validation import validate
 from service.run import Run
 from tests.jobs.invisibility_cloak.physical import pdf
@@ -206,3 +206,13 @@ def test_the_same_seed_defends_alike(make_run: Any) -> None:
         (victim,) = defended(asked.defences, ["red"], problem, asked.search, make_run(name)).values()
         hashes.append(weights_hash(victim))
     assert hashes[0] == hashes[1]
+
+
+def test_a_patch_to_learn_from_that_failed_ends_the_run(make_run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A segmenter is trained once: what it did not learn from would be missing after a resume."""
+    asked = params(defences={"masking": {**DEFENCES["masking"], "patches": 2}})
+    problem = Problem({"red": Spots()}, scenes("train", 48, 8), torch.arange(8), "person", asked.rendering)
+    handle = make_run()
+    monkeypatch.setattr(handle, "map", lambda fn, cells, **named: [None, torch.rand(3, 10, 6)])
+    with pytest.raises(RunFailedError, match="a patch failed that the segmenter"):
+        defended(asked.defences, ["red"], problem, asked.search, handle)

@@ -7,18 +7,20 @@ import pytest
 import torch
 
 from jobs.common.audio.files import read
-from jobs.sonification import sonification
+from jobs.common.audio.networks.base import log_mel_of
+from jobs.sonification import inversion, responses, results, sonification
 from jobs.sonification.estimation import estimate
 from jobs.sonification.job import run, summarize
 from jobs.sonification.params import Params
+from jobs.sonification.responses import mean_mels, responses_of
 from service import models
-from service.errors import AssayError, InputError, SpecError
+from service.errors import AssayError, InputError, RunFailedError, SpecError
 from service.execution.checkpoints import decode
 from service.planning.validation import validate
 from service.run import Run, Trial
 from service.store import open_store
 from tests.jobs.elsewhere import check_elsewhere, check_ray
-from tests.jobs.sonification.tones import CLASSES, RATE, SMALL, SOURCE
+from tests.jobs.sonification.tones import CLASSES, RATE, SMALL, SOURCE, network
 
 HERE = "tests.jobs.sonification.tones"
 TRAINED = {"kind": "train", "recogniser": SMALL, "training": {"epochs": 6, "batch": 10}}
@@ -142,6 +144,38 @@ def test_a_dead_channel_is_said_and_not_optimised(make_run: Any) -> None:
     dead = [row for row in rows if row["state"].startswith("dead")]
     assert [(row["layer"], row["number"]) for row in dead] == [("conv1", 2)]
     assert handle.metrics["dead_channels"] == 1 and not handle.folder.exists("sounds/channels-conv1-2.wav")
+
+
+def first_fails(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of every map of a run the first cell raises twice."""
+    whole = run.map
+    monkeypatch.setattr(run, "map", lambda *given, **named: [None, *whole(*given, **named)[1:]])
+
+
+def test_clips_whose_answers_failed_end_the_run(make_run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without them the answers to all later ones would be taken for those to earlier ones."""
+    monkeypatch.setattr(responses, "SLICE", 16)
+    clips, _ = params().data.load_splits()
+    handle = make_run()
+    assert len(responses_of(network(), clips, handle, "whole")["mel"].means) == len(clips)
+    first_fails(handle, monkeypatch)
+    with pytest.raises(RunFailedError, match="answers of the network to some clips failed"):
+        responses_of(network(), clips, handle, "some")
+
+
+def test_inversions_that_failed_are_left_out(make_run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the first layer there are only those from the second start, which no metric is of."""
+    handle = make_run()
+    first_fails(handle, monkeypatch)
+    spec = params(sonifications={}, inversion={"clips": 1, "start": ["noise", "other_voice"], "steps": 1})
+    assert spec.inversion is not None
+    test = spec.data.load("test")
+    known, mel = responses_of(network(), test, make_run("whole"), "whole"), log_mel_of(network())
+    shared = inversion.shared_of(spec.inversion, network(), known, mel, mean_mels(mel, test), test)
+    rows = inversion.rows_of(inversion.invert(shared, handle), test, tuple(CLASSES))
+    assert [(row["layer"], row["start"]) for row in rows][:2] == [("mel", "other_voice"), ("conv1", "noise")]
+    metrics = results.metrics_of_inversions(rows, "noise", network())
+    assert {"inversion_error_conv1", "inversion_error_conv2"} <= set(metrics) and "inversion_error_mel" not in metrics
 
 
 EACH: dict[str, Any] = {"sonifications": {"channels": {**FEW, "batch": 1}}}
