@@ -118,8 +118,11 @@ class CellStore:
         self._pending: list[dict[str, Any]] = []
         self._small: dict[str, list[dict[str, Any]]] = {}  # the small parts written so far
 
-    def load(self) -> dict[str, bytes]:
-        """Key -> result of every cell that has one, whose remarks are repeated. A cell that failed has none."""
+    def load(self, keys: set[str]) -> dict[str, bytes]:
+        """Key -> result of each of these cells that has one, whose remarks are repeated. A cell that failed has none.
+
+        The cells of other trials say nothing here, or a record would depend on which trial came first.
+        """
         results: dict[str, bytes] = {}
         for part in self.folder.names():
             if not part.endswith(PART):
@@ -129,9 +132,9 @@ class CellStore:
             except StoreError:
                 if self.folder.exists(part):
                     raise
-                return self.load()  # another trial has joined it with others since we looked
+                return self.load(keys)  # another trial has joined it with others since we looked
             for row in table.select(["key", "result", "notes", "warnings"]).to_pylist():
-                if row["result"] is not None:
+                if row["result"] is not None and row["key"] in keys:
                     results[row["key"]] = row["result"]
                     remarks.repeat(row["notes"], row["warnings"])
         return results

@@ -215,7 +215,7 @@ class _Loop:
 
     def look(self) -> None:
         """See which cells have a result; the others wait."""
-        kept = self.store.load() if self.keys else {}
+        kept = self.store.load(set(self.keys.values())) if self.keys else {}
         self.results = {text: kept[key] for text, key in self.keys.items() if key in kept}
         self.waiting = deque(text for text in self.keys if text not in self.results)
         self.known = len(self.results)

@@ -7,6 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from service.execution import remarks
 from service.execution.fan_out import cells
 from service.execution.fan_out.cells import CellStore, Outcome
 from service.store import open_store
@@ -42,5 +43,16 @@ def test_many_parts_are_joined(tmp_path: Path) -> None:
         store.flush()
     store.flush()
     assert len(list(tmp_path.iterdir())) == 2 + 3
-    loaded = CellStore(open_store(str(tmp_path))).load()
-    assert loaded == {f"key{index}": bytes([index]) for index in range(2 * cells.SMALL_PARTS + 3)}
+    written = {f"key{index}": bytes([index]) for index in range(2 * cells.SMALL_PARTS + 3)}
+    assert CellStore(open_store(str(tmp_path))).load({*written, "absent"}) == written
+
+
+def test_only_the_cells_that_are_asked_for_are_loaded_and_repeat_their_remarks(tmp_path: Path) -> None:
+    store = CellStore(open_store(str(tmp_path)), common=True)
+    for name in ("mine", "another"):
+        store.add(name, name, Outcome(0.0, name.encode(), notes=(f"{name} noted",), warnings=(f"{name} warned",)))
+    store.flush()
+    said = remarks.Remarks()
+    with remarks.heard_by(said):
+        assert store.load({"mine"}) == {"mine": b"mine"}
+    assert (said.notes, said.warnings) == (("mine noted",), ("mine warned",))

@@ -325,11 +325,11 @@ def test_a_part_that_another_trial_joins_with_others_is_looked_for_again(
     store.flush()
     listed = [["gone.parquet", *store.folder.names()], store.folder.names()]
     monkeypatch.setattr(store.folder, "names", lambda: listed.pop(0))
-    assert store.load() == {"key": b"result"} and not listed
+    assert store.load({"key"}) == {"key": b"result"} and not listed
     store.folder.write("broken.parquet", b"")
     listed.append(["broken.parquet"])
     with pytest.raises(StoreError, match=r"broken\.parquet is damaged"):
-        store.load()
+        store.load({"key"})
 
 
 @pytest.mark.slow  # tests/cluster/test_fanout.py kills a driver, and a node before that
