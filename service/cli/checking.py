@@ -34,7 +34,7 @@ def check(spec_file: str, overrides: tuple[str, ...], as_json: bool) -> None:
     earlier = history.seconds_of_same(store, job_spec)
     estimated = costs.costs(plans)
     cores = os.cpu_count() or 1
-    seconds = costs.seconds_on(cores, estimated)
+    seconds = costs.seconds_on(cores, estimated, job_spec.limits.max_concurrent)
     if as_json:
         print_json(
             {

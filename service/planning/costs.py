@@ -47,13 +47,16 @@ def costs(plans: Sequence[TrialPlan]) -> list[Cost]:
     ]
 
 
-def seconds_on(cores: float, costs: Sequence[Cost]) -> float | None:
+def seconds_on(cores: float, costs: Sequence[Cost], most: int | None = None) -> float | None:
     """How long all of them take on so many cores: as long as the work of all, or as the longest; None if unknown.
 
-    A trial, or a task of cells, occupies `resources.cpus` cores and computes on one of them.
+    A trial, or a task of cells, occupies `resources.cpus` cores and computes on one of them, or on its part of one.
+    most: trials at the same time; none: as many as fit.
     """
     if not costs or any(cost.core_seconds is None for cost in costs):
         return None
-    slots = [max(1, int(cores / cost.resources.cpus)) for cost in costs]
+    slots = [max(1, int(min(cores, cores / cost.resources.cpus))) for cost in costs]
     together = sum((cost.core_seconds or 0.0) / slot for cost, slot in zip(costs, slots, strict=True))
-    return max(together, *(cost.seconds_of_one(slot) for cost, slot in zip(costs, slots, strict=True)))
+    alone = [cost.seconds_of_one(slot) for cost, slot in zip(costs, slots, strict=True)]
+    in_turn = sum(len(cost.labels) * seconds for cost, seconds in zip(costs, alone, strict=True))
+    return max(together, *alone, in_turn / most if most else 0.0)

@@ -35,6 +35,7 @@ def test_trials_that_differ_in_the_seed_alone_are_estimated_once() -> None:
         ([cost(1, 10.0, workers=2)], 4, 5.0),
         ([cost(3, 10.0, cpus=2)], 4, 15.0),  # two at a time
         ([cost(1, 10.0, cpus=8)], 4, 10.0),
+        ([cost(10, 100.0, cpus=0.1)], 2, 500.0),  # twenty fit, and share two cores
         ([cost(2, 10.0), cost(1, 40.0)], 2, 40.0),  # as long as the longest
         ([cost(2, 10.0), cost(1, None)], 2, None),
         ([], 2, None),
@@ -42,3 +43,16 @@ def test_trials_that_differ_in_the_seed_alone_are_estimated_once() -> None:
 )
 def test_time_on_so_many_cores(trials: list[Cost], cores: int, seconds: float | None) -> None:
     assert seconds_on(cores, trials) == seconds
+
+
+@pytest.mark.parametrize(
+    ("trials", "most", "seconds"),
+    [
+        ([cost(10, 100.0)], 1, 1000.0),
+        ([cost(10, 100.0)], 8, 500.0),  # no more than there are cores for
+        ([cost(2, 10.0), cost(1, 40.0)], 1, 60.0),
+        ([cost(3, 10.0, pieces=100)], 1, 15.0),  # each on both cores
+    ],
+)
+def test_time_of_so_many_trials_at_a_time(trials: list[Cost], most: int, seconds: float) -> None:
+    assert seconds_on(2, trials, most) == seconds
