@@ -149,12 +149,11 @@ def _bounds(
     run: Run,
 ) -> list[Ceiling]:
     """Say what the theorems say of every class, and what they cannot say."""
-    counted = bounds.shares(section, images.classes, variants, run)
+    counted = bounds.shares(section, estimates, images.classes, variants, run)
     each = bounds.bounds(section, list(params.epsilons), estimates, counted)
     rows = [bound.row(images.classes) for bound in each]
     run.table("bounds", rows, title="What the bounds say of every class, by every estimate of its density")
-    if counted:
-        rows = bounds.share_rows(counted, images.classes)
+    if rows := bounds.share_rows(counted[()], images.classes):
         run.table("shares", rows, title="How much of the cube networks give to each class")
     run.table("facts", bounds.fact_rows(each), title="What the bounds cannot say, whatever the classifier")
     return bounds.ceilings(each, params.epsilons, images)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from pydantic import TypeAdapter
+from torch import Tensor
 
 from jobs.common.attacks import Norm
 from jobs.common.data.images.base import ImageSet
@@ -19,10 +20,13 @@ from jobs.inevitability.bounds.sparse import SparseBound
 from jobs.inevitability.ceilings.bound_params import BoundParams
 from jobs.inevitability.ceilings.ceiling import Ceiling
 from jobs.inevitability.ceilings.density_params import DensityParams
-from jobs.inevitability.density.estimate import DensityEstimate
+from jobs.inevitability.density.estimate import DensityEstimate, Fixed
 from jobs.inevitability.networks import Variant
 from jobs.inevitability.resolutions import ORDERS
 from service.run import Run, reserved_device
+
+Shares = Mapping[Fixed, Mapping[str, Sequence[ClassShare]]]
+"""of the cube, (), and of faces, by the label of the network: of each class"""
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,7 @@ def densities(params: BoundParams, train: ImageSet, test: ImageSet, run: Run) ->
     ]
     results = run.map_across_trials(estimate_density, cells, images, name="densities")
     return [
-        ClassDensity(cell["class"], DensityEstimate(**{**each, "notes": tuple(each["notes"])}))
+        ClassDensity(cell["class"], TypeAdapter(DensityEstimate).validate_python(each))
         for cell, result in zip(cells, results, strict=True)
         if result is not None
         for each in result
@@ -55,33 +59,61 @@ def estimate_density(cell: dict[str, Any], images: ImageSet) -> list[dict[str, A
     rows = (images.labels == cell["class"]).nonzero().flatten()
     density = TypeAdapter(DensityParams).validate_json(cell["density"])
     points = images.images(rows).flatten(1).double().numpy()
-    return [{**vars(each), "notes": list(each.notes)} for each in density.estimates(points, cell["seed"])]
+    return [
+        {**vars(each), "notes": list(each.notes), "dropped": [list(pixel) for pixel in each.dropped]}
+        for each in density.estimates(points, cell["seed"])
+    ]
 
 
 def shares(
-    params: BoundParams, classes: Sequence[str], variants: Sequence[Variant], run: Run
-) -> dict[str, tuple[ClassShare, ...]]:
-    """How much of the cube each network gives to each of the classes, by the network's label. At resolution 1.
+    params: BoundParams,
+    estimates: Sequence[ClassDensity],
+    classes: Sequence[str],
+    variants: Sequence[Variant],
+    run: Run,
+) -> Shares:
+    """How much each network gives to each of the classes, of the cube and of the faces that estimates are about. At
+    resolution 1.
 
     classes: of the data, in their order; a network may number them in another. One that it has not gets nothing.
     """
+    faces = list(dict.fromkeys([(), *(each.estimate.dropped for each in estimates)]))
     chosen = [each for each in variants if each.resolution == 1 and params.samples]
     cells = [
-        {"network": each.label, "samples": params.samples, "seed": run.seed_for("uniform points")} for each in chosen
+        {
+            "network": each.label,
+            "fixed": [list(pixel) for pixel in face],
+            "samples": params.samples,
+            "seed": run.seed_for("uniform points"),
+        }
+        for face in faces
+        for each in chosen
     ]
-    results = run.map(count_shares, cells, {each.label: each for each in chosen}, name="shares")
+    results = iter(run.map(count_shares, cells, {each.label: each for each in chosen}, name="shares"))
     return {
-        each.label: tuple(ClassShare(_hits(name, each.images.classes, result), params.samples) for name in classes)
-        for each, result in zip(chosen, results, strict=True)
-        if result is not None
+        face: {
+            each.label: tuple(ClassShare(_hits(name, each.images.classes, result), params.samples) for name in classes)
+            for each, result in zip(chosen, results, strict=False)
+            if result is not None
+        }
+        for face in faces
     }
 
 
 def count_shares(cell: dict[str, Any], variants: Mapping[str, Variant]) -> list[int]:
-    """A cell: network, samples and seed. How many uniform points the network gives to each class."""
+    """A cell: network, fixed pixels, samples and seed. How many uniform points the network gives to each class."""
     variant, device = variants[cell["network"]], reserved_device()
     generator = torch.Generator(device).manual_seed(cell["seed"])
-    counted = class_shares(variant.network.to(device), variant.images.shape, cell["samples"], generator)
+    network = variant.network.to(device)
+    places = torch.tensor([place for place, _ in cell["fixed"]], dtype=torch.int64, device=device)
+    values = torch.tensor([value for _, value in cell["fixed"]], dtype=torch.float32, device=device)
+
+    def classify(points: Tensor) -> Tensor:
+        fixed = points.flatten(1).index_copy(1, places, values.expand(len(points), -1))
+        logits: Tensor = network(fixed.view_as(points))
+        return logits
+
+    counted = class_shares(classify, variant.images.shape, cell["samples"], generator)
     return [each.hits for each in counted]
 
 
@@ -168,17 +200,15 @@ def bounds(
     params: BoundParams,
     norms: Sequence[Norm],
     estimates: Sequence[ClassDensity],
-    counted: Mapping[str, Sequence[ClassShare]],
+    counted: Shares,
 ) -> list[ClassBound]:
     """A bound for every class, norm and estimate. The share of a class is the largest that any network may give it."""
     return [_bound(params, norm, each, counted) for norm in norms for each in estimates]
 
 
-def _bound(
-    params: BoundParams, norm: Norm, density: ClassDensity, counted: Mapping[str, Sequence[ClassShare]]
-) -> ClassBound:
+def _bound(params: BoundParams, norm: Norm, density: ClassDensity, counted: Shares) -> ClassBound:
     n = density.estimate.dimension
-    uppers = [own[density.label].upper for own in counted.values()]
+    uppers = [own[density.label].upper for own in counted.get(density.estimate.dropped, {}).values()]
     share, order = max(uppers, default=0.5), ORDERS[norm]
     common = {"n": n, "log_density": density.estimate.log_density, "share": share, "form": params.form}
     bound = CubeBound(**common, p=order) if order else SparseBound(**common)  # type: ignore[arg-type]

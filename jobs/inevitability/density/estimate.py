@@ -13,6 +13,9 @@ Kind = Literal["lower bound", "upper bound", "estimate"]
 Images = NDArray[np.float64]
 """of one class: (count, n), pixels in [0, 1]"""
 
+Fixed = tuple[tuple[int, float], ...]
+"""pixels that keep one value, each with its place among the n and the value: a face of the cube, () for all of it"""
+
 
 @dataclass(frozen=True, kw_only=True)
 class DensityEstimate:
@@ -35,6 +38,9 @@ class DensityEstimate:
     bound then says within epsilon holds for the images within epsilon and the noise"""
     notes: tuple[str, ...] = ()
     """what a reader should know, one sentence each"""
+    dropped: Fixed = ()
+    """the pixels without a density: what a bound says is about the face where they keep their value, and so is the
+    share of a class"""
 
     def __post_init__(self) -> None:
         if not self.log_density >= 0:
@@ -62,6 +68,7 @@ def estimate_of(
     dimension: int,
     notes: tuple[str, ...] = (),
     reach: float = 0.0,
+    dropped: Fixed = (),
 ) -> DensityEstimate:
     """An estimate from a value that may be below 0, which no density has: it becomes 0, and a note says so."""
     if value < 0:
@@ -76,6 +83,7 @@ def estimate_of(
         dimension=dimension,
         reach=reach,
         notes=notes,
+        dropped=dropped,
     )
 
 

@@ -28,6 +28,7 @@ def gaussian(images: Images, step: float | None = None, shrinkage: float = 0.0) 
         grid = f"{int(constant.sum())} of {len(constant)} pixels are the same in all images"
         kept = "their density is that of the grid alone" if step else "they are dropped, as they have no density"
         notes = (f"{grid}: {kept}",)
+    first = images[0]
     if step is None:
         images = images[:, ~constant]
     count, n = images.shape
@@ -36,6 +37,7 @@ def gaussian(images: Images, step: float | None = None, shrinkage: float = 0.0) 
     setting += f", shrinkage {shrinkage:g}" if shrinkage else ""
     if not n:
         return estimate_of("Gaussian", "estimate", math.inf, setting, len(constant), notes)
+    dropped = tuple((int(place), float(first[place])) for place in constant.nonzero()[0]) if step is None else ()
     covariance = np.atleast_2d(np.cov(images, rowvar=False))
     covariance = (1 - shrinkage) * covariance + shrinkage * np.diag(np.diag(covariance))
     covariance += np.eye(n) * (step or 0.0) ** 2 / 12
@@ -44,6 +46,6 @@ def gaussian(images: Images, step: float | None = None, shrinkage: float = 0.0) 
     if values[0] <= n * np.finfo(float).eps * values[-1]:
         rank = int((values > n * np.finfo(float).eps * values[-1]).sum())
         notes += (f"the covariance has rank {rank} of {n}: the fit has no density without shrinkage or a step",)
-        return estimate_of("Gaussian", "estimate", math.inf, setting, n, notes)
+        return estimate_of("Gaussian", "estimate", math.inf, setting, n, notes, dropped=dropped)
     value = -0.5 * (n * math.log(2 * math.pi) + float(np.log(values).sum()))
-    return estimate_of("Gaussian", "estimate", value, setting, n, notes)
+    return estimate_of("Gaussian", "estimate", value, setting, n, notes, dropped=dropped)

@@ -10,6 +10,7 @@ from scipy.special import ndtri_exp
 from scipy.stats import norm as normal
 from torch import nn
 
+from jobs.common.data.images.base import Pixels
 from jobs.common.data.images.half_cubes import HalfCubes
 from jobs.common.data.images.relabelled import with_classes
 from jobs.inevitability.ceilings import bounds, concentration
@@ -112,7 +113,7 @@ def test_the_verdict_is_about_the_images_without_noise(amplitude: float, kind: s
 def test_shares_are_the_largest_that_a_network_may_give() -> None:
     density = bounds.ClassDensity(0, Known(log_density=1.0).estimates(np.zeros((1, 4)), 0)[0])
     counted = {"one": (bounds.ClassShare(10, 100),), "other": (bounds.ClassShare(30, 100),)}
-    (found,) = bounds.bounds(KNOWN, ["Linf"], [density], counted)
+    (found,) = bounds.bounds(KNOWN, ["Linf"], [density], {(): counted})
     assert found.bound.share == pytest.approx(bounds.ClassShare(30, 100).upper) and found.bound.share > 0.3
     rows = bounds.share_rows(counted, ("a",))
     assert [(row["network"], row["class"], row["share"]) for row in rows] == [("one", "a", 0.1), ("other", "a", 0.3)]
@@ -132,10 +133,26 @@ def brighter_than(level: float, classes: Sequence[str]) -> Variant:
 def test_shares_are_those_of_the_classes_of_the_data(make_run) -> None:
     """In whatever order the network names them; of a class that it does not name it has nothing."""
     network, classes = brighter_than(0.9, ("bright", "dark")), ("dark", "grey", "bright")
-    (counted,) = bounds.shares(BoundParams(samples=2000), classes, [network], make_run()).values()
+    counted = bounds.shares(BoundParams(samples=2000), [], classes, [network], make_run())[()]["net"]
     assert [each.estimate for each in counted] == pytest.approx([0.9, 0.0, 0.1], abs=0.03)
     rows = bounds.share_rows({"net": counted}, classes)
     assert [row["class"] for row in rows] == list(classes) and rows[1]["share"] == 0
+
+
+def test_shares_are_those_of_the_face_that_a_density_is_about(make_run) -> None:
+    """The first pixel of a class is 0 in all images, and decides: by changes of others no network can be fooled."""
+    network, params = brighter_than(0.5, ("bright", "dark")), BoundParams(densities=(Gaussian(),), samples=500)
+    pixels = (255 * HalfCubes("test", 8).images(torch.arange(200))).round().to(torch.uint8)
+    pixels[:, 0, 0, 0] = 0
+    images = Pixels("dark", ("dark", "bright"), pixels, torch.zeros(200, dtype=torch.int64))
+    (density,) = bounds.densities(params, images, images, make_run())
+    assert density.estimate.dropped == ((0, 0.0),) and density.estimate.dimension == 63
+    counted = bounds.shares(params, [density], images.classes, [network], make_run())
+    assert counted[()]["net"][0].estimate == pytest.approx(0.5, abs=0.1)
+    assert [each.estimate for each in counted[density.estimate.dropped]["net"]] == [1, 0]
+    (bound,) = bounds.bounds(params, ["L2"], [density], counted)
+    assert bound.bound.share == 1 and bound.ceiling([0.1, 7.0]).tolist() == [1, 1]
+    assert "labels all of the space as the class" in bound.verdict.sentence
 
 
 @pytest.mark.parametrize(

@@ -74,10 +74,11 @@ def test_pixels_that_never_change() -> None:
     value = gaussian(padded)
     assert value.dimension == 6 and value.log_density == pytest.approx(gaussian(images).log_density, rel=1e-12)
     assert value.notes == ("2 of 8 pixels are the same in all images: they are dropped, as they have no density",)
+    assert value.dropped == ((6, 0.25), (7, 0.25))
     kept = gaussian(padded, step=0.1)
     # each is uniform in a cell of the grid, as far as a Gaussian is: -log(sqrt(2 pi) 0.1 / sqrt(12))
     along = -math.log(math.sqrt(2 * math.pi) * 0.1 / math.sqrt(12))
-    assert kept.dimension == 8
+    assert kept.dimension == 8 and kept.dropped == ()
     assert kept.log_density == pytest.approx(gaussian(images, step=0.1).log_density + 2 * along, rel=1e-9)
     nothing = gaussian(np.full((5, 3), 0.5))
     assert nothing.log_density == math.inf and "3 of 3 pixels" in nothing.notes[0]
