@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from jobs.common.audio.levels import quantised
@@ -14,8 +15,9 @@ from jobs.common.params import StudyParams
 from jobs.common.training import rules
 from jobs.sonification.optimisation.edges import Inside
 from jobs.sonification.optimisation.objectives import Objective, OwnObjective, mean_cosine
-from jobs.sonification.optimisation.parameterisations import AnyParameterisation, SoundFormat, Waveform
-from jobs.sonification.optimisation.regularisation import RegularisationParams
+from jobs.sonification.optimisation.parameterisations import AnyParameterisation, LogMels, SoundFormat, Waveform
+from jobs.sonification.optimisation.regularisation import OF_SAMPLES, RegularisationParams
+from service.errors import FieldError
 
 
 class AscentParams(StudyParams):
@@ -31,6 +33,15 @@ class AscentParams(StudyParams):
     diversity: float = Field(
         0.1, ge=0, description="weight of the mean cosine between the copies for a feature, if there are several"
     )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if isinstance(self.parameterisation, LogMels):
+            for name in OF_SAMPLES:
+                if weight := getattr(self.regularisation, name):
+                    requirement = "be 0 with the parameterisation log_mel, which optimises no samples"
+                    raise FieldError(f"regularisation.{name}", requirement, weight)
+        return self
 
 
 @dataclass(frozen=True)

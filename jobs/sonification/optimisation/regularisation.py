@@ -6,6 +6,9 @@ from torch import Tensor
 
 from jobs.common.params import StudyParams
 
+OF_SAMPLES = ("high_frequencies", "closeness")
+"""the penalties on samples, which there are none of where log-mels are optimised"""
+
 
 class RegularisationParams(StudyParams):
     """Weights of penalties, in standard deviations of a channel."""

@@ -249,6 +249,14 @@ def test_specs_that_cannot_work(changes: dict[str, Any], sentence: str) -> None:
         params(**changes)
 
 
+@pytest.mark.parametrize("name", ["closeness", "high_frequencies"])
+def test_log_mels_have_no_samples_to_penalise(name: str) -> None:
+    ascent = {"parameterisation": {"kind": "log_mel"}, "regularisation": {name: 2.0}}
+    sentence = f"sonifications.a.ascent.regularisation.{name} must be 0 with the parameterisation log_mel.*it is 2"
+    with pytest.raises(SpecError, match=sentence):
+        params(sonifications={"a": {"clip": 0, "ascent": ascent}})
+
+
 def test_what_it_costs_is_counted() -> None:
     cost = estimate(params(**{**WHOLE, "sonifications": {"channels": {**FEW, "batch": 1}}}))
     assert cost.details["sounds of channels"] == 4 and cost.pieces == 5 and cost.details["inversions"] == 12
