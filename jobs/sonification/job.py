@@ -14,7 +14,7 @@ Metrics, for `sweep.metric`, in one row at the end; NAME is of a sonification, L
     selective_NAME                      share of sounds that excite their own feature most of all in the layer
     gain_NAME                           what sounds excite more than what they began with, in the mean
     margin_NAME                         what sounds excite more than random features of the layer, in the mean
-    kept_NAME                           median share of what was optimised that is left in the WAV
+    kept_NAME                           median share of what optimisation gained that is left in the WAV
     dead_NAME                           features that no clip excites
     inversion_error_LAYER               squared distance of log-mels relative to those of the clip, in the mean
     recognised_LAYER                    share of inversions that the network takes for the clip's class

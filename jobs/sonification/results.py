@@ -145,7 +145,7 @@ def metrics_of_sonification(
     """NaN where nothing could be optimised."""
     ranked = [each.rank == 1 for each in sonifications if each.rank is not None]
     margins = [each.final - float(each.drawn.mean()) for each in sonifications if len(each.drawn)]
-    kept = [each.final / each.optimised for each in sonifications if each.optimised]
+    kept = [each.kept for each in sonifications if each.kept is not None]
     return {
         f"selective_{name}": sum(ranked) / len(ranked) if ranked else float("nan"),
         f"gain_{name}": statistics.fmean(each.final - each.start for each in sonifications)
@@ -182,9 +182,9 @@ def warnings_of(
             f"a frame of {', '.join(narrow)} sees more than a clip is long: the middle third of its frames counts"
         )
     for name, each in sonifications.items():
-        lost = [one for one in each if one.optimised > 1 and one.final < 0.5 * one.optimised]
+        lost = [one for one in each if one.gained > 1 and one.final - one.start < 0.5 * one.gained]
         if len(lost) > len(each) / 2:
-            warnings.append(f"{name}: most sounds excite their feature less than half as much as what was optimised")
+            warnings.append(f"{name}: in most sounds less than half is left of what optimisation gained")
     return warnings
 
 

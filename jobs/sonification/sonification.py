@@ -63,6 +63,16 @@ class Sonification:
     probability: float
     """the class that the network hears in it"""
 
+    @property
+    def gained(self) -> float:
+        """By how much the objective of what was optimised rose. A log-probability has no zero to measure it from."""
+        return self.optimised - self.start
+
+    @property
+    def kept(self) -> float | None:
+        """The share of it that is left in the WAV; None if nothing was gained."""
+        return (self.final - self.start) / self.gained if self.gained > 0 else None
+
 
 @dataclass(frozen=True)
 class Shared:
