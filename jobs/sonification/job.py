@@ -76,7 +76,7 @@ def run(params: Params, run: Run) -> None:
         results.keep_sonification(
             name, section.objective.unit, features, sonifications[name], responses, train, network, mel, run
         )
-        if params.examples and not section.by_class:
+        if params.examples and section.by_channel:
             results.keep_examples(name, sonifications[name], responses, train, params.examples, run)
         metrics |= results.metrics_of_sonification(sonifications[name], features, name)
         if sonifications[name] and section.objective.kind != "direction":

@@ -51,7 +51,7 @@ def tabs(
             facts["place among the layer's channels"] = f"{each.rank} of {each.rivals}"
             if len(each.drawn) > 1:
                 facts[f"{len(each.drawn)} random channels of the layer"] = _of_random(each)
-        if network.classes and known.layer == network.layers[-1]:
+        if each.rank is not None and network.classes and known.layer == network.layers[-1]:
             facts["class"] = network.classes[each.feature.number]
         facts["nearest clip, by the whole layer"] = f"{clips.names[nearest]} (cosine {cosine:.2f})"
         facts["clip that excites it most"] = clips.names[best]

@@ -46,9 +46,14 @@ class SonificationParams(StudyParams):
         """Whether a feature is a class."""
         return isinstance(self.objective, ClassObjective | DirectionObjective)
 
+    @property
+    def by_channel(self) -> bool:
+        """Whether a feature is a channel; else it is a class or a whole layer."""
+        return not self.by_class and not isinstance(self.objective, LayerObjective)
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.channels and (self.by_class or isinstance(self.objective, LayerObjective)):
+        if self.channels and not self.by_channel:
             raise ValueError(f"channels: an objective of kind {self.objective.kind} has none")
         if self.classes and not self.by_class:
             raise ValueError(f"classes: an objective of kind {self.objective.kind} has none")

@@ -185,6 +185,7 @@ def test_networks_that_were_trained_are_saved(make_run):
             {"examples": {"budgets": [{"epsilon": 0.1, "attack": {"kind": "carlini_wagner"}}]}},
             "examples.budgets.0.attack.kind must be an attack that knows Linf",
         ),
+        ({"examples": {"budgets": [{"epsilon": 8}]}}, "params.examples.budgets.0.epsilon must be at most 1, since"),
         ({"bounds": {"densities": [{"kind": "known", "log_density": -1.0}]}}, "log_density"),
         ({"bounds": {"densities": [{"kind": "kde"}]}}, "params.bounds.densities"),
         ({"concentration": {"alpha": 1.0}}, "params.concentration.alpha"),
@@ -208,7 +209,13 @@ def test_parameters_that_cannot_work_are_refused_in_a_sentence(changes, sentence
             {"networks": {"a": {**TRAINED, "scaled": []}}, "resolutions": [1, 2]},
             "'mlp' does not fit|'a x2' does not fit",
         ),
-        ({"examples": {"budgets": [{"norm": "L2", "epsilon": 9.0}]}}, "at most 8, the largest distance"),
+        (
+            {
+                "networks": {"mlp": TRAINED},
+                "examples": {"budgets": [{"epsilon": 0.1}, {"norm": "L2", "epsilon": 9.0}]},
+            },
+            "examples.budgets.1.epsilon must be at most 8, the largest distance",
+        ),
         (
             {"bounds": {"split": "test", "densities": [{"kind": "nearest_neighbours", "k": 50}]}},
             "images of a class must be at least 51 for this estimate",
@@ -218,8 +225,8 @@ def test_parameters_that_cannot_work_are_refused_in_a_sentence(changes, sentence
 )
 def test_what_does_not_fit_is_refused_in_a_sentence(changes, sentence, make_run):
     with pytest.raises(AssayError, match=sentence) as refused:
-        run(params(**changes), make_run())
-    assert "\n" not in str(refused.value)
+        run(params(**changes), handle := make_run())
+    assert "\n" not in str(refused.value) and not handle.step, "before a network is trained"
 
 
 def test_concentric_spheres_are_a_part_of_their_own(make_run):
