@@ -12,6 +12,7 @@ from jobs.common.attacks import AttackParams, Ball
 from jobs.common.robustness.slices import Subject
 from jobs.inevitability.networks import Variant
 from jobs.inevitability.params import ExampleParams
+from service.errors import within
 from service.run import Run, reserved_device
 
 
@@ -57,14 +58,19 @@ def perturbed(params: ExampleParams, variant: Variant, predictions: Tensor, run:
     ]
 
 
-def check(params: ExampleParams, variants: Sequence[Variant]) -> Variant:
-    """The network of the examples. InputError if a budget does not fit its images."""
+def chosen(params: ExampleParams, variants: Sequence[Variant]) -> Variant:
+    """The network of the examples. variants: in the order of the spec."""
     name = params.network or variants[0].name
-    variant = next(each for each in variants if each.name == name)
+    return next(each for each in variants if each.name == name)
+
+
+def check(params: ExampleParams, variants: Sequence[Variant]) -> None:
+    """InputError if a budget does not fit the images of the network: before it is trained. variants: as above."""
+    variant = chosen(params, variants)
     images = variant.images.images(torch.arange(1))
-    for budget in params.budgets:
-        budget.attack.check(Ball(budget.norm, budget.epsilon), images, len(variant.images.classes))
-    return variant
+    for place, budget in enumerate(params.budgets):
+        with within(f"examples.budgets.{place}"):
+            budget.attack.check(Ball(budget.norm, budget.epsilon), images, len(variant.images.classes))
 
 
 def perturb(cell: dict[str, Any], subject: Subject) -> dict[str, Tensor]:

@@ -60,15 +60,17 @@ def run(params: Params, run: Run) -> None:
     """Train or load the networks, measure their curves and the ceilings, and compare them."""
     train, images = params.data.load_splits()
     loaded = networks.given(params, images, run)
-    susceptibility.check(params, networks.untrained(params, images) + loaded)
+    planned = networks.in_order(params, networks.untrained(params, images) + loaded)
+    susceptibility.check(params, planned)
+    if params.examples is not None:
+        examples.check(params.examples, planned)
     estimates = bounds.densities(params.bounds, train, images, run) if params.bounds is not None else []
     regions = (
         concentration.prepared(params.concentration, params.epsilons, train, images) if params.concentration else None
     )
     generator = generators.built(params.generated, train, run) if params.generated is not None else None
     variants = networks.trained(params, images, run) + loaded
-    variants += networks.averaged(params, variants)
-    variants.sort(key=lambda each: list(params.networks).index(each.name))  # stable: by resolution within a network
+    variants = networks.in_order(params, variants + networks.averaged(params, variants))
 
     predictions = susceptibility.predictions_of(params, variants, run) if variants else {}
     curves = _measured(params, params.curves, variants, predictions, run) if params.curves is not None else []
@@ -199,7 +201,7 @@ def _concentration(
 
 def _perturbed(params: ExampleParams, variants: list[Variant], predictions: Mapping[str, Tensor], run: Run) -> None:
     """Draw images and what perturbations of several norms make of them."""
-    variant = examples.check(params, variants)
+    variant = examples.chosen(params, variants)
     if shown := examples.perturbed(params, variant, predictions[variant.label], run):
         columns = drawing.columns_of(shown, variant.images)
         title = f"Images, what perturbations make of them, and what {variant.label} says"

@@ -88,6 +88,11 @@ def averaged(params: Params, variants: list[Variant]) -> list[Variant]:
     ]
 
 
+def in_order(params: Params, variants: list[Variant]) -> list[Variant]:
+    """As the spec names the networks; those of one network stay as they are, by resolution."""
+    return sorted(variants, key=lambda each: list(params.networks).index(each.name))
+
+
 def train_networks(run: Run, params: Params) -> dict[tuple[str, int], nn.Module]:
     """Train networks one after another, by name and resolution, each as a phase of the run."""
     images, _ = params.data.load_splits()

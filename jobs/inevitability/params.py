@@ -36,6 +36,11 @@ class Budget(StudyParams):
     epsilon: float = Field(gt=0, description="the size, for pixels in [0, 1]")
     attack: AttackParams = Field(PGD(steps=50, step_size=0.1), description="how it is looked for")
 
+    @model_validator(mode="after")
+    def _of_the_norm(self) -> Self:
+        Ball(self.norm, self.epsilon)
+        return self
+
 
 class ExampleParams(StudyParams):
     """Images, and what perturbations of several kinds make of them."""
