@@ -17,7 +17,7 @@ from service import catalog
 from service.errors import FieldError, SpecError, shown
 from service.params import Section
 from service.planning import yaml_text
-from service.planning.sections import Json
+from service.planning.sections import Json, becomes_another
 from service.planning.validation import validate
 
 
@@ -184,6 +184,10 @@ class JobSpec(Section):
         """The same spec with dotted fields replaced, validated again."""
         tree = self.tree()
         for dotted, value in overrides.items():
+            place, _, name = dotted.rpartition(".")
+            if name == "kind" and becomes_another(self, place, value):
+                hint = f"sweep the section: `{place}: {{kind: {value}}}`"
+                raise SpecError(f"{dotted}: {value!r} has fields of its own", hint)
             assign(tree, dotted, value)
         return build(tree)
 

@@ -43,6 +43,7 @@ def trials(spec: JobSpec) -> list[TrialPlan]:
     _check_fields(single, spec)
 
     plans = []
+    first: dict[tuple[int, str], TrialPlan] = {}  # by sample and resolved spec
     points = itertools.product(
         sweep.variants.items() or [(None, {})],
         itertools.product(*[[(field, value) for value in values] for field, values in sweep.grid.items()]),
@@ -57,7 +58,15 @@ def trials(spec: JobSpec) -> list[TrialPlan]:
         words += [f"{_short(field)}={_value(value)}" for field, value in varied.items()]
         label = " ".join(words) or f"trial {index}"
         slug = re.sub(r"[^a-z0-9.]+", "-", label.lower()).strip("-.")[:48]
-        plans.append(TrialPlan(f"{index:03d}-{slug}", label, variant, overrides, single.with_overrides(overrides)))
+        resolved = single.with_overrides(overrides)
+        trial = TrialPlan(f"{index:03d}-{slug}", label, variant, overrides, resolved)
+        same = first.setdefault((sample, resolved.model_dump_json()), trial)
+        if same is not trial:
+            raise SpecError(
+                f"sweep: {same.id!r} and {trial.id!r} are the same trial",
+                hint="a draw replaces a value of the grid, and that one of a variant",
+            )
+        plans.append(trial)
     return plans
 
 

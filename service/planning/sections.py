@@ -28,6 +28,24 @@ def kinds(section: type[BaseModel]) -> tuple[str, ...]:
     return get_args(field.annotation) if field else ()
 
 
+def becomes_another(whole: BaseModel, place: str, kind: Json) -> bool:
+    """Whether the section at a dotted place is of another class where its field `kind` says this.
+
+    What is known of all its fields by now says nothing about that class.
+    """
+    section: Any = whole
+    annotation: Any = type(whole)
+    for name in place.split("."):
+        if isinstance(section, BaseModel) and name in type(section).model_fields:
+            section, annotation = getattr(section, name), type(section).model_fields[name].annotation
+        elif isinstance(section, dict):
+            section, annotation = section.get(name), next(iter(get_args(annotation)[1:]), None)
+        else:
+            return False
+    classes = [each for each in sections_in(annotation) if kind in kinds(each)]
+    return isinstance(section, BaseModel) and bool(classes) and type(section) not in classes
+
+
 def default_of(name: str, field: FieldInfo, default: BaseModel | None) -> Any:
     """What a field is if it is left out; None where that is not known before the others are, or it must be given.
 

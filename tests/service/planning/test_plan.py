@@ -60,12 +60,58 @@ def test_draws_are_those_of_ray_tune(space: dict[str, Any], domain: Any) -> None
         ({"random": {"params.drift": {"uniform": [2, 1]}}}, "bounds [2.0, 1.0] are reversed"),
         ({"random": {"params.drift": {"loguniform": [0, 1]}}}, "out of range"),
         ({"grid": {"seed": list(range(101)), "params.drift": list(range(100))}}, "at most 10,000"),
+        (
+            {"variants": {"a": {}, "b": {"params.drift": 0}}},
+            "sweep: '000-a' and '001-b' are the same trial (a draw replaces",
+        ),
+        (
+            {"grid": {"seed": [1, 2]}, "random": {"seed": {"choice": [7]}}},
+            "sweep: '000-seed-7' and '001-seed-7' are the same trial",
+        ),
+        (
+            {"variants": {"a": {"params.drift": 1}, "b": {"params.drift": 2}}, "grid": {"params.drift": [3]}},
+            "sweep: '000-a-drift-3' and '001-b-drift-3' are the same trial",
+        ),
+        ({"grid": {"params.pace": [{}, {"steps": 10}]}}, "are the same trial"),
     ],
 )
 def test_a_sweep_over_what_cannot_be_swept(sweep: dict[str, Any], sentence: str) -> None:
     with pytest.raises(SpecError) as caught:
         plans(sweep)
     assert sentence in str(caught.value)
+
+
+def test_draws_of_several_samples_may_be_equal() -> None:
+    assert len(plans({"random": {"seed": {"choice": [7]}}, "samples": 2})) == 2
+
+
+def trained(kind: str, sweep: dict[str, Any] | None = None) -> list[plan.TrialPlan]:
+    params = {"method": {"kind": kind}, "threat": {"norm": "Linf", "epsilon": 0.1}}
+    return plan.trials(spec.build({"job": "free_training", "params": params, "sweep": sweep}))
+
+
+@pytest.mark.parametrize("kind", ["free", "pgd"])
+def test_a_swept_kind_keeps_nothing_of_another_kind(kind: str) -> None:
+    (alone,) = trained(kind)
+    _, swept = trained("natural", {"grid": {"params.method": [{"kind": "natural"}, {"kind": kind}]}})
+    assert swept.spec.params == alone.spec.params
+    hint = f"params.method.kind: '{kind}' has fields of its own (sweep the section: `params.method: {{kind: {kind}}}`)"
+    for place, sweep in [
+        ("sweep.grid", {"grid": {"params.method.kind": ["natural", kind]}}),
+        ("sweep.random", {"random": {"params.method.kind": {"choice": [kind]}}}),
+        ("sweep.variants.a", {"variants": {"a": {"params.method.kind": kind}}}),
+    ]:
+        with pytest.raises(SpecError) as caught:
+            trained("natural", sweep)
+        assert str(caught.value) == f"{place}: {hint}"
+
+
+def test_kinds_of_one_class_can_be_swept() -> None:
+    adam, sgd = trained("natural", {"grid": {"params.training.optimizer.kind": ["adam", "sgd"]}})
+    rules = [each.spec.params.training.optimizer for each in (adam, sgd)]  # type: ignore[attr-defined]
+    assert [each.kind for each in rules] == ["adam", "sgd"] and rules[0].learning_rate == rules[1].learning_rate
+    with pytest.raises(SpecError, match="be 'adam'"):
+        trained("natural", {"grid": {"params.training.optimizer.kind": ["adma"]}})
 
 
 def test_samples_without_anything_to_draw() -> None:

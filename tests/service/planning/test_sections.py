@@ -6,6 +6,7 @@ import pytest
 from pydantic import Field
 
 from service.params import Section
+from service.planning import sections
 from service.planning.validation import validate
 
 
@@ -34,6 +35,25 @@ class Training(Section):
     others: dict[str, Rule] = {"first": Adam(rate=Rate(start=0.1))}
     several: tuple[Rule, ...] = (Sgd(momentum=0.5),)
     maybe: Sgd | None = None
+
+
+@pytest.mark.parametrize(
+    ("place", "kind", "another"),
+    [
+        ("rule", "adam", True),
+        ("rule", "sgd", False),
+        ("rule", "unknown", False),
+        ("rule.rate", "constant", False),  # one class
+        ("others.first", "sgd", True),
+        ("others.first", "adam", False),
+        ("others.second", "sgd", False),  # which is not there yet
+        ("maybe", "sgd", False),
+        ("several.0", "adam", False),
+        ("nothing.rule", "adam", False),
+    ],
+)
+def test_where_a_kind_makes_another_section(place: str, kind: str, another: bool) -> None:
+    assert sections.becomes_another(Training(), place, kind) is another
 
 
 @pytest.mark.parametrize(
