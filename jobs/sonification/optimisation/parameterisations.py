@@ -147,12 +147,13 @@ class LogMels(Parameterisation):
     vocoder: VocoderParams = Field(VocoderParams(), description="how it becomes a sound")
 
     def after(self, network: SoundNetwork) -> str | None:
-        if not isinstance(network.stages[network.front_end], LogMel):
+        name = network.front_end
+        if name not in network.stages or not isinstance(network.stages[name], LogMel):  # a module of others has none
             raise InputError(
                 f"the parameterisation log_mel needs a network that begins with a log-mel spectrogram; "
-                f"this one begins with {network.front_end!r}"
+                f"this one begins with {name!r}"
             )
-        return network.front_end
+        return name
 
     def start(self, draw: Draw, clip: Tensor | None, sound_format: SoundFormat) -> Tensor:
         if clip is not None:

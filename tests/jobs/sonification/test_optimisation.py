@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from jobs.common.audio.levels import PEAK, RMS
 from jobs.common.audio.mel import LogMel
 from jobs.common.audio.networks.base import OUTPUT, SoundNetwork
+from jobs.common.audio.networks.wrapped import WrappedNetwork
 from jobs.common.audio.transformations import TransformationParams
 from jobs.sonification.optimisation.ascent import AscentParams, Subject, ascend
 from jobs.sonification.optimisation.edges import Inside, inside
@@ -191,3 +192,6 @@ def test_a_vocoder_makes_a_sound_with_the_spectrogram_that_was_asked(kind: Any, 
 def test_log_mels_need_a_network_that_begins_with_them() -> None:
     with pytest.raises(InputError, match="begins with 'filter'"):
         LogMels().after(without_mels())
+    module = nn.Sequential(nn.Unflatten(1, (1, -1)), nn.Conv1d(1, 3, 64, 32))
+    with pytest.raises(InputError, match="needs a network that begins with a log-mel spectrogram"):
+        LogMels().check(WrappedNetwork(module, RATE), "output")
