@@ -38,7 +38,12 @@ class SonificationParams(StudyParams):
         1.0, gt=0, le=60, description="length of a sound; of one that begins with a clip, the clip's"
     )
     high_pass: float = Field(50.0, ge=0, le=2000, description="hertz below which a sound has nothing")
-    batch: int = Field(16, ge=1, le=4096, description="features of a layer that are optimised together, a cell")
+    batch: int = Field(
+        16,
+        ge=1,
+        le=4096,
+        description="features of a layer in a cell, at most, optimised at once; results depend on which are together",
+    )
     ascent: AscentParams = Field(AscentParams(), description="how they are optimised")
 
     @property
