@@ -11,6 +11,7 @@ from jobs.inevitability.ceilings.bound_params import BoundParams
 from jobs.inevitability.ceilings.concentration_params import ConcentrationParams
 from jobs.inevitability.generated.generator_params import GeneratedParams
 from jobs.inevitability.network_params import NetworkParams, TrainedNetwork
+from jobs.inevitability.resolutions import ORDERS
 from jobs.inevitability.spheres.sphere_params import SpheresParams
 from service.errors import FieldError
 from service.models import check_name
@@ -122,6 +123,11 @@ class Params(StudyParams):
                 raise FieldError("curves", "be given, whose attacks generated images are attacked by", None)
             if "L2" not in self.epsilons:
                 raise FieldError("epsilons", "hold L2, in which generated images are attacked", list(self.epsilons))
+        if self.concentration is not None:
+            for name, method in self.concentration.methods.items():
+                if not any(method.knows(ORDERS[norm]) for norm in self.epsilons):
+                    requirement = f"be a search that knows {' or '.join(self.epsilons)}, of epsilons"
+                    raise FieldError(f"concentration.methods.{name}.kind", requirement, method.kind)
         if self.examples is not None:
             if self.examples.network not in (None, *self.networks) or not self.networks:
                 raise FieldError("examples.network", "be one of networks", self.examples.network)

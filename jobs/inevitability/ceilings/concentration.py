@@ -36,9 +36,8 @@ def search_cells(params: ConcentrationParams, epsilons: Mapping[Norm, Sequence[f
             "seed": seed,
         }
         for norm, own in epsilons.items()
-        if ORDERS[norm] >= 1
         for name, method in params.methods.items()
-        if not method.norms or ORDERS[norm] in method.norms
+        if method.knows(ORDERS[norm])
         for seed in params.seeds
     ]
 

@@ -33,6 +33,8 @@ class ConcentrationParams(StudyParams):
     def _known(self) -> Self:
         if self.soft_labels is None and any(gamma_of(method) is not None for method in self.methods.values()):
             raise FieldError("soft_labels", "be given where a search has gamma", None)
+        if len(set(self.seeds)) < len(self.seeds):
+            raise FieldError("seeds", "name each once", list(self.seeds))
         return self
 
 

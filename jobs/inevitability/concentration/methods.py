@@ -49,6 +49,10 @@ class Method(StudyParams):
         "too it holds a share alpha",
     )
 
+    def knows(self, p: float) -> bool:
+        """Whether it searches in L_p."""
+        return p >= 1 and (not self.norms or p in self.norms)
+
     def check(self, points: int, p: float, alpha: float, epsilons: Sequence[float]) -> None:
         """FieldError, one sentence, about the first thing that does not suit. points: how many are fitted to."""
         if not 0 < alpha < 1:
@@ -62,7 +66,7 @@ class Method(StudyParams):
                 raise FieldError("epsilon", "be at least 0 and finite", epsilon)
         if not p >= 1:
             raise FieldError("p", "be at least 1", p)
-        if self.norms and p not in self.norms:
+        if not self.knows(p):
             raise FieldError("norm", f"be {' or '.join(map(norm_name, self.norms))} for {self.kind}", norm_name(p))
 
     def fit(

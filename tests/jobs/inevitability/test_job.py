@@ -189,6 +189,15 @@ def test_networks_that_were_trained_are_saved(make_run):
         ({"bounds": {"densities": [{"kind": "known", "log_density": -1.0}]}}, "log_density"),
         ({"bounds": {"densities": [{"kind": "kde"}]}}, "params.bounds.densities"),
         ({"concentration": {"alpha": 1.0}}, "params.concentration.alpha"),
+        ({"concentration": {"seeds": [0, 1, 0]}}, "params.concentration.seeds must name each once; it is .0, 1, 0"),
+        (
+            {"epsilons": {"L2": [0.5]}, "concentration": {"methods": {"a": {"kind": "boxes"}}}},
+            "concentration.methods.a.kind must be a search that knows L2, of epsilons; it is 'boxes'",
+        ),
+        (
+            {"epsilons": {"L0": [2]}, "curves": None, "concentration": {}},
+            "concentration.methods.half_spaces.kind must be a search that knows L0, of epsilons",
+        ),
     ],
     ids=lambda value: json.dumps(value) if isinstance(value, dict) else "",
 )
