@@ -11,7 +11,8 @@ import hashlib
 import importlib
 import re
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -83,7 +84,10 @@ def check_name(name: str, field: str = "the name of a model", hint: str | None =
 def publish(
     store: Folder, name: str, state: "dict[str, Tensor]", draft: CardDraft, run: str | None = None
 ) -> ModelCard:
-    """Put a model into the store as the next version of `name`. ModelError if its weights are not finite."""
+    """Put a model into the store as the next version of `name`. ModelError if its weights are not finite.
+
+    What a run has published before, the same weights and draft, is there once: its card is returned.
+    """
     import safetensors.torch
     import torch
 
@@ -93,7 +97,12 @@ def publish(
             raise ModelError(f"model {name!r}: the weights {key!r} are not finite")
     # cloned: safetensors refuses tensors that share memory, as tied weights do
     data = safetensors.torch.save({key: tensor.detach().cpu().clone().contiguous() for key, tensor in state.items()})
+    digest = hashlib.sha256(data).hexdigest()
     folder = store / "models" / name
+    if run is not None:
+        for card in _cards(folder, name):
+            if (card.run, card.sha256) == (run, digest) and _as_draft(card) == _as_draft(draft):
+                return card
     version = max(_versions(folder), default=0)
     for _ in range(TRIES):
         version += 1
@@ -108,7 +117,7 @@ def publish(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         parameters=sum(tensor.numel() for tensor in state.values()),
         bytes=len(data),
-        sha256=hashlib.sha256(data).hexdigest(),
+        sha256=digest,
         run=run,
     )
     (folder / str(version)).write_json(CARD, card.model_dump())
@@ -117,15 +126,7 @@ def publish(
 
 def list_models(store: Folder) -> list[ModelCard]:
     """The cards of all models, by name and version. A version whose card is damaged is left out."""
-    cards = []
-    for name in (store / "models").names():
-        folder = store / "models" / name
-        for version in _versions(folder):
-            try:
-                cards.append(_card(folder, name, version))
-            except ModelError:
-                continue  # `find` says what is wrong with it
-    return cards
+    return [card for name in _names(store) for card in _cards(store / "models" / name, name)]
 
 
 def parse_reference(text: str) -> tuple[str, int | None]:
@@ -138,8 +139,8 @@ def parse_reference(text: str) -> tuple[str, int | None]:
 
 def find(store: Folder, name: str, version: int | None = None) -> ModelCard:
     """The card of a model, the newest version by default. ModelNotFoundError names the nearest that exists."""
-    known = (store / "models").names()
-    if name not in known or not NAME.fullmatch(name):
+    known = _names(store)
+    if name not in known:
         raise ModelNotFoundError(f"no model {shown(name)}", hint=nearest(name, known))
     folder = store / "models" / name
     complete = versions(store, name)
@@ -313,6 +314,23 @@ def _card(folder: Folder, name: str, version: int) -> ModelCard:
     if (card.name, card.version) != (name, version):
         raise ModelError(f"{place}: its card is that of {_named(card)}")
     return card
+
+
+def _cards(folder: Folder, name: str) -> Iterator[ModelCard]:
+    """Those of all versions of a model. One that is damaged is left out: `find` says what is wrong with it."""
+    for version in _versions(folder):
+        with suppress(ModelError):
+            yield _card(folder, name, version)
+
+
+def _as_draft(card: CardDraft) -> str:
+    """What the job said of it, as text: NaN is not equal to itself."""
+    return card.model_dump_json(include=set(CardDraft.model_fields))
+
+
+def _names(store: Folder) -> list[str]:
+    """The names of all models. Whatever else lies beside their folders is none."""
+    return [name for name in (store / "models").folders() if NAME.fullmatch(name)]
 
 
 def _versions(folder: Folder) -> list[int]:

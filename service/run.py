@@ -29,7 +29,7 @@ from service.execution.fan_out.mapping import Executor, FailedCells, InProcess
 from service.execution.records import Artefact
 from service.formatting import encodable
 from service.handle import artefacts
-from service.handle.rows import Report, Row, nowhere, table_of
+from service.handle.rows import TRIAL, Report, Row, nowhere, table_of
 from service.handle.trials import Trial
 from service.models import CardDraft, ModelCard
 from service.provenance import derive_seed
@@ -107,6 +107,10 @@ class Run:
         """Append a row of metrics. Steps never go back. May end the trial, if the scheduler has had enough of it."""
         if step < self.step:
             raise ValueError(f"step must be at least {self.step}, the last one; it is {step}")
+        if TRIAL in metrics:
+            raise ValueError(
+                f"a metric must not be called {TRIAL!r}: so is the column of the trials in the run's table"
+            )
         row = {"step": step, **{name: float(value) for name, value in metrics.items()}}
         self.rows.append(row)
         self._report(len(self.rows) - 1, row, self._total_steps)

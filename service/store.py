@@ -163,22 +163,26 @@ class Folder:
 
     def names(self) -> list[str]:
         """Files and folders directly below, sorted; none if the folder is absent."""
-        return sorted({name.split("/")[0] for name in self._listed(recursive=False)})
+        return sorted(name for name, _ in self._listed(recursive=False))
+
+    def folders(self) -> list[str]:
+        """Folders directly below, sorted; none if the folder is absent."""
+        return sorted(name for name, kind in self._listed(recursive=False) if kind == fs.FileType.Directory)
 
     def files(self) -> list[str]:
         """Paths of all files below, relative to this folder, sorted."""
-        return sorted(self._listed(recursive=True))
+        return sorted(name for name, kind in self._listed(recursive=True) if kind == fs.FileType.File)
 
-    def _listed(self, recursive: bool) -> list[str]:
+    def _listed(self, recursive: bool) -> list[tuple[str, fs.FileType]]:
+        """Relative paths, each with what is there."""
         selector = fs.FileSelector(self.path, allow_not_found=True, recursive=recursive)
         with self._said("list"):
             try:
                 infos = self.fs.get_file_info(selector)
             except FileNotFoundError:  # the folder was made just after pyarrow had not found it
                 infos = self.fs.get_file_info(selector)
-        paths = [info.path for info in infos if not (recursive and info.type != fs.FileType.File)]
-        relative = [path[len(self.path) :].lstrip("/") for path in paths]
-        return [name for name in relative if not name.rpartition("/")[2].startswith(_ASIDE)]
+        found = [(info.path[len(self.path) :].lstrip("/"), info.type) for info in infos]
+        return [(name, kind) for name, kind in found if not name.rpartition("/")[2].startswith(_ASIDE)]
 
     def size(self, name: str) -> int:
         """Bytes of a file."""

@@ -6,7 +6,7 @@ from service import models
 from service.errors import ModelError, nearest
 from service.execution import checkpoints, layout
 from service.execution.records import Artefact, TrialRecord
-from service.handle.rows import read_rows, table_of
+from service.handle.rows import TRIAL, read_rows, table_of
 from service.models import CardDraft
 from service.planning.plan import TrialPlan
 from service.run import Run, Trial
@@ -72,7 +72,7 @@ def view(each: TrialPlan, ended: TrialRecord, folder: Folder, best: dict[str, st
 
 def write_metrics(plans: list[TrialPlan], folder: Folder) -> None:
     """metrics.parquet of the whole run: the rows of every trial, under its id, in the order of the plan."""
-    rows = [{"trial": each.id, **row} for each in plans for row in read_rows(layout.trial(folder, each.id))]
+    rows = [{TRIAL: each.id, **row} for each in plans for row in read_rows(layout.trial(folder, each.id))]
     if rows:
         folder.write_table(layout.METRICS, table_of(rows))
 
@@ -95,12 +95,8 @@ def publish(
         for artefact in ended.artefacts if ended.status == "finished" else ():
             if artefact.kind == "model":
                 staged.setdefault(layout.place(artefact.path).stem, []).append(ended)
-    earlier = {card.name: card for card in models.list_models(store) if card.run == folder.name}
-    published = []
+    published: dict[str, None] = {}
     for name, candidates in staged.items():
-        if name in earlier:  # a driver that died right after publishing
-            published.append(f"{name}/{earlier[name].version}")
-            continue
         chosen = candidates
         if job_spec.sweep is not None and job_spec.sweep.metric is not None:
             first = candidates[0]
@@ -115,8 +111,8 @@ def publish(
             except ModelError as error:
                 summary.warn(f"{error}: the model of trial {ended.label!r} is not published")
                 continue
-            published.append(f"{card.name}/{card.version}")
-    return published
+            published[f"{card.name}/{card.version}"] = None
+    return list(published)
 
 
 def trial_artefacts(ends: dict[str, TrialRecord]) -> list[Artefact]:

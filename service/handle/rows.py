@@ -9,6 +9,7 @@ from service.execution import layout
 from service.store import Folder
 
 Row = dict[str, float]
+TRIAL = "trial"  # the column of the trials in the table of a whole run
 
 
 class Report(Protocol):

@@ -1,6 +1,7 @@
 """The model store: versions that never change, and files of strangers that are never believed or run."""
 
 import json
+import math
 import pickle
 import threading
 from typing import Any
@@ -56,7 +57,7 @@ def test_versions_are_counted_and_kept(store: Folder) -> None:
 
 
 def test_publishers_of_one_name_at_once(local: Folder) -> None:
-    threads = [threading.Thread(target=put, args=(local,)) for _ in range(8)]
+    threads = [threading.Thread(target=put, args=(local,), kwargs={"description": f"{n}"}) for n in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -71,7 +72,14 @@ def test_a_version_without_a_card_is_not_there(local: Folder) -> None:
     assert models.find(local, "line").version == 1
     with pytest.raises(ModelNotFoundError, match=r"has no version 2 \(it has \[1\]\)"):
         models.find(local, "line", 2)
-    assert put(local).version == 3
+    assert put(local, description="another").version == 3
+
+
+def test_what_a_run_has_published_is_there_once(local: Folder) -> None:
+    card = put(local, metrics={"loss": math.nan})
+    assert put(local, metrics={"loss": math.nan}).version == card.version == 1
+    assert put(local, metrics={"loss": 1.0}).version == 2
+    assert models.publish(local, "line", {"weight": torch.zeros(1, 3)}, DRAFT, run="a-run").version == 3
 
 
 def test_tied_weights_are_kept(local: Folder) -> None:
@@ -87,6 +95,16 @@ def test_names(local: Folder, name: str) -> None:
         put(local, name)
     with pytest.raises(ModelNotFoundError, match="no model"):
         models.find(local, name)
+
+
+def test_what_else_lies_there_is_no_model(local: Folder) -> None:
+    card = put(local)
+    for stray in ("models/.DS_Store", "models/notes", "models/line/2", "models/UPPER/1/card.json"):
+        local.write(stray, b"")
+    assert models.list_models(local) == [card] and models.find(local, "line") == card
+    with pytest.raises(ModelNotFoundError, match="no model 'notes'"):
+        models.find(local, "notes")
+    assert put(local, "line", description="another").version == 3, "what is taken is taken"
 
 
 def test_unknown_models(local: Folder) -> None:

@@ -26,6 +26,8 @@ def test_steps_never_go_back(handle: Run) -> None:
     handle.log(step=3, loss=1.0)
     handle.log(step=handle.step, accuracy=0.5)
     assert handle.step == 3 and handle.metrics == {"loss": 1.0, "accuracy": 0.5}
+    with pytest.raises(ValueError, match="must not be called 'trial'"):
+        handle.log(step=3, trial=4.0)
     with pytest.raises(ValueError, match="step must be at least 3, the last one; it is 2"):
         handle.log(step=2)
 

@@ -112,3 +112,43 @@ def test_asha_takes_a_metric_that_is_not_finite_for_the_worst(mode: str, good: f
         asha.begin(each)
     rows = [{"step": 1, "score": score} for score in (odd, good, odd, bad)]
     assert [asha.stops(each, row) for each, row in zip(plans, rows, strict=True)] == [False, False, True, False]
+
+
+def out_of_order(text: str) -> float:
+    if text == "0.7":
+        raise RuntimeError("out of order")
+    return float(text)
+
+
+def test_what_is_best_after_a_resume_is_published(store_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = open_store(store_uri)
+    job_spec = numbers(store_uri, sweep={"grid": {"params.score": ["0.5", "0.7"]}, "metric": "score"})
+    with monkeypatch.context() as broken:
+        broken.setattr("tests.service.numbers.float", out_of_order, raising=False)
+        assert runner.start(job_spec, Execution(serial=True), "one").models == ("number/1",)
+    for _ in range(2):
+        state = runner.resume(store, "one", Execution(serial=True))
+        assert (state.status, state.best, state.models) == ("finished", {"": "001-score-0.7"}, ("number/2",))
+    assert [card.metrics["score"] for card in models.list_models(store)] == [0.5, 0.7]
+
+
+def test_a_driver_that_dies_between_two_models_publishes_the_other_when_it_goes_on(
+    store_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, publish = open_store(store_uri), models.publish
+    job_spec = numbers(store_uri, sweep={"grid": {"params.score": ["0.5", "nan"]}})
+    with monkeypatch.context() as dying:
+        left = iter([publish])
+        dying.setattr(models, "publish", lambda *what, **of: next(left)(*what, **of))
+        assert runner.start(job_spec, Execution(serial=True), "one").status == "failed"
+    for _ in range(2):
+        assert runner.resume(store, "one", Execution(serial=True)).models == ("number/1", "number/2")
+    assert len(models.list_models(store)) == 2
+
+
+def test_another_run_of_the_same_id_publishes_its_own(store_uri: str) -> None:
+    store = open_store(store_uri)
+    runner.start(numbers(store_uri), Execution(serial=True), "one")
+    (store / "runs" / "one").delete()
+    state = runner.start(numbers(store_uri, params={"weight": "2"}), Execution(serial=True), "one")
+    assert state.models == ("number/2",)
