@@ -40,9 +40,9 @@ TIDY_SECONDS = 60.0  # how long Ray Train may take to put its things away after 
 ALONE_SECONDS = 7 * 24 * 3600  # how long one rank may work (an evaluation, a save) while the others wait for it
 
 
-def trainable(plans: list[TrialPlan], run_uri: str, watched: list[str], relay: Any) -> Any:
-    """What Tune is to run. watched: the metrics that the scheduler looks at."""
-    shared = tune.with_parameters(SharedTrial, plans=plans, run_uri=run_uri, watched=watched, relay=relay)
+def trainable(plans: list[TrialPlan], run_uri: str, relay: Any) -> Any:
+    """What Tune is to run."""
+    shared = tune.with_parameters(SharedTrial, plans=plans, run_uri=run_uri, relay=relay)
     return tune.with_resources(shared, tune.PlacementGroupFactory([PLACE]))
 
 
@@ -112,12 +112,12 @@ class SharedTrial(tune.Trainable):
     """One trial as Tune sees it. It lives in a process without cores of its own, beside the workers."""
 
     def setup(  # type: ignore[override]  # what `with_parameters` adds
-        self, config: dict[str, Any], plans: list[TrialPlan], run_uri: str, watched: list[str], relay: Any
+        self, config: dict[str, Any], plans: list[TrialPlan], run_uri: str, relay: Any
     ) -> None:
         self.plan = plans[config["plan"]]
         self.run_folder = open_store(run_uri)
         self.folder = layout.trial(self.run_folder, self.plan.id)
-        self.watched, self.relay = watched, relay
+        self.relay = relay
         self.rows: list[Row] = []
         self.error: Exception | None = None
         self.closing = False
@@ -177,8 +177,7 @@ class SharedTrial(tune.Trainable):
             return {RESULT_DUPLICATE: True}  # Tune's own sign for an end without a result
         index, row, total_steps = message
         self.rows[index:] = [row]
-        judged = {name: row[name] for name in self.watched if name in row}
-        return {"step": row["step"], **judged, "row": row, "index": index, "total_steps": total_steps}
+        return {"row": row, "index": index, "total_steps": total_steps}
 
     def _conclude(self) -> None:
         """Record a failure of the job's; raise the loss of a worker, so that Tune starts the trial again."""

@@ -71,10 +71,10 @@ class TuneScheduler(FIFOScheduler):
 
     def on_trial_result(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
         plan = self._plan(trial)
-        if not self.stopping.stops(plan, result):
+        if "row" not in result or not self.stopping.stops(plan, result["row"]):
             return TrialScheduler.CONTINUE
         self.stopped.add(plan.id)
         return TrialScheduler.STOP
 
     def on_trial_complete(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> None:
-        self.stopping.end(self._plan(trial), result)
+        self.stopping.end(self._plan(trial), result.get("row", {}))

@@ -46,7 +46,7 @@ def run_trials(schedule: Schedule) -> None:
         import_in_workers(spec.job, spec.resources)
     # by several processes, at least one of the trials
     shared = any(plan.spec.resources.workers > 1 for plan in plans)
-    watched, most = _watched(spec), spec.limits.max_concurrent
+    most = spec.limits.max_concurrent
     if shared or placement == "fan_out":  # of trials that occupy nothing themselves any number would begin
         most = most or most_at_once(todo)
     scheduler = TuneScheduler(stopping, plans)
@@ -54,10 +54,10 @@ def run_trials(schedule: Schedule) -> None:
         from service.cluster import data_parallel  # not above: this module is imported by all workers
 
         relay = open_relay()
-        trainable = data_parallel.trainable(plans, folder.uri, watched, relay)
+        trainable = data_parallel.trainable(plans, folder.uri, relay)
         watch = _Watch(schedule, scheduler.stopped, release=relay.close.remote)
     else:
-        trainable = _trainable(plans, folder.uri, watched, placement)
+        trainable = _trainable(plans, folder.uri, placement)
         watch = _Watch(schedule, scheduler.stopped)
     tuner = tune.Tuner(
         trainable,
@@ -103,14 +103,6 @@ def _workers_in_advance() -> Iterator[None]:
         class_cache.DEFAULT_ENV_VARS, class_cache.ENV_VARS_TO_PROPAGATE = before
 
 
-def _watched(spec: JobSpec) -> list[str]:
-    """The metrics that the scheduler looks at."""
-    if spec.sweep is None:
-        return []
-    rule = spec.sweep.scheduler
-    return [name for name in {spec.sweep.metric, getattr(rule, "metric", None)} if name is not None]
-
-
 def most_at_once(plans: list[TrialPlan]) -> int:
     """How many of the trials the cluster has room for now: more would only wait, each in a process of its own.
 
@@ -119,15 +111,14 @@ def most_at_once(plans: list[TrialPlan]) -> int:
     return max(1, min(connection.room(plan.spec.resources) // plan.spec.resources.workers for plan in plans))
 
 
-def _trainable(plans: list[TrialPlan], run_uri: str, watched: list[str], placement: Placement) -> Any:
+def _trainable(plans: list[TrialPlan], run_uri: str, placement: Placement) -> Any:
     """The function that Tune calls in a worker. It carries plain data only. placement: that of the job."""
 
     def trial(config: dict[str, Any]) -> None:
         plan = plans[config["plan"]]
 
         def report(index: int, row: Row, total_steps: int | None) -> None:
-            judged = {name: row[name] for name in watched if name in row}
-            tune.report({"step": row["step"], **judged, "row": row, "index": index, "total_steps": total_steps})
+            tune.report({"row": row, "index": index, "total_steps": total_steps})
 
         def tell(cells: CellProgress) -> None:
             tune.report({"cells": asdict(cells)})
@@ -248,8 +239,9 @@ class _Watch(tune.Callback):
             traceback=str(trial.get_error() or ""),
         )
         self.release(plan.id)
-        self._record(plan, "failed", failure)
-        self.progress.ended(plan, "failed")
+        # it may have ended before its worker died
+        ended = records.read_trial(layout.trial(self.folder, plan.id)) or self._record(plan, "failed", failure)
+        self.progress.ended(plan, ended.status)
 
     def _record(self, plan: TrialPlan, status: TrialStatus, failure: Failure | None) -> TrialRecord:
         seconds = time.monotonic() - self.started_at[plan.id]

@@ -20,8 +20,11 @@ def execute(plan: TrialPlan, run_folder: Folder, report: Report, executor: Execu
 
     run_folder: that of the run. executor: where the cells of `run.map` are computed.
     An exception of the job becomes a record with status `failed`: the other trials go on. A stop by the scheduler or by
-    the user passes through as a BaseException, after the rows have been written.
+    the user passes through as a BaseException, after the rows have been written. A trial that has ended, whose worker
+    died before it could say so, is not run again.
     """
+    if ended := records.read_trial(layout.trial(run_folder, plan.id)):
+        return ended
     run = Run(
         layout.trial(run_folder, plan.id),
         plan.spec.seed,
