@@ -13,17 +13,19 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from logging import INFO
 from pathlib import Path
 from typing import TextIO
 
+from service.errors import StoreError
 from service.execution import layout, lock
 from service.store import Folder
 
 SHIP_SECONDS = 5.0
 KEPT_BYTES = 4 << 20  # of the end of the log are kept in the store
+LINE_CHARACTERS = 1 << 16  # of a line that was printed
 IDS = ("trial", "map", "cell")  # that a person is shown; the run is known to who asks for its log
 
 _EVENT = b'{"time": '
@@ -115,8 +117,9 @@ def shipped(log_file: Path | None, folder: Folder) -> Iterator[None]:
         size = -1
         while not done.wait(SHIP_SECONDS):
             if (now := os.path.getsize(log_file)) != size:
-                size = now
-                ship()
+                with suppress(StoreError):  # a store that is out of reach for a while
+                    ship()
+                    size = now
 
     thread = threading.Thread(target=keep_shipping, name="run-log", daemon=True)
     thread.start()
@@ -131,7 +134,10 @@ def shipped(log_file: Path | None, folder: Folder) -> Iterator[None]:
 def _structured(line: bytes) -> bytes:
     if line.startswith(_EVENT) and _is_event(line):
         return line + b"\n"
-    return json.dumps({"output": _COLOUR.sub("", line.decode(errors="replace"))}).encode() + b"\n"
+    text = _COLOUR.sub("", line.decode(errors="replace"))
+    if len(text) > LINE_CHARACTERS:
+        text = f"{text[:LINE_CHARACTERS]}… ({len(text):,} characters)"
+    return json.dumps({"output": text}).encode() + b"\n"
 
 
 def _is_event(line: bytes) -> bool:
@@ -142,13 +148,16 @@ def _is_event(line: bytes) -> bool:
 
 
 def _readable(line: bytes) -> str:
-    """A line of the log for a person."""
-    entry = json.loads(line)
-    if "output" in entry:
-        return f"{entry['output']}\n"
-    ids = " ".join(f"{name} {entry[name]}" for name in IDS if name in entry)
-    text = f"{entry['time'][:19].replace('T', ' ')} {entry['level']} {ids}{ids and ': '}{entry['message']}"
-    return "\n".join([text, *entry.get("traceback", "").splitlines()]) + "\n"
+    """A line of the log for a person; as it is, if it is damaged."""
+    try:
+        entry = json.loads(line)
+        if "output" in entry:
+            return f"{entry['output']}\n"
+        ids = " ".join(f"{name} {entry[name]}" for name in IDS if name in entry)
+        text = f"{entry['time'][:19].replace('T', ' ')} {entry['level']} {ids}{ids and ': '}{entry['message']}"
+        return "\n".join([text, *entry.get("traceback", "").splitlines()]) + "\n"
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+        return f"{line.decode(errors='replace')}\n"
 
 
 def read(folder: Folder, follow: bool) -> Iterator[str]:
@@ -158,10 +167,17 @@ def read(folder: Folder, follow: bool) -> Iterator[str]:
     while True:
         going_on = follow and watch.alive() is not False
         content = folder.read(layout.LOG) if folder.exists(layout.LOG) else b""
-        # a long log loses its beginning: go on after the last piece that was shown
-        start = content.find(shown[-4096:]) + len(shown[-4096:]) if shown[-4096:] in content else 0
-        yield "".join(_readable(line) for line in content[start:].splitlines())
+        yield "".join(_readable(line) for line in _added(shown, content).splitlines())
         shown = content
         if not going_on:
             return
         time.sleep(SHIP_SECONDS / 5)
+
+
+def _added(before: bytes, now: bytes) -> bytes:
+    """What a log has that it had not before. A long one has lost its beginning meanwhile."""
+    first = now[: now.find(b"\n") + 1]
+    start = 0 if now.startswith(before) else before.find(first)
+    while first and start >= 0 and not now.startswith(before[start:]):
+        start = before.find(first, start + 1)
+    return now[len(before) - start :] if start >= 0 else now

@@ -2,19 +2,24 @@
 
 import json
 import os
+import threading
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from service import spec
 from service.cli.commands import main
+from service.errors import StoreError
 from service.execution import logs, runner
 from service.execution.layout import LOG
 from service.execution.lock import RunLock
 from service.execution.runner import Execution
 from service.store import Folder, open_store
+from tests.processes import wait_for
 
 IMITATION = '{"time": "now", "level": "INFO"}'
 
@@ -113,5 +118,46 @@ def test_without_a_log_events_go_nowhere(capfd: pytest.CaptureFixture[str]) -> N
 
 
 def test_a_line_that_only_begins_like_an_event_is_output() -> None:
-    line = logs._EVENT + b"[" * 100_000
+    line = logs._EVENT + b"[" * 50_000
     assert json.loads(logs._structured(line)) == {"output": line.decode()}
+
+
+def test_the_log_goes_on_when_the_store_could_not_be_reached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "SHIP_SECONDS", 0.02)
+    folder = open_store(str(tmp_path)) / "runs" / "r6"
+    write, tried = Folder.write, threading.Event()
+
+    def once_out_of_reach(self: Folder, name: str, data: bytes) -> None:
+        if not tried.is_set():
+            tried.set()
+            raise StoreError("out of reach")
+        write(self, name, data)
+
+    monkeypatch.setattr(Folder, "write", once_out_of_reach)
+    with logs.captured() as (log_file, _), logs.shipped(log_file, folder):
+        os.write(1, b"kept\n")
+        wait_for(lambda: folder.exists(LOG), seconds=10)
+    assert [each["output"] for each in entries(folder)] == ["kept"]
+
+
+def test_a_line_too_long_for_the_log_is_cut_and_the_others_are_kept(tmp_path: Path) -> None:
+    folder = open_store(str(tmp_path)) / "runs" / "r7"
+    with logs.captured() as (log_file, _), logs.shipped(log_file, folder):
+        os.write(1, b"before\n" + "ä".encode() * 1_600_000 + b"\nafter\n")
+    before, long, after = [each["output"] for each in entries(folder)]
+    assert (before, after) == ("before", "after") and long.endswith("ä… (1,600,000 characters)")
+
+
+@pytest.mark.parametrize("line", [b"no json", b"3", b'{"time": 1}', b"[" * 100_000, b"\xff"])
+def test_a_damaged_line_is_shown_as_it_is(line: bytes) -> None:
+    assert logs._readable(line) == line.decode(errors="replace") + "\n"
+
+
+@given(st.lists(st.sampled_from([b"a\n", b"a\n", b"b\n"]), max_size=12), st.integers(0, 12), st.integers(0, 12))
+def test_who_follows_a_log_sees_what_came_and_nothing_twice(lines: list[bytes], shown: int, lost: int) -> None:
+    before = b"".join(lines[:shown])
+    now = b"".join(lines[min(lost, shown) :])  # without its beginning
+    added = logs._added(before, now)
+    assert now.endswith(added) and len(added) <= len(b"".join(lines[shown:])), "nothing twice"
+    if lost == 0:
+        assert added == b"".join(lines[shown:])
