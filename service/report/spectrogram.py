@@ -21,13 +21,14 @@ def log_mel(samples: np.ndarray, rate: int) -> tuple[np.ndarray, float]:
     """The log-mel spectrogram and the seconds between two of its columns.
 
     samples: float (n,) in [-1, 1]; rate: samples a second. Returns decibels relative to the loudest point, in
-    [-FLOOR, 0], float32 (bands, frames).
+    [-FLOOR, 0], float32 (bands, frames). A sound shorter than a window is followed by silence.
     """
     import torch  # only reports with sounds need these
     import torchaudio
 
     hop = max(1, round(HOP_SECONDS * rate), math.ceil(len(samples) / MOST_FRAMES))
     spectrum = torchaudio.transforms.Spectrogram(_size(rate), win_length=_window(rate), hop_length=hop)
+    samples = np.pad(samples, (0, max(0, _size(rate) - len(samples))))
     power = spectrum(torch.from_numpy(np.ascontiguousarray(samples)).float())  # (frequencies, frames)
     decibels = 10 * torch.log10((_filters(rate).T @ power).clamp(min=1e-12))
     return (decibels - decibels.max()).clamp(min=-FLOOR).numpy(), hop / rate

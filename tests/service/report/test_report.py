@@ -103,6 +103,12 @@ def test_a_tone_is_one_line_of_its_spectrogram(hertz: float, rate: int) -> None:
     assert set(values[:, 5:-5].argmax(axis=0)) <= {int(band_of(hertz, rate)), int(band_of(hertz, rate)) + 1}
 
 
+@pytest.mark.parametrize("length", [1, 100])
+def test_a_sound_shorter_than_a_window_has_a_spectrogram(length: int) -> None:
+    values, _ = log_mel(np.ones(length), 8000)
+    assert np.isfinite(values).all() and values.shape[1] >= 1
+
+
 def test_the_spectrogram_is_torchaudios() -> None:
     """In decibels, of the mel spectrogram that torchaudio computes in one step."""
     noise = np.random.default_rng(0).normal(size=16000) / 10
