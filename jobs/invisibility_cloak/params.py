@@ -2,7 +2,7 @@
 
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from jobs.common.data.boxes import DataParams
 from jobs.common.detection.detector_params import DetectorParams, TrainedDetector
@@ -67,6 +67,13 @@ class ControlParams(StudyParams):
     images: int = Field(
         16, ge=1, le=10_000, description="training images on which it is chosen, by the loss of all detectors"
     )
+
+    @field_validator("names")
+    @classmethod
+    def _once(cls, names: tuple[Control, ...]) -> tuple[Control, ...]:
+        if len(set(names)) < len(names):
+            raise FieldError("", "name each once", list(names))
+        return names
 
 
 class EvaluationParams(StudyParams):
@@ -152,6 +159,8 @@ class Params(PublishingParams):
             for each in patch.detectors:
                 if each not in self.victims:
                     self._refuse(f"patches.{name}.detectors", each, self.victims)
+            if len(set(patch.detectors)) < len(patch.detectors):
+                raise FieldError(f"patches.{name}.detectors", "name each once", list(patch.detectors))
             if patch.start not in (*STARTS, *self.patches) or patch.start == name:
                 others = tuple(each for each in self.patches if each != name)
                 self._refuse(f"patches.{name}.start", patch.start, (*STARTS, *others))

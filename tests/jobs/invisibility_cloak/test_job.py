@@ -257,6 +257,8 @@ def test_what_cannot_work_is_refused(make_run: Any, changes: dict[str, Any], sen
     [
         ({"patches": {"grey": {}}}, "patches.grey must have another name than clean, grey"),
         ({"patches": {"x": {"detectors": ["rot"]}}}, "patches.x.detectors must be of red, green; it is 'rot'"),
+        ({"patches": {"x": {"detectors": ["red", "red"]}}}, "patches.x.detectors must name each once; it is"),
+        ({"controls": {"names": ["grey", "random", "grey"]}}, "controls.names must name each once; it is"),
         ({"patches": {"x": {"start": "y"}}}, "patches.x.start must be of noise, grey; it is 'y'"),
         (
             {"patches": {"x": {"start": "y"}, "y": {"start": "x"}}},
