@@ -21,8 +21,8 @@ def label_of(row: Row) -> str:
 def panels_of(trials: Mapping[str, tuple[Rows, Rows]]) -> list[figures.Panel]:
     """A panel a norm, with the curves at resolution 1 and the ceilings of every trial.
 
-    trials: by name, the rows of the tables of curves and of ceilings. Of curves alone names of trials are told where
-    there are several.
+    trials: by name, the rows of the tables of curves and of ceilings. Where there are several, curves are named by
+    their trial, and so are ceilings that are not the same in all of them.
     """
     norms = list(dict.fromkeys(row["norm"] for curves, _ in trials.values() for row in curves))
     norms = norms or list(dict.fromkeys(row["norm"] for _, ceilings in trials.values() for row in ceilings))
@@ -31,8 +31,7 @@ def panels_of(trials: Mapping[str, tuple[Rows, Rows]]) -> list[figures.Panel]:
 
 def _panel(norm: str, trials: Mapping[str, tuple[Rows, Rows]]) -> figures.Panel:
     lines: list[figures.Line] = []
-    ceilings: dict[tuple[str, str], figures.CeilingLine] = {}
-    silent: dict[str, float] = {}
+    ceilings: dict[tuple[str, str], dict[str, list[Row]]] = {}
     for trial, (curves, own) in trials.items():
         prefix = f"{trial}: " if len(trials) > 1 else ""
         here = [row for row in curves if row["norm"] == norm and row["resolution"] == 1]
@@ -40,14 +39,22 @@ def _panel(norm: str, trials: Mapping[str, tuple[Rows, Rows]]) -> figures.Panel:
             rows = [row for row in here if row["network"] == network]
             epsilons, accuracy, low, high = _columns(rows, "epsilon", "accuracy", "low", "high")
             lines.append(figures.Line(f"{prefix}{network}", epsilons, accuracy, low, high))
-        for source, label in dict.fromkeys((row["source"], row["ceiling"]) for row in own if row["norm"] == norm):
-            rows = [row for row in own if (row["norm"], row["source"], row["ceiling"]) == (norm, source, label)]
+        for row in own:
+            if row["norm"] == norm:
+                ceilings.setdefault((row["source"], row["ceiling"]), {}).setdefault(trial, []).append(row)
+    shown: list[figures.CeilingLine] = []
+    silent: dict[str, float] = {}
+    for (source, label), by_trial in ceilings.items():
+        first, *others = (_columns(rows, "epsilon", "value", "first_useful") for rows in by_trial.values())
+        alike = len(by_trial) == len(trials) and all(each == first for each in others)
+        for trial, rows in list(by_trial.items())[: 1 if alike else None]:
+            prefix = "" if alike else f"{trial}: "
             epsilons, values = _columns(rows, "epsilon", "value")
             if min(values) >= 1:
-                silent[label.removeprefix("bound, density ")] = rows[0]["first_useful"]
+                silent[prefix + label.removeprefix("bound, density ")] = rows[0]["first_useful"]
             else:
-                ceilings[source, label] = figures.CeilingLine(source, label, epsilons, values)
-    return figures.Panel(norm, lines, list(ceilings.values()), silent)
+                shown.append(figures.CeilingLine(source, prefix + label, epsilons, values))
+    return figures.Panel(norm, lines, shown, silent)
 
 
 def resolution_lines(rows: Rows) -> dict[str, dict[str, list[figures.ResolutionLine]]]:

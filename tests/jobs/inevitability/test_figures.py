@@ -29,10 +29,25 @@ def test_panels_are_made_of_the_rows_of_tables() -> None:
     assert [line.label for line in l2.lines] == ["net"] and l2.lines[0].accuracy == [1.0, 0.5]
     assert l2.silent == {"k-NN": 3.0} and not l2.ceilings and not linf.silent
     both, _ = drawing.panels_of({"a": (curves, [vacuous]), "b": (curves, [useful])})
-    assert [line.label for line in both.lines] == ["a: net", "b: net"] and len(both.ceilings) == 1
+    assert [line.label for line in both.lines] == ["a: net", "b: net"]
+    assert [line.label for line in both.ceilings] == ["b: bound, density k-NN"] and both.silent == {"a: k-NN": 3.0}
     lines = drawing.resolution_lines(curves + large)["net"]["L2"]
     assert [(line.resolution, line.scaled) for line in lines] == [(1, [0.0, 0.1]), (2, [0.0, 0.1])]
     assert drawing.resolution_lines(curves) == {}
+
+
+def test_ceilings_are_named_by_their_trials_where_these_differ() -> None:
+    curves = curve([[1, 1], [1, 0]], (0.0, 0.1), norm="L2").rows()
+    low, high = (
+        {"source": "bound", "ceiling": "b", "norm": "L2", "epsilon": 0.1, "value": value, "first_useful": 0.0}
+        for value in (0.5, 0.7)
+    )
+    (differing,) = drawing.panels_of({"a": (curves, [low]), "b": (curves, [high])})
+    assert [(line.label, line.values) for line in differing.ceilings] == [("a: b", [0.5]), ("b: b", [0.7])]
+    (same,) = drawing.panels_of({"a": (curves, [low]), "b": (curves, [low])})
+    assert [(line.label, line.values) for line in same.ceilings] == [("b", [0.5])]
+    (one,) = drawing.panels_of({"a": (curves, [low]), "b": (curves, [])})
+    assert [line.label for line in one.ceilings] == ["a: b"], "of the other trial nothing is said"
 
 
 def test_a_row_for_each_network_and_a_column_for_each_way_of_scaling() -> None:
