@@ -217,7 +217,8 @@ def best_colour(
     images = data.images(chosen)
     boxes = [data.boxes(place) for place in chosen.tolist()]
     label, rendering = data.classes.index(params.hidden), params.rendering.model_copy(update={"median": 1})
-    shared = (dict(detectors), images, boxes, label, params.hidden, rendering, size)
+    reproduction = reproduction_of(params.physical)
+    shared = (dict(detectors), images, boxes, label, params.hidden, rendering, reproduction, size)
     losses = run.map(colour_cell, cells, shared=shared, name="best_colour")
     if any(loss is None for loss in losses):
         return None
@@ -227,14 +228,15 @@ def best_colour(
 
 
 def colour_cell(cell: dict[str, Any], shared: Any) -> float:
-    """The loss of one detector on images with a plain patch of one colour."""
-    detectors, images, boxes, label, hidden, rendering, size = shared
+    """The loss of one detector on images with a plain patch of one colour, as they are seen after paper and camera."""
+    detectors, images, boxes, label, hidden, rendering, reproduction, size = shared
     device, detector = reserved_device(), detectors[cell["detector"]]
     detector = detector.to(device)
     targets = targets_of(boxes, label, (images.shape[2], images.shape[3]), rendering.smallest, rendering.most)
     patch = controls.plain(tuple(cell["colour"]), size).to(device)
     with torch.no_grad():
-        priors = detector.priors(render(patch, images.to(device), targets, rendering))
+        rendered = render(reproduction.printed(patch), images.to(device), targets, rendering)
+        priors = detector.priors(reproduction.photographed(rendered, None))  # with the same noise for every colour
         return float(HingeObjective().loss(priors, detector.label_of(hidden), targets, None))
 
 

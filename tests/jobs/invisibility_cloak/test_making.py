@@ -1,5 +1,6 @@
 """What is made beside the patches: the best plain colour, of losses that are all there."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,8 @@ from jobs.common.data.boxes.scenes import scenes
 from jobs.common.detection.base import frozen
 from jobs.invisibility_cloak.making import best_colour, rows_of
 from jobs.invisibility_cloak.params import Params
+from jobs.invisibility_cloak.physical import rephotograph
+from jobs.invisibility_cloak.physical.colour_map import ColourMap
 from service.planning.validation import validate
 from tests.jobs.invisibility_cloak.toys import Spots
 
@@ -28,6 +31,24 @@ def asked(**changes: Any) -> Params:
 def test_the_best_colour_has_nothing_of_what_is_seen(make_run: Any) -> None:
     colour = best_colour(asked(), {"red": frozen(Spots())}, DATA, torch.arange(8), (10, 6), make_run())
     assert colour is not None and colour[0] == 0
+
+
+def test_the_best_colour_is_that_of_what_is_printed_and_photographed(
+    make_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A printer that prints red where there is none and none where it is."""
+    coefficients = torch.zeros(10, 3)
+    coefficients[0, 0], coefficients[1, 0] = 1.0, -1.0
+    (tmp_path / "map.json").write_text(ColourMap(coefficients, 0.0, 0.0).text())
+    cameras = []
+    photographed = rephotograph.photographed
+    monkeypatch.setattr(
+        rephotograph, "photographed", lambda *given: (cameras.append(given[1]), photographed(*given))[1]
+    )
+    spec = asked(physical={"colours": str(tmp_path / "map.json"), "camera": {"noise": 0.0}})
+    colour = best_colour(spec, {"red": frozen(Spots())}, DATA, torch.arange(8), (10, 6), make_run())
+    assert colour is not None and colour[0] == 1
+    assert spec.physical is not None and cameras == [spec.physical.camera] * 8
 
 
 def test_there_is_no_best_colour_if_a_loss_failed(make_run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
