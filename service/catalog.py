@@ -74,8 +74,8 @@ def module_of(name: str) -> str:
 
 
 def is_own(name: str) -> bool:
-    """Whether a job is a module of the user's own."""
-    return "." in name
+    """Whether a job is a module of the user's own: its whole import path, not one from here."""
+    return "." in name and not name.startswith(".")
 
 
 @cache

@@ -55,7 +55,7 @@ def _function(path: str) -> Any:
         raise InputError(f"what is published must be MODULE:FUNCTION; it is {path!r}")
     try:
         function = getattr(importlib.import_module(module), name)
-    except (ImportError, ValueError, AttributeError) as error:
+    except (ImportError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"cannot import {path!r}: {first_line(error)}") from error
     if not callable(function):
         raise InputError(f"{path!r} cannot be called: it is a {type(function).__name__}")

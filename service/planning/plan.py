@@ -7,6 +7,7 @@ a run on fifty nodes all have the same trials under the same ids.
 import itertools
 import random
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,15 +101,16 @@ def _draw(space: Distribution, seed: int, field: str, sample: int) -> Any:
     """One value, as Ray Tune draws it. The stream is that of (seed, field, sample)."""
     stream = derive_seed(seed, "sweep", field, sample)
     generator = np.random.default_rng(stream % 2**32)
-    match space:
-        case Uniform(uniform=(low, high)) if low < high:
-            return float(generator.uniform(low, high))
-        case LogUniform(loguniform=(low, high)) if 0 < low < high:
-            return float(np.exp(generator.uniform(np.log(low), np.log(high))))
-        case RandInt(randint=(first, end)) if first < end:
-            return int(generator.integers(first, end))
-        case Choice(choice=values):
-            return random.Random(stream).choice(values)
+    with suppress(ValueError, OverflowError):  # bounds beyond the numbers that NumPy draws
+        match space:
+            case Uniform(uniform=(low, high)) if low < high:
+                return float(generator.uniform(low, high))
+            case LogUniform(loguniform=(low, high)) if 0 < low < high:
+                return float(np.exp(generator.uniform(np.log(low), np.log(high))))
+            case RandInt(randint=(first, end)) if first < end:
+                return int(generator.integers(first, end))
+            case Choice(choice=values):
+                return random.Random(stream).choice(values)
     bounds = next(iter(space.model_dump().values()))
     raise SpecError(f"sweep.random: {field}: bounds {list(bounds)} are reversed, equal or out of range")
 

@@ -16,15 +16,17 @@ def validate(model: type[Model], value: Json, where: str) -> Model:
 
     Raises SpecError about the first thing wrong, in one sentence.
     """
-    if isinstance(value, dict):
-        value = completed(model, value)
     try:
+        if isinstance(value, dict):
+            value = completed(model, value)
         # strict JSON mode: lists become tuples and ints may stand for floats, but "3" never becomes 3
         return model.model_validate_json(json.dumps(value))
     except ValidationError as error:
         raise _explain(error, model, value, where) from error
     except (TypeError, ValueError) as error:
         raise SpecError(f"{where or 'spec'}: {error}") from error
+    except RecursionError as error:
+        raise SpecError(f"{where or 'spec'}: nested too deeply") from error
 
 
 def _explain(error: ValidationError, model: type[BaseModel], value: Json, where: str) -> SpecError:

@@ -84,7 +84,9 @@ def parse(text: str | bytes) -> Any:
         raise SpecError(f"not valid YAML: {str(error).splitlines()[0]}") from error
     except RecursionError as error:
         raise SpecError("not valid YAML: nested too deeply") from error
-    except (ValueError, UnicodeDecodeError) as error:
+    except (LookupError, AttributeError) as error:
+        raise SpecError("not valid YAML: a value is not of the type that its tag names") from error
+    except (ValueError, OverflowError) as error:
         raise SpecError(f"not valid YAML: {error}") from error
 
 

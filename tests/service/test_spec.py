@@ -67,6 +67,12 @@ def test_overrides_are_typed_by_the_schema(tmp_path: Path) -> None:
         ("\x00", "not valid YAML"),
         ("", "a spec is a mapping of fields, this is empty"),
         ("[" * 5000, "not valid YAML"),
+        ("a: !!bool maybe", "not valid YAML: a value is not of the type that its tag names"),
+        ("a: !!timestamp foo", "not valid YAML: a value is not of the type"),
+        ("a: !!float ''", "not valid YAML: a value is not of the type"),
+        ('a: "\\UFFFFFFFF"', "not valid YAML"),
+        ("job: .foo\n", "unknown job '.foo'"),
+        ("job: ..deep_thinking.job\n", "unknown job '..deep_thinking.job'"),
         ("job: a\nseed: " + "9" * 5000, "line 2: a number must have at most 308 digits; it has 5,000"),
     ],
 )
@@ -78,7 +84,19 @@ def test_bad_specs_get_one_sentence(tmp_path: Path, text: str, sentence: str) ->
     assert caught.value.exit_code == 2
 
 
-@pytest.mark.parametrize("override", ["seed", "=3", "a b=3", "seed=[1", "seed.x=3", "params.nothing=1"])
+@pytest.mark.parametrize(
+    "override",
+    [
+        "seed",
+        "=3",
+        "a b=3",
+        "seed=[1",
+        "seed.x=3",
+        "params.nothing=1",
+        pytest.param("params" + ".a" * 1500 + "=1", id="params too deep"),
+        pytest.param("sweep" + ".a" * 1500 + "=1", id="sweep too deep"),
+    ],
+)
 def test_bad_overrides(tmp_path: Path, override: str) -> None:
     with pytest.raises(SpecError):
         load(tmp_path, WALK + "seed: 1\n", override)

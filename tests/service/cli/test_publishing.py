@@ -50,6 +50,7 @@ def test_what_is_published_is_loaded_again(tmp_path: Path, capfd: pytest.Capture
         ([f"{HERE}:line", "wide=3", "--as", "line"], "refuses its options"),
         ([f"{HERE}:lines", "--as", "line"], "cannot import"),
         (["nowhere:line", "--as", "line"], "cannot import 'nowhere:line'"),
+        ([".nowhere:line", "--as", "line"], "cannot import '.nowhere:line'"),
         ([HERE, "--as", "line"], "must be MODULE:FUNCTION"),
         ([f"{HERE}:NOTHING", "--as", "line"], "cannot be called: it is a int"),
         ([f"{HERE}:wrong", "--as", "line"], "must return a torch module and its CardDraft; it returns a Linear"),

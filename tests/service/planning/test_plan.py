@@ -59,6 +59,8 @@ def test_draws_are_those_of_ray_tune(space: dict[str, Any], domain: Any) -> None
         ({"variants": {"a": {"params.nope": 1}}}, "sweep.variants.a: params.nope: unknown field"),
         ({"random": {"params.drift": {"uniform": [2, 1]}}}, "bounds [2.0, 1.0] are reversed"),
         ({"random": {"params.drift": {"loguniform": [0, 1]}}}, "out of range"),
+        ({"random": {"seed": {"randint": [0, 10**20]}}}, f"seed: bounds [0, {10**20}] are reversed, equal or out of"),
+        ({"random": {"params.drift": {"uniform": [-1.7e308, 1.7e308]}}}, "out of range"),
         ({"grid": {"seed": list(range(101)), "params.drift": list(range(100))}}, "at most 10,000"),
         (
             {"variants": {"a": {}, "b": {"params.drift": 0}}},
