@@ -29,13 +29,17 @@ def accuracies(correct: Tensor, outcomes: Outcomes) -> list[dict[str, Any]]:
     """Accuracy on the clean images, under each attack at each epsilon, and in the worst case over the attacks.
 
     correct: bool (images,). queries and gradients are means over the images, seconds the sum over the slices;
-    not_finite: how many images had points at which the logits were not finite, which are no successes.
+    not_finite: how many images had points at which the logits were not finite, which are no successes. They are of the
+    epsilon at which was searched, and None at the others that a search for the least norm tells as well.
     """
     rows = [_accuracy(CLEAN, 0.0, correct)]
     for epsilon, attacked in outcomes.items():
         for each in attacked:
-            work = {"queries": _mean(each.queries), "gradients": _mean(each.gradients), "seconds": each.seconds}
-            rows.append(_accuracy(each.name, epsilon, each.robust) | work | {"not_finite": int(each.not_finite.sum())})
+            row = _accuracy(each.name, epsilon, each.robust)
+            if _searched(each, outcomes):
+                row |= {"queries": _mean(each.queries), "gradients": _mean(each.gradients), "seconds": each.seconds}
+                row["not_finite"] = int(each.not_finite.sum())
+            rows.append(row)
         rows.append(_accuracy(WORST_CASE, epsilon, worst_case(attacked)))
     return rows
 
@@ -49,15 +53,21 @@ def _accuracy(attack: str, epsilon: float, robust: Tensor) -> dict[str, Any]:
 def warnings(outcomes: Outcomes) -> list[str]:
     """Why the numbers may flatter the network, one sentence for each doubt.
 
-    Those of one attack in several slices are one, with how many slices it was raised in.
+    Those of one attack in several slices are one, with how many slices it was raised in; those of a search for the
+    least norm are of the epsilon at which was searched.
     """
-    raised, sentences = [], []
-    for epsilon, attacked in outcomes.items():
-        for each in attacked:
-            for sentence, slices in merged(each.warnings).items():
-                raised.append(f"{each.name} at epsilon {epsilon:g}, {slices} slices: {sentence}")
-        for sentence in (*square_breaks_more(attacked), *lacking(attacked)):
-            sentences.append(f"at epsilon {epsilon:g}: {sentence}")
+    raised = [
+        f"{each.name} at epsilon {epsilon:g}, {slices} slices: {sentence}"
+        for epsilon, attacked in outcomes.items()
+        for each in attacked
+        if _searched(each, outcomes)
+        for sentence, slices in merged(each.warnings).items()
+    ]
+    sentences = [
+        f"at epsilon {epsilon:g}: {sentence}"
+        for epsilon, attacked in outcomes.items()
+        for sentence in (*square_breaks_more(attacked), *lacking(attacked))
+    ]
     curves = {
         each.name: [attacked[place].robust for attacked in outcomes.values()] for place, each in _attacks(outcomes)
     }
@@ -104,7 +114,8 @@ def optimality(correct: Tensor, outcomes: Outcomes) -> list[dict[str, Any]]:
 def images(data: ImageSet, predictions: Tensor, outcomes: Outcomes) -> list[dict[str, Any]]:
     """One row for each image, attack and epsilon. What a cell that failed would have told is absent.
 
-    predictions: int64 (images,), of the clean images. distance: the least norm known to change the answer.
+    predictions: int64 (images,), of the clean images. distance: the least norm known to change the answer. queries,
+    gradients and not_finite are of the epsilon at which was searched, as in `accuracies`.
     """
     labels, predicted = data.labels.tolist(), predictions.tolist()
     rows = []
@@ -117,9 +128,10 @@ def images(data: ImageSet, predictions: Tensor, outcomes: Outcomes) -> list[dict
                 "queries": each.queries,
                 "gradients": each.gradients,
             }
+            idle = {} if _searched(each, outcomes) else dict.fromkeys(("not_finite", "queries", "gradients"))
             values = zip(*(column.tolist() for column in columns.values()), strict=True)
             for index, (tried, row) in enumerate(zip(each.attacked.tolist(), values, strict=True)):
-                outcome = dict(zip(columns, row, strict=True))
+                outcome = dict(zip(columns, row, strict=True)) | idle
                 rows.append(
                     {
                         "index": index,
@@ -131,6 +143,11 @@ def images(data: ImageSet, predictions: Tensor, outcomes: Outcomes) -> list[dict
                     }
                 )
     return rows
+
+
+def _searched(outcome: Outcome, outcomes: Outcomes) -> bool:
+    """Whether the attack was run for this outcome: a search for the least norm is, at the largest epsilon alone."""
+    return not outcome.finds_least or outcome.ball.epsilon == max(outcomes)
 
 
 def _attacks(outcomes: Outcomes) -> list[tuple[int, Outcome]]:

@@ -103,6 +103,7 @@ def test_a_search_for_the_least_norm_is_made_once_and_tells_all_epsilons(make_ru
         by_epsilon[row["epsilon"]].append(row)
     assert [row["distance"] for row in by_epsilon[0.02]] == [row["distance"] for row in by_epsilon[0.2]]
     assert [row["successful"] for row in by_epsilon[0.02]] == [row["distance"] <= 0.02001 for row in by_epsilon[0.02]]
+    assert {row["queries"] for row in by_epsilon[0.02]} == {None} and all(row["queries"] for row in by_epsilon[0.2])
     assert len({row["cell"] for row in cell_rows(handle)}) == 3, "one for each slice"
     (least,) = rows(handle.folder, "distances")
     for index, row in enumerate(by_epsilon[0.2]):  # exact robustness ends below what was found, and not far below

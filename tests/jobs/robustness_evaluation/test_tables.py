@@ -1,6 +1,7 @@
 """The tables of an evaluation, against outcomes made by hand."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -31,6 +32,18 @@ def test_warnings_that_differ_in_numbers_are_one() -> None:
         "a at epsilon 0.1, 1 slices: it is random",
     ]
     assert [sentence.split(" leaves ")[0] for sentence in sentences[3:]] == ["a", "worst case"]
+
+
+def test_the_work_of_a_search_for_the_least_norm_stands_at_the_epsilon_at_which_was_searched() -> None:
+    found = replace(outcome("fab", [1, 0], 0.2, warnings=("it is random",)), finds_least=True)
+    outcomes = {0.1: [outcome("pgd", [1, 0]), found.within(0.1)], 0.2: [outcome("pgd", [1, 0], 0.2), found]}
+    work = ("queries", "gradients", "seconds", "not_finite")
+    rows = {(row["attack"], row["epsilon"]): row for row in tables.accuracies(torch.tensor([True, True]), outcomes)}
+    assert [rows["fab", 0.1][name] for name in work] == [None] * 4 and rows["fab", 0.1]["accuracy"] == 1
+    assert [rows[name][column] for name in (("fab", 0.2), ("pgd", 0.1)) for column in work] == [7, 7, 1, 0] * 2
+    assert [each for each in tables.warnings(outcomes) if "random" in each] == [
+        "fab at epsilon 0.2, 1 slices: it is random"
+    ]
 
 
 def test_quartiles_of_distances() -> None:
