@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from jobs.common.params import StudyParams
-from jobs.inevitability.density.estimate import DensityEstimate, Images
+from jobs.inevitability.density.estimate import DensityEstimate, Images, on_grid
 from jobs.inevitability.density.gaussian import gaussian
 from jobs.inevitability.density.likelihood import from_likelihood, gaussian_likelihood
 from jobs.inevitability.density.neighbours import nearest_neighbours
@@ -85,7 +85,8 @@ class BitsPerDimension(Density):
     levels: int = Field(256, ge=2, description="values that a pixel can have")
 
     def estimates(self, images: Images, seed: int) -> tuple[DensityEstimate, ...]:
-        return (from_likelihood(self.bits, images.shape[1], self.levels),)
+        rounded = not on_grid(images, self.levels)
+        return (from_likelihood(self.bits, images.shape[1], self.levels, rounded=rounded),)
 
 
 class Known(Density):

@@ -17,6 +17,10 @@ Fixed = tuple[tuple[int, float], ...]
 """pixels that keep one value, each with its place among the n and the value: a face of the cube, () for all of it"""
 
 
+ROUNDING = 1e-4
+"""of a step of the grid: as far as a pixel of 8 bits in float32 may be from it"""
+
+
 @dataclass(frozen=True, kw_only=True)
 class DensityEstimate:
     """The logarithm of the peak of the density of a class on [0, 1]^n, as one method has it.
@@ -104,6 +108,21 @@ def check_levels(levels: int) -> None:
     """FieldError unless there are at least two."""
     if levels < 2:
         raise FieldError("levels", "be at least 2, the values that a pixel can have", levels)
+
+
+def on_grid(images: Images, levels: int) -> bool:
+    """Whether all pixels are on the grid of values i / (levels - 1), as far as float32 tells."""
+    steps = images * (levels - 1)
+    return bool((np.abs(steps - np.rint(steps)) <= ROUNDING).all())
+
+
+def cell_reach(levels: int, rounded: bool = False) -> float:
+    """How far a pixel i / (levels - 1) may be from a point of its cell, from i / levels to (i + 1) / levels.
+
+    rounded: the pixel is anything that is rounded to that value. Then the farthest is that of the cells beside the
+    outermost: from 1/2 / (levels - 1) to 2 / levels.
+    """
+    return 2 / levels - 0.5 / (levels - 1) if rounded else 1 / levels
 
 
 def constant_pixels(images: Images) -> NDArray[np.bool_]:

@@ -11,6 +11,7 @@ from sklearn.datasets import load_digits
 
 from jobs.common.data.sets import default_folder
 from jobs.inevitability.bounds.cube import CubeBound
+from jobs.inevitability.ceilings.density_params import BitsPerDimension
 from jobs.inevitability.density.estimate import DensityEstimate, Images, estimate_of
 from jobs.inevitability.density.gaussian import gaussian
 from jobs.inevitability.density.likelihood import from_likelihood, gaussian_likelihood
@@ -124,6 +125,30 @@ def test_images_that_are_equal() -> None:
     assert plain.log_density == pytest.approx(4 * math.log(5) + math.log(2 / 20), rel=1e-12)
     share = math.exp(limit.log_density - 4 * math.log(5))
     assert limit.kind == "upper bound" and binom.cdf(2, 20, share) == pytest.approx(0.05, rel=1e-9)
+
+
+def test_images_between_levels_are_counted_by_cells() -> None:
+    """Below 1/2 of two levels all are in the first cell: no density is larger than 2."""
+    images = np.random.default_rng(9).uniform(0, 0.45, (50, 1))
+    for estimate in quantised(images, levels=2):
+        assert estimate.log_density == pytest.approx(math.log(2), rel=1e-12)
+        assert estimate.notes[0] == "50 images are equal once they are rounded"
+
+
+@pytest.mark.parametrize("levels", [2, 3, 17, 256])
+def test_no_pixel_is_farther_from_a_point_of_its_cell(levels: int) -> None:
+    pixels = np.linspace(0, 1, 10_001)
+
+    def farthest(values: np.ndarray) -> float:
+        cells = np.rint(values * (levels - 1))
+        return float(np.maximum(np.abs(values - cells / levels), np.abs(values - (cells + 1) / levels)).max())
+
+    grid = np.arange(levels) / (levels - 1)
+    for values, slack in ((pixels, 2e-4), (grid, 1e-12), (np.float64(np.float32(grid)), 1e-6)):
+        images = values[:, None]
+        reaches = {quantised(images, levels)[0].reach, gaussian_likelihood(np.tile(images, (4, 1)), 0, levels).reach}
+        reaches |= {BitsPerDimension(bits=3.0, levels=levels).estimates(images, 0)[0].reach}
+        assert len(reaches) == 1 and farthest(values) == pytest.approx(reaches.pop(), abs=slack)
 
 
 def test_eight_bits() -> None:
