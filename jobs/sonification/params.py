@@ -1,8 +1,8 @@
 """What a spec of the study says."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from jobs.common.data.sounds import DataParams
 from jobs.common.models.cards import PublishingParams
@@ -16,6 +16,7 @@ from jobs.sonification.optimisation.objectives import (
     DirectionObjective,
     LayerObjective,
 )
+from service.errors import FieldError
 
 Judge = Literal["pitch", "speaker", "moonshine", "sphinx", "quality"]
 EVERY: tuple[Judge, ...] = ("pitch", "speaker", "moonshine", "sphinx", "quality")
@@ -23,16 +24,30 @@ NOISE: Literal["noise"] = "noise"
 OTHER_VOICE: Literal["other_voice"] = "other_voice"
 
 
+def _named_once(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    """FieldError if one of them repeats: its sounds and rows would be there twice, under one name."""
+    if len(set(values)) < len(values):
+        raise FieldError("", "name each once", list(values))
+    return values
+
+
+ONCE = AfterValidator(_named_once)
+
+
 class SonificationParams(StudyParams):
     """Sounds for features of some layers."""
 
     objective: AnyObjective = Field(ChannelObjective(), description="what the sounds are to excite")
-    layers: tuple[str, ...] = Field(
+    layers: Annotated[tuple[str, ...], ONCE] = Field(
         (), description="layers by name; none: all but the first and the last (of class: the last)"
     )
-    channels: tuple[int, ...] = Field((), description="channels by number; none: `count` of each layer, drawn")
+    channels: Annotated[tuple[int, ...], ONCE] = Field(
+        (), description="channels by number; none: `count` of each layer, drawn"
+    )
     count: int | None = Field(8, ge=1, description="channels of each layer, drawn with the run's seed; none: all")
-    classes: tuple[str, ...] = Field((), description="classes by name, of class and direction; none: all")
+    classes: Annotated[tuple[str, ...], ONCE] = Field(
+        (), description="classes by name, of class and direction; none: all"
+    )
     clip: int | None = Field(None, ge=0, description="number of the test clip that sounds begin with; none: with noise")
     seconds: float = Field(
         1.0, gt=0, le=60, description="length of a sound; of one that begins with a clip, the clip's"
@@ -70,9 +85,9 @@ class SonificationParams(StudyParams):
 class InversionParams(StudyParams):
     """Sounds that a layer answers to as it does to a clip: what is left of the clip at that depth."""
 
-    layers: tuple[str, ...] = Field((), description="layers by name; none: all but the last")
+    layers: Annotated[tuple[str, ...], ONCE] = Field((), description="layers by name; none: all but the last")
     clips: int = Field(4, ge=1, le=1000, description="clips to test that are inverted, the first ones")
-    start: tuple[Literal["noise", "other_voice"], ...] = Field(
+    start: Annotated[tuple[Literal["noise", "other_voice"], ...], ONCE] = Field(
         (NOISE,), min_length=1, description="noise, or other_voice: a clip of another voice and class"
     )
     steps: int = Field(300, ge=1, le=100_000, description="gradient steps")
@@ -83,7 +98,7 @@ class InversionParams(StudyParams):
 class ProbeParams(StudyParams):
     """What a linear map reads out of a layer: ridge regression on means over time."""
 
-    targets: tuple[str, ...] = Field(
+    targets: Annotated[tuple[str, ...], ONCE] = Field(
         (), description="class, fundamental (measured, hertz), or a factor of the data, such as voice; none: all"
     )
     penalties: tuple[Annotated[float, Field(gt=0)], ...] = Field(
@@ -97,7 +112,7 @@ class ProbeParams(StudyParams):
 class JudgementParams(StudyParams):
     """Who listens to the sounds."""
 
-    judges: tuple[Judge, ...] = Field(
+    judges: Annotated[tuple[Judge, ...], ONCE] = Field(
         EVERY,
         min_length=1,
         description="pitch (CREPE), speaker (Resemblyzer: how like the voice of the nearest clip), moonshine and "

@@ -252,6 +252,24 @@ def test_specs_that_cannot_work(changes: dict[str, Any], sentence: str) -> None:
         params(**changes)
 
 
+@pytest.mark.parametrize(
+    ("field", "names"),
+    [
+        ("sonifications.a.channels", [1, 0, 1]),
+        ("sonifications.a.layers", ["conv1", "conv1"]),
+        ("inversion.start", ["noise", "noise"]),
+        ("probes.targets", ["class", "class"]),
+        ("judgement.judges", ["pitch", "pitch"]),
+    ],
+)
+def test_names_are_said_once_each(field: str, names: list[Any]) -> None:
+    section: Any = names
+    for part in reversed(field.split(".")):
+        section = {part: section}
+    with pytest.raises(SpecError, match=f"{field} must name each once; it is"):
+        params(**section)
+
+
 @pytest.mark.parametrize("name", ["closeness", "high_frequencies"])
 def test_log_mels_have_no_samples_to_penalise(name: str) -> None:
     ascent = {"parameterisation": {"kind": "log_mel"}, "regularisation": {name: 2.0}}
