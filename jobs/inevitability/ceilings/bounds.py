@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -35,20 +36,23 @@ class ClassDensity:
 
     label: int
     estimate: DensityEstimate
+    place: int = 0
+    """of the way to it among `densities` of the spec"""
 
 
 def densities(params: BoundParams, train: ImageSet, test: ImageSet, run: Run) -> list[ClassDensity]:
     """Every estimate for every class that has images. InputError if one cannot be made, as of too few images."""
     images = train if params.split == "train" else test
+    labels, places = sorted(set(images.labels.tolist())), range(len(params.densities))
     cells = [
-        {"class": label, "density": each.model_dump_json(), "seed": run.seed_for("density", label)}
-        for label in sorted(set(images.labels.tolist()))
-        for each in params.densities
+        {"class": label, "density": params.densities[place].model_dump_json(), "seed": run.seed_for("density", label)}
+        for label in labels
+        for place in places
     ]
     results = run.map_across_trials(estimate_density, cells, images, name="densities")
     return [
-        ClassDensity(cell["class"], TypeAdapter(DensityEstimate).validate_python(each))
-        for cell, result in zip(cells, results, strict=True)
+        ClassDensity(label, TypeAdapter(DensityEstimate).validate_python(each), place)
+        for (label, place), result in zip(product(labels, places), results, strict=True)
         if result is not None
         for each in result
     ]
@@ -148,6 +152,8 @@ class ClassBound:
     bound: DensityBound
     shift: float
     """distance that is lost because the density is about images with noise"""
+    place: int
+    """as that of the density"""
 
     @property
     def first_useful(self) -> float:
@@ -215,7 +221,7 @@ def _bound(params: BoundParams, norm: Norm, density: ClassDensity, counted: Shar
     moved = math.pow(n, 1 / order if order else 1.0)  # of a vector of ones
     reach = density.estimate.reach
     shift = (reach * moved if order else n) if reach else 0.0
-    return ClassBound(density.label, norm, density.estimate, bound, shift)
+    return ClassBound(density.label, norm, density.estimate, bound, shift, density.place)
 
 
 def ceilings(
@@ -225,10 +231,11 @@ def ceilings(
     among the images.
     """
     counts = np.bincount(images.labels.numpy(), minlength=len(images.classes))
-    ways = dict.fromkeys((each.norm, each.estimate.method) for each in each_class)
+    ways = dict.fromkeys((each.norm, each.estimate.method, each.place) for each in each_class)
     result = []
-    for norm, method in ways:
-        own = [each for each in each_class if (each.norm, each.estimate.method) == (norm, method)]
+    for norm, method, place in ways:
+        own = [each for each in each_class if (each.norm, each.estimate.method, each.place) == (norm, method, place)]
+        several = sum((way[0], way[1]) == (norm, method) for way in ways) > 1
         missing = counts.sum() - sum(counts[each.label] for each in own)  # of these classes nothing is known
         total = sum(counts[each.label] * each.ceiling(epsilons[norm]) for each in own) + missing
         first = min(each.first_useful if each.useful else math.inf for each in own)
@@ -236,7 +243,7 @@ def ceilings(
         result.append(
             Ceiling(
                 "bound",
-                f"bound, density {method}",
+                f"bound, density {method}" + (f" (densities.{place})" if several else ""),
                 norm,
                 tuple(epsilons[norm]),
                 tuple(float(value) for value in total / counts.sum()),

@@ -72,6 +72,17 @@ def test_the_ceiling_of_half_cubes_is_that_of_the_formula(make_run) -> None:
     assert {row["verdict"] for row in rows} == {"useful"} and {row["conclusion"][:7] for row in rows} == {"certain"}
 
 
+def test_each_density_has_a_ceiling_of_its_own(make_run) -> None:
+    """Also two of one kind."""
+    images = HalfCubes("test", 8)
+    params = BoundParams(densities=(Known(log_density=math.log(2)), Known(log_density=math.log(3))))
+    estimates = bounds.densities(params, images, images, make_run())
+    ceilings = bounds.ceilings(bounds.bounds(params, ["L2"], estimates, {}), {"L2": (0.4,)}, images)
+    tail = normal.cdf(-math.sqrt(2 * math.pi) * 0.4)
+    assert [each.values for each in ceilings] == [pytest.approx((2 * tail,)), pytest.approx((3 * tail,))]
+    assert [each.label for each in ceilings] == [f"bound, density known (densities.{place})" for place in (0, 1)]
+
+
 def test_the_first_pixel_of_half_cubes_decides() -> None:
     """The best classifier keeps 1 - 2 epsilon in every norm: below the ceiling, and near it for small epsilons."""
     images = HalfCubes("test", 8)
