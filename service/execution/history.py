@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from service.errors import AssayError, RunNotFoundError, SpecError, StoreError, nearest
+from service.errors import AssayError, RunNotFoundError, SpecError, StoreError, nearest, shown
 from service.execution import layout, lock, records
 from service.execution.records import RunRecord, TrialRecord
 from service.planning import yaml_text
@@ -49,7 +49,10 @@ def load(folder: Folder) -> RunRecord:
 def _read(folder: Folder) -> RunRecord:
     if not folder.exists(layout.RUN):
         raise RunNotFoundError(f"{folder.uri} holds no run: it has no run.json")
-    return records.read_run(folder)
+    state = records.read_run(folder)
+    if state.id != folder.name:  # a copied folder, say: whoever goes by the id would be led to another run
+        raise StoreError(f"{folder.uri_of(layout.RUN)} is damaged: it is of the run {shown(state.id)}")
+    return state
 
 
 def _judged(runs: list[tuple[Folder, RunRecord]]) -> list[RunRecord]:
@@ -74,7 +77,12 @@ def spec_tree(folder: Folder) -> dict[str, Any]:
     """The plain values of a run's spec, every default written out."""
     if not folder.exists(layout.SPEC):
         raise RunNotFoundError(f"{folder.uri} holds no run: it has no {layout.SPEC}")
-    tree: dict[str, Any] = yaml_text.parse(folder.read(layout.SPEC))
+    try:
+        tree = yaml_text.parse(folder.read(layout.SPEC))
+    except SpecError as error:
+        raise StoreError(f"{folder.uri_of(layout.SPEC)} is damaged: {error}") from error
+    if not isinstance(tree, dict):
+        raise StoreError(f"{folder.uri_of(layout.SPEC)} is damaged: it must be a group of fields; it is {shown(tree)}")
     return tree
 
 
@@ -83,6 +91,7 @@ def begun(folder: Folder, job_spec: JobSpec) -> bool:
     if not folder.exists(layout.SPEC):
         return False
     if folder.read(layout.SPEC) != yaml_text.dump(job_spec.tree()).encode():
+        spec_tree(folder)  # which says so if there is none
         raise SpecError(f"run id {folder.name!r} is in use by another spec", hint="choose another --id")
     return True
 
@@ -139,7 +148,7 @@ def compare(folders: list[Folder]) -> tuple[list[Difference], list[Difference]]:
 
     A metric that a run has not is None there.
     """
-    specs = [dict(_flat(yaml_text.parse(folder.read(layout.SPEC)))) for folder in folders]
+    specs = [dict(_flat(spec_tree(folder))) for folder in folders]
     fields = sorted({name for spec in specs for name in spec})
     differing = [Difference(name, tuple(spec.get(name) for spec in specs)) for name in fields]
     differing = [each for each in differing if any(value != each.values[0] for value in each.values)]

@@ -173,7 +173,7 @@ def _process_alive(holder: dict[str, Any]) -> bool | None:
         return None
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):  # no process has a number of that size
         return False
     except PermissionError:
         pass  # that of another user

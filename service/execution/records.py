@@ -8,7 +8,7 @@ import re
 import traceback
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, FiniteFloat, ValidationError
 
 from service import json_text
 from service.errors import AssayError, InputError, SpecError, StoreError
@@ -80,7 +80,7 @@ class TrialRecord(BaseModel):
     id: str
     label: str
     status: TrialStatus
-    seconds: float
+    seconds: FiniteFloat
     metrics: dict[str, float]
     artefacts: tuple[Artefact, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -99,7 +99,7 @@ class RunRecord(BaseModel):
     status: RunStatus
     created: str
     updated: str
-    seconds: float
+    seconds: FiniteFloat
     trials: int
     trials_done: int
     provenance: Annotated[dict[str, Any], BeforeValidator(json_text.plain)]

@@ -80,7 +80,7 @@ def resume(store: Folder, run_id: str, how: Execution) -> RunRecord:
     folder = layout.run(store, run_id)
     if not folder.exists(layout.SPEC):
         raise RunNotFoundError(f"no run {run_id!r} in {store.uri}")
-    job_spec = spec.build(yaml_text.parse(folder.read(layout.SPEC)))
+    job_spec = spec.build(history.spec_tree(folder))
     plans = _plans(job_spec, store)
     with _ray(plans, how):
         return _drive(job_spec, plans, store, folder, how)

@@ -24,6 +24,7 @@ TEXTS = st.one_of(
     st.sampled_from(["NaN", "'NaN", "''NaN", "Infinity", "-Infinity", "'-Infinity", "nan", "inf", "null", "1e3"]),
 )
 FLOATS = st.one_of(st.floats(), st.sampled_from([math.nan, math.inf, -math.inf, -0.0]))
+FINITE = st.floats(allow_nan=False, allow_infinity=False)
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers() | FLOATS | TEXTS,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
@@ -50,7 +51,7 @@ RECORDS = st.one_of(
         id=TEXTS,
         label=TEXTS,
         status=chosen(TrialRecord, "status"),
-        seconds=FLOATS,
+        seconds=FINITE,
         metrics=METRICS,
         artefacts=st.lists(ARTEFACTS, max_size=2).map(tuple),
         warnings=TUPLES,
@@ -64,7 +65,7 @@ RECORDS = st.one_of(
         status=chosen(RunRecord, "status"),
         created=TEXTS,
         updated=TEXTS,
-        seconds=FLOATS,
+        seconds=FINITE,
         trials=COUNTS,
         trials_done=COUNTS,
         provenance=TREES,

@@ -45,11 +45,15 @@ def test_one_driver_at_a_time(folder: Folder) -> None:
     assert alive(folder) == [False] and folder.names() == []
 
 
-@pytest.mark.parametrize("changes", [{"pid": "gone"}, {"began": 1}], ids=["process gone", "process id come again"])
+@pytest.mark.parametrize(
+    "changes",
+    [{"pid": "gone"}, {"began": 1}, {"pid": 10**30}],
+    ids=["process gone", "process id come again", "no process id"],
+)
 def test_a_dead_process_of_this_place_is_known_at_once(
     folder: Folder, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    leave(folder, **({"pid": gone()} if "pid" in changes else changes))
+    leave(folder, **({"pid": gone()} if changes.get("pid") == "gone" else changes))
     monkeypatch.setattr(lock, "BEAT_SECONDS", 1e6)  # nobody waits for a heart to beat
     assert alive(folder) == [False]
     with hold(folder):

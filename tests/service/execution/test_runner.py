@@ -292,11 +292,36 @@ def test_a_run_id_is_used_once(store_uri: str) -> None:
         runner.start(walk(store_uri), Execution(serial=True), run_id="once")
 
 
-def test_a_damaged_record_is_one_sentence(store_uri: str) -> None:
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (b'{"id": 3', "run.json is damaged: not JSON"),
+        ({"seconds": "NaN"}, "run.json is damaged: Input should be a finite number"),
+        ({"id": "another"}, "run.json is damaged: it is of the run 'another'"),
+        ({"id": "../../x"}, "run.json is damaged: it is of the run '../../x'"),
+    ],
+)
+def test_a_damaged_record_is_one_sentence(store_uri: str, damage: bytes | dict[str, str], sentence: str) -> None:
     state = runner.start(walk(store_uri), Execution(serial=True))
     folder = open_store(store_uri) / "runs" / state.id
-    folder.write("run.json", b'{"id": 3')
-    with pytest.raises(StoreError, match="run.json is damaged"):
-        records.read_run(folder)
+    record = damage if isinstance(damage, bytes) else json.dumps(folder.read_json("run.json") | damage).encode()
+    folder.write("run.json", record)
+    with pytest.raises(StoreError) as caught:
+        history.load(folder)
     found, damaged = history.all_runs(open_store(store_uri))
-    assert found == [] and len(damaged) == 1
+    assert found == [] and damaged == [f"{state.id}: {caught.value}"] and sentence in damaged[0]
+
+
+@pytest.mark.parametrize("damage", [b"", b"5", b"[1]", b"{"])
+def test_a_damaged_spec_is_one_sentence(store_uri: str, damage: bytes) -> None:
+    store = open_store(store_uri)
+    runner.start(walk(store_uri), Execution(serial=True), run_id="damaged")
+    folder = store / "runs" / "damaged"
+    folder.write("spec.yaml", damage)
+    for use in (
+        lambda: runner.resume(store, "damaged", Execution(serial=True)),
+        lambda: history.begun(folder, walk(store_uri)),
+        lambda: history.compare([folder, folder]),
+    ):
+        with pytest.raises(StoreError, match="spec.yaml is damaged: "):
+            use()

@@ -1,6 +1,7 @@
 """The gallery: pages of many runs that need no server, and that no run can break."""
 
 import json
+import shutil
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -86,7 +87,7 @@ def test_a_folder_that_holds_something_else_is_left_alone(
 def test_a_damaged_or_hostile_run_is_told_of_and_the_others_are_shown(
     store_uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    finished(store_uri, name="good")
+    good = finished(store_uri, name="good")
     outside = finished(store_uri, name="outside")
     record = json.loads((outside / "run.json").read_text())
     record["artefacts"][0]["path"], record["name"] = "../../../stolen.txt", HOSTILE
@@ -95,12 +96,14 @@ def test_a_damaged_or_hostile_run_is_told_of_and_the_others_are_shown(
     (finished(store_uri, name="no-spec") / "spec.yaml").write_text("{")
     (sound,) = finished(store_uri, name="no-sound").glob("trials/*/sounds/*.wav")
     sound.write_bytes(b"RIFF")
+    shutil.copytree(good, good.parent / "copied")
     picture = finished(store_uri, name="no-picture") / "run.json"
     picture.write_text(picture.read_text().replace('"kind": "file"', '"kind": "figure"'))
     out = tmp_path / "gallery"
     assert main(["gallery", "--store", store_uri, "--out", str(out)]) == 0
     told = capsys.readouterr().err
     assert "broken" in told and "is not a name inside the store" in told and "no-spec" in told
+    assert f"copied/run.json is damaged: it is of the run {good.name!r}" in told
     assert "is damaged: not a sound" in told and "is no picture" in told
     text = (out / "index.html").read_text()
     assert "good" in text and HOSTILE not in text and not (tmp_path / "stolen.txt").exists()
