@@ -8,7 +8,8 @@ from pathlib import Path
 from pathspec import GitIgnoreSpec
 
 from service.cluster import launcher
-from service.errors import TooLargeError
+from service.errors import InputError, TooLargeError, first_line
+from service.formatting import encodable
 
 MOST_BYTES = 100 << 20  # Ray's head refuses a larger upload (ray._private.ray_constants.DASHBOARD_CLIENT_MAX_SIZE)
 IGNORE_FILES = (".gitignore", ".rayignore")
@@ -24,6 +25,12 @@ def pack(folder: Path, target: Path, spec: bytes | None) -> None:
     TooLargeError names the largest file if they are too many for Ray.
     """
     sizes = {path: (folder / path).stat().st_size for path in sorted(files(folder))}
+    for path in sizes:
+        if (readable := encodable(path)) != path:
+            raise InputError(
+                f"the name of a file to be shipped must be text; it is {readable!r}",
+                hint="rename it, or name it in .rayignore",
+            )
     if (total := sum(sizes.values())) > MOST_BYTES:
         largest = max(sizes, key=lambda path: sizes[path])
         raise TooLargeError(
@@ -69,8 +76,7 @@ def files(folder: Path) -> Iterator[str]:
     def read_rules(place: Path, base: str) -> None:
         for name in IGNORE_FILES:
             if (place / name).is_file():
-                lines = (place / name).read_text(errors="replace").splitlines()
-                rules.append((base, GitIgnoreSpec.from_lines(lines)))
+                rules.append((base, _rules_of(place / name)))
 
     for each in above:
         base = each.relative_to(above[0]).as_posix()
@@ -84,6 +90,15 @@ def files(folder: Path) -> Iterator[str]:
         for name in names:
             if not ignored(f"{base}{name}") and (Path(place) / name).is_file():
                 yield f"{base}{name}"
+
+
+def _rules_of(file: Path) -> GitIgnoreSpec:
+    """What an ignore file says. InputError names the line that says nothing."""
+    lines = file.read_text(errors="replace").splitlines()
+    try:
+        return GitIgnoreSpec.from_lines(lines)
+    except ValueError as error:
+        raise InputError(f"{file}: {first_line(error)}", hint="remove the line") from error
 
 
 def _repository_folders(folder: Path) -> list[Path]:

@@ -33,7 +33,6 @@ from service.spec import JobSpec
 
 SAVE_SECONDS = 60.0  # that a cancelled run has to save before Ray kills it; Ray's own default is 3
 ANSWER_SECONDS = 5.0  # for one question to the head
-TERMINAL = (JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.STOPPED)
 ENDS = {
     0: "finished",
     1: "failed",

@@ -18,7 +18,7 @@ import ray
 from service.cli.commands import main
 from service.cluster import address, packaging, submission
 from service.cluster.submission import Head
-from service.errors import AssayError, ClusterError, TooLargeError
+from service.errors import AssayError, ClusterError, InputError, TooLargeError
 from service.execution import lock
 from service.execution.layout import LOCK
 from service.execution.lock import identity
@@ -328,6 +328,23 @@ def test_too_much_to_ship(project: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         file.truncate(packaging.MOST_BYTES + 1)
     with pytest.raises(TooLargeError, match="the largest file is large.bin .100 MiB.; at most 100 MiB are allowed"):
         packaging.pack(project, project.parent / "x.zip", None)
+
+
+def test_a_name_that_is_no_text_is_not_shipped(project: Path) -> None:
+    (project / os.fsdecode(b"caf\xe9.txt")).write_text("")
+    with pytest.raises(InputError, match=r"must be text; it is 'caf\\\\udce9.txt' .*\.rayignore"):
+        packaging.pack(project, project.parent / "x.zip", None)
+    (project / ".rayignore").write_text("caf*\n")
+    packaging.pack(project, project.parent / "x.zip", None)
+
+
+@pytest.mark.parametrize("line", ["!", "\\", "a\\"])
+@pytest.mark.parametrize("name", packaging.IGNORE_FILES)
+def test_a_line_of_an_ignore_file_that_says_nothing(project: Path, name: str, line: str) -> None:
+    (project / name).write_text(f"*.pt\n{line}\n")
+    with pytest.raises(InputError) as caught:
+        packaging.pack(project, project.parent / "x.zip", None)
+    assert str(caught.value) == f"{project / name}: Invalid git pattern: {line!r} (remove the line)"
 
 
 # ---- lost ----------------------------------------------------------------------------------------------------------
