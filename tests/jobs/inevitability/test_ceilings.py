@@ -133,12 +133,12 @@ def test_shares_are_the_largest_that_a_network_may_give() -> None:
 
 def brighter_than(level: float, classes: Sequence[str]) -> Variant:
     """A network whose first class is that of images with a first pixel above a level."""
-    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
+    layer = nn.Linear(64, 2)
     with torch.no_grad():
-        network[1].weight.zero_()[0, 0] = 1.0
-        network[1].bias.copy_(torch.tensor([0.0, level]))
+        layer.weight.zero_()[0, 0] = 1.0
+        layer.bias.copy_(torch.tensor([0.0, level]))
     images = with_classes(HalfCubes("test", 8), classes, "half_cubes", "the network")
-    return Variant("net", "given", 1, network.eval(), images)
+    return Variant("net", "given", 1, nn.Sequential(nn.Flatten(), layer).eval(), images)
 
 
 def test_shares_are_those_of_the_classes_of_the_data(make_run) -> None:
