@@ -32,6 +32,7 @@ from service.handle import artefacts
 from service.handle.rows import TRIAL, Report, Row, nowhere, table_of
 from service.handle.trials import Trial
 from service.models import CardDraft, ModelCard
+from service.private_folder import private_folder
 from service.provenance import derive_seed
 from service.store import Folder
 
@@ -358,8 +359,13 @@ class Run:
     @cached_property
     def cache(self) -> Path:
         """A folder on this node for data that can be made again. Anybody may empty it at any time."""
-        path = Path(os.environ.get("ASSAY_CACHE", Path(tempfile.gettempdir()) / f"assay-cache-{os.getuid()}"))
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if (named := os.environ.get("ASSAY_CACHE")) is None:
+            return private_folder("assay-cache", tempfile.gettempdir())
+        path = Path(named)
+        try:
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"ASSAY_CACHE must be a folder; {named!r}: {error.strerror}") from error
         return path
 
     # ---- for the service, not for jobs ----------------------------------------------------------------------------

@@ -3,11 +3,10 @@
 import logging
 import os
 import re
-import stat
 import tempfile
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from service.cluster import address as address_of
 from service.cluster import embedded, import_path
 from service.cluster.node_types import NodeType, known_to_driver
 from service.errors import ClusterError, StoreError, first_line
+from service.private_folder import private_folder
 from service.spec import Resources
 from service.store import Folder, open_store
 
@@ -277,14 +277,7 @@ def _session_folder() -> str:
     temporary = tempfile.gettempdir()
     if len(temporary) > MOST_OF_SOCKET:
         temporary = "/tmp"
-    folder = Path(temporary) / f"assay-ray-{os.getuid()}"
-    with suppress(FileExistsError):
-        folder.mkdir(mode=0o700)
-    status = folder.lstat()
-    if status.st_uid != os.getuid() or not stat.S_ISDIR(status.st_mode):
-        return tempfile.mkdtemp(prefix="assay-ray-", dir=temporary)  # somebody else made it
-    folder.chmod(0o700)
-    return str(folder)
+    return str(private_folder("assay-ray", temporary))
 
 
 def _protect_token() -> None:

@@ -1,6 +1,9 @@
 """The handle that a job is given: rows, phases, warnings, sounds."""
 
 import io
+import os
+import stat
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +57,36 @@ def test_a_warning_counts_once(handle: Run, capsys: pytest.CaptureFixture[str]) 
         handle.warn(sentence)
     assert list(handle.written.warnings) == ["one", "two"]
     assert capsys.readouterr().out == "WARNING: one\nWARNING: two\n"
+
+
+@pytest.mark.parametrize("taken_by", ["a file", "a link"])
+def test_the_cache_is_a_folder_of_its_owner(
+    taken_by: str, handle: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("ASSAY_CACHE", raising=False)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    shared, elsewhere = tmp_path / f"assay-cache-{os.getuid()}", tmp_path / "elsewhere"
+    assert handle.cache == shared and stat.S_IMODE(shared.stat().st_mode) == 0o700
+    shared.rmdir()
+    if taken_by == "a file":
+        shared.touch()
+    else:
+        elsewhere.mkdir()
+        shared.symlink_to(elsewhere)
+    del handle.cache
+    assert handle.cache != shared and stat.S_IMODE(handle.cache.stat().st_mode) == 0o700
+    handle.cache.joinpath("data").touch()
+    assert not elsewhere.exists() or not list(elsewhere.iterdir())
+
+
+def test_a_cache_of_ones_own(handle: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ASSAY_CACHE", str(tmp_path / "deep" / "cache"))
+    assert handle.cache == tmp_path / "deep" / "cache" and handle.cache.is_dir()
+    del handle.cache
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("ASSAY_CACHE", str(tmp_path / "file"))
+    with pytest.raises(InputError, match="ASSAY_CACHE must be a folder; .*file': File exists"):
+        _ = handle.cache
 
 
 @pytest.mark.parametrize("channels", [1, 2])
