@@ -12,6 +12,7 @@ from service.handle.rows import Row
 from service.planning.plan import TrialPlan
 from service.spec import Asha
 
+ROW = "row/"  # before the names of what was logged
 WORST = 1e300  # stands for a metric that is not finite: percentiles of infinities are no numbers
 
 
@@ -71,10 +72,15 @@ class TuneScheduler(FIFOScheduler):
 
     def on_trial_result(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
         plan = self._plan(trial)
-        if "row" not in result or not self.stopping.stops(plan, result["row"]):
+        if not self.stopping.stops(plan, _row(result)):
             return TrialScheduler.CONTINUE
         self.stopped.add(plan.id)
         return TrialScheduler.STOP
 
     def on_trial_complete(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> None:
-        self.stopping.end(self._plan(trial), result.get("row", {}))
+        self.stopping.end(self._plan(trial), _row(result))
+
+
+def _row(result: dict[str, Any]) -> Row:
+    """What was logged of all that Tune was told, which it gives to schedulers without nesting."""
+    return {name.removeprefix(ROW): value for name, value in result.items() if name.startswith(ROW)}

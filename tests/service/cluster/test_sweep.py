@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from ray.runtime_env import RuntimeEnv
 from ray.tune.execution import class_cache
+from ray.tune.utils.util import flatten_dict
 
 from service import spec
 from service.cluster import connection, embedded, sweep
@@ -61,7 +62,7 @@ def test_a_metric_may_have_the_name_of_what_tune_is_told() -> None:
     scheduler = TuneScheduler(early_stopping(job_spec, plans), plans)
     for number, (value, verdict) in enumerate([(50.0, "CONTINUE"), (1.0, "STOP")]):
         trial: Any = SimpleNamespace(config={"plan": number})
-        result = {"row": {"step": 1, "index": value}, "index": 0, "total_steps": None}
+        result = flatten_dict({"row": {"step": 1, "index": value}, "index": 0, "total_steps": None})
         assert scheduler.on_trial_result(None, trial, result) == verdict
 
 
