@@ -40,7 +40,7 @@ def test_the_best_colour_is_that_of_what_is_printed_and_photographed(
     coefficients = torch.zeros(10, 3)
     coefficients[0, 0], coefficients[1, 0] = 1.0, -1.0
     (tmp_path / "map.json").write_text(ColourMap(coefficients, 0.0, 0.0).text())
-    cameras = []
+    cameras: list[rephotograph.CameraParams] = []
     photographed = rephotograph.photographed
     monkeypatch.setattr(
         rephotograph, "photographed", lambda *given: (cameras.append(given[1]), photographed(*given))[1]
