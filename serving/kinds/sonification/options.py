@@ -113,8 +113,9 @@ class Options:
             said |= {name: getattr(section, name) for name in names_of(type(section))}
         if with_clip:
             del said["seconds"]
+        whole = validate(AscentParams, ascent.model_copy(update=parts).model_dump(mode="json"), "parameters")
         layer, number = feature.get("layer", OUTPUT), feature.get("channel", feature.get("class", 0))
-        return cls(objective, str(layer), int(number), sound, ascent.model_copy(update=parts), said)
+        return cls(objective, str(layer), int(number), sound, whole, said)
 
 
 def described(channels: Mapping[str, int], limits: Sonification) -> Json:

@@ -165,6 +165,7 @@ def test_a_dead_channel_is_told_and_not_optimised() -> None:
         ({}, {"stepz": 3}, "did you mean 'steps'"),
         ({}, {"power": 1.0}, "unknown parameter 'power'"),
         ({}, {"closeness": 1.0}, "there is none"),
+        ({}, {"parameterisation": "log_mel", "high_frequencies": 1.0}, "high_frequencies must be 0 with .* log_mel"),
         ({}, {"layer": "mel", "parameterisation": "log_mel"}, "'mel' answers is itself optimised"),
     ],
 )
