@@ -21,12 +21,12 @@ import numpy as np
 from service import models
 from service.catalog import Placement
 from service.errors import InputError, StoreError
-from service.execution import checkpoints, layout, remarks
+from service.execution import checkpoints, layout, records, remarks
 from service.execution.devices import reserved_device
 from service.execution.fan_out import mapping
 from service.execution.fan_out.cells import CellStore, key_of
 from service.execution.fan_out.mapping import Executor, FailedCells, InProcess
-from service.execution.records import Artefact
+from service.execution.records import Artefact, TrialRemarks
 from service.formatting import encodable
 from service.handle import artefacts
 from service.handle.rows import TRIAL, Report, Row, nowhere, table_of
@@ -125,11 +125,20 @@ class Run:
         sentence = encodable(sentence)
         if sentence not in self.written.warnings:
             print(f"WARNING: {sentence}", flush=True)
-        self.written.warnings[sentence] = None
+            self.written.warnings[sentence] = None
+            self._keep_remarks()
 
     def note(self, sentence: str) -> None:
         """Note how something was computed, at the top of the report. The same sentence counts once."""
-        self.written.notes[encodable(sentence)] = None
+        sentence = encodable(sentence)
+        if sentence not in self.written.notes:
+            self.written.notes[sentence] = None
+            self._keep_remarks()
+
+    def _keep_remarks(self) -> None:
+        """Write them down now: a trial that a scheduler stops does not come to its end."""
+        said = TrialRemarks(warnings=tuple(self.written.warnings), notes=tuple(self.written.notes))
+        records.write(self.folder, layout.REMARKS, said)
 
     def take(self, index: int, row: Row, total_steps: int | None) -> None:
         """For executors: a row that was logged for this trial in another process; `index`: its place in the table."""
@@ -215,6 +224,7 @@ class Run:
         self.written.rows = saved["rows"]
         self.written.warnings = dict.fromkeys(saved["warnings"])
         self.written.notes = dict.fromkeys(saved["notes"])
+        self._keep_remarks()
         for index, row in enumerate(self.rows):
             self._report(index, row, self._total_steps)
         return dict(saved["state"])

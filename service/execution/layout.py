@@ -2,7 +2,8 @@
 
 <store>/runs/<run>/
     spec.yaml  run.json  metrics.parquet  manifest.json  report.html  log.jsonl  lock.json  lock.taken  cancel
-    trials/<trial>/     a trial's own folder: trial.json, metrics.parquet, checkpoints/, cells/ and its artefacts
+    trials/<trial>/     a trial's own folder: trial.json, metrics.parquet, remarks.json, checkpoints/, cells/ and its
+                        artefacts
     cells/              cells that the trials of a sweep share
     tune/               what Ray keeps while it works
     tables/ figures/ samples/ sounds/ pages/ files/      artefacts, in the folder of the run and of each trial
@@ -16,6 +17,7 @@ from service.store import Folder
 SPEC = "spec.yaml"
 RUN = "run.json"
 TRIAL = "trial.json"
+REMARKS = "remarks.json"
 METRICS = "metrics.parquet"
 MANIFEST = "manifest.json"
 REPORT = "report.html"

@@ -1,4 +1,4 @@
-"""What is written down about a run and its trials: run.json and trials/<id>/trial.json.
+"""What is written down about a run and its trials: run.json, trials/<id>/trial.json and trials/<id>/remarks.json.
 
 What is true of a run is what these files say. A run whose record says `running` while nobody holds its lock has lost
 its driver: its status is shown as `lost`, and `assay resume` goes on from what is there.
@@ -88,6 +88,15 @@ class TrialRecord(BaseModel):
     failure: Failure | None = None
 
 
+class TrialRemarks(BaseModel):
+    """What a trial has said so far, for its record if it cannot write that itself."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
 class RunRecord(BaseModel):
     """run.json: the state of a run."""
 
@@ -122,6 +131,11 @@ def read_run(folder: Folder) -> RunRecord:
 def read_trial(folder: Folder) -> TrialRecord | None:
     """The end of the trial in this folder, None if it has not ended."""
     return _read(folder, layout.TRIAL, TrialRecord) if folder.exists(layout.TRIAL) else None
+
+
+def read_remarks(folder: Folder) -> TrialRemarks:
+    """What the trial in this folder has said so far."""
+    return _read(folder, layout.REMARKS, TrialRemarks) if folder.exists(layout.REMARKS) else TrialRemarks()
 
 
 def _read(folder: Folder, name: str, model: type[Record]) -> Record:

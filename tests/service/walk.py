@@ -34,6 +34,7 @@ class Params(BaseModel):
     careful: bool = Field(True, description="whether the walk is saved")
     fail_at: int | None = Field(None, description="step at which the walk raises an error")
     die_once_at: int | None = Field(None, description="step at which the process kills itself, the first time")
+    warn_at: int | None = Field(None, description="step before which the walk warns and notes something")
     witness: str = Field("", description="file that gets a line at each start of a trial")
     sizes: tuple[int, ...] = Field((3,), min_length=1, description="shape of the tensor")
 
@@ -49,6 +50,9 @@ def run(params: Params, run: Run) -> None:
     for step in range(first, params.pace.steps):
         if step == params.fail_at:
             raise InputError(f"the walk fails at step {step}")
+        if step == params.warn_at:
+            run.warn(f"the walk warns at step {step}")
+            run.note(f"the walk notes step {step}")
         if step == params.die_once_at and not (mark := Path(params.witness + f".{run.seed}.died")).exists():
             mark.touch()
             os.kill(os.getpid(), signal.SIGKILL)

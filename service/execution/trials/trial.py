@@ -34,6 +34,7 @@ def execute(plan: TrialPlan, run_folder: Folder, report: Report, executor: Execu
         run_folder,
         catalog.load(plan.spec.job).placement,
     )
+    run.folder.delete(layout.REMARKS)  # of an earlier attempt: what is still true is restored, or said again
     failure = None
     try:
         perform(plan, run)
@@ -91,7 +92,17 @@ def record_from_driver(
     if rows:
         folder.write_table(layout.METRICS, table_of(rows))
     metrics = {name: value for row in rows for name, value in row.items() if name != "step"}
-    ended = TrialRecord(id=plan.id, label=plan.label, status=status, seconds=seconds, metrics=metrics, failure=failure)
+    said = records.read_remarks(folder)
+    ended = TrialRecord(
+        id=plan.id,
+        label=plan.label,
+        status=status,
+        seconds=seconds,
+        metrics=metrics,
+        warnings=said.warnings,
+        notes=said.notes,
+        failure=failure,
+    )
     records.write(folder, layout.TRIAL, ended)
     if status == "stopped":
         folder.delete(layout.CHECKPOINTS)

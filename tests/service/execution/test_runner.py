@@ -152,7 +152,7 @@ def test_threshold_scheduler_stops_the_same_trials(store_uri: str, how: str, req
         request.getfixturevalue("ray_session")
     rule = {"kind": "threshold", "metric": "height", "at_step": 5, "at_least": 0.0}
     sweep = {"grid": {"seed": [0, 1, 2, 3]}, "metric": "height", "scheduler": rule}
-    job_spec = walk(store_uri, sweep=sweep, resources={"cpus": CORES})
+    job_spec = walk(store_uri, params={"warn_at": 3}, sweep=sweep, resources={"cpus": CORES})
     state = runner.start(job_spec, Execution(serial=how == "serial"))
     assert state.status == "finished"
     folder = folder_of(job_spec, state)
@@ -161,6 +161,7 @@ def test_threshold_scheduler_stops_the_same_trials(store_uri: str, how: str, req
         heights = [row["height"] for row in folder.read_table("metrics.parquet").to_pylist() if row["trial"] == each.id]
         assert each.status == ("finished" if heights[4] >= 0 else "stopped")
         assert len(heights) == (10 if heights[4] >= 0 else 5)
+        assert (each.warnings, each.notes) == (("the walk warns at step 3",), ("the walk notes step 3",))
         statuses[each.id] = each.status
     assert set(statuses.values()) == {"finished", "stopped"}, "the seeds of this test show both"
 
