@@ -76,7 +76,7 @@ class Folder:
         for job in ("cells", "training"):
             spec = {"job": f"study.{job}", "store": str(self.place / "store"), "params": {"mark": str(self.mark)}}
             (self.place / f"{job}.yaml").write_text(yaml.safe_dump(spec))
-        (self.place / ".rayignore").write_text("store\nmark*\n")
+        (self.place / ".rayignore").write_text("store*\nmark*\n")  # also the log, which grows while it is packed
 
     def seconds(self, *command: str | Path, env: Mapping[str, str]) -> float:
         """From the start of a command until the first cell is computed. Returns when the command has ended."""
