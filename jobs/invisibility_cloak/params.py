@@ -1,13 +1,13 @@
 """What a spec of the study says."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from jobs.common.data.boxes import DataParams
 from jobs.common.detection.detector_params import DetectorParams, TrainedDetector
 from jobs.common.models.cards import PublishingParams
-from jobs.common.params import Name, StudyParams
+from jobs.common.params import ONCE, Name, StudyParams
 from jobs.invisibility_cloak.defences.params import DefenceParams
 from jobs.invisibility_cloak.defences.victims import defended_names
 from jobs.invisibility_cloak.patch.objectives import AnyObjective
@@ -28,7 +28,7 @@ STARTS = ("noise", "grey")
 class PatchParams(StudyParams):
     """A patch, and the detectors that it is to hide people from."""
 
-    detectors: tuple[Name, ...] = Field(
+    detectors: Annotated[tuple[Name, ...], ONCE] = Field(
         (),
         description="that it is optimised against, together; none: all; DETECTOR_median and so on is one behind a "
         "defence of params.defences: the attack is then adaptive",
@@ -57,7 +57,7 @@ class PatchParams(StudyParams):
 class ControlParams(StudyParams):
     """Patches that nobody optimised, beside which every other stands."""
 
-    names: tuple[Control, ...] = Field(
+    names: Annotated[tuple[Control, ...], ONCE] = Field(
         CONTROLS, description="grey; best_colour, found by search; random; upside_down; look_alike"
     )
     like: Name | None = Field(
@@ -67,13 +67,6 @@ class ControlParams(StudyParams):
     images: int = Field(
         16, ge=1, le=10_000, description="training images on which it is chosen, by the loss of all detectors"
     )
-
-    @field_validator("names")
-    @classmethod
-    def _once(cls, names: tuple[Control, ...]) -> tuple[Control, ...]:
-        if len(set(names)) < len(names):
-            raise FieldError("", "name each once", list(names))
-        return names
 
 
 class EvaluationParams(StudyParams):
@@ -159,8 +152,6 @@ class Params(PublishingParams):
             for each in patch.detectors:
                 if each not in self.victims:
                     self._refuse(f"patches.{name}.detectors", each, self.victims)
-            if len(set(patch.detectors)) < len(patch.detectors):
-                raise FieldError(f"patches.{name}.detectors", "name each once", list(patch.detectors))
             if patch.start not in (*STARTS, *self.patches) or patch.start == name:
                 others = tuple(each for each in self.patches if each != name)
                 self._refuse(f"patches.{name}.start", patch.start, (*STARTS, *others))

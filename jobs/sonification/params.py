@@ -1,12 +1,12 @@
 """What a spec of the study says."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from jobs.common.data.sounds import DataParams
 from jobs.common.models.cards import PublishingParams
-from jobs.common.params import Name, StudyParams
+from jobs.common.params import ONCE, Name, StudyParams
 from jobs.sonification.network_params import NetworkParams, TrainedNetwork
 from jobs.sonification.optimisation.ascent import AscentParams
 from jobs.sonification.optimisation.objectives import (
@@ -16,22 +16,11 @@ from jobs.sonification.optimisation.objectives import (
     DirectionObjective,
     LayerObjective,
 )
-from service.errors import FieldError
 
 Judge = Literal["pitch", "speaker", "moonshine", "sphinx", "quality"]
 EVERY: tuple[Judge, ...] = ("pitch", "speaker", "moonshine", "sphinx", "quality")
 NOISE: Literal["noise"] = "noise"
 OTHER_VOICE: Literal["other_voice"] = "other_voice"
-
-
-def _named_once(values: tuple[Any, ...]) -> tuple[Any, ...]:
-    """FieldError if one of them repeats: its sounds and rows would be there twice, under one name."""
-    if len(set(values)) < len(values):
-        raise FieldError("", "name each once", list(values))
-    return values
-
-
-ONCE = AfterValidator(_named_once)
 
 
 class SonificationParams(StudyParams):

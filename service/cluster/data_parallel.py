@@ -66,9 +66,9 @@ class SharedRun(Run):
         if self.writes:
             super().warn(sentence)
 
-    def note(self, sentence: str) -> None:
+    def _keep_remarks(self) -> None:
         if self.writes:
-            super().note(sentence)
+            super()._keep_remarks()
 
     def _keep(self, kind: Any, path: str, data: bytes, title: str) -> None:
         if self.writes:
@@ -89,6 +89,7 @@ def work(config: dict[str, Any]) -> None:
     plan: TrialPlan = config["plan"]
     relay, rank = config["relay"], train.get_context().get_world_rank()
     if rank == 0:
+        open_store(config["folder"]).delete(layout.REMARKS)  # of an earlier attempt, as `execute` does
         ray.get(relay.started.remote(plan.id, get_current_placement_group()))
 
     def report(index: int, row: Row, total_steps: int | None) -> None:

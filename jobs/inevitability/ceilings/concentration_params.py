@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from jobs.common.imports import name_of
-from jobs.common.params import Name, StudyParams
+from jobs.common.params import ONCE, Name, StudyParams
 from jobs.inevitability.concentration import Balls, HalfSpaces, MethodParams
 from service.errors import FieldError
 
@@ -22,7 +22,9 @@ class ConcentrationParams(StudyParams):
         description="halves: all images, of which one half is fitted to and the other measured; splits: the images to "
         "train and those to test",
     )
-    seeds: tuple[int, ...] = Field((0,), min_length=1, description="of the halves and of the searches, one run each")
+    seeds: Annotated[tuple[int, ...], ONCE] = Field(
+        (0,), min_length=1, description="of the halves and of the searches, one run each"
+    )
     soft_labels: Annotated[str, name_of({}, "soft labels")] | None = Field(
         None,
         description="import path mypackage.module:probabilities, called with a split, train or test: how likely each "
@@ -33,8 +35,6 @@ class ConcentrationParams(StudyParams):
     def _known(self) -> Self:
         if self.soft_labels is None and any(gamma_of(method) is not None for method in self.methods.values()):
             raise FieldError("soft_labels", "be given where a search has gamma", None)
-        if len(set(self.seeds)) < len(self.seeds):
-            raise FieldError("seeds", "name each once", list(self.seeds))
         return self
 
 
