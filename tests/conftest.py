@@ -5,6 +5,7 @@ import os
 import random
 import uuid
 from collections.abc import Generator, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ os.environ.setdefault("REPORTER_UPDATE_INTERVAL_MS", "60000")
 
 
 SCIENCE = "tests/jobs"  # tests that compute; most of the others wait, for Ray, for servers and for processes
+RAY = ExitStack()  # ends the Ray of the tests, if it runs
 
 
 @pytest.hookimpl(wrapper=True)
@@ -53,23 +55,36 @@ def pytest_make_parametrize_id(val: object) -> str | None:
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """One process runs a file, and all tests that ask the same application of Serve, which takes long to start."""
+    """One process runs a file, all tests that need Ray, and all that ask the same application of Serve: both take long
+    to start.
+    """
     item.add_marker(pytest.mark.xdist_group(group_of(item)))
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What asks Serve comes first, then what waits, and the tests of a group together, also in one process."""
-    waiting = {group_of(item) for item in items if waits(item)}
-    places: dict[str, tuple[bool, bool, int]] = {}
+    """What asks Serve comes first, then what needs Ray, then what waits, and the tests of a group together, also in one
+    process.
+    """
+    places: dict[str, tuple[bool, bool, bool, int]] = {}
     for item in items:
-        group = group_of(item)
-        places.setdefault(group, (not is_served(item), group not in waiting, len(places)))
+        computes = item.nodeid.startswith(SCIENCE)
+        places.setdefault(group_of(item), (not is_served(item), not needs_ray(item), computes, len(places)))
     items.sort(key=lambda item: places[group_of(item)])
 
 
-def waits(item: pytest.Item) -> bool:
-    return not item.nodeid.startswith(SCIENCE) or "ray_session" in getattr(item, "fixturenames", ())
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(nextitem: pytest.Item | None) -> None:
+    """Ray ends with the last test that needs it: its processes take a tenth of a core also when nothing is asked."""
+    if nextitem is None or not needs_ray(nextitem):
+        RAY.close()
+
+
+def needs_ray(item: pytest.Item) -> bool:
+    """By its fixture, or by the parameter `how` of a test that is run with and without Ray."""
+    if "ray_session" in getattr(item, "fixturenames", ()):
+        return True
+    return hasattr(item, "callspec") and item.callspec.params.get("how") == "ray"
 
 
 def is_served(item: pytest.Item) -> bool:
@@ -81,7 +96,9 @@ def group_of(item: pytest.Item) -> str:
     marker = item.get_closest_marker("xdist_group")
     if marker is not None:
         return str(marker.args[0])
-    return "served" if is_served(item) else item.nodeid.partition("::")[0]
+    if is_served(item):
+        return "served"
+    return "ray" if needs_ray(item) else item.nodeid.partition("::")[0]
 
 
 def pytest_runtest_setup() -> None:
@@ -93,17 +110,19 @@ def pytest_runtest_setup() -> None:
     torch.manual_seed(0)
 
 
-@pytest.fixture(scope="session")
-def ray_session() -> Iterator[None]:
-    """An embedded Ray with 4 logical cores, started once. Its processes report their metrics every second."""
+@pytest.fixture
+def ray_session() -> None:
+    """An embedded Ray with 4 logical cores, the same for all tests. Its processes report their metrics every second."""
+    import ray
+
     from service.cluster.connection import connect
 
-    with pytest.MonkeyPatch.context() as patch:
+    if ray.is_initialized():
+        return
+    with pytest.MonkeyPatch.context() as patch:  # undone when its processes have them
         patch.setenv("RAY_metrics_report_interval_ms", "1000")  # of Ray's ten seconds a test would wait for most
         patch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")  # of two seconds, in which a small training has ended
-        with connect(address="local", cpus=4):
-            patch.undo()  # its processes have them
-            yield
+        RAY.enter_context(connect(address="local", cpus=4))
 
 
 @pytest.fixture
