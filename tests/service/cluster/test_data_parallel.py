@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-import ray
 from torch import distributed
 
 from service import spec
@@ -33,7 +32,6 @@ TWO = {"workers": 2}
 @pytest.fixture(scope="module")
 def ray_of_two() -> Any:
     """An embedded Ray that two workers fill: whatever stays reserved makes the next trial wait for ever."""
-    ray.shutdown()
     with connection.connect(address="local", cpus=2):
         yield
 
@@ -71,6 +69,7 @@ def use_handle(store: str) -> tuple[Any, list[float], dict[str, float]]:
     return run.restore(), reported, run.metrics
 
 
+@pytest.mark.xdist_group("tests/jobs/common/training/test_parallel.py")  # whose process has loaded torch for ranks
 def test_only_the_first_rank_writes_and_all_know_the_same(tmp_path: Path) -> None:
     told = answers(use_handle, str(tmp_path))
     assert told[0] == ({"rank": 0}, [0.0, 0.0], {"height": 0.0})  # reported once more when it was restored
