@@ -84,8 +84,8 @@ def test_each_rule_is_kept_and_broken(place: str, module: str, allowed: bool) ->
     assert (broken_rule(place, module) == "") == allowed
 
 
-def test_a_serial_run_loads_no_ray(tmp_path: Path) -> None:
-    """Not even one that draws its trials and stops some of them early."""
+def test_a_serial_run_loads_no_ray_and_no_trial_the_compiler(tmp_path: Path) -> None:
+    """Not even one that draws its trials and stops some of them early. A trial fixes its numerics as a worker does."""
     path = tmp_path / "spec.yaml"
     path.write_text(
         "job: tests.service.walk\n"
@@ -93,9 +93,15 @@ def test_a_serial_run_loads_no_ray(tmp_path: Path) -> None:
         "  scheduler: {kind: threshold, metric: height, at_step: 2, at_least: -100}}\n"
     )
     words = ["run", str(path), f"store={tmp_path / 'store'}", "--serial"]
-    code = f"import sys; from service.cli import main; print(main({words})); sys.exit('ray' in sys.modules)"
+    code = f"""
+import sys
+from service.cli import main
+code = main({words})
+import torch
+print(code, torch.get_deterministic_debug_mode(), {{"ray", "torch._dynamo", "torch._inductor"}} & sys.modules.keys())
+"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0 and done.stdout.endswith("0\n"), done.stdout + done.stderr
+    assert done.stdout.endswith("\n0 1 set()\n"), done.stdout + done.stderr
 
 
 PATHS = ("runs", "trials", "tune", "cells", "checkpoints", "report.html", "run.json", "trial.json", "spec.yaml")
