@@ -88,7 +88,8 @@ def test_losses_of_few_classes(classes: int) -> None:
         *(pytest.param("plus", classes, marks=pytest.mark.slow) for classes in (2, 3)),
     ],
 )
-def test_few_classes(version: str, classes: int) -> None:
+def test_few_classes(version: str, classes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jobs.common.attacks.autoattack.PASSES", 2)  # of the rand version; test_components has them all
     model, images = small_net(classes=classes, gain=5), random_images(3, 1, 12, 12)
     labels = predictions(model, images)
     attack = AutoAttack(version=version, queries=30)  # type: ignore[arg-type]

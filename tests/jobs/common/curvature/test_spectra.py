@@ -31,7 +31,7 @@ def tables(handle: Run) -> dict[str, list[dict[str, Any]]]:
 def test_spectra_are_those_of_the_hessian_of_each_layer_and_of_all(make_run) -> None:
     handle = make_run()
     network, images, labels = small_network()
-    spectra = compute_spectra(Site(network, images, labels), params(images=40, trace_probes=200), handle)
+    spectra = compute_spectra(Site(network, images, labels), params(images=40, trace_probes=60), handle)
     keep_spectra(spectra, "small", handle)
     for layer, names in {WHOLE: ["0.weight", "4.weight"], "0": ["0.weight"], "4": ["4.weight"]}.items():
         matrix = written_out(network, images[:40], labels[:40], names)
