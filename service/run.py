@@ -295,7 +295,7 @@ class Run:
     # ---- artefacts ------------------------------------------------------------------------------------------------
 
     def table(self, name: str, rows: Sequence[dict[str, Any]], title: str = "") -> None:
-        """A table, kept as parquet and shown in the report. Every row has the same columns."""
+        """A table, kept as parquet and shown in the report. A row need not have every column: what it lacks is null."""
         self._keep("table", layout.TABLE.format(name), artefacts.parquet(rows), title)
 
     def figure(self, name: str, figure: "Figure", title: str = "") -> None:

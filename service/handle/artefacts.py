@@ -6,9 +6,10 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet
 from PIL import Image
+
+from service.handle.rows import table_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -16,9 +17,9 @@ if TYPE_CHECKING:
 
 
 def parquet(rows: Sequence[dict[str, Any]]) -> bytes:
-    """A table. Every row has the same columns."""
+    """A table. A row need not have every column: what it lacks is null."""
     data = io.BytesIO()
-    pyarrow.parquet.write_table(pa.Table.from_pylist(list(rows)), data)
+    pyarrow.parquet.write_table(table_of(rows), data)
     return data.getvalue()
 
 

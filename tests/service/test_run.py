@@ -110,6 +110,14 @@ def test_sounds_that_are_none(handle: Run) -> None:
     ]
 
 
+def test_a_column_that_the_first_row_lacks_is_kept(handle: Run) -> None:
+    handle.table("results", [{"trial": "a", "fgsm": 0.5}, {"trial": "b", "pgd": 0.25}])
+    assert handle.folder.read_table("tables/results.parquet").to_pylist() == [
+        {"trial": "a", "fgsm": 0.5, "pgd": None},
+        {"trial": "b", "fgsm": None, "pgd": 0.25},
+    ]
+
+
 def test_a_gpu_that_a_spec_does_not_ask_for_is_named_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert devices.unused_gpus(0) is None
