@@ -203,7 +203,7 @@ def _finish(
     if len(failed) == len(plans):
         return state.model_copy(update={"status": "failed", "failure": failed[0].failure})
 
-    summary = Run(folder, job_spec.seed)
+    summary = Summary(folder, job_spec.seed)
     for sentence in results.unknown_metrics(job_spec, ends):
         summary.warn(sentence)
     summarize = catalog.load(job_spec.job).summarize
@@ -233,6 +233,13 @@ def _finish(
         cause = first.failure.cause if first.failure else "error"
         verdict |= {"status": "partial", "failure": Failure(cause=cause, message=sentence)}
     return state.model_copy(update=verdict)
+
+
+class Summary(Run):
+    """The handle of `summarize`, on the folder of the whole run. What it says goes into run.json alone."""
+
+    def _keep_remarks(self) -> None:
+        pass
 
 
 def _now() -> str:

@@ -7,7 +7,9 @@ import os
 import signal
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import psutil
@@ -15,12 +17,14 @@ import pytest
 from torch import distributed
 
 from service import spec
-from service.cluster import connection
+from service.cluster import connection, data_parallel
 from service.cluster.data_parallel import SharedRun, wait_for_all
 from service.errors import ClusterError, SpecError
-from service.execution import history, runner
+from service.execution import history, layout, records, runner
 from service.execution.records import RunRecord, TrialRecord
 from service.execution.runner import Execution
+from service.handle.rows import nowhere
+from service.run import Run
 from service.spec import Resources
 from service.store import Folder, open_store
 from tests.processes import running, titles, wait_for
@@ -75,6 +79,36 @@ def test_only_the_first_rank_writes_and_all_know_the_same(tmp_path: Path) -> Non
     assert told[0] == ({"rank": 0}, [0.0, 0.0], {"height": 0.0})  # reported once more when it was restored
     assert told[1] == ({"rank": 0}, [], {"height": 0.0})
     assert np.load(tmp_path / "tables" / "rank.npy") == 0
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_the_first_rank_alone_writes_remarks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rank: int) -> None:
+    monkeypatch.setattr(data_parallel, "wait_for_all", lambda: None)
+    folder = open_store(str(tmp_path))
+    Run(folder, 0).checkpoint({})
+    run = SharedRun(folder, 0, nowhere, rank)
+    run.restore()
+    run.note("batches of 8")
+    run.warn("memory ran out")
+    assert folder.exists(layout.REMARKS) == (rank == 0)
+    if rank == 0:
+        said = records.read_remarks(folder)
+        assert (said.notes, said.warnings) == (("batches of 8",), ("memory ran out",))
+
+
+def test_remarks_of_an_earlier_attempt_are_gone_before_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = open_store(str(tmp_path))
+    Run(folder, 0).warn("said before the worker was lost")
+    left: list[bool] = []
+    monkeypatch.setattr(data_parallel, "train", Mock(**{"get_context.return_value.get_world_rank.return_value": 0}))
+    for name in ("ray", "get_current_placement_group", "wait_for_all", "conclude"):
+        monkeypatch.setattr(data_parallel, name, Mock())
+    monkeypatch.setattr(data_parallel, "perform", lambda plan, run: left.append(folder.exists(layout.REMARKS)))
+    job_spec = spec.build({"job": "tests.service.descent", "store": str(tmp_path)})
+    data_parallel.work({"plan": SimpleNamespace(id="trial", spec=job_spec), "relay": Mock(), "folder": str(tmp_path)})
+    assert left == [False]
 
 
 def test_two_processes_equal_one(tmp_path: Path, ray_session: None) -> None:

@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -59,6 +60,8 @@ def test_a_metric_that_no_trial_logs_is_told(store_uri: str) -> None:
         "did you mean 'score'?",
         "sweep.scheduler.metric: no trial logged 'scores', so it stopped none; did you mean 'score'?",
     )
+    left = {path.name for path in Path(store_uri, "runs", state.id).iterdir()}
+    assert "run.json" in left and "remarks.json" not in left
 
 
 def test_the_card_of_a_model_without_a_finite_metric_is_kept(store_uri: str) -> None:
