@@ -26,7 +26,7 @@ class Verdict:
     gradients: Tensor
     """int64 (images,): backward passes"""
     warnings: tuple[str, ...]
-    """why the attack may flatter the network, of the batches of this rank"""
+    """why the attack may flatter the network"""
 
 
 def correct(network: nn.Module, images: ImageSet, batch: int) -> Tensor:
@@ -50,4 +50,4 @@ def attacked(
         counters[:, rows] = torch.stack([(~result.successful).long(), result.queries, result.gradients]).cpu()
         warnings += result.warnings
     robust, queries, gradients = parallel.total(counters)
-    return Verdict(robust.bool(), queries, gradients, tuple(merged(warnings)))
+    return Verdict(robust.bool(), queries, gradients, tuple(merged(parallel.sentences(warnings))))

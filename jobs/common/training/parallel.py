@@ -17,7 +17,7 @@ Each function but `rank`, `world` and `share` is collective: a rank that leaves 
 """
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -97,6 +97,15 @@ def gather(rows: Tensor) -> Tensor:
     parts = [torch.empty_like(padded) for _ in range(world())]
     distributed.all_gather(parts, padded)
     return torch.cat([part[: int(count)] for part, count in zip(parts, counts, strict=True)])
+
+
+def sentences(own: Sequence[str]) -> list[str]:
+    """What all ranks have to say, by rank, on every rank. own: of this rank, without line ends."""
+    if world() == 1:
+        return list(own)
+    text = "".join(f"{sentence}\n" for sentence in ("", *own))  # of no rank nothing at all
+    everything = gather(torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8))
+    return [sentence for sentence in bytes(everything.tolist()).decode().split("\n") if sentence]
 
 
 class SyncedBatchNorm(_BatchNorm):

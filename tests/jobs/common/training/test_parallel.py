@@ -63,6 +63,11 @@ def on_each_rank() -> dict[str, Any]:
         parallel.gather(parallel.share(torch.arange(7))).tolist(),
         parallel.gather(torch.full((rank, 2), True)).tolist(),
     ]
+    found["sentences"] = [
+        parallel.sentences(["one", "ä"][:rank]),
+        parallel.sentences([f"of {rank}", "of both"]),
+        parallel.sentences([]),
+    ]
     found["half"] = half_precision()
     found["second"] = second_derivative()
     try:
@@ -107,6 +112,7 @@ def test_shares_and_gathers(two: list[dict[str, Any]]) -> None:
     assert [two[rank]["share"] for rank in (0, 1)] == [[0, 1, 2, 3], [4, 5, 6]]
     for rank in (0, 1):
         assert two[rank]["gather"] == [list(range(7)), [[True, True]]]
+        assert two[rank]["sentences"] == [["one"], ["of 0", "of both", "of 1", "of both"], []]
         assert two[rank]["too small"] == "a batch of 1 cannot be shared by 2 workers: each needs a row"
 
 
@@ -128,6 +134,7 @@ def test_alone_everything_is_the_identity() -> None:
     assert parallel.share(values).equal(values)
     assert parallel.gather(values) is values and parallel.total(values) is values
     assert parallel.part_of_mean(values, 3, 3) is values
+    assert parallel.sentences(["one", "two"]) == ["one", "two"]
     layer = nn.Linear(2, 1)
     layer(values).sum().backward()
     before = [parameter.grad.clone() for parameter in layer.parameters() if parameter.grad is not None]
