@@ -33,7 +33,7 @@ class StepDecay(StudyParams):
     """Divide the learning rate at given ticks."""
 
     kind: Literal["step"] = Field("step", description="divide the rate at given ticks")
-    milestones: tuple[int | float, ...] = Field(
+    milestones: tuple[Annotated[int | float, Field(ge=0)], ...] = Field(
         (), description="ticks of the optimizer from which the rate is decayed; below 1: shares of the training"
     )
     factor: float = Field(0.1, gt=0, le=1, description="what the rate is multiplied with at each milestone")

@@ -38,6 +38,12 @@ def test_milestones_below_1_are_shares_of_training():
     assert [round(shares.at(epoch, 4), 6) for epoch in range(4)] == [1, 1, 0.1, 0.01]
 
 
+@pytest.mark.parametrize("milestones", [(-1,), (-0.5, 100)])
+def test_a_milestone_before_training_is_refused(milestones):
+    with pytest.raises(ValidationError, match="greater than or equal to 0"):
+        StepDecay(milestones=milestones)
+
+
 def test_cosine_decay_is_that_of_torch():
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
     reference = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=20)
