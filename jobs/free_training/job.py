@@ -19,6 +19,7 @@ Source: Shafahi et al. 2019, "Adversarial Training for Free!". What it is compar
 et al. 2018), FGSM-RS (Wong et al. 2020), TRADES (Zhang et al. 2019).
 """
 
+from collections import defaultdict
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -32,6 +33,7 @@ from jobs.common.data.training_data import TrainingImages
 from jobs.common.models.cards import classifier_card
 from jobs.common.models.fit import check_fit
 from jobs.common.training.adversarial.training import train
+from jobs.common.trials import label_without_repeats
 from jobs.free_training import estimation, figures
 from jobs.free_training.evaluation import evaluate
 from jobs.free_training.params import Params
@@ -94,12 +96,13 @@ def summarize(trials: Sequence[Trial], run: Run) -> None:
         for trial in finished
         if set(COMPARED) <= set(trial.metrics)
     ]
-    first: Params = finished[0].params
-    attacks = ", ".join(name.replace("_", "-").upper() for name in first.evaluation.attacks)
+    attacks = {
+        ", ".join(name.replace("_", "-").upper() for name in trial.params.evaluation.attacks) for trial in finished
+    }
     balls = {f"{trial.params.threat.norm} {trial.params.threat.epsilon:.3g}" for trial in finished}
     run.figure(
         "cost",
-        figures.robustness_against_cost(costs, f"{attacks}, {', '.join(sorted(balls))}"),
+        figures.robustness_against_cost(costs, f"{' or '.join(sorted(attacks))}, {', '.join(sorted(balls))}"),
         title="Robust accuracy on test images against gradient evaluations in training",
     )
     run.figure(
@@ -159,14 +162,23 @@ def against_baselines(trial: Trial, trials: Sequence[Trial]) -> list[dict[str, A
 
 
 def _labels(trials: Sequence[Trial]) -> dict[str, str]:
-    """A name for each trial in figures: its method, with epsilon if the trials differ in that."""
-    differ = len({trial.params.threat for trial in trials}) > 1
-    return {
-        trial.id: f"{trial.params.method.label} at {trial.params.threat.epsilon:.3g}"
-        if differ
-        else trial.params.method.label
-        for trial in trials
-    }
+    """A name for each trial in figures: its method, with the ball if the trials differ in that.
+
+    Trials that differ in the seed alone have one name; any others that would, also what sets them apart in the sweep.
+    """
+    norms = {trial.params.threat.norm for trial in trials}
+    epsilons = {trial.params.threat.epsilon for trial in trials}
+    names: dict[str, str] = {}
+    asked: dict[str, set[str]] = defaultdict(set)  # the parameters of each name
+    for trial in trials:
+        threat = trial.params.threat
+        ball = ([threat.norm] if len(norms) > 1 else []) + ([f"{threat.epsilon:.3g}"] if len(epsilons) > 1 else [])
+        names[trial.id] = " ".join([trial.params.method.label, *(["at", *ball] if ball else [])])
+        asked[names[trial.id]].add(trial.params.model_dump_json())
+    for trial in trials:
+        if len(asked[name := names[trial.id]]) > 1:
+            names[trial.id] = f"{name}, {label_without_repeats(trial)}"
+    return names
 
 
 def _curve(trial: Trial, label: str) -> figures.Curve:

@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from jobs.common.attacks import PGD, Ball
-from jobs.free_training.job import run
+from jobs.free_training.job import _labels, run, summarize
 from jobs.free_training.params import Params
 from service import models
 from service.errors import InputError, SpecError
 from service.execution.checkpoints import decode
+from service.run import Trial
 from service.spec import validate
 from service.store import open_store
 from tests.jobs.shared import changed
@@ -199,3 +200,34 @@ def test_what_only_the_data_tell_is_refused_at_the_start(
     with pytest.raises(InputError, match=sentence) as refused:
         run(params(**changes), make_run())
     assert "\n" not in str(refused.value)
+
+
+def ended(make_run: Any, label: str, seed: int = 0, **changes: Any) -> Trial:
+    """A trial as the summary sees it, without training."""
+    metrics = {"clean": 0.9, "robust": 0.5, "gradient_evaluations": 6.0, "train_seconds": 1.0}
+    asked = params(**changes)
+    handle = make_run(f"{label}-{seed}")
+    robust = {f"robust_{name}": 0.5 for name in asked.evaluation.attacks}
+    handle.log(step=6, val_clean=0.9, val_robust=0.5, **metrics, **robust)
+    handle.flush()
+    told: Any = {"id": f"{label}-{seed}", "label": label, "variant": None, "overrides": {}, "best": False}
+    return Trial(handle.folder, **told, seed=seed, params=asked, status="finished", metrics=handle.metrics)
+
+
+def test_figures_name_what_sets_trials_apart_and_the_table_has_the_attacks_of_all(make_run: Any) -> None:
+    trials = [
+        ended(make_run, "delta=carry seed=0"),
+        ended(make_run, "delta=carry seed=1", seed=1),
+        ended(make_run, "delta=zero", method__delta="zero", evaluation__attacks={"fgsm": {"kind": "fgsm"}}),
+        ended(make_run, "norm=L2", threat={"norm": "L2", "epsilon": 0.1}),
+    ]
+    carried, zero = "Free-2 at Linf, delta=carry", "Free-2 at Linf, delta=zero"
+    assert list(_labels(trials).values()) == [carried, carried, zero, "Free-2 at L2"]
+    assert list(_labels(trials[:2]).values()) == ["Free-2", "Free-2"]
+    summary = make_run("summary")
+    summarize(trials, summary)
+    rows = summary.folder.read_table("tables/results.parquet").to_pylist()
+    assert [(row["robust_pgd_20"], row["robust_fgsm"]) for row in rows] == [(0.5, None)] * 2 + [
+        (None, 0.5),
+        (0.5, None),
+    ]
