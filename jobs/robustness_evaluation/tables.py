@@ -16,6 +16,7 @@ from jobs.common.robustness.outcomes import (
     lacking,
     rises,
     square_breaks_more,
+    tried_by_all,
     worst_case,
     worst_cases,
 )
@@ -28,16 +29,18 @@ Outcomes = Mapping[float, Sequence[Outcome]]  # epsilon, ascending -> one for ea
 def accuracies(correct: Tensor, outcomes: Outcomes) -> list[dict[str, Any]]:
     """Accuracy on the clean images, under each attack at each epsilon, and in the worst case over the attacks.
 
-    correct: bool (images,). queries and gradients are means over the images, seconds the sum over the slices;
-    not_finite: how many images had points at which the logits were not finite, which are no successes. They are of the
-    epsilon at which was searched, and None at the others that a search for the least norm tells as well.
+    correct: bool (images,). queries and gradients are means over the images that the attack was tried on, seconds the
+    sum over the slices; not_finite: how many images had points at which the logits were not finite, which are no
+    successes. They are of the epsilon at which was searched, and None at the others that a search for the least norm
+    tells as well.
     """
     rows = [_accuracy(CLEAN, 0.0, correct)]
     for epsilon, attacked in outcomes.items():
         for each in attacked:
             row = _accuracy(each.name, epsilon, each.robust)
-            if _searched(each, outcomes):
-                row |= {"queries": _mean(each.queries), "gradients": _mean(each.gradients), "seconds": each.seconds}
+            if _searched(each, outcomes) and bool((tried := each.attacked).any()):
+                row |= {"queries": _mean(each.queries[tried]), "gradients": _mean(each.gradients[tried])}
+                row["seconds"] = each.seconds
                 row["not_finite"] = int(each.not_finite.sum())
             rows.append(row)
         rows.append(_accuracy(WORST_CASE, epsilon, worst_case(attacked)))
@@ -54,7 +57,8 @@ def warnings(outcomes: Outcomes) -> list[str]:
     """Why the numbers may flatter the network, one sentence for each doubt.
 
     Those of one attack in several slices are one, with how many slices it was raised in; those of a search for the
-    least norm are of the epsilon at which was searched.
+    least norm are of the epsilon at which was searched. Attacks are compared on images that all of them were tried on:
+    those of cells that failed say nothing of an attack.
     """
     raised = [
         f"{each.name} at epsilon {epsilon:g}, {slices} slices: {sentence}"
@@ -63,29 +67,39 @@ def warnings(outcomes: Outcomes) -> list[str]:
         if _searched(each, outcomes)
         for sentence, slices in merged(each.warnings).items()
     ]
-    sentences = [
+    raised += [
         f"at epsilon {epsilon:g}: {sentence}"
         for epsilon, attacked in outcomes.items()
-        for sentence in (*square_breaks_more(attacked), *lacking(attacked))
+        for sentence in lacking(attacked)
+    ]
+    tried = tried_by_all(outcomes)
+    if not bool(tried.any()):
+        return raised
+    compared = _of(tried, outcomes)
+    doubts = [
+        f"at epsilon {epsilon:g}: {sentence}"
+        for epsilon, attacked in compared.items()
+        for sentence in square_breaks_more(attacked)
     ]
     curves = {
-        each.name: [attacked[place].robust for attacked in outcomes.values()] for place, each in _attacks(outcomes)
+        each.name: [attacked[place].robust for attacked in compared.values()] for place, each in _attacks(compared)
     }
-    curves[WORST_CASE] = [worst_case(attacked) for attacked in outcomes.values()]
+    curves[WORST_CASE] = [worst_case(attacked) for attacked in compared.values()]
     for name, robust in curves.items():
-        sentences += rises(name, list(outcomes), robust)
-    return raised + sentences + disagreements(outcomes)
+        doubts += rises(name, list(compared), robust)
+    return raised + doubts + disagreements(compared)
 
 
 def distances(correct: Tensor, outcomes: Outcomes, names: Sequence[str]) -> list[dict[str, Any]]:
     """Quartiles of the least perturbations of images classified correctly, of the attacks that look for them.
 
     found: the share of these images that one is known for; the quartiles are over all, infinite beyond that share.
+    Images of cells that failed are left out.
     """
     rows = []
     for _, each in _attacks(outcomes):
-        if each.name in names and bool(correct.any()):
-            least = each.distances[correct]
+        if each.name in names and bool((searched := correct & each.attacked).any()):
+            least = each.distances[searched]
             quartiles = torch.quantile(least, least.new_tensor([0.0, 0.25, 0.5, 0.75]), interpolation="higher").tolist()
             columns = dict(zip(("least", "quarter", "median", "three_quarters"), quartiles, strict=True))
             rows.append({"attack": each.name, "norm": each.ball.norm, "found": _mean(least.isfinite()), **columns})
@@ -96,10 +110,12 @@ def optimality(correct: Tensor, outcomes: Outcomes) -> list[dict[str, Any]]:
     """How near the security curve of each attack is to the best known one, of two attacks or more.
 
     passes: forward and back, the mean over the images, at all epsilons together; an attack that finds the least norm
-    is run once for all of them.
+    is run once for all of them. The images are those that all attacks were tried on.
     """
-    if min(map(len, outcomes.values())) < 2:
+    tried = tried_by_all(outcomes)
+    if min(map(len, outcomes.values())) < 2 or not bool(tried.any()):
         return []
+    correct, outcomes = correct[tried], _of(tried, outcomes)
     best = worst_cases(correct, outcomes).double().mean(1).tolist()[1:]
     rows = []
     for place, each in _attacks(outcomes):
@@ -153,6 +169,11 @@ def _searched(outcome: Outcome, outcomes: Outcomes) -> bool:
 def _attacks(outcomes: Outcomes) -> list[tuple[int, Outcome]]:
     """The place of each attack, and its outcome at the largest epsilon."""
     return list(enumerate(outcomes[max(outcomes)]))
+
+
+def _of(images: Tensor, outcomes: Outcomes) -> Outcomes:
+    """The outcomes of some of the images alone. images: bool (images,)."""
+    return {epsilon: [each.of(images) for each in attacked] for epsilon, attacked in outcomes.items()}
 
 
 def _mean(values: Tensor) -> float:

@@ -56,6 +56,18 @@ class Outcome:
         ball = Ball(self.ball.norm, epsilon)
         return replace(self, ball=ball, robust=self.distances > ball.longest)
 
+    def of(self, images: Tensor) -> "Outcome":
+        """The outcome of some of the images alone. images: bool (images,)."""
+        return replace(
+            self,
+            attacked=self.attacked[images],
+            robust=self.robust[images],
+            not_finite=self.not_finite[images],
+            distances=self.distances[images],
+            queries=self.queries[images],
+            gradients=self.gradients[images],
+        )
+
 
 def searches(attacks: Mapping[str, Attack], epsilons: Sequence[float]) -> list[tuple[str, float]]:
     """Name of the attack and epsilon of all that is to be run: a search for the least norm once, at the largest.
@@ -133,6 +145,11 @@ def gathered(
         tuple(warnings),
         finds_least,
     )
+
+
+def tried_by_all(outcomes: Mapping[float, Sequence[Outcome]]) -> Tensor:
+    """Which images every attack was tried on at every epsilon: bool (images,). Attacks are compared on these alone."""
+    return torch.stack([each.attacked for attacked in outcomes.values() for each in attacked]).all(0)
 
 
 def worst_case(outcomes: Sequence[Outcome]) -> Tensor:

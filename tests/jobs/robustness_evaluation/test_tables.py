@@ -46,6 +46,34 @@ def test_the_work_of_a_search_for_the_least_norm_stands_at_the_epsilon_at_which_
     ]
 
 
+def test_what_a_cell_that_failed_would_have_told_says_nothing_of_an_attack() -> None:
+    """Both attacks succeed on all images that they were tried on; two cells of one failed, at the larger epsilon."""
+    whole, part = outcome("square", [0, 0, 0, 0], 0.2, kind="square"), outcome("pgd", [0, 0, 1, 1], 0.2)
+    part = replace(part, attacked=torch.tensor([True, True, False, False]), queries=torch.tensor([8, 8, 0, 0]))
+    nearer = torch.where(part.robust, torch.inf, 0.05)
+    least = replace(part, name="fab", finds_least=True, distances=nearer)
+    correct = torch.ones(4, dtype=torch.bool)
+    outcomes = {
+        0.1: [outcome("square", [0, 0, 0, 0], kind="square"), outcome("pgd", [0, 0, 0, 0]), least.within(0.1)],
+        0.2: [whole, part, least],
+    }
+    assert [each.split(", because")[0] for each in tables.warnings(outcomes)] == [
+        "at epsilon 0.1: fab was not tried on 2 of 4 images",
+        "at epsilon 0.2: pgd was not tried on 2 of 4 images",
+        "at epsilon 0.2: fab was not tried on 2 of 4 images",
+    ]
+    rows = {(row["attack"], row["epsilon"]): row for row in tables.accuracies(correct, outcomes)}
+    assert rows["pgd", 0.2]["queries"] == 8 and rows["pgd", 0.1]["queries"] == 7
+    assert {row["attack"]: row["optimality"] for row in tables.optimality(correct, outcomes)}["pgd"] == 1
+    (row,) = tables.distances(correct, outcomes, ["fab"])
+    assert row["found"] == 1 and row["three_quarters"] == pytest.approx(0.05)
+
+    nothing = replace(whole, attacked=torch.zeros(4, dtype=torch.bool))
+    assert (
+        len(tables.warnings({0.2: [nothing, whole]})) == 1 and tables.optimality(correct, {0.2: [nothing, whole]}) == []
+    )
+
+
 def test_quartiles_of_distances() -> None:
     attacked = outcome("cw", [0, 0, 0, 1, 0])
     distances = torch.tensor([0.1, 0.2, 0.3, math.inf, 0.0]).double()
