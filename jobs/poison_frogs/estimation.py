@@ -69,7 +69,7 @@ def estimate(params: Params) -> Estimate:
 
     network = architecture, size.classes, size.shape
     forward, rate = multiply_adds_of(*network), multiply_adds_per_second(*network)
-    crafting = forward * _passes(params.attack) * counts.crafts
+    crafting = forward * _passes(params.attack) * counts.crafts * (params.surrogates + (not params.grey_box))
     details["multiply-adds of crafting, at most"] = crafting
     macs = crafting + forward * (counts.learnt + size.test)
     seconds = macs / rate
@@ -90,6 +90,8 @@ def _counts(params: Params, size: SetSize) -> Counts:
     targets = len(setups)
     for pair in params.pairs:
         count = pair.targets or params.targets.count or size.of_class.get(pair.target)
+        if params.targets.indices:
+            count = len(params.targets.indices)
         if count is None:
             raise InputError(f"{params.data.name} is not there, and the number of targets is not given")
         targets += count

@@ -23,11 +23,12 @@ def draw(params: Params, results: Results, run: Run) -> None:
     last = {one.place: one for one in outcomes if one.control == "poison" and one.poisons == most}
     _draw_examples(params, results, last, run)
     rows = rates(results.outcomes)
-    run.figure(
-        "success",
-        figures.success(figures.curves(rows), figures.controls_of(rows, first)),
-        title=f"Success against the number of poisons, with 95 % intervals; grey: controls of {first}",
-    )
+    if curves := figures.curves(rows):
+        run.figure(
+            "success",
+            figures.success(curves, figures.controls_of(rows, first)),
+            title=f"Success against the number of poisons, with 95 % intervals; grey: controls of {first}",
+        )
     if not last:
         return
     clean = [one.confidence for one in outcomes if one.control == "no poison"]

@@ -41,7 +41,15 @@ from jobs.poison_frogs.targets.benchmark import check_crafts, load_setups, targe
 from jobs.poison_frogs.targets.pairs import check_pairs, select_pairs
 from jobs.poison_frogs.targets.selection import logits_of
 from jobs.poison_frogs.victims.heads import HeadParams
-from jobs.poison_frogs.victims.retraining import Group, Retraining, clean_heads, controls, groups_of, head_name
+from jobs.poison_frogs.victims.retraining import (
+    Group,
+    Retraining,
+    clean_heads,
+    controls,
+    groups_of,
+    head_name,
+    training_labels,
+)
 from jobs.poison_frogs.victims.verdicts import verdicts_of
 from jobs.poison_frogs.warnings import warnings_of
 from service.errors import RunFailedError, within
@@ -58,10 +66,12 @@ def run(params: Params, run: Run) -> None:
     rows, test_rows = images_of(train, task), images_of(test, task)
     check_pairs(params, test)
     check_networks(params, train)
-    if not setups:  # whose training sets are smaller
+    groups = groups_of(setups)
+    size = 0 if params.setups is None else params.setups.images
+    for labels in training_labels(groups, train, size) if setups else [train.labels[rows]]:
         for name, defence in params.defences.items():
             with within(f"defences.{name}"):
-                defence.check(train.labels[rows])
+                defence.check(labels)
     network, *surrogates = networks_of(params, train, run)
     on_train, on_test = Subject(network, train, params.layers), Subject(network, test, params.layers)
     features, _ = features_of(on_train, rows, run, "train_features")
@@ -80,10 +90,11 @@ def run(params: Params, run: Run) -> None:
         poisons=torch.empty(0, *test.shape),
         poison_features=features[:0],
         clean_heads={},
-        size=0 if params.setups is None else params.setups.images,
+        size=size,
     )
-    attacked = labels_of([pair.target for pair in params.pairs], test)
-    groups = groups_of(setups) if setups else [Group(images_of(test, attacked).tolist(), {})]
+    if not setups:
+        attacked = labels_of([pair.target for pair in params.pairs], test)
+        groups = [Group(images_of(test, attacked).tolist(), {})]
     unpoisoned = controls(retraining, groups, params.repeats, run)
     heads = clean_heads(retraining, unpoisoned)
     first = next(iter(params.victims))
@@ -130,7 +141,8 @@ def summarize(trials: Sequence[Trial], run: Run) -> None:
         for label, rows in tables.items()
         for curve in figures.curves(rows)
     ]
-    run.figure("success", figures.success(curves), title="Success of every trial, with 95 % intervals")
+    if curves:
+        run.figure("success", figures.success(curves), title="Success of every trial, with 95 % intervals")
 
 
 def estimate(params: Params) -> Estimate:

@@ -72,6 +72,10 @@ def check_classes(images: ImageSet, classes: tuple[str, ...] | None, name: str) 
 def train_networks(run: Run, params: Params) -> list[nn.Module]:
     """Train the attacked network and the surrogates one after another; they come back on the CPU."""
     assert isinstance(params.network, TrainedNetwork)
+    for name, victim in params.victims.items():  # which train in such a reservation too, but after all else
+        if not isinstance(victim, HeadParams):
+            with within(f"victims.{name}"):
+                victim.engine.check(run.device)
     images, classifier = params.data.load("train"), params.network.classifier
     names = ["", *(f"surrogate_{number}_" for number in range(1, params.surrogates + 1))]
     networks = [classifier.build(images, run.seed_for("weights", name)).to(run.device) for name in names]

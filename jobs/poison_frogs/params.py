@@ -75,6 +75,11 @@ class Params(PublishingParams):
             raise ValueError("pairs: name either pairs of classes or the setups of a benchmark")
         if self.setups is not None:
             self._check_benchmark(self.setups)
+        if self.targets.indices:
+            counts = {f"pairs.{number}.targets": pair.targets for number, pair in enumerate(self.pairs)}
+            for name, count in {"targets.count": self.targets.count, **counts}.items():
+                if count is not None:
+                    raise FieldError(name, "be left out where targets.indices names the images", count)
         names = [[pair.target, pair.base] for pair in self.pairs]
         for number, pair in enumerate(names):
             if pair[0] == pair[1]:
@@ -94,8 +99,11 @@ class Params(PublishingParams):
                 raise FieldError(name, "be left out, as the setups of a benchmark say what is poisoned", value)
         if isinstance(self.attack, FeatureCollision) and self.attack.quantise == "none":
             raise FieldError("attack.quantise", "be round or truncate: poisons of setups have 256 shades", "none")
-        if self.attack.epsilon is None or 255 * self.attack.epsilon > setups.levels:
-            most = f"be at most {setups.levels / 255:.4g}, which is setups.levels / 255"
+        # downwards a level more is lost, where a sum ends just below a whole one
+        truncated = isinstance(self.attack, FeatureCollision) and self.attack.quantise == "truncate"
+        if self.attack.epsilon is None or 255 * self.attack.epsilon > setups.levels - truncated:
+            why = "setups.levels / 255" if not truncated else "(setups.levels - 1) / 255 where poisons are truncated"
+            most = f"be at most {(setups.levels - truncated) / 255:.4g}, which is {why}"
             raise FieldError("attack.epsilon", most, self.attack.epsilon)
 
     def _check_attack(self) -> None:

@@ -27,7 +27,7 @@ class Results:
 
 
 def log(params: Params, results: Results, run: Run) -> None:
-    """One row of metrics for each number of poisons."""
+    """One row of metrics for each number of poisons. What no victim told, because all its cells failed, is absent."""
     rows = {(row["victim"], row["defence"], row["control"], row["poisons"]): row for row in rates(results.outcomes)}
     first, most = next(iter(params.victims)), params.poisons[-1]
     places = range(len(results.targets))
@@ -39,15 +39,15 @@ def log(params: Params, results: Results, run: Run) -> None:
         metrics: dict[str, float] = {"poisons": count}
         for name in ("success", "low", "high", "fitted", "confidence", "rotation", "accuracy", "accuracy_drop"):
             metrics[name] = row[name]
-        for name in params.victims:
-            metrics[f"success_{name}"] = rows[name, "", "poison", count]["success"]
-        for name in params.defences:
-            metrics[f"left_{name}"] = rows[first, name, "poison", count]["success"]
-        for name in params.defences:
-            metrics[f"recall_{name}"] = rows[first, name, "poison", count]["recall"]
+        others = {f"success_{name}": (name, "", "poison", count, "success") for name in params.victims}
+        others |= {f"left_{name}": (first, name, "poison", count, "success") for name in params.defences}
+        others |= {f"recall_{name}": (first, name, "poison", count, "recall") for name in params.defences}
+        others["unpoisoned"] = (first, "", "no poison", 0, "success")
+        others["flipped"] = (first, "", "flipped label", most, "success")
+        metrics |= {
+            name: rows[key][column] for name, (*parts, column) in others.items() if (key := tuple(parts)) in rows
+        }
         metrics["inconclusive"] = row["inconclusive"] / row["n"]
-        metrics["unpoisoned"] = rows[first, "", "no poison", 0]["success"]
-        metrics["flipped"] = rows[first, "", "flipped label", most]["success"]
         metrics["collision"] = statistics.median(
             one.collision for place in places for one in results.crafts.of(place, count)
         )

@@ -4,10 +4,10 @@ import copy
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from jobs.common.data.augmentation import AugmentationParams
@@ -19,6 +19,7 @@ from jobs.common.training.engine import Engine, EngineParams
 from jobs.common.training.optimizers import OptimizerParams, device_of
 from jobs.common.training.supervised import ClassifierStep
 from jobs.poison_frogs.victims.heads import HeadParams
+from service.errors import FieldError
 
 
 class NetworkVictim(StudyParams):
@@ -43,6 +44,12 @@ class FineTuneParams(NetworkVictim):
         le=10,
         description="penalty l2/2 ‖W‖² on all linear layers but the last, for Adam; the code has 0.004",
     )
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.hidden_l2 and self.optimizer.kind == "lbfgs":
+            raise FieldError("hidden_l2", "be 0 for lbfgs, which has one rule for all weights", self.hidden_l2)
+        return self
 
 
 class ScratchParams(NetworkVictim):

@@ -4,7 +4,7 @@ A cell depends on the content of the poisons, the victim's recipe, a defence and
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -204,6 +204,18 @@ def groups_of(setups: Sequence[Setup]) -> list[Group]:
     return [
         Group([each.target_index], {"bases": list(each.base_indices), "base_class": each.base_class}) for each in setups
     ]
+
+
+def training_labels(groups: Sequence[Group], images: ImageSet, size: int) -> Iterator[Tensor]:
+    """Of each group the labels of the images that its control learns from: int64 (k,).
+
+    size: images that a victim learns from. InputError if a class has too few of them.
+    """
+    labels, classes = images.labels, len(images.classes)
+    for group in groups:
+        bases, base_class = group.replaced["bases"], group.replaced["base_class"]
+        others = fine_tuning_set(labels.numpy(), bases, base_class, size, classes)
+        yield torch.cat([labels[torch.from_numpy(others)], labels[torch.tensor(bases)]])
 
 
 def clean_heads(shared: Retraining, unpoisoned: Unpoisoned) -> dict[str, Head]:

@@ -223,6 +223,38 @@ def test_a_stored_network_of_other_classes(make_run, tmp_path):
         run(params(network={"kind": "model", "name": "net"}, victims={"tuned": TUNED}), make_run())
 
 
+class VictimsFail(Run):
+    """Loses all cells of one victim, or of all of them."""
+
+    victims: tuple[str, ...] = ("weak",)
+
+    def map(self, fn: Any, cells: Any, shared: Any = None, name: str | None = None) -> list[Any]:
+        results = super().map(fn, cells, shared, name)
+        if name != "victims":
+            return results
+        lost = [cell["victim"] in self.victims for cell in cells]
+        return [None if gone else result for gone, result in zip(lost, results, strict=True)]
+
+
+class AllFail(VictimsFail):
+    victims = ("head", "weak")
+
+
+@pytest.mark.parametrize(("kind", "success"), [(VictimsFail, {"success", "success_head"}), (AllFail, set())])
+def test_victims_that_failed_leave_what_the_others_told(make_run, kind, success):
+    handle = make_run(kind=kind)
+    asked = params(victims={"head": {"kind": "head"}, "weak": {"kind": "head", "l2": 1.0}}, targets={"count": 1})
+    run(asked, handle)
+    assert {name for name in handle.metrics if "success" in name} == success
+    assert handle.folder.exists("tables/targets.parquet") and handle.folder.exists("figures/success.png") == bool(
+        success
+    )
+    told: dict[str, Any] = {"label": "a", "variant": None, "seed": 0, "overrides": {}, "best": False}
+    trials = [Trial(handle.folder, id=name, params=asked, status="partial", metrics={}, **told) for name in "ab"]
+    trials[1].label = "b"
+    summarize(trials, make_run("whole"))
+
+
 def test_trials_are_shown_side_by_side(make_run):
     trials = []
     for name, iterations in (("short", 2), ("long", 40)):
@@ -248,6 +280,10 @@ def test_what_it_costs_is_known_before(monkeypatch):
     assert told["multiply-adds of crafting, at most"] == 2 * macs * 60 * 40
     together = estimate(params(attack={"kind": "polytope", "steps": 10}, poisons=[2, 3])).details
     assert together["crafts, at most"] == 10 * 5
+    of_three = estimate(params(attack={"kind": "polytope", "steps": 10}, poisons=[2, 3], surrogates=3, grey_box=True))
+    costs = [each["multiply-adds of crafting, at most"] for each in (of_three.details, together)]
+    assert costs[0] == 3 * float(costs[1])
+    assert estimate(params(targets={"indices": [0, 1, 2]})).details["crafts, at most"] == 2 * 3
     absent = params(data={"name": "image_folder", "root": "/nowhere", "train_limit": 9, "test_limit": 9}, targets={})
     assert "unknown" in estimate(absent).details["crafts"]
 
@@ -270,6 +306,19 @@ def test_what_it_costs_is_known_before(monkeypatch):
         ({**BENCHMARK, "attack": COLLISION}, "attack.epsilon must be at most 0.03529, .*; it is empty"),
         ({**BENCHMARK, "attack": {"kind": "polytope"}}, "attack.epsilon must be at most .*; it is 0.1"),
         ({**BENCHMARK, "attack": {**END_TO_END, "epsilon": 0.03}}, "poisons of setups have 256 shades"),
+        (
+            {**BENCHMARK, "attack": {**COLLISION, "quantise": "truncate", "epsilon": 9 / 255}},
+            r"attack.epsilon must be at most 0.03137, which is \(setups.levels - 1\) / 255",
+        ),
+        ({"targets": {"indices": [1], "count": 1}}, "targets.count must be left out where targets.indices names"),
+        (
+            {"targets": {"indices": [1]}, "pairs": [{"target": "3", "base": "8", "targets": 2}]},
+            "pairs.0.targets must be left out where targets.indices names the images; it is 2",
+        ),
+        (
+            {"victims": {"a": {**TUNED, "hidden_l2": 0.1, "optimizer": {"kind": "lbfgs", "weight_decay": 0.0}}}},
+            "hidden_l2 must be 0 for lbfgs",
+        ),
         ({"task": ["3"]}, "must be of the task's classes, 3; it is"),
         ({"task": ["3", "8", "3"]}, "task must be two classes or more, each once"),
         ({"poisons": [0, 5]}, "poisons must be at least 1 each"),
@@ -325,13 +374,36 @@ def test_parameters_that_cannot_work_are_refused_in_a_sentence(changes, sentence
             "defences.none.factor \\* poisons must be below .*, the number of points of class",
         ),
         ({"network": {**TRAINED, "classifier": {"name": "fast_mnist"}}}, "network 'fast_mnist' does not fit digits"),
+        (
+            {"victims": {"tuned": {**TUNED, "engine": {"precision": "bfloat16"}}}},
+            "victims.tuned.engine.precision must be float32 where training has no GPU",
+        ),
     ],
-    ids=["class", "count", "poisons", "indices", "layer", "victim", "neighbours", "dropped", "network"],
+    ids=["class", "count", "poisons", "indices", "layer", "victim", "neighbours", "dropped", "network", "precision"],
 )
 def test_what_can_be_refused_is_refused_before_training(make_run, monkeypatch, changes, sentence):
     monkeypatch.setattr("jobs.poison_frogs.networks.train", lambda *given: pytest.fail("a network was trained"))
     with pytest.raises(InputError, match=sentence):
         run(params(**changes), make_run())
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"size": 5000}, "images of a class in setups.size must be at most .*; it is 500"),
+        ({"size": 50}, "defences.knn.k must be 1 to 49, the number of other points; it is 60"),
+    ],
+)
+def test_training_sets_of_setups_are_looked_at_before_training(make_run, monkeypatch, tmp_path, changes, sentence):
+    monkeypatch.setattr("jobs.poison_frogs.networks.train", lambda *given: pytest.fail("a network was trained"))
+    labels = params().data.load("test").labels, params().data.load("train").labels
+    setup = {"target_class": 3, "base_class": 8}
+    setup["target_index"] = int((labels[0] == 3).nonzero()[0])
+    setups = [setup | {"base_indices": (labels[1] == 8).nonzero().flatten()[:2].tolist()}]
+    (tmp_path / "setups.json").write_text(json.dumps(setups))
+    asked = {**BENCHMARK, "setups": {"file": str(tmp_path / "setups.json"), **changes}}
+    with pytest.raises(InputError, match=sentence):
+        run(params(**asked, defences={"knn": {"kind": "deep_knn", "k": 60}}), make_run())
 
 
 def test_a_network_that_is_none_is_refused(make_run):
