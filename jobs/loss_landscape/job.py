@@ -29,7 +29,7 @@ from jobs.common.curvature.spectra import Site, compute_spectra
 from jobs.common.imports import resolve
 from jobs.common.mean_loss.losses import LOSSES
 from jobs.common.mean_loss.plain import score_of
-from jobs.common.mean_loss.samples import drawn, normalised
+from jobs.common.mean_loss.samples import check_size, drawn, normalised
 from jobs.common.trials import rows_of
 from jobs.loss_landscape import estimation, figures, results
 from jobs.loss_landscape.networks import load_networks, scored_and_saved
@@ -51,6 +51,7 @@ def run(params: Params, run: Run) -> None:
         return
     images, loss = params.data.load(params.split), params.evaluation.loss
     chosen = drawn(images, params.images, run.seed_for("images"))
+    check_size(images, len(chosen))
     networks, images = load_networks(params.networks, params.data, images, run)
     if networks[CENTRE].trained:
         networks[CENTRE] = scored_and_saved(networks[CENTRE], params, run)

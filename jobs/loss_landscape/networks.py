@@ -36,6 +36,8 @@ class LandscapeNetwork:
     network: nn.Module
     recorded: Mapping[Split, float] = field(default_factory=dict)
     """the mean loss on a split, as its card says; empty if it does not"""
+    recorded_as: str = "cross_entropy"
+    """which loss that is"""
     classes: tuple[str, ...] | None = None
     """their names by its outputs; None if nobody says them"""
     path: tuple[dict[str, Tensor], ...] = ()
@@ -120,7 +122,8 @@ def _stored(params: StoredNetwork | PublishedNetwork, images: ImageSet, run: Run
         for split in ("train", "test")
         if isinstance(losses, dict) and isinstance(losses.get(split), int | float)
     }
-    return LandscapeNetwork(model.name, model.network, recorded, model.classes)
+    recorded_as = str(model.card.settings.get("loss", "cross_entropy")) if model.card else "cross_entropy"
+    return LandscapeNetwork(model.name, model.network, recorded, recorded_as, model.classes)
 
 
 def _read(params: NetworkFile, like: ImageSet) -> LandscapeNetwork:
@@ -150,7 +153,7 @@ def scored_and_saved(centre: LandscapeNetwork, params: Params, run: Run) -> Land
         metrics |= {f"{name}_loss": score.loss, f"{name}_accuracy": score.accuracy}
     run.log(step=run.step, **metrics)
     run.save_model(params.model_name, centre.network, _card(params, train, recorded, run.metrics))
-    return replace(centre, recorded=recorded)
+    return replace(centre, recorded=recorded, recorded_as=params.evaluation.loss)
 
 
 def _card(params: Params, images: ImageSet, recorded: dict[Split, float], metrics: dict[str, float]) -> CardDraft:
@@ -161,5 +164,5 @@ def _card(params: Params, images: ImageSet, recorded: dict[Split, float], metric
         images,
         metrics=metrics,
         description=f", {params.network.training.epochs} epochs",
-        settings={"data": params.data.name, "losses": recorded},
+        settings={"data": params.data.name, "loss": params.evaluation.loss, "losses": recorded},
     )

@@ -71,6 +71,10 @@ class Params(PublishingParams):
             if not isinstance(self.network, TrainedNetwork):
                 raise FieldError("network.kind", "be train for a plane of kind trajectory", self.network.kind)
             self._check_path(self.network.training)
+            for name, axis in (("x", grid.x), ("y", grid.y)):
+                if axis is not None and (bounds := [axis.low, axis.high]) != [-1.0, 1.0]:
+                    requirement = "be left out for a plane of kind trajectory, whose margin sets the bounds"
+                    raise FieldError(f"low and high of grid.{name}", requirement, bounds)
         if self.surface_file is not None:
             return self
         if "vtp" in self.export and grid.y is None:

@@ -7,6 +7,7 @@ import numpy as np
 from jobs.common.mean_loss.plain import MeanScore
 from jobs.common.models.directions import cosine
 from jobs.common.models.weights import tensors
+from jobs.common.trials import label_without_repeats
 from jobs.loss_landscape import figures
 from jobs.loss_landscape.drawing.content import CurvatureMap, Curve, Landscape, Path
 from jobs.loss_landscape.drawing.interactive import interactive
@@ -41,7 +42,9 @@ def keep_surface(
     """The surface as metrics, arrays, figures and files. score: of the centre over the whole split."""
     _log(axes, surface, score, run)
     run.table("about", _about(params, axes, surface), title="How the surface was computed")
-    expected = params.recorded_loss if params.recorded_loss is not None else centre.recorded.get(params.split)
+    expected = params.recorded_loss
+    if expected is None and params.evaluation.loss == centre.recorded_as:
+        expected = centre.recorded.get(params.split)
     if not math.isfinite(score.loss):
         run.warn(f"the loss at the centre is {score.loss}: the network answers some images with NaN or infinity")
     elif expected is not None and not abs(score.loss - expected) <= DISAGREEMENT * max(abs(expected), 1e-3):
@@ -130,7 +133,7 @@ def landscape_of(trial: Trial) -> Landscape:
 def curve_of(trial: Trial) -> Curve:
     """The line of a trial that has ended."""
     loss, accuracy, error = (trial.array(name)[0] for name in ("loss", "accuracy", "error"))
-    label = trial.variant or "all"
+    label = label_without_repeats(trial, ("seed", "draw"))
     return Curve(label, trial.array("x"), loss, accuracy, error, trial.params.split == "test")
 
 
@@ -139,7 +142,7 @@ def _log(axes: Axes, surface: Surface, score: MeanScore, run: Run) -> None:
         "centre_loss": score.loss,
         "centre_accuracy": score.accuracy,
         "points": int(surface.measured.sum()),
-        "images_per_point": float(surface.images[surface.measured].mean()),
+        "images_per_point": float(surface.images[surface.images > 0].mean()),
         "not_finite": surface.not_finite,
         "censored": int(surface.censored.sum()),
         **_heights(surface.loss),

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -36,21 +37,49 @@ class MeanScore(NamedTuple):
 
 def score_of(network: nn.Module, images: ImageSet, loss: str, run: Run, name: str) -> MeanScore:
     """The score of a network with its own weights, over all images of a set. RunFailedError if a cell failed."""
-    network, samples = normalised(network, images, torch.arange(len(images)))
-    (score,) = mean_scores(PlainEvaluation(network, [{}], samples, loss), run, name, failing=True)
-    return score
+    count = len(images)
+    cells = [[first, min(first + PART, count)] for first in range(0, count, PART)]
+    results = run.map(part_of_set, cells, shared=WholeSet(network, images, loss), name=name)
+    if failed := sum(result is None for result in results):
+        raise RunFailedError(f"{failed} of {len(results)} cells of {name!r} failed, without which there is no loss")
+    sums = np.zeros(2)
+    for result in results:
+        sums += (result["loss"], result["right"])
+    loss_of_all, accuracy = sums / count
+    return MeanScore(float(loss_of_all), float(accuracy))
 
 
-def mean_scores(
-    evaluation: PlainEvaluation, run: Run, name: str, part: int = PART, failing: bool = False
-) -> list[MeanScore]:
-    """The scores of each state. name: of the cells. part: images in a cell. failing: RunFailedError if a cell fails."""
+@dataclass(frozen=True)
+class WholeSet:
+    """A network and a set of images that need not fit into memory."""
+
+    network: nn.Module
+    images: ImageSet
+    loss: str
+
+    @cached_property
+    def bare(self) -> nn.Module:
+        """The network without its normalisation: one for all parts that a worker computes."""
+        return normalised(self.network, self.images, torch.arange(1))[0]
+
+    def part(self, first: int, end: int) -> PlainEvaluation:
+        """The images first..end-1."""
+        _, samples = normalised(self.network, self.images, torch.arange(first, end))
+        return PlainEvaluation(self.bare, [{}], samples, self.loss)
+
+
+def part_of_set(cell: list[int], whole: WholeSet) -> dict[str, float]:
+    """A cell: the sums over images first..end-1."""
+    first, end = cell
+    return part_of_scores([0, 0, end - first], whole.part(first, end))
+
+
+def mean_scores(evaluation: PlainEvaluation, run: Run, name: str, part: int = PART) -> list[MeanScore]:
+    """The scores of each state. name: of the cells. part: images in a cell."""
     count = len(evaluation.samples.labels)
     starts = range(0, count, part)
     parts = [[state, first, min(first + part, count)] for state in range(len(evaluation.states)) for first in starts]
     results = run.map(part_of_scores, parts, shared=evaluation, name=name)
-    if failing and (failed := sum(result is None for result in results)):
-        raise RunFailedError(f"{failed} of {len(results)} cells of {name!r} failed, without which there is no loss")
     sums = np.zeros((len(evaluation.states), 2))
     for (state, _, _), result in zip(parts, results, strict=True):
         sums[state] += (np.nan, np.nan) if result is None else (result["loss"], result["right"])

@@ -33,17 +33,21 @@ def drawn(images: ImageSet, count: int | None, seed: int) -> Tensor:
     return permutation(len(images), seed)[:count]
 
 
+def check_size(images: ImageSet, count: int) -> None:
+    """InputError if so many images do not fit into memory."""
+    if (size := 4 * count * images.images(torch.arange(1)).numel()) > MOST_BYTES:
+        raise InputError(
+            f"{count:,} images of {images.name} must take at most {MOST_BYTES >> 30} GB; they take {size / 2**30:.0f}",
+            hint="give `images`, a number of them to draw; the surface then has error bars",
+        )
+
+
 def normalised(network: nn.Module, images: ImageSet, indices: Tensor) -> tuple[nn.Module, Samples]:
     """A network without its normalisation, and the images behind it: so that they are normalised once, not per point.
 
     Both are copies. InputError if the images do not fit into memory.
     """
-    if (size := 4 * len(indices) * images.images(torch.arange(1)).numel()) > MOST_BYTES:
-        raise InputError(
-            f"{len(indices):,} images of {images.name} must take at most {MOST_BYTES >> 30} GB; they take "
-            f"{size / 2**30:.0f}",
-            hint="give `images`, a number of them to draw; the surface then has error bars",
-        )
+    check_size(images, len(indices))
     network = copy.deepcopy(network).eval()
     pixels = images.images(indices)
     if isinstance(network, Classifier):

@@ -110,18 +110,15 @@ def _eigenvectors(
     run: Run, plane: EigenvectorPlane, count: int, network: nn.Module, samples: Samples, loss: str
 ) -> tuple[np.ndarray, list[Direction]]:
     """Eigenvalues (count,) and their directions, on the CPU."""
-    weights = tensors(network, "weights")
     hessian = Hessian(
         network.to(run.device),
         samples.images.to(run.device),
         samples.labels.to(run.device),
         loss=resolve(loss, LOSSES, "loss"),
     )
-    values, vectors = eigenvector_axes(hessian, count, seed=run.seed_for("eigenvectors"))
-    return values, [
-        {name: rescale(tensor.cpu(), weights[name].cpu(), plane.normalisation) for name, tensor in vector.items()}
-        for vector in vectors
-    ]
+    seed = run.seed_for("eigenvectors")
+    values, vectors = eigenvector_axes(hessian, count, normalisation=plane.normalisation, seed=seed)
+    return values, [{name: tensor.cpu() for name, tensor in vector.items()} for vector in vectors]
 
 
 def _read(path: str, network: nn.Module) -> list[Direction]:

@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 
 from jobs.common.models import network_params
 from jobs.common.models.classifiers import classifier
+from jobs.loss_landscape import results
 from jobs.loss_landscape.files.exchange import export_vtp
 from jobs.loss_landscape.files.paraview import VtpParams
 from jobs.loss_landscape.files.surface_files import SurfaceFile, read_surface, write_surface
@@ -72,6 +74,11 @@ def test_one_spec_trains_a_network_and_draws_its_surface(make_run, tmp_path):
     with pytest.raises(InputError, match="is stale"):
         run(params(plane={"kind": "file", "path": str(file)}), make_run("other", seed=5))
 
+    # another loss than that which the card tells of is not compared with it
+    other = Run(open_store(str(tmp_path)) / "other_loss", 0, store=store)
+    run(params(network={"kind": "model", "name": "net"}, images=50, evaluation={"loss": "mse"}), other)
+    assert card.settings["loss"] == "cross_entropy" and not other.written.warnings
+
     # a network whose loss is not the recorded one
     warned = Run(open_store(str(tmp_path)) / "warned", 0, store=store)
     run(stored.model_copy(update={"recorded_loss": 0.001}), warned)
@@ -96,7 +103,8 @@ def test_the_path_of_training_is_drawn_over_its_plane(make_run):
     handle = make_run()
     network = {**TRAINED, "training": {**TRAINED["training"], "epochs": 4, "keep_every": 1}}
     plane, curvature = {"kind": "trajectory"}, {"steps": 2, "images": 20}
-    run(params(network=network, plane=plane, curvature=curvature, export=["h5"]), handle)
+    grid = {"x": {"steps": 4}, "y": {"steps": 3}}
+    run(params(network=network, plane=plane, grid=grid, curvature=curvature, export=["h5"]), handle)
     extremes = read_surface(handle.folder.read("files/curvature.h5")).values
     assert np.array_equal(extremes["max_eig"], read_array(handle, "largest_eigenvalue"))
     rows = handle.folder.read_table("tables/path.parquet").to_pylist()
@@ -113,6 +121,51 @@ def test_eigenvectors_of_the_hessian_are_axes(make_run):
     run(params(plane={"kind": "eigenvectors", "images": 20}, grid={"x": {"steps": 2}}), handle)
     told = handle.folder.read_table("tables/about.parquet").to_pylist()[0]
     assert told["value"].startswith("eigenvectors of the Hessian to ")
+    scaled = make_run("scaled")
+    plane = {"kind": "eigenvectors", "images": 20, "normalisation": "filter"}
+    run(params(plane=plane, grid={"x": {"steps": 2}}), scaled)
+    axis = safetensors.torch.load(scaled.folder.read("files/directions.safetensors"))
+    weights = decode(scaled.folder.read("models/digits-digits-net-landscape.safetensors"))["weights"]
+    matrices = [name for name, tensor in weights.items() if tensor.ndim > 1]
+    for name in matrices:  # each filter is as long as that of the weights
+        lengths = [tensor.flatten(1).norm(dim=1) for tensor in (axis[f"x/{name}"], weights[name])]
+        torch.testing.assert_close(*lengths)
+
+
+def test_points_that_failed_show_no_images(make_run):
+    class OneFails(Run):
+        def map(self, fn, cells, shared=None, name=None):
+            results = super().map(fn, cells, shared, name)
+            return [None, *results[1:]] if name == "surface" else results
+
+    handle = make_run(kind=OneFails)
+    run(params(images=50), handle)
+    assert handle.metrics["images_per_point"] == 50
+    assert np.isnan(read_array(handle, "loss")[0, 0])
+
+
+def test_lines_are_repeats_if_they_differ_in_the_draw_alone(make_run):
+    handle, asked = make_run(), params(grid={"x": {"steps": 3}}, images=20)
+    run(asked, handle)
+    told = {"variant": None, "seed": 0, "overrides": {}, "best": False, "params": asked, "metrics": {}}
+    labels = ("batch=16 draw=0 seed=1", "batch=16 draw=1 seed=2", "batch=512 draw=0 seed=1", "seed=3")
+    trials = [Trial(handle.folder, id=label, label=label, status="finished", **told) for label in labels]
+    assert [results.curve_of(trial).label for trial in trials] == ["batch=16", "batch=16", "batch=512", "all"]
+
+
+def test_a_set_that_does_not_fit_into_memory(make_run, monkeypatch):
+    """Images are drawn of it, before anything is trained; the score of the centre is over all of it, part by part."""
+    drawn = params(images=50, grid={"x": {"steps": 2}})
+    whole, parted = make_run("whole"), make_run("parted")
+    run(drawn, whole)
+    monkeypatch.setattr("jobs.common.mean_loss.samples.MOST_BYTES", 4 * 64 * 60)
+    monkeypatch.setattr("jobs.common.mean_loss.plain.PART", 60)
+    run(drawn, parted)
+    for name in ("centre_loss", "test_accuracy"):
+        assert parted.metrics[name] == pytest.approx(whole.metrics[name], rel=1e-6)
+    monkeypatch.setattr("jobs.loss_landscape.networks.train", lambda *given: pytest.fail("a network was trained"))
+    with pytest.raises(InputError, match="200 images of digits must take at most 0 GB; they take 0"):
+        run(params(), make_run("all"))
 
 
 SPECTRA = {"images": 30, "trace_probes": 4, "density_probes": 2, "density_steps": 4, "sharpness": {"steps": 2}}
@@ -169,6 +222,13 @@ def test_surfaces_are_shown_side_by_side(make_run):
                 "plane": {"kind": "trajectory"},
             },
             "keep_every must be below 2, the number of epochs, so that the path spans a plane; it is 2",
+        ),
+        (
+            {
+                "network": {**TRAINED, "training": {**TRAINED["training"], "keep_every": 1}},
+                "plane": {"kind": "trajectory"},
+            },
+            r"low and high of grid.y must be left out for a plane of kind trajectory, .*; it is \[-0.5, 1\]",
         ),
         ({"plane": {"kind": "models", "x": TRAINED}}, "a plane through three networks needs both"),
         ({"plane": {"kind": "random", "normalisation": "filters"}}, "params.plane.*normalisation"),
