@@ -30,7 +30,8 @@ class Data(Protocol):
     updates_per_tick: int
     """of the learning rate's schedule"""
     validation: Instances
-    """instances of the training size that training never sees"""
+    """instances of the training size: held out of a fixed set, or a draw of their own beside fresh batches, which meet
+    some of them too where there are few"""
 
     def batch(self, index: int) -> Instances:
         """The instances of a weight update, counted from 0."""

@@ -5,7 +5,7 @@ and more iterations: with recall of the inputs and the progressive loss its answ
 they collapse when it thinks on ("overthinking").
 
 Metrics, for `sweep.metric` and schedulers (accuracies are shares of instances with every position right):
-    train_loss, train_accuracy, val_loss, val_accuracy    at every report; val: held-out instances of the training size
+    train_loss, train_accuracy, val_loss, val_accuracy    at every report; val: other instances of the training size
     val_stability                                         at the end: mean accuracy from m to 4m iterations on these
     at_trained_S, peak_S, last_S                          at the end, for each size S that is tested: accuracy after m
                                                           iterations, at the best iteration and at the last

@@ -76,6 +76,11 @@ class Params(PublishingParams):
     @model_validator(mode="after")
     def _fits(self) -> Self:
         """The problem has these sizes, and the network can read it."""
+        if self.network.built_in and self.network.options:
+            requirement = (
+                f"be empty for {self.network.name}, whose width, recall and group_norm are fields of their own"
+            )
+            raise FieldError("network.options", requirement, self.network.options)
         try:
             with within("problem.options"):
                 solved = self.problem.build()

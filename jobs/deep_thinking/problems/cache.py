@@ -5,6 +5,7 @@ import hashlib
 import inspect
 import json
 import os
+import pickle
 import tempfile
 import time
 from pathlib import Path
@@ -38,22 +39,16 @@ def cached_sample(problem: Problem, size: int, count: int, seed: int, folder: Pa
 
 
 def _name(problem: Problem, size: int, count: int, seed: int) -> str | None:
-    """None for a problem whose source cannot be found: it could change without being noticed."""
+    """None for a problem whose source is not found, or whose options cannot be pickled: they could change unnoticed."""
     try:
-        folder = Path(inspect.getfile(type(problem))).parent
-    except (TypeError, OSError):
+        folder, options = Path(inspect.getfile(type(problem))).parent, pickle.dumps(vars(problem))
+    except (TypeError, OSError, AttributeError, pickle.PicklingError):
         return None
     digest = hashlib.sha256()
     for source in sorted(folder.glob("*.py")):
         digest.update(source.read_bytes())
-    arguments = [
-        type(problem).__qualname__,
-        {key: repr(value) for key, value in vars(problem).items()},
-        size,
-        count,
-        seed,
-    ]
-    digest.update(json.dumps(arguments, sort_keys=True).encode())
+    arguments = [type(problem).__qualname__, hashlib.sha256(options).hexdigest(), size, count, seed]
+    digest.update(json.dumps(arguments).encode())
     return f"{problem.name}-{size}-{digest.hexdigest()[:32]}.safetensors"
 
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -34,6 +35,35 @@ def test_made_once_and_found_again(tmp_path: Path) -> None:
         cache.cached_sample(Counting(scale=scale), size, count, seed, tmp_path)  # type: ignore[arg-type]
     assert Counting.made == 5, "every argument and option counts"
     assert len(list(tmp_path.iterdir())) == 5, "nothing is left aside"
+
+
+class Listed(Counting):
+    """With an option that is too long to be written out."""
+
+    def __init__(self, values: np.ndarray) -> None:
+        super().__init__()
+        self.values = values
+
+
+def test_options_count_to_the_last_number(tmp_path: Path) -> None:
+    values = np.arange(5000.0)
+    cache.cached_sample(Listed(values), 9, 5, 1, tmp_path)
+    cache.cached_sample(Listed(values.copy()), 9, 5, 1, tmp_path)
+    assert Counting.made == 1
+    values[2500] = -1
+    cache.cached_sample(Listed(values), 9, 5, 1, tmp_path)
+    assert Counting.made == 2
+
+
+def test_options_that_cannot_be_told_apart_are_not_cached(tmp_path: Path) -> None:
+    class Closed(Counting):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rule = lambda: 1
+
+    for _ in range(2):
+        cache.cached_sample(Closed(), 9, 5, 1, tmp_path)
+    assert Counting.made == 2 and not list(tmp_path.iterdir())
 
 
 def test_a_damaged_file_is_made_again(tmp_path: Path) -> None:

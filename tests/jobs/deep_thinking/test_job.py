@@ -103,6 +103,7 @@ def test_a_problem_and_a_network_of_ones_own(make_run, own_package):
         ({"problem__name": "nowhere.at:all"}, "cannot import 'nowhere.at'"),
         ({"problem__name": "mypackage.module:unverified"}, "problem 'mypackage.module:unverified' lacks verify"),
         ({"network": {"width": 6, "group_norm": True}}, "width must be at least 2"),
+        ({"network": {"options": {"width": 64}}}, "network.options must be empty for dt_net_1d, whose width, recall"),
         ({"training__alpha": 1.5}, "params.training.alpha"),
         ({"training__data": {"kind": "fresh", "epochs": 3}}, "epochs: unknown field"),
         ({"training__optimizer": {"learnin_rate": 0.1}}, "learnin_rate: unknown field.*did you mean 'learning_rate'"),
