@@ -1,13 +1,13 @@
 """What a spec of the study says."""
 
-from typing import Self
+from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
 from jobs.common.data.masks import DataParams
 from jobs.common.models.cards import PublishingParams
 from jobs.common.models.classifiers.sunet import OUTPUT_STRIDES
-from jobs.common.params import Name, StudyParams
+from jobs.common.params import ONCE, Name, StudyParams
 from jobs.stacked_unets.network_params import NetworkParams
 from jobs.stacked_unets.prediction import PredictionParams
 from jobs.stacked_unets.training import TrainingParams
@@ -20,7 +20,7 @@ class EvaluationParams(StudyParams):
     ways: dict[Name, PredictionParams] = Field(
         {"single": PredictionParams()}, min_length=1, description="ways of testing, by name; the first one counts most"
     )
-    output_strides: tuple[int, ...] = Field(
+    output_strides: Annotated[tuple[int, ...], ONCE] = Field(
         (), description="output strides at which the same weights are tested as well; stacked u-nets only"
     )
     leave_out: bool = Field(True, description="test without each of the u-nets, to see what it contributes")

@@ -185,6 +185,7 @@ def test_estimates_count_multiplications() -> None:
     ("changes", "sentence"),
     [
         ({"evaluation": {"output_strides": [7]}}, "evaluation.output_strides must be of 32, 16 and 8; it is 7"),
+        ({"evaluation": {"output_strides": [16, 8, 16]}}, "evaluation.output_strides must name each once"),
         ({"evaluation": {"ways": {"two scales": {}}}}, "params.evaluation.ways.two scales"),
         ({"evaluation": {"ways": {"stride_8": {}}}}, "evaluation.ways must be names that do not begin with stride_"),
         ({"evaluation": {"ways": {"single": {"scales": [0.0]}}}}, "ways.single.scales.0 must be above 0; it is 0"),
