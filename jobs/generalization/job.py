@@ -72,7 +72,7 @@ def run(params: Params, run: Run) -> None:
     if params.minefield is not None:
         results.keep_minefield(minefield(params.minefield, measured, sets, run), run)
     if params.basins is not None and chosen is not None:
-        keep_basin(basin_of(params.basins, measured, sets, chosen, run), run)
+        keep_basin(basin_of(params.basins, measured, sets, chosen, run), params.basins.cuts[0], run)
 
 
 def summarize(trials: Sequence[Trial], run: Run) -> None:

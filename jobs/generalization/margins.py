@@ -16,6 +16,7 @@ from jobs.common.passes import outputs
 NEAREST = 1e-5  # of the frame's side, where a ray begins
 HALVINGS = 20
 PART = 1 << 16  # points at once on a CPU
+MOST_PLACES = 1 << 23  # held at a time, of all rays of some points
 
 
 class MarginParams(StudyParams):
@@ -32,6 +33,12 @@ def margins(network: nn.Module, points: Tensor, params: MarginParams) -> Tensor:
     ray meets another class. On each ray the first place of another class is bracketed, then halved: what lies between
     two places of one class is not seen, so that distances are upper bounds.
     """
+    together = max(1, MOST_PLACES // (params.angles * params.radii))
+    return torch.cat([_margins(network, some, params) for some in torch.split(points, together)])
+
+
+def _margins(network: nn.Module, points: Tensor, params: MarginParams) -> Tensor:
+    """Of a few points, all places of whose rays fit into memory."""
     turns = torch.arange(params.angles, dtype=torch.float64) * 2 * math.pi / params.angles
     rays = torch.stack([turns.cos(), turns.sin()], dim=1)  # (angles, 2)
     radii = torch.logspace(math.log10(NEAREST), math.log10(math.sqrt(2)), params.radii, dtype=torch.float64)

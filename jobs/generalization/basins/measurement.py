@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from jobs.common.curvature.hessian import Hessian
 from jobs.common.mean_loss.losses import cross_entropy
-from jobs.common.mean_loss.samples import Samples, drawn, normalised
+from jobs.common.mean_loss.samples import Samples, check_size, drawn, normalised
 from jobs.common.models.weights import tensors
 from jobs.common.passes import outputs
 from jobs.generalization.basins.basin import Basin, Measure, Prior
@@ -86,6 +86,7 @@ def chosen_images(params: BasinParams, sets: Sets, run: Run) -> Tensor:
         chosen = drawn(sets.training, params.images, run.seed_for("basin images"))
     if len(chosen) < 2:
         raise InputError("a basin needs two training images or more; there is one")
+    check_size(sets.training, len(chosen))
     return chosen
 
 

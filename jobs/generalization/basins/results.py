@@ -28,13 +28,16 @@ class Network:
     """the learning coefficient and its interval"""
 
 
-def keep_basin(measurement: Measurement, run: Run) -> None:
-    """The rays, the basins and the chains of a network, as tables and metrics, and what limits them as warnings."""
+def keep_basin(measurement: Measurement, cut: float, run: Run) -> None:
+    """The rays, the basins and the chains of a network, as tables and metrics, and what limits them as warnings.
+
+    cut: that metrics are of. A network that has no basin of it has no such metrics, as they would be no others' like.
+    """
     basins = measurement.basins
     run.table("rays", _ray_rows(basins), title="Every ray: how far it is to the cut, and what happened on the way")
     run.table("basins", [basin.row() for basin in basins], title="Radius and volume of the basin, with 95 % intervals")
     metrics = {}
-    for basin in (each for each in basins if each.measure.cut == basins[0].measure.cut):
+    for basin in (each for each in basins if each.measure.cut == cut):
         convention = basin.measure.convention
         metrics[f"radius_{convention}"] = basin.mean_radius.value
         metrics[f"log10_volume_{convention}"] = basin.log10_volume.value

@@ -9,6 +9,7 @@ from torch.nn import functional
 from jobs.common.models.stacked import stacked
 from jobs.common.models.weights import tensors
 from jobs.generalization.gradient_free.search_params import GuessAndCheck, Method, PatternSearch, SearchedNetwork
+from service.errors import RunFailedError
 from service.run import Run
 
 
@@ -31,7 +32,7 @@ def search(network: nn.Module, images: Tensor, labels: Tensor, params: SearchedN
     """Search until every image is classified correctly or the rounds are over; the network gets the best weights.
 
     network: without batch norm, on the device of the images. Goes on from the run's checkpoint, if there is one. Logs
-    search_loss and search_accuracy of the best so far, and networks_tried.
+    search_loss and search_accuracy of the best so far, and networks_tried. RunFailedError if no loss is finite.
     """
     run.expect(params.rounds)
     best = _restored(run)
@@ -48,6 +49,10 @@ def search(network: nn.Module, images: Tensor, labels: Tensor, params: SearchedN
                 networks_tried=best.rounds * params.networks,
             )
             run.checkpoint(vars(best), "search")
+    if not len(best.weights):
+        raise RunFailedError(
+            f"of {best.rounds * params.networks:,} networks none has a finite loss", hint="a smaller bound may help"
+        )
     _fill(network, best.weights)
     return best
 

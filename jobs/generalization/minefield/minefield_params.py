@@ -29,6 +29,8 @@ class MinefieldParams(StudyParams):
         """Networks in one cell do not change each other, as they would if the whole gradient had a bound."""
         if self.optimizer.clip is not None:
             raise FieldError("optimizer.clip", "be left out, as networks are trained together", self.optimizer.clip)
+        if self.optimizer.kind == "lbfgs":
+            raise FieldError("optimizer.kind", "be another one, as networks are trained together", self.optimizer.kind)
         return self
 
     def check(self, states: int) -> None:

@@ -12,7 +12,7 @@ from jobs.common.models.classifiers import classifier
 from jobs.generalization.job import estimate, run, summarize
 from jobs.generalization.params import Params
 from service import models
-from service.errors import InputError, SpecError
+from service.errors import InputError, RunFailedError, SpecError
 from service.execution.checkpoints import decode
 from service.planning.validation import validate
 from service.run import Run, Trial
@@ -126,6 +126,22 @@ def test_a_network_is_found_without_gradients(make_run: Any, method: str) -> Non
     assert handle.folder.exists(f"models/digits-fully-connected-{method.replace('_', '-')}.safetensors")
 
 
+def test_a_search_in_which_no_loss_is_finite_ends_in_a_sentence(make_run: Any) -> None:
+    deep = {"name": "fully_connected", "options": {"side": 8, "hidden": [4] * 8}}
+    search = {"kind": "search", "networks": 3, "rounds": 2, "bound": 1e6, "classifier": deep}
+    with pytest.raises(RunFailedError, match="of 6 networks none has a finite loss"):
+        run(params(network=search, data={"name": "digits", "train_limit": 10}, poison={}), make_run())
+
+
+def test_a_set_that_does_not_fit_into_memory_is_refused_before_training(
+    make_run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobs.common.mean_loss.samples.MOST_BYTES", 100)
+    monkeypatch.setattr("jobs.generalization.networks.train", lambda *given: pytest.fail("a network was trained"))
+    with pytest.raises(InputError, match="60 images of swiss_roll must take at most 0 GB"):
+        run(params(basins={"rays": 2}), make_run())
+
+
 def test_a_network_of_the_store_is_measured_and_not_trained(make_run: Any, tmp_path: Any) -> None:
     arguments = {"classes": 2, "channels": 2, **OPTIONS}
     card = draft("jobs.common.models.classifiers:fully_connected", arguments)
@@ -194,6 +210,13 @@ def test_what_it_costs_is_known_before() -> None:
         (
             {"minefield": {**MINEFIELD, "optimizer": {"clip": 1.0}}, "network__training__keep_every": 1},
             "optimizer.clip must be left out, as networks are trained together; it is 1",
+        ),
+        (
+            {
+                "minefield": {**MINEFIELD, "optimizer": {"kind": "lbfgs", "weight_decay": 0.0}},
+                "network__training__keep_every": 1,
+            },
+            "optimizer.kind must be another one, as networks are trained together; it is 'lbfgs'",
         ),
         (
             {"minefield": MINEFIELD, "network__training__keep_every": 1, "poison__share": 0.1},

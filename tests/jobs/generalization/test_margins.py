@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from jobs.generalization import margins as module
 from jobs.generalization.boundary import probabilities
 from jobs.generalization.margins import MarginParams, margins
 
@@ -41,6 +42,17 @@ def test_distances_to_a_line_are_bounds_from_above_and_near() -> None:
     measured = margins(HalfPlane(), points, MarginParams(angles=60, radii=40))
     assert (measured >= expected - 1e-5).all()
     assert (measured <= expected / math.cos(math.pi / 60) + 1e-5).all(), "half an angle between rays away at most"
+
+
+def test_points_part_by_part_are_as_all_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    points = torch.rand(7, 2, 1, 1, generator=torch.Generator().manual_seed(0))
+    whole = margins(HalfPlane(), points, MarginParams(angles=8, radii=10))
+    held: list[int] = []
+    classes = module._classes
+    monkeypatch.setattr(module, "_classes", lambda network, at: held.append(len(at)) or classes(network, at))
+    monkeypatch.setattr(module, "MOST_PLACES", 200)
+    assert torch.equal(margins(HalfPlane(), points, MarginParams(angles=8, radii=10)), whole)
+    assert max(held) == 2 * 8 * 10
 
 
 def test_a_point_that_sees_no_other_class_is_infinitely_far() -> None:

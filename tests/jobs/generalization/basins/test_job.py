@@ -100,6 +100,7 @@ def test_a_cut_that_the_network_is_not_below_is_refused(make_run):
     run(params(network__name=name, basins__cuts=[0.1, 1e4], basins__cap=50.0), handle)
     assert {row["cut"] for row in rows(handle.folder, "basins")} == {1e4}
     assert any("cuts must be above" in each and "left out" in each for each in handle.written.warnings)
+    assert not any(name.startswith(("radius_", "log10_volume_")) for name in handle.metrics), "those of 0.1 are unknown"
     with pytest.raises(SpecError, match=r"cuts must be above .*, the loss of .* at its own weights; it is 0.1"):
         run(params(network__name=name, basins__cuts=[0.1]), make_run("refused"))
     centred = make_run("centred")
