@@ -11,9 +11,9 @@ from torch import Tensor
 from jobs.common.audio.levels import at_loudness, quantised
 from jobs.common.data.music.base import Songs
 from jobs.common.data.music.excerpts import Excerpts, excerpts
-from jobs.copyright_attack.attack.search import FULL, attack, quantised_changes, within
+from jobs.copyright_attack.attack.search import FULL, attack, check_sounds, quantised_changes, within
 from jobs.copyright_attack.attack.universal import universal
-from jobs.copyright_attack.encodings import mp3
+from jobs.copyright_attack.encodings import file_rate, mp3
 from jobs.copyright_attack.params import NamedAttack, Params
 from service.errors import FieldError
 from service.run import Run, reserved_device
@@ -64,7 +64,10 @@ class Subjects:
 
 
 def subjects_of(params: Params, enrolled: Songs, others: Songs, run: Run) -> Subjects:
-    """FieldError if there are fewer songs than are to be attacked, or songs are shorter than an excerpt."""
+    """FieldError if there are fewer songs than are to be attacked, or songs are shorter than an excerpt.
+
+    InputError about excerpts that cannot be attacked, or that no MP3 file takes.
+    """
     count = len(enrolled) if params.songs is None else params.songs
     if count > len(enrolled):
         raise FieldError("songs", f"be at most {len(enrolled)}, the number of enrolled songs", count)
@@ -72,9 +75,14 @@ def subjects_of(params: Params, enrolled: Songs, others: Songs, run: Run) -> Sub
         raise FieldError("songs", "be at least 2 for the objective remix, which moves toward the next song", count)
     own = excerpts(enrolled.part(range(count)), params.seconds, 1, run.seed_for("excerpts"))
     unrelated = excerpts(others, params.seconds, 1, run.seed_for("unrelated"))
-    return Subjects(
+    subjects = Subjects(
         *(replace(each, sounds=quantised(at_loudness(each.sounds, params.loudness))) for each in (own, unrelated))
     )
+    fingerprints = [each.build() for each in params.fingerprints.values()]
+    check_sounds(subjects.own.sounds, subjects.rate, fingerprints)
+    for kilobits in params.encodings:
+        file_rate(subjects.rate, kilobits)
+    return subjects
 
 
 def made(params: Params, subjects: Subjects, run: Run) -> dict[tuple[str, float], Tensor]:

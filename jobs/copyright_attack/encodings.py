@@ -22,13 +22,13 @@ def mp3(sound: Tensor, rate: int, kilobits: int) -> tuple[Tensor, float]:
     sound: (samples,) in [-1, 1]. kilobits: a second, from 8 to 320: the file has the nearest rate that there is for so
     many samples a second. Sounds of a rate that MP3 has not, or too few for so many bits, go through a higher one.
     """
-    file_rate = _file_rate(rate, kilobits)
-    low, high = next((low, high) for least, low, high in RATES if file_rate >= least)
+    through = file_rate(rate, kilobits)
+    low, high = next((low, high) for least, low, high in RATES if through >= least)
     data = io.BytesIO()
     soundfile.write(
         data,
-        resampled(sound, rate, file_rate).clamp(-1, 1).numpy(),
-        file_rate,
+        resampled(sound, rate, through).clamp(-1, 1).numpy(),
+        through,
         format="MP3",
         subtype="MPEG_LAYER_III",
         bitrate_mode="CONSTANT",
@@ -37,11 +37,12 @@ def mp3(sound: Tensor, rate: int, kilobits: int) -> tuple[Tensor, float]:
     )
     written = data.getbuffer().nbytes * 8 / 1000 / (len(sound) / rate)
     decoded = torch.from_numpy(soundfile.read(io.BytesIO(data.getvalue()), dtype="float32")[0])
-    back = resampled(decoded, file_rate, rate)
+    back = resampled(decoded, through, rate)
     return aligned(back, sound), written
 
 
-def _file_rate(rate: int, kilobits: int) -> int:
+def file_rate(rate: int, kilobits: int) -> int:
+    """Samples a second of an MP3 of so many kbit/s for a sound of `rate`. FieldError if there is none."""
     for each in MP3_RATES:
         _, high = next((low, high) for least, low, high in RATES if each >= least)
         if each >= rate and kilobits <= high:

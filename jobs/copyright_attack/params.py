@@ -1,13 +1,13 @@
 """What a spec of the study says."""
 
-from typing import Self
+from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
 from jobs.common.audio.fingerprints.fingerprint import FingerprintParams
 from jobs.common.data.music import MusicParams
 from jobs.common.models.cards import PublishingParams
-from jobs.common.params import Name, StudyParams
+from jobs.common.params import ONCE, Name, StudyParams
 from jobs.copyright_attack.attack.objectives import OverlapObjective
 from jobs.copyright_attack.attack.queries import QueryParams
 from jobs.copyright_attack.attack.search import AttackParams
@@ -17,15 +17,17 @@ from jobs.copyright_attack.judges.params import JudgeName, JudgesParams
 from service.errors import FieldError, nearest
 
 PEAKS = "peaks"
+TAKEN, TAKEN_BEGINNINGS = ("original", "universal"), ("noise_as_", "queries_")
+"""names of attacks under which something else is kept"""
 
 
 class NamedAttack(AttackParams):
     """An attack on some of the fingerprints, at several sizes of its bound."""
 
-    fingerprints: tuple[Name, ...] = Field(
+    fingerprints: Annotated[tuple[Name, ...], ONCE] = Field(
         (), description="names of those that are attacked, all together; none: all that the spec has"
     )
-    epsilons: tuple[float, ...] = Field(
+    epsilons: Annotated[tuple[float, ...], ONCE] = Field(
         (0.05, 0.1),
         min_length=1,
         max_length=20,
@@ -51,7 +53,7 @@ class UniversalParams(StudyParams):
 class QueriesParams(QueryParams):
     """Attacks that only ask a judge."""
 
-    judges: tuple[JudgeName, ...] = Field(
+    judges: Annotated[tuple[JudgeName, ...], ONCE] = Field(
         ("wang",), min_length=1, description="who is asked; a change that fools one is shown to all"
     )
     songs: int = Field(4, ge=1, description="songs that are attacked, the first ones")
@@ -86,7 +88,7 @@ class Params(PublishingParams):
     )
     batch: int = Field(4, ge=1, le=4096, description="songs that are attacked together, a cell; results depend on it")
     judges: JudgesParams = Field(JudgesParams(), description="who says which song it is")
-    encodings: tuple[int, ...] = Field(
+    encodings: Annotated[tuple[int, ...], ONCE] = Field(
         (128, 64), max_length=20, description="kbit/s of MP3 files that attacked sounds go through, each for itself"
     )
     ratio: RatioParams | None = Field(
@@ -116,6 +118,12 @@ class Params(PublishingParams):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        for name in self.attacks:
+            if name in TAKEN or name.startswith(TAKEN_BEGINNINGS):
+                requirement = (
+                    f"be names other than {', '.join(TAKEN)}, and not begin with {' or '.join(TAKEN_BEGINNINGS)}"
+                )
+                raise FieldError("attacks", requirement, name)
         for name, attack in self._every_attack().items():
             for each in attack.fingerprints:
                 if each not in self.fingerprints:
@@ -136,6 +144,12 @@ class Params(PublishingParams):
                 raise FieldError("universal.attack.objective", "be overlap or ring", "remix")
             if self.universal.attack.bound.kind == "masking":
                 raise FieldError("universal.attack.bound", "be linf or lp", "masking")
+            if self.universal.attack.transformations is not None:
+                requirement = "be left out, as one change for all songs is made on the sounds as they are"
+                raise FieldError("universal.attack.transformations", requirement, "given")
+        for judge in () if self.queries is None else self.queries.judges:
+            if judge not in self.judges.names:
+                raise FieldError("queries.judges", f"be of judges.names, {', '.join(self.judges.names)}", judge)
         return self
 
     def _every_attack(self) -> dict[str, NamedAttack]:

@@ -115,9 +115,9 @@ def metrics_of(params: Params, shares: Sequence[Row], means: Sequence[Row], rati
             metrics[f"identified_{row['judge']}_noise_as_{row['attack']}"] = row["identified"]
     for row in means:
         if row["kind"] == ATTACK and not row["kilobits"] and largest.get(row["attack"]) == row["epsilon"]:
-            metrics |= {f"snr_{row['attack']}": row["snr"], f"noise_to_mask_{row['attack']}": row["noise_to_mask"]}
-            for name in params.fingerprints:
-                metrics[f"survival_{name}_{row['attack']}"] = row[f"survival_{name}"]
+            for name in ("snr", "noise_to_mask", *(f"survival_{each}" for each in params.fingerprints)):
+                if (value := row.get(name)) is not None:  # of a change that is none, or whose cells failed
+                    metrics[f"{name}_{row['attack']}"] = value
     for row in (row for row in ratios if row["ratio"] is not None):
         metrics[f"ratio_{row['judge']}_{row['noise']}"] = row["ratio"]
     return metrics

@@ -3,13 +3,16 @@
 Source: Athalye et al. 2018, "Synthesizing robust adversarial examples": the expectation over transformations.
 """
 
+from typing import Self
+
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from jobs.common.audio.transformations import moved
 from jobs.common.params import StudyParams
 from jobs.copyright_attack.attack.coding import coded
+from service.errors import FieldError
 
 
 class TransformationParams(StudyParams):
@@ -29,6 +32,16 @@ class TransformationParams(StudyParams):
     noise: tuple[float, float] = Field(
         (0.1, 2.0), description="amplitude of the coder's noise relative to the masking threshold, from this range"
     )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        low, high = self.cutoff
+        if not 0 < low <= high:
+            raise FieldError("cutoff", "go from above 0 up", self.cutoff)
+        faint, loud = self.noise
+        if not 0 <= faint <= loud:
+            raise FieldError("noise", "go from 0 or more up", self.noise)
+        return self
 
     def drawn(self, samples: int, rate: int, generator: torch.Generator) -> "Drawn":
         """One draw for sounds of so many samples. generator: on the CPU."""

@@ -80,28 +80,39 @@ def defence_rows(
     thresholds that were calibrated on the other half, so that they can be more than what was asked for.
 
     asked: sounds by the name of their set. others: (sounds, songs) by judge, of songs that are not enrolled, in the
-    order of the songs. rate: of false alarms that thresholds are calibrated for.
+    order of the songs. rate: of false alarms that thresholds are calibrated for. Sounds whose cells failed are left
+    out.
     """
     known = {name: scores[~np.isnan(scores).any(1)] for name, scores in others.items()}
     thresholds = {name: threshold_at(each.max(1), rate).value for name, each in known.items() if len(each) > 1}
     rows = []
     for title, each in asked.items():
         names = {name: named(scores, thresholds[name]) for name, scores in each.scores.items() if name in thresholds}
-        for judge, answers in names.items():
+        for judge in names:
             defence = DEFENCES.get(judge, "")
-            rows.append(_row(title, judge, defence, answers, each.truth, _alarms({judge: others[judge]}, 1, rate)))
+            rows.append(_row(title, judge, defence, {judge: names[judge]}, 1, each, others, rate))
         voters = [name for name in names if name not in DEFENCES]
         for needed in params.votes:
             if needed <= len(voters) and len(voters) == len([name for name in thresholds if name not in DEFENCES]):
-                answers = voted({name: names[name] for name in voters}, needed)
-                alarms = _alarms({name: others[name] for name in voters}, needed, rate)
-                rows.append(_row(title, f"{needed} of {len(voters)}", "vote", answers, each.truth, alarms))
+                voting = {name: names[name] for name in voters}
+                rows.append(_row(title, f"{needed} of {len(voters)}", "vote", voting, needed, each, others, rate))
     return rows
 
 
 def _row(
-    title: str, judge: str, defence: str, answers: np.ndarray, truth: np.ndarray, alarms: np.ndarray
+    title: str,
+    judge: str,
+    defence: str,
+    names: Mapping[str, np.ndarray],
+    needed: int,
+    asked: Asked,
+    others: Mapping[str, np.ndarray],
+    rate: float,
 ) -> dict[str, Any]:
+    """names: of `named`, of the judges that vote. needed: how many have to agree."""
+    there = _there([asked.scores[name] for name in names])
+    answers, truth = voted(names, needed)[there], asked.truth[there]
+    alarms = _alarms({name: others[name] for name in names}, needed, rate)
     right = answers == truth
     return {
         "sounds": title,
@@ -110,8 +121,14 @@ def _row(
         "count": len(truth),
         **share("identified", right),
         **share("taken_for_another", ~right & (answers != NONE)),
-        **share("false_alarms", alarms),
+        **share("false_alarms", alarms[_there([others[name] for name in names])]),
     }
+
+
+def _there(scores: Sequence[np.ndarray]) -> np.ndarray:
+    """Which sounds all of these judges have answered: bool (sounds,). scores: (sounds, songs) of each."""
+    there: np.ndarray = ~np.any([np.isnan(each).any(1) for each in scores], axis=0)
+    return there
 
 
 def _alarms(others: Mapping[str, np.ndarray], needed: int, rate: float) -> np.ndarray:

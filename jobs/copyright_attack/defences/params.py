@@ -1,10 +1,10 @@
 """What a spec says of defences."""
 
-from typing import Self
+from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from jobs.common.params import StudyParams
+from jobs.common.params import ONCE, StudyParams
 from jobs.copyright_attack.judges.neural.params import AdversarialParams
 from service.errors import FieldError
 
@@ -30,7 +30,7 @@ class JitterParams(StudyParams):
 class WhiteBoxParams(StudyParams):
     """An attack on the neural fingerprints themselves: the excerpt is made as unlike itself as a bound allows."""
 
-    epsilons: tuple[float, ...] = Field(
+    epsilons: Annotated[tuple[float, ...], ONCE] = Field(
         (0.005, 0.02), min_length=1, max_length=20, description="bounds of a sample's change, of full scale"
     )
     steps: int = Field(20, ge=1, le=10_000, description="of gradient ascent")
@@ -50,7 +50,7 @@ class DefenceParams(StudyParams):
     adversarial: AdversarialParams | None = Field(
         AdversarialParams(), description="training of the judge neural against perturbations; none: not measured"
     )
-    votes: tuple[int, ...] = Field(
+    votes: Annotated[tuple[int, ...], ONCE] = Field(
         (2,), max_length=10, description="how many judges without a defence have to name one song"
     )
     white_box: WhiteBoxParams | None = Field(

@@ -47,7 +47,7 @@ def chosen(params: JudgesParams, run: Run) -> dict[str, Judge]:
     InputError if none is there.
     """
     judges: dict[str, Judge] = {}
-    for name in dict.fromkeys(params.names):
+    for name in params.names:
         if name == "neural":
             judges[name] = NeuralJudge(run.reserved(trained, params.neural, None, name))
             continue

@@ -1,10 +1,10 @@
 """What a spec says of the judges."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from jobs.common.params import StudyParams
+from jobs.common.params import ONCE, StudyParams
 from jobs.copyright_attack.judges.neural.params import NeuralParams
 
 JudgeName = Literal["chromaprint", "acoustid", "audfprint", "dejavu", "wang", "neural"]
@@ -14,7 +14,7 @@ EVERY: tuple[JudgeName, ...] = ("chromaprint", "acoustid", "audfprint", "dejavu"
 class JudgesParams(StudyParams):
     """Who is asked which song a sound is of. None of them knows of the attack."""
 
-    names: tuple[JudgeName, ...] = Field(
+    names: Annotated[tuple[JudgeName, ...], ONCE] = Field(
         EVERY,
         min_length=1,
         description="chromaprint and acoustid (the program fpcalc, two rules), audfprint (the package audfprint2), "

@@ -143,6 +143,14 @@ def test_trials_stand_beside_each_other(make_run: Any) -> None:
     assert whole.folder.exists("figures/identified_000.png")
 
 
+def test_an_attack_that_changes_nothing_has_no_loudness_of_its_change(make_run: Any) -> None:
+    """Less than a step of 16 bits: what a change of nothing hides is not a number."""
+    handle = make_run()
+    run(params(attacks={"ring": {"steps": 1, "epsilons": [1e-6]}}, songs=1), handle)
+    assert handle.metrics["snr_ring"] == np.inf and handle.metrics["survival_peaks_ring"] == 1
+    assert "noise_to_mask_ring" not in handle.metrics
+
+
 def test_what_it_costs_is_said_beforehand() -> None:
     small, large = estimate(params()), estimate(params(attacks={"ring": {"steps": 24, "epsilons": [0.05, 0.1]}}))
     assert small.core_seconds and large.core_seconds and large.core_seconds > small.core_seconds
@@ -169,6 +177,15 @@ def test_what_cannot_work_is_refused_before_anything_is_computed(
         run(params(**changes), make_run())
 
 
+def test_excerpts_are_looked_at_before_judges_are_trained(make_run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jobs.copyright_attack.job.enrolled_judges", lambda *given: pytest.fail("judges were made"))
+    with pytest.raises(AssayError, match="a sound must last at least 0.0464 seconds, a frame"):
+        run(params(seconds=0.03), make_run())
+    monkeypatch.setattr("jobs.copyright_attack.encodings.MP3_RATES", (8_000,))
+    with pytest.raises(AssayError, match="encodings must be at most 320 kbit/s for .* samples a second; it is 64"):
+        run(params(encodings=[64]), make_run("mp3"))
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
@@ -178,6 +195,19 @@ def test_what_cannot_work_is_refused_before_anything_is_computed(
         ),
         ({"ratio": {"attack": "rings"}}, "ratio.attack must be of ring, the attacks; it is 'rings'"),
         ({"ratio": {"epsilon": 0.2}}, "ratio.epsilon must be of 0.1, the sizes of that attack; it is 0.2"),
+        ({"encodings": [64, 64]}, "encodings must name each once"),
+        ({"attacks": {"ring": {"epsilons": [0.1, 0.1]}}}, "epsilons must name each once"),
+        ({"judges": {"names": ["wang", "wang"]}}, "judges.names must name each once"),
+        ({"defences": {"votes": [2, 2]}}, "votes must name each once"),
+        ({"queries": {"judges": ["acoustid"]}}, "queries.judges must be of judges.names, wang; it is 'acoustid'"),
+        ({"attacks": {"universal": {}}}, "attacks must be names other than original, universal, .*; it is 'universal'"),
+        ({"attacks": {"noise_as_ring": {}, "ring": {}}}, "not begin with noise_as_ or queries_; it is 'noise_as_ring'"),
+        (
+            {"universal": {"attack": {"objective": {"kind": "ring"}, "transformations": {}}}},
+            "universal.attack.transformations must be left out",
+        ),
+        ({"attacks": {"ring": {"transformations": {"cutoff": [0.0, 9.0]}}}}, "cutoff must go from above 0 up"),
+        ({"attacks": {"ring": {"transformations": {"noise": [2.0, 1.0]}}}}, "noise must go from 0 or more up"),
         ({"encodings": [4]}, "encodings must be from 8 to 320 kbit/s; it is 4"),
         ({"attacks": {"ring": {"epsilons": [0.0]}}}, "epsilons must be above 0"),
         ({"attacks": {"ring": {"objective": {"kind": "ring", "inner": 12}}}}, "inner must be below outer, 12"),

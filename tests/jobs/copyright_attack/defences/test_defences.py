@@ -111,6 +111,21 @@ def test_rows_of_defences(make_run: Callable[..., Any]) -> None:
     )
 
 
+def test_sounds_whose_cells_failed_are_left_out() -> None:
+    truth = np.array([2, 0, 1])
+    scores, low = np.eye(4)[truth], np.full((5, 4), 0.1)
+    lost = np.where(np.array([[False], [True], [False]]), np.nan, scores)
+    asked = {"attacked": Asked({"wang": lost, "neural": scores}, truth)}
+    others = {"wang": np.where(np.arange(5)[:, None] == 4, np.nan, low), "neural": low}
+    rows = {row["judge"]: row for row in defence_rows(DefenceParams(votes=(2,)), asked, others, 0.01)}
+    assert [rows[name]["count"] for name in ("wang", "neural", "2 of 2")] == [2, 3, 2]
+    assert all(row["identified"] == 1 and row["false_alarms"] == 0 for row in rows.values())
+    # of four sounds without an alarm an interval ends higher than of five
+    assert (
+        rows["wang"]["false_alarms_high"] == rows["2 of 2"]["false_alarms_high"] > rows["neural"]["false_alarms_high"]
+    )
+
+
 def test_bad_params() -> None:
     with pytest.raises(ValidationError, match="density must go from above 0 up to at most 10"):
         JitterParams(density=(2.0, 1.0))
