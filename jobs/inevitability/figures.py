@@ -13,7 +13,14 @@ from torch import Tensor
 
 from jobs.common.figures.plots import GREY, PALETTE, house_style, ordered_colours, panels
 
-COLOURS = tuple(colour for colour in PALETTE if colour != "#000000")
+BLACK = "#000000"
+COLOURS = tuple(colour for colour in PALETTE if colour != BLACK)
+LINES: tuple[Any, ...] = ("-", (0, (6, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)), (0, (6, 2, 1, 2, 1, 2)))
+"""of the ceilings of bounds, one after another"""
+MARKERS = ("s", "^", "D", "v", "P")
+"""of those by concentration, which are dashed"""
+SHADES = (BLACK, "#777777")
+"""for more ceilings than there are lines or markers"""
 
 
 @dataclass(frozen=True)
@@ -53,11 +60,18 @@ class Panel:
 def curves_under_ceilings(shown: Sequence[Panel]) -> Figure:
     """A panel a norm: measured curves with 95 % intervals in colour, ceilings in black; above a ceiling it is grey.
 
+    Several ceilings of one source are told apart by their lines (bounds) or markers (concentration).
     Bounds that say nothing are not drawn: below the panel it is said from where on they do.
     """
     labels = list(dict.fromkeys(line.label for panel in shown for line in panel.lines))
     colours = {label: COLOURS[place % len(COLOURS)] for place, label in enumerate(labels)}
     styles = {label: ("-", "--", ":", "-.")[place // len(COLOURS) % 4] for place, label in enumerate(labels)}
+    ceilings = dict.fromkeys((one.source == "concentration", one.label) for panel in shown for one in panel.ceilings)
+    looks = {
+        key: _look(concentration, number)
+        for concentration in (False, True)
+        for number, key in enumerate(key for key in ceilings if key[0] == concentration)
+    }
     with house_style():
         figure, axes = panels(1, len(shown), 5.2, 4.0, sharey=True)
         for each, panel in zip(axes, shown, strict=True):
@@ -68,7 +82,7 @@ def curves_under_ceilings(shown: Sequence[Panel]) -> Figure:
                 style: dict[str, Any] = {"marker": "o", "ms": 3, "lw": 1.4, "ls": styles[line.label], "color": colour}
                 each.plot(epsilons, 100 * accuracy, label=line.label, **style)
             for ceiling in panel.ceilings:
-                _draw_ceiling(each, ceiling)
+                _draw_ceiling(each, ceiling, looks[ceiling.source == "concentration", ceiling.label])
             each.set(xlabel=_under(panel), ylim=(-3, 107), title=panel.title or panel.norm)
             each.set_xlim(left=0)
         axes[0].set_ylabel("robust accuracy (%)")
@@ -78,11 +92,18 @@ def curves_under_ceilings(shown: Sequence[Panel]) -> Figure:
     return figure
 
 
-def _draw_ceiling(axes: Axes, ceiling: CeilingLine) -> None:
+def _look(concentration: bool, number: int) -> dict[str, Any]:
+    """How a ceiling is drawn. number: among those of its source, from 0."""
+    kinds = MARKERS if concentration else LINES
+    round_, place = divmod(number, len(kinds))
+    line = {"marker": kinds[place], "ls": "--"} if concentration else {"ls": kinds[place]}
+    return {**line, "color": SHADES[round_ % len(SHADES)]}
+
+
+def _draw_ceiling(axes: Axes, ceiling: CeilingLine, look: dict[str, Any]) -> None:
     epsilons, values = np.asarray(ceiling.epsilons), 100 * np.asarray(ceiling.values)
     axes.fill_between(epsilons, values, 107, color=GREY, alpha=0.15, lw=0, zorder=0)
-    style = "s--" if ceiling.source == "concentration" else "-"
-    axes.plot(epsilons, values, style, ms=4, mfc="white", color="#000000", lw=1.6, label=ceiling.label)
+    axes.plot(epsilons, values, ms=4, mfc="white", lw=1.6, label=ceiling.label, **look)
 
 
 def _under(panel: Panel) -> str:

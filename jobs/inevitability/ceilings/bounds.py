@@ -90,18 +90,16 @@ def shares(
             "samples": params.samples,
             "seed": run.seed_for("uniform points"),
         }
-        for face in faces
-        for each in chosen
+        for face, each in product(faces, chosen)
     ]
-    results = iter(run.map(count_shares, cells, {each.label: each for each in chosen}, name="shares"))
-    return {
-        face: {
-            each.label: tuple(ClassShare(_hits(name, each.images.classes, result), params.samples) for name in classes)
-            for each, result in zip(chosen, results, strict=False)
-            if result is not None
-        }
-        for face in faces
-    }
+    results = run.map(count_shares, cells, {each.label: each for each in chosen}, name="shares")
+    counted: dict[Fixed, dict[str, tuple[ClassShare, ...]]] = {face: {} for face in faces}
+    for (face, each), hits in zip(product(faces, chosen), results, strict=True):
+        if hits is not None:
+            counted[face][each.label] = tuple(
+                ClassShare(_hits(name, each.images.classes, hits), params.samples) for name in classes
+            )
+    return counted
 
 
 def count_shares(cell: dict[str, Any], variants: Mapping[str, Variant]) -> list[int]:

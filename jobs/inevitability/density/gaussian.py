@@ -12,7 +12,8 @@ def gaussian(images: Images, step: float | None = None, shrinkage: float = 0.0) 
     """-log det(2 pi S) / 2, the logarithm of the density of N(m, S) at its mean, S the covariance of the images.
 
     step: of the grid that pixel values are on (1/255 for 8 bits): its variance, step^2 / 12, is added to every pixel;
-    None: values are continuous. shrinkage: s in (1 - s) S + s diag(S), which makes a covariance of few images regular.
+    the density is then that of images spread over the cells, half a step to both sides. None: values are continuous.
+    shrinkage: s in (1 - s) S + s diag(S), which makes a covariance of few images regular.
     Pixels that are the same in all images have no density along them: without a step they are dropped, and a note says
     so. A covariance that is singular all the same gives infinity. FieldError: a step or a shrinkage out of range, fewer
     than 2 images.
@@ -28,7 +29,7 @@ def gaussian(images: Images, step: float | None = None, shrinkage: float = 0.0) 
         grid = f"{int(constant.sum())} of {len(constant)} pixels are the same in all images"
         kept = "their density is that of the grid alone" if step else "they are dropped, as they have no density"
         notes = (f"{grid}: {kept}",)
-    first = images[0]
+    first, reach = images[0], (step or 0.0) / 2
     if step is None:
         images = images[:, ~constant]
     count, n = images.shape
@@ -46,6 +47,6 @@ def gaussian(images: Images, step: float | None = None, shrinkage: float = 0.0) 
     if values[0] <= n * np.finfo(float).eps * values[-1]:
         rank = int((values > n * np.finfo(float).eps * values[-1]).sum())
         notes += (f"the covariance has rank {rank} of {n}: the fit has no density without shrinkage or a step",)
-        return estimate_of("Gaussian", "estimate", math.inf, setting, n, notes, dropped=dropped)
+        return estimate_of("Gaussian", "estimate", math.inf, setting, n, notes, reach, dropped)
     value = -0.5 * (n * math.log(2 * math.pi) + float(np.log(values).sum()))
-    return estimate_of("Gaussian", "estimate", value, setting, n, notes, dropped=dropped)
+    return estimate_of("Gaussian", "estimate", value, setting, n, notes, reach, dropped)

@@ -4,7 +4,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from jobs.common.params import StudyParams
+from jobs.common.params import ONCE, StudyParams
 from jobs.common.training.optimizers import OptimizerParams
 from service.errors import FieldError
 
@@ -16,7 +16,7 @@ class SpheresParams(StudyParams):
     1,000.
     """
 
-    dimensions: tuple[Annotated[int, Field(ge=2, le=10_000)], ...] = Field(
+    dimensions: Annotated[tuple[Annotated[int, Field(ge=2, le=10_000)], ...], ONCE] = Field(
         (20, 50, 100), min_length=1, max_length=20, description="of the space; each with networks of its own"
     )
     radius: float = Field(1.3, gt=1, le=10, description="of the outer sphere")
@@ -32,13 +32,12 @@ class SpheresParams(StudyParams):
         200, ge=1, le=100_000, description="points of each sphere of which the nearest error is sought"
     )
     steps: int = Field(100, ge=1, le=100_000, description="steps of the search for an error, and then for a nearer one")
-    seeds: tuple[int, ...] = Field((0,), min_length=1, max_length=100, description="of the networks and of all points")
+    seeds: Annotated[tuple[int, ...], ONCE] = Field(
+        (0,), min_length=1, max_length=100, description="of the networks and of all points"
+    )
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        for field, values in (("dimensions", self.dimensions), ("seeds", self.seeds)):
-            if len(set(values)) < len(values):
-                raise FieldError(field, "name each once", list(values))
         if self.batch % 2:
             raise FieldError("batch", "be even, half of it of each sphere", self.batch)
         return self

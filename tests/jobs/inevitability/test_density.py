@@ -80,6 +80,8 @@ def test_pixels_that_never_change() -> None:
     # each is uniform in a cell of the grid, as far as a Gaussian is: -log(sqrt(2 pi) 0.1 / sqrt(12))
     along = -math.log(math.sqrt(2 * math.pi) * 0.1 / math.sqrt(12))
     assert kept.dimension == 8 and kept.dropped == ()
+    assert kept.reach == 0.05 and value.reach == 0, "images spread over cells are half a step away at most"
+    assert kept.notes[-1] == "it is about images with noise, which are up to 0.05 away in every pixel"
     assert kept.log_density == pytest.approx(gaussian(images, step=0.1).log_density + 2 * along, rel=1e-9)
     nothing = gaussian(np.full((5, 3), 0.5))
     assert nothing.log_density == math.inf and "3 of 3 pixels" in nothing.notes[0]

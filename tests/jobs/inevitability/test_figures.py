@@ -20,6 +20,19 @@ def test_curves_and_ceilings_of_a_panel() -> None:
     assert "L2" in words and "say nothing below 4 (k-NN) the bounds say nothing at any epsilon (noise)" in words
 
 
+@pytest.mark.parametrize("source", ["bound", "concentration"])
+def test_every_ceiling_has_a_look_of_its_own(source: str) -> None:
+    """The same in all panels."""
+    names = [f"{source} {number}" for number in range(10)]
+    ceilings = [figures.CeilingLine(source, name, [0, 0.1], [0.9, 0.7]) for name in names]
+    shown = [figures.Panel("L2", [], ceilings), figures.Panel("Linf", [], ceilings[3:])]
+    first, second = (
+        {line.get_label(): (str(line._dash_pattern), line.get_marker(), line.get_color()) for line in axes.lines}
+        for axes in figures.curves_under_ceilings(shown).axes
+    )
+    assert len(set(first.values())) == 10 and second == {name: first[name] for name in names[3:]}
+
+
 def test_panels_are_made_of_the_rows_of_tables() -> None:
     curves = [row for norm in ("L2", "Linf") for row in curve([[1, 1], [1, 0]], (0.0, 0.1), norm=norm).rows()]
     large = curve([[1, 1], [1, 1]], (0.0, 0.2), resolution=2).rows()
