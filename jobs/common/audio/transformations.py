@@ -21,7 +21,7 @@ class TransformationParams(StudyParams):
     shift: float = Field(0.025, ge=0, le=1, description="the most that a sound is moved in time, in seconds; it wraps")
     speed: float = Field(0.02, ge=0, le=0.5, description="the most that speed and pitch change, as a share")
     gain: float = Field(0.2, ge=0, lt=1, description="the most that loudness changes, as a share")
-    noise: float = Field(1e-3, ge=0, le=1, description="standard deviation of the noise that is added")
+    noise: float = Field(1e-3, ge=0, le=1, description="standard deviation of the noise that is added to samples")
     time_mask: float = Field(0.0, ge=0, lt=1, description="the longest part that is silenced, as a share of the sound")
     frequency_mask: float = Field(
         0.0, ge=0, lt=1, description="the widest band that is taken out, as a share of all frequencies"

@@ -41,6 +41,10 @@ class AscentParams(StudyParams):
                 if weight := getattr(self.regularisation, name):
                     requirement = "be 0 with the parameterisation log_mel, which optimises no samples"
                     raise FieldError(f"regularisation.{name}", requirement, weight)
+            noise = self.transformations.noise
+            if noise not in (0, TransformationParams.model_fields["noise"].default):
+                requirement = "be left out with the parameterisation log_mel, which optimises no samples"
+                raise FieldError("transformations.noise", requirement, noise)
         return self
 
 

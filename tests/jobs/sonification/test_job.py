@@ -278,6 +278,15 @@ def test_log_mels_have_no_samples_to_penalise(name: str) -> None:
         params(sonifications={"a": {"clip": 0, "ascent": ascent}})
 
 
+def test_log_mels_have_no_samples_to_add_noise_to() -> None:
+    ascent = {"parameterisation": {"kind": "log_mel"}, "transformations": {"noise": 0.5}}
+    sentence = "sonifications.a.ascent.transformations.noise must be left out with the parameterisation log_mel.*is 0.5"
+    with pytest.raises(SpecError, match=sentence):
+        params(sonifications={"a": {"ascent": ascent}})
+    for noise in ({}, {"noise": 0.0}):
+        params(sonifications={"a": {"ascent": {**ascent, "transformations": noise}}})
+
+
 def test_what_it_costs_is_counted() -> None:
     cost = estimate(params(**{**WHOLE, "sonifications": {"channels": {**FEW, "batch": 1}}}))
     assert cost.details["sounds of channels"] == 4 and cost.pieces == 5 and cost.details["inversions"] == 12
