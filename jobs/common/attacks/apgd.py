@@ -30,6 +30,11 @@ class _AutoPGD(Attack):
         False, description="L1 only: spend 30 % of the steps in a ball of 3 epsilon and 30 % in one of 2 epsilon"
     )
 
+    def check_ball(self, ball: Ball, images: Tensor) -> None:
+        super().check_ball(ball, images)
+        if self.large_epsilon and ball.norm != "L1":
+            raise InputError(f"large_epsilon is a schedule for L1, but the norm is {ball.norm}")
+
     def cost(self, norm: Norm, classes: int, targeted: bool) -> Cost:
         points = self.steps + 1
         if self.large_epsilon:  # three climbs, which begin at a point each
@@ -44,8 +49,6 @@ class _AutoPGD(Attack):
             start = torch.cat([_random_start(images, ball, generator) for _ in aims])
             ascend(search, copies, aim, start, ball, self.steps, loss, self.rho)
             return
-        if ball.norm != "L1":
-            raise InputError(f"large_epsilon is a schedule for L1, but the norm is {ball.norm}")
         points = torch.cat([images + _gaussian(images, generator) for _ in aims])
         images = search.images[copies]
         early = ceil(0.3 * self.steps)

@@ -283,7 +283,7 @@ class Attack(StudyParams):
         that is wrong with them; it names an image by its place in the whole set.
         """
         checks.check_batch(images, labels, targets, first)
-        checks.check_ball(self.kind, self.norms, ball, images)
+        self.check_ball(ball, images)
         checks.check_evaluation_mode(model)
         checks.check_takes(self.kind, self.takes_maps, labels)
         aim = goal(labels, targets)
@@ -296,8 +296,12 @@ class Attack(StudyParams):
         """InputError if untargeted attacks of images, of which some are given, on a model of so many classes cannot be
         made. For jobs that train the model first.
         """
-        checks.check_ball(self.kind, self.norms, ball, images)
+        self.check_ball(ball, images)
         checks.check_classes(self.kind, classes, self.fewest_classes(targeted=False))
+
+    def check_ball(self, ball: Ball, images: Tensor) -> None:
+        """InputError if the attack, with these options, does not search the ball around such images."""
+        checks.check_ball(self.kind, self.norms, ball, images)
 
     @property
     def finds_least(self) -> bool:

@@ -15,6 +15,7 @@ INSIDE = 1 - 1e-6  # pixels of 0 and 1 begin this far inside of the tanh, where 
 LEAST_PROGRESS = 0.9999  # a sample ends its descent whose loss has fallen by less since the last tenth of the steps
 SATURATED = 1e-3  # of dx'/dw: while it is below for all pixels, as in black-and-white images, the loss cannot fall yet
 FACTOR = 10  # by which the trade-off grows while it fails
+LARGEST = 1e10  # of the trade-offs, as in the code released: float32 ends not far beyond
 
 
 class CarliniWagner(Attack):
@@ -31,7 +32,9 @@ class CarliniWagner(Attack):
     steps: int = Field(1000, ge=1, le=100_000, description="steps for each trade-off, at most")
     binary_search_steps: int = Field(9, ge=1, le=50, description="trade-offs that are tried")
     step_size: float = Field(0.01, gt=0, le=10, description="learning rate of Adam")
-    initial_constant: float = Field(1e-3, gt=0, le=1e10, description="first weight of the margin against the distance")
+    initial_constant: float = Field(
+        1e-3, gt=0, le=LARGEST, description="first weight of the margin against the distance"
+    )
     confidence: float = Field(0.0, ge=0, le=1e6, description="margin by which the logit of the goal must win")
 
     @property
@@ -54,7 +57,8 @@ class CarliniWagner(Attack):
             reached, closer = norms.isfinite(), norms < best_norms
             best, best_norms = torch.where(broadcast(closer, images), points, best), torch.minimum(norms, best_norms)
             lower, upper = torch.where(reached, lower, constants), torch.where(reached, constants, upper)
-            constants = torch.where(upper.isinf(), constants * FACTOR, (lower + upper) / 2)
+            grown = (constants * FACTOR).clamp(max=LARGEST)
+            constants = torch.where(upper.isinf(), grown, (lower + upper) / 2)
         reached = best_norms.isfinite()
         search.record_minimum(rows[reached], best[reached])
 

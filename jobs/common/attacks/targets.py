@@ -26,10 +26,12 @@ def groups(search: Search, most: int) -> Iterator[range]:
 
 
 def aim_at(search: Search, rows: Tensor, rank: int) -> Goal:
-    """The class of a rank among the clean logits of each row (1 is the largest), or the target that the search has."""
+    """The class of a rank among the clean logits of each row (1 is the label), or the target that the search has."""
     if search.goal.targets is not None:
         return search.goal[rows]
-    return Goal(search.goal.labels[rows], search.clean_logits[rows].argsort(1)[:, -rank])
+    labels = search.goal.labels[rows]
+    logits = search.clean_logits[rows].scatter(1, labels.unsqueeze(1), torch.inf)  # first, also before its equals
+    return Goal(labels, logits.argsort(1)[:, -rank])
 
 
 def joined(aims: list[Goal]) -> Goal:

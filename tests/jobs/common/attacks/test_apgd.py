@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from jobs.common.attacks.apgd import APGD, APGDTargeted
 from jobs.common.attacks.apgd_steps import HalvedSteps, SparseSteps, windows
-from jobs.common.attacks.base import Attack, Ball
+from jobs.common.attacks.base import Attack, Ball, Goal, Search
+from jobs.common.attacks.targets import aim_at
 from service.errors import InputError
 from tests.jobs.common.attacks.linear import LinearDigits
 from tests.jobs.common.attacks.networks import in_ball, predictions, random_images, small_net
@@ -154,3 +155,17 @@ def test_large_epsilon_is_for_l1() -> None:
     model, images = small_net(), random_images(2, 1, 8, 8)
     with pytest.raises(InputError, match="large_epsilon is a schedule for L1, but the norm is Linf"):
         APGD(large_epsilon=True).run(model, images, predictions(model, images), Ball("Linf", 0.1))
+    with pytest.raises(InputError, match="large_epsilon is a schedule for L1, but the norm is L2"):
+        APGDTargeted(large_epsilon=True).check(Ball("L2", 0.1), images, classes=10)
+    APGD(large_epsilon=True).check(Ball("L1", 0.1), images, classes=10)
+
+
+def test_the_label_is_no_target_where_logits_are_equal() -> None:
+    def tied(images: Tensor) -> Tensor:
+        mean = images.flatten(1).mean(1, keepdim=True)
+        return torch.cat([0 * mean, 0 * mean, -1 - mean], 1)
+
+    images, labels = random_images(2, 1, 4, 4), torch.zeros(2, dtype=torch.int64)
+    search = Search(tied, images, Goal(labels), Ball("L2", 1.0))
+    ranks = [aim_at(search, torch.arange(2), rank).targets for rank in (2, 3)]
+    assert torch.stack([each for each in ranks if each is not None]).tolist() == [[1, 1], [2, 2]]

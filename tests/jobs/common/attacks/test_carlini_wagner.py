@@ -92,3 +92,12 @@ def test_steps_of_adam() -> None:
         reference.step()
         ours, velocity, scale = adam(ours, gradient, velocity, scale, step, 0.05)
     torch.testing.assert_close(ours, values.detach())
+
+
+def test_trade_offs_stay_within_float32() -> None:
+    model = linear(torch.zeros(3, 16), torch.tensor([5.0, 0, 0]))
+    images = random_images(2, 1, 4, 4)
+    attack = CarliniWagner(steps=2, binary_search_steps=50)
+    found = attack.run(model, images, predictions(model, images), Ball("L2", 1.0))
+    assert not found.successful.any() and not found.not_finite.any()
+    assert not any("NaN" in sentence for sentence in found.warnings)
