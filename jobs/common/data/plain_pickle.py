@@ -122,7 +122,7 @@ def parse_pickle(data: bytes, most_tuples: int = MOST_TUPLES) -> Any:
     Raises ValueError and much else if it is damaged, or asks for anything beyond plain data.
     """
     _inspect(data, most_tuples)
-    return _plain(_Unpickler(io.BytesIO(data), encoding="bytes").load())
+    return _plain(_Unpickler(io.BytesIO(data), encoding="bytes").load(), made={})
 
 
 def _inspect(data: bytes, most_tuples: int) -> None:
@@ -142,15 +142,24 @@ def _inspect(data: bytes, most_tuples: int) -> None:
         raise ValueError(f"it must have at most {most_tuples:,} tuples; it has {tuples:,}")
 
 
-def _plain(content: Any) -> Any:
-    """The content with numpy's arrays for what is in place of them. ValueError if it holds what is no plain data."""
+def _plain(content: Any, made: dict[int, Any]) -> Any:
+    """The content with numpy's arrays for what is in place of them. ValueError if it holds what is no plain data.
+
+    made: what came of each part, by its identity: lists of one list twice, and so on, would double with each.
+    """
+    if id(content) not in made:
+        made[id(content)] = _made_plain(content, made)
+    return made[id(content)]
+
+
+def _made_plain(content: Any, made: dict[int, Any]) -> Any:
     match content:
         case _Array():
             return content.values()
         case dict():
-            return {key: _plain(value) for key, value in content.items()}
+            return {key: _plain(value, made) for key, value in content.items()}
         case list() | tuple():
-            return type(content)(map(_plain, content))
+            return type(content)(_plain(each, made) for each in content)
         case None | bool() | int() | str() | bytes() | bytearray():
             return content
     raise ValueError(f"it holds a {type(content).__name__}, which plain data never do")

@@ -4,13 +4,13 @@ from collections.abc import Callable
 from typing import Annotated
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from jobs.common.data.masks.base import Part, SegmentationSet, Source
 from jobs.common.data.masks.mask_files import as_labels
 from jobs.common.data.sets import LimitParams, Split, check_parts, listed
 from jobs.common.imports import name_of, resolve
-from service.errors import InputError
+from service.errors import FieldError, InputError
 
 # import paths: torchvision, which some of them need, takes a second to load
 DATASETS = {
@@ -31,6 +31,14 @@ class DataParams(Source, LimitParams):
         description="satellite (inside a package), shapes (made), composites (`make data`); voc2012, cityscapes, "
         "mask_folder (on disk); or an import path mypackage.module:build, called with split and source",
     )
+
+    @model_validator(mode="after")
+    def _names_its_own(self) -> "DataParams":
+        if self.name in DATASETS and self.name != "mask_folder":
+            for field in ("classes", "colours"):
+                if given := getattr(self, field):
+                    raise FieldError(field, f"be none for {self.name}, whose classes are its own", given)
+        return self
 
     def load(self, split: Split) -> SegmentationSet:
         """The images of a split. InputError, one sentence, if they are not there, or fewer than the limit."""

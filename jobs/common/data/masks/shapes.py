@@ -17,7 +17,7 @@ def shapes(split: Split, source: Source) -> Pairs:
     """2,000 images to train and 400 to test, of one or two shapes each, the later ones in front."""
     stream = np.random.default_rng(SEEDS[split])
     side, count = source.side, COUNTS[split]
-    images = stream.normal(50, 20, (count, 3, side, side))
+    images = np.stack([_bytes(stream.normal(50, 20, (3, side, side))) for _ in range(count)])
     labels = np.zeros((count, side, side), np.uint8)
     rows, columns = np.mgrid[:side, :side] + 0.5
     for image, mask in zip(images, labels, strict=True):
@@ -26,10 +26,10 @@ def shapes(split: Split, source: Source) -> Pairs:
             radius = stream.uniform(*RADII) * side / 64
             y, x = stream.uniform(radius, side - radius, 2)
             inside = covered(kind, (rows - y) / radius, (columns - x) / radius)
-            image[:, inside] = stream.uniform(120, 230, 3)[:, None] + stream.normal(0, 15, (3, int(inside.sum())))
+            colour = stream.uniform(120, 230, 3)[:, None]
+            image[:, inside] = _bytes(colour + stream.normal(0, 15, (3, int(inside.sum()))))
             mask[inside] = kind
-    pixels = torch.from_numpy(images.clip(0, 255).astype(np.uint8))
-    return Pairs("shapes", CLASSES, PALETTE, pixels, torch.from_numpy(labels))
+    return Pairs("shapes", CLASSES, PALETTE, torch.from_numpy(images), torch.from_numpy(labels))
 
 
 def covered(kind: int, down: np.ndarray, across: np.ndarray) -> np.ndarray:
@@ -43,3 +43,8 @@ def covered(kind: int, down: np.ndarray, across: np.ndarray) -> np.ndarray:
         return disc
     triangle: np.ndarray = square & (2 * abs(across) <= 1 + down)
     return square if kind == 2 else triangle
+
+
+def _bytes(values: np.ndarray) -> np.ndarray:
+    pixels: np.ndarray = values.clip(0, 255).astype(np.uint8)
+    return pixels

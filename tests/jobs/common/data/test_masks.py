@@ -298,6 +298,12 @@ def test_composites_say_what_they_need(tmp_path: Path) -> None:
         DataParams(name="composites", root=str(tmp_path)).load("train")
 
 
+@pytest.mark.parametrize("field", [{"classes": ("sea", "land")}, {"colours": ("#000000", "#ffffff")}])
+def test_sets_that_name_their_own_classes_take_none(field: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match="must be none for satellite, whose classes are its own"):
+        DataParams(name="satellite", **field)
+
+
 def test_names_and_palettes() -> None:
     with pytest.raises(ValueError, match="unknown data set 'satelite'.*satellite"):
         DataParams(name="satelite").load("train")

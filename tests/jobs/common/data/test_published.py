@@ -131,6 +131,15 @@ def test_pickles_of_more_than_plain_data(tmp_path: Path, data: bytes, sentence: 
         read_pickle(tmp_path / "file")
 
 
+def test_lists_of_one_list_twice_do_not_double(tmp_path: Path) -> None:
+    lists: list[Any] = [1]
+    for _ in range(100):
+        lists = [lists, lists]
+    (tmp_path / "file").write_bytes(pickle.dumps({"labels": lists}, 2))
+    content = read_pickle(tmp_path / "file")["labels"]
+    assert content[0] is content[1] and content[0][0] is content[1][1]
+
+
 def test_plain_pickles_of_any_protocol(tmp_path: Path) -> None:
     content = {"names": ["a", "b"], "counts": [1, 300, 70_000], "nested": {"x": None, "y": True}}
     for protocol in range(6):
