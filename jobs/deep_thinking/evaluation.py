@@ -5,14 +5,14 @@ themselves are streamed (see `thinking`). Sources: Bansal et al. 2022, section 4
 """
 
 from dataclasses import dataclass
-from typing import Self
+from typing import Annotated, Self
 
 import numpy as np
 import torch
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
-from jobs.common.params import StudyParams
+from jobs.common.params import ONCE, StudyParams
 from jobs.common.training.optimizers import device_of
 from jobs.deep_thinking.data import Instances, batches
 from jobs.deep_thinking.networks import Thinker
@@ -34,7 +34,9 @@ class Difficulty(StudyParams):
 class EvaluationParams(StudyParams):
     """What the trained network is tested on."""
 
-    sizes: tuple[Difficulty, ...] = Field(min_length=1, description="difficulties, usually beyond the training size")
+    sizes: Annotated[tuple[Difficulty, ...], ONCE] = Field(
+        min_length=1, description="difficulties, usually beyond the training size"
+    )
     batch: int = Field(
         100,
         ge=1,

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from jobs.common.attacks import PGD, AttackParams, Ball
 from jobs.common.data.images.base import ImageSet
 from jobs.common.metrics.classification import accuracy_of_classes, predictions
-from jobs.common.params import Name, StudyParams
+from jobs.common.params import ONCE, Name, StudyParams
 from jobs.common.robustness.accuracy import Verdict, attacked
 
 
@@ -21,7 +21,7 @@ class EvaluationParams(StudyParams):
     attacks: dict[Name, AttackParams] = Field(
         {"pgd_20": PGD(steps=20, step_size=0.25)}, min_length=1, description="attacks by a name of your choice"
     )
-    epsilons: tuple[float, ...] = Field((), description="radii of the ball besides that of training")
+    epsilons: Annotated[tuple[float, ...], ONCE] = Field((), description="radii of the ball besides that of training")
     batch: int = Field(100, ge=1, le=100_000, description="images attacked at once; results depend on it")
 
 

@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from jobs.common.models.classifier_params import ClassifierParams
 from jobs.common.models.network_params import StoredNetwork
-from jobs.common.params import StudyParams
+from jobs.common.params import ONCE, StudyParams
 from jobs.common.training.adversarial.methods import MethodParams
 from jobs.common.training.adversarial.methods.natural import Natural
 from jobs.common.training.adversarial.threat import ThreatParams
@@ -19,7 +19,7 @@ class TrainedNetwork(StudyParams):
 
     kind: Literal["train"] = Field("train", description="train it first")
     classifier: ClassifierParams = Field(ClassifierParams(), description="the network at resolution 1")
-    scaled: tuple[str, ...] = Field(
+    scaled: Annotated[tuple[str, ...], ONCE] = Field(
         (), description="options of the classifier that are multiplied by the resolution, such as side or scale"
     )
     threat: ThreatParams = Field(

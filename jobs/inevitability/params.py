@@ -6,7 +6,7 @@ from pydantic import Field, field_validator, model_validator
 
 from jobs.common.attacks import PGD, AttackParams, Ball, Norm
 from jobs.common.data.images import DataParams
-from jobs.common.params import Name, StudyParams
+from jobs.common.params import ONCE, Name, StudyParams
 from jobs.inevitability.ceilings.bound_params import BoundParams
 from jobs.inevitability.ceilings.concentration_params import ConcentrationParams
 from jobs.inevitability.generated.generator_params import GeneratedParams
@@ -16,7 +16,7 @@ from jobs.inevitability.spheres.sphere_params import SpheresParams
 from service.errors import FieldError
 from service.models import check_name
 
-Epsilons = Annotated[tuple[float, ...], Field(min_length=1, max_length=100)]
+Epsilons = Annotated[tuple[float, ...], Field(min_length=1, max_length=100), ONCE]
 
 
 class CurveParams(StudyParams):
@@ -48,7 +48,9 @@ class ExampleParams(StudyParams):
 
     network: Name | None = Field(None, description="the network that is to be deceived; none: the first one")
     images: int = Field(4, ge=1, le=12, description="images in the picture, the first that are classified correctly")
-    budgets: tuple[Budget, ...] = Field(min_length=1, max_length=6, description="columns of the picture")
+    budgets: Annotated[tuple[Budget, ...], ONCE] = Field(
+        min_length=1, max_length=6, description="columns of the picture"
+    )
 
 
 class Params(StudyParams):
@@ -62,7 +64,7 @@ class Params(StudyParams):
         description="sizes of perturbations by norm, at resolution 1, for pixels in [0, 1]: 8 of 255 is 0.03137; in L0 "
         "a number of coordinates, a channel of a pixel each",
     )
-    resolutions: tuple[Annotated[int, Field(ge=1, le=64)], ...] = Field(
+    resolutions: Annotated[tuple[Annotated[int, Field(ge=1, le=64)], ...], ONCE] = Field(
         (1,),
         min_length=1,
         description="how many times pixels are replicated in each direction; networks are trained anew for each",
@@ -89,10 +91,8 @@ class Params(StudyParams):
     @field_validator("epsilons")
     @classmethod
     def _radii(cls, epsilons: dict[Norm, tuple[float, ...]]) -> dict[Norm, tuple[float, ...]]:
-        """Of the norm and distinct; ascending from here on."""
+        """Of the norm; ascending from here on."""
         for norm, radii in epsilons.items():
-            if len(set(radii)) < len(radii):
-                raise FieldError(norm, "name each epsilon once", list(radii))
             for epsilon in radii:
                 try:
                     Ball(norm, epsilon)
@@ -103,8 +103,6 @@ class Params(StudyParams):
     @field_validator("resolutions")
     @classmethod
     def _ascending(cls, resolutions: tuple[int, ...]) -> tuple[int, ...]:
-        if len(set(resolutions)) < len(resolutions):
-            raise FieldError("", "name each resolution once", list(resolutions))
         return tuple(sorted(resolutions))
 
     @model_validator(mode="after")

@@ -1,7 +1,7 @@
 """What a spec of the study says."""
 
 import math
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -12,6 +12,7 @@ from jobs.common.imports import resolve
 from jobs.common.mean_loss.losses import LOSSES
 from jobs.common.models.cards import PublishingParams
 from jobs.common.models.network_params import NetworkParams, TrainedNetwork
+from jobs.common.params import ONCE
 from jobs.common.training.supervised import SupervisedParams
 from jobs.loss_landscape.files.paraview import VtpParams
 from jobs.loss_landscape.planes.plane_params import CENTRE, ModelPlane, PlaneParams, RandomPlane, TrajectoryPlane
@@ -44,7 +45,7 @@ class Params(PublishingParams):
     recorded_loss: float | None = Field(
         None, description="mean loss that the network is known to have on the split; a run warns if it has another"
     )
-    export: tuple[Literal["h5", "vtp"], ...] = Field(
+    export: Annotated[tuple[Literal["h5", "vtp"], ...], ONCE] = Field(
         (),
         description="also as files: h5 of the released code of Li et al. 2018 (surface, directions, curvature), vtp "
         "for ParaView",

@@ -7,7 +7,7 @@ from pydantic import Field, field_validator, model_validator
 from jobs.common.data.images import DataParams
 from jobs.common.models.cards import PublishingParams
 from jobs.common.models.network_params import PublishedNetwork, StoredNetwork, TrainedNetwork
-from jobs.common.params import Name
+from jobs.common.params import ONCE, Name
 from jobs.poison_frogs.defences.defence_params import DefenceParams
 from jobs.poison_frogs.poisons.recipes import AttackParams, FeatureCollision, RetryParams
 from jobs.poison_frogs.targets.benchmark import SetupsParams
@@ -24,8 +24,12 @@ class Params(PublishingParams):
     network: Annotated[TrainedNetwork | StoredNetwork | PublishedNetwork, Field(discriminator="kind")] = Field(
         TrainedNetwork(), description="the network that poisons are made for"
     )
-    layers: tuple[str, ...] = Field((), description="layers whose output is a feature; none: before the last linear")
-    task: tuple[str, ...] = Field((), description="classes that the victims learn to tell apart; none: all")
+    layers: Annotated[tuple[str, ...], ONCE] = Field(
+        (), description="layers whose output is a feature; none: before the last linear"
+    )
+    task: Annotated[tuple[str, ...], ONCE] = Field(
+        (), description="classes that the victims learn to tell apart; none: all"
+    )
     pairs: tuple[PairParams, ...] = Field((), description="classes of the targets and of their bases")
     setups: SetupsParams | None = Field(
         None, description="trials of a benchmark instead, which say targets and bases; the poisons replace their bases"
@@ -38,7 +42,7 @@ class Params(PublishingParams):
     )
     grey_box: bool = Field(False, description="craft against the surrogates alone, not against the network itself")
     retry: RetryParams | None = Field(None, description="try other bases; none: what came out is used")
-    poisons: tuple[int, ...] = Field(
+    poisons: Annotated[tuple[int, ...], ONCE] = Field(
         (1,), min_length=1, max_length=100, description="poisons for a target: for each number the first ones"
     )
     victims: dict[Name, VictimParams] = Field(
@@ -55,11 +59,9 @@ class Params(PublishingParams):
     @field_validator("poisons")
     @classmethod
     def _counts(cls, counts: tuple[int, ...]) -> tuple[int, ...]:
-        """At least 1 and distinct; ascending from here on."""
+        """At least 1; ascending from here on."""
         if min(counts) < 1:
             raise FieldError("", "be at least 1 each, as the control without poison is made anyway", counts)
-        if len(set(counts)) < len(counts):
-            raise FieldError("", "name each number once", counts)
         return tuple(sorted(counts))
 
     @model_validator(mode="after")
@@ -88,10 +90,10 @@ class Params(PublishingParams):
                 raise FieldError(f"pairs.{number}", "name each pair once", pair)
             if self.task and not set(pair) <= set(self.task):
                 raise FieldError(f"pairs.{number}", f"be of the task's classes, {', '.join(self.task)}", pair)
-        if self.task and len(set(self.task)) < max(2, len(self.task)):
-            raise FieldError("task", "be two classes or more, each once", self.task)
-        if "" in self.layers or len(set(self.layers)) < len(self.layers):
-            raise FieldError("layers", "be names of layers, each once", self.layers)
+        if len(self.task) == 1:
+            raise FieldError("task", "be two classes or more", self.task)
+        if "" in self.layers:
+            raise FieldError("layers", "be names of layers", self.layers)
 
     def _check_benchmark(self, setups: SetupsParams) -> None:
         for name in ("targets", "bases", "poisons", "task", "retry"):

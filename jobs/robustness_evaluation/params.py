@@ -1,6 +1,6 @@
 """What a spec of the study says."""
 
-from typing import Self
+from typing import Annotated, Self
 
 import torch
 from pydantic import Field, field_validator, model_validator
@@ -10,7 +10,7 @@ from jobs.common.data.images import DataParams
 from jobs.common.data.images.base import ImageSet, Part
 from jobs.common.data.sets import Split
 from jobs.common.models.network_params import StoredNetwork
-from jobs.common.params import Name, StudyParams
+from jobs.common.params import ONCE, Name, StudyParams
 from jobs.common.robustness.outcomes import searches
 from service.errors import FieldError
 
@@ -23,7 +23,7 @@ class Params(StudyParams):
     split: Split = Field("test", description="which part of the data set")
     first: int | None = Field(None, ge=1, description="images to attack, from the start of the set; none: all")
     norm: Norm = Field("Linf", description="how the size of a perturbation is measured")
-    epsilons: tuple[float, ...] = Field(
+    epsilons: Annotated[tuple[float, ...], ONCE] = Field(
         min_length=1, max_length=100, description="radii of the ball, for pixels in [0, 1]: 8 of 255 is 0.03137"
     )
     attacks: dict[Name, AttackParams] = Field(
@@ -37,9 +37,7 @@ class Params(StudyParams):
     @field_validator("epsilons")
     @classmethod
     def _radii(cls, epsilons: tuple[float, ...]) -> tuple[float, ...]:
-        """Above 0 and distinct; ascending from here on."""
-        if len(set(epsilons)) < len(epsilons):
-            raise FieldError("", "name each epsilon once", epsilons)
+        """Above 0; ascending from here on."""
         if min(epsilons) <= 0:
             raise FieldError("", "be above 0", min(epsilons))
         return tuple(sorted(epsilons))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from jobs.common.models.inference import Inference
-from jobs.common.params import StudyParams
+from jobs.common.params import ONCE, StudyParams
 from jobs.common.training.optimizers import device_of
 from jobs.stacked_unets.padding import Padded
 from jobs.stacked_unets.tiles import Score, Tiling, strips
@@ -22,7 +22,7 @@ from jobs.stacked_unets.tiles import Score, Tiling, strips
 class PredictionParams(StudyParams):
     """How an image is segmented."""
 
-    scales: tuple[Annotated[float, Field(gt=0, le=16)], ...] = Field(
+    scales: Annotated[tuple[Annotated[float, Field(gt=0, le=16)], ...], ONCE] = Field(
         (1.0,), min_length=1, max_length=16, description="sizes that an image is brought to, probabilities averaged"
     )
     base: int | None = Field(

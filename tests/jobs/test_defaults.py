@@ -2,12 +2,13 @@
 
 import operator
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_args, get_origin
 
 import pytest
 from pydantic import BaseModel, create_model
 from pydantic.fields import FieldInfo
 
+from jobs.common.params import ONCE
 from service import catalog, spec
 from service.params import Section
 from service.planning import describe
@@ -40,6 +41,31 @@ def sections_with_a_default() -> list[Any]:
         for name, field in model.model_fields.items()
         if models_in(field.annotation) and field.default and isinstance(field.default, BaseModel | dict)
     ]
+
+
+REPEATED = {  # lists in which the same value again means something, or changes nothing
+    "channels", "kernels", "strides", "output_strides", "latent",  # of layers, one after another
+    "averaging", "milestones",  # of optimizers
+    "penalties", "colours",  # to choose from
+    "pairs", "densities", "trusted",
+}  # fmt: skip
+
+
+def test_no_list_of_a_study_names_a_thing_twice() -> None:
+    """What is listed twice would be computed, counted, and drawn twice, under one name."""
+    lists = {
+        f"{model.__module__}.{model.__name__}.{name}": field
+        for study in catalog.names()
+        for model in reachable(catalog.load(study).params)
+        for name, field in model.model_fields.items()
+        if any(
+            get_origin(each) is tuple and ... in get_args(each)
+            for each in (field.annotation, *get_args(field.annotation))
+        )
+        if name not in REPEATED
+    }
+    assert len(lists) > 30
+    assert [place for place, field in lists.items() if ONCE not in field.metadata] == []
 
 
 @pytest.mark.parametrize(("name", "field"), sections_with_a_default())

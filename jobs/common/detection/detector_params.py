@@ -17,7 +17,7 @@ from jobs.common.detection.training import DetectorTrainingParams
 from jobs.common.imports import name_of, resolve
 from jobs.common.models.architectures import ArchitectureParams, weights_from
 from jobs.common.models.reference import ModelReference
-from jobs.common.params import StudyParams
+from jobs.common.params import ONCE, StudyParams
 from service.errors import InputError
 from service.run import Run
 
@@ -46,7 +46,7 @@ class TrainedDetector(ArchitectureParams):
         description=f"{', '.join(TRAINABLE)}, or an import path mypackage.module:build, which is called with classes, "
         "side and the options, and returns a GridDetector of jobs.common.detection.grid",
     )
-    classes: tuple[str, ...] = Field((), description="classes of the data that it learns; none: all")
+    classes: Annotated[tuple[str, ...], ONCE] = Field((), description="classes of the data that it learns; none: all")
     training: DetectorTrainingParams = Field(DetectorTrainingParams(), description="how it is trained")
 
     def arguments(self, images: BoxSet) -> dict[str, Any]:
@@ -104,7 +104,7 @@ class TorchvisionDetector(StudyParams):
     kind: Literal["torchvision"] = Field("torchvision", description="a model of torchvision, and its weights in a file")
     name: TorchvisionName = Field("fasterrcnn_mobilenet_v3_large_320_fpn", description="torchvision's name of it")
     weights: str = Field(min_length=1, description="path of a safetensors file, by torchvision's names")
-    classes: tuple[str, ...] = Field(
+    classes: Annotated[tuple[str, ...], ONCE] = Field(
         (), description="names without the background, which is the model's first output; none: those of COCO"
     )
 
@@ -125,7 +125,9 @@ class DarknetDetector(StudyParams):
     kind: Literal["darknet"] = Field("darknet", description="a version of YOLOv3, and its weights in a darknet file")
     name: Annotated[str, name_of(DARKNET, "detector of darknet")] = Field("yolov3", description=" or ".join(DARKNET))
     weights: str = Field(min_length=1, description="path of the file")
-    classes: tuple[str, ...] = Field((), description="their names, in the order of the training; none: those of COCO")
+    classes: Annotated[tuple[str, ...], ONCE] = Field(
+        (), description="their names, in the order of the training; none: those of COCO"
+    )
     options: dict[str, JsonValue] = Field(
         {},
         description="keyword arguments: {side: 608} of yolov3, the side of its frame; {fine: [0, 1, 2]} of "

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from jobs.common.params import StudyParams
+from jobs.common.params import ONCE, StudyParams
 
 Axis = Literal["duration", "noise", "speed", "pitch", "songs"]
 Decibels = Annotated[float, Field(ge=-60, le=100)]
@@ -19,18 +19,20 @@ class IdentificationParams(StudyParams):
 
     seconds: float = Field(10.0, gt=0, le=600, description="length of an excerpt, but where its duration is the axis")
     excerpts: int = Field(2, ge=1, le=1000, description="of each song, from places drawn at random")
-    duration: tuple[Seconds, ...] = Field((1.0, 2.0, 5.0, 10.0), description="seconds of an excerpt")
-    noise: tuple[Decibels, ...] = Field((-10.0, -5.0, 0.0, 5.0, 10.0, 20.0), description="decibels over white noise")
-    speed: tuple[Percent, ...] = Field(
+    duration: Annotated[tuple[Seconds, ...], ONCE] = Field((1.0, 2.0, 5.0, 10.0), description="seconds of an excerpt")
+    noise: Annotated[tuple[Decibels, ...], ONCE] = Field(
+        (-10.0, -5.0, 0.0, 5.0, 10.0, 20.0), description="decibels over white noise"
+    )
+    speed: Annotated[tuple[Percent, ...], ONCE] = Field(
         (-4.0, -2.0, -1.0, 0.0, 1.0, 2.0, 4.0), description="percent that it is faster, pitch with it"
     )
-    pitch: tuple[Semitones, ...] = Field(
+    pitch: Annotated[tuple[Semitones, ...], ONCE] = Field(
         (-1.0, -0.5, -0.25, 0.0, 0.25, 0.5, 1.0), description="semitones that it is higher in the same time"
     )
-    songs: tuple[Count, ...] = Field(
+    songs: Annotated[tuple[Count, ...], ONCE] = Field(
         (), description="how many songs are enrolled; excerpts are then of those in the smallest number"
     )
 
     def levels(self, axis: Axis) -> tuple[float, ...]:
         """Of an axis, from the least to the most."""
-        return tuple(sorted(set(map(float, getattr(self, axis)))))
+        return tuple(sorted(map(float, getattr(self, axis))))

@@ -1,12 +1,12 @@
 """What a spec says about basins: rays, volumes and learning coefficients."""
 
 import math
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from jobs.common.estimation import TRAINING
-from jobs.common.params import StudyParams
+from jobs.common.params import ONCE, StudyParams
 from jobs.generalization.basins.learning_coefficient import LangevinParams
 from jobs.generalization.basins.preconditioner import PreconditionerParams
 from jobs.generalization.basins.radius import ScanParams
@@ -26,7 +26,7 @@ class BasinParams(StudyParams):
     """The basin around each network: the weights around it at which the loss stays below a cut."""
 
     rays: int = Field(500, ge=2, le=1_000_000, description="random rays for each convention")
-    directions: tuple[Convention, ...] = Field(
+    directions: Annotated[tuple[Convention, ...], ONCE] = Field(
         ("filter",),
         min_length=1,
         description="conventions of the rays. filter: a unit vector for each filter, times its norm; gaussian: a unit "
@@ -38,7 +38,9 @@ class BasinParams(StudyParams):
         description="what is cut: the mean cross entropy, or the mean divergence of the predictions from the network's "
         "own, KL(own || moved), in nats",
     )
-    cuts: tuple[float, ...] = Field((1.0,), min_length=1, max_length=20, description="where the basin ends, in nats")
+    cuts: Annotated[tuple[float, ...], ONCE] = Field(
+        (1.0,), min_length=1, max_length=20, description="where the basin ends, in nats"
+    )
     cuts_from: Literal["zero", "centre"] = Field(
         "zero", description="centre: the cuts are added to the loss of the network itself"
     )
@@ -71,11 +73,9 @@ class BasinParams(StudyParams):
         return math.ceil(count)
 
     @model_validator(mode="after")
-    def _distinct(self) -> Self:
-        if len(set(self.directions)) < len(self.directions):
-            raise FieldError("directions", "name each convention once", list(self.directions))
-        if len(set(self.cuts)) < len(self.cuts) or min(self.cuts) <= 0:
-            raise FieldError("cuts", "be different numbers above 0", list(self.cuts))
+    def _consistent(self) -> Self:
+        if min(self.cuts) <= 0:
+            raise FieldError("cuts", "be above 0", list(self.cuts))
         if self.prior is not None and set(self.directions) == {"filter"}:
             raise FieldError("directions", "be others than filter alone, as there is a prior", list(self.directions))
         return self

@@ -14,7 +14,7 @@ from typing import Annotated, ClassVar, Literal, TypeVar
 import torch
 from pydantic import Field
 
-from jobs.common.params import StudyParams
+from jobs.common.params import ONCE, StudyParams
 from jobs.inevitability.concentration import balls, boxes, half_spaces
 from jobs.inevitability.concentration.distances import neighbour_radii
 from jobs.inevitability.concentration.regions import Region
@@ -121,7 +121,7 @@ class Balls(Method):
     norms: ClassVar[tuple[float, ...]] = (2.0, math.inf, 1.0)
 
     kind: Literal["balls"] = Field("balls", description="a union of balls around points")
-    counts: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+    counts: Annotated[tuple[Annotated[int, Field(ge=1)], ...], ONCE] = Field(
         (5, 10, 15, 20), min_length=1, description="how many balls; the best of these is taken"
     )
     centres: int = Field(
@@ -162,7 +162,7 @@ class Boxes(Method):
     norms: ClassVar[tuple[float, ...]] = (math.inf,)
 
     kind: Literal["boxes"] = Field("boxes", description="what lies outside of boxes around the densest points")
-    counts: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+    counts: Annotated[tuple[Annotated[int, Field(ge=1)], ...], ONCE] = Field(
         (5, 10, 15, 20), min_length=1, description="how many boxes; the best of these is taken"
     )
     neighbours: int = Field(

@@ -8,12 +8,13 @@ measured depends on the losses alone.
 
 from collections.abc import Callable
 from itertools import pairwise
+from typing import Annotated
 
 import numpy as np
 from pydantic import Field
 from scipy.interpolate import griddata
 
-from jobs.common.params import StudyParams
+from jobs.common.params import ONCE, StudyParams
 
 Index = tuple[int, int]
 """row and column in the grid"""
@@ -28,7 +29,7 @@ class RefinementParams(StudyParams):
     """Where to look closer."""
 
     stride: int = Field(4, ge=2, le=64, description="points of the grid from one of the coarse grid to the next")
-    levels: tuple[float, ...] = Field(
+    levels: Annotated[tuple[float, ...], ONCE] = Field(
         (0.1, 0.5, 1.0, 2.0, 4.0, 8.0), description="contour levels; a block that one of them crosses is refined"
     )
     bend: float = Field(0.5, gt=0, description="difference of ln(loss + 0.1) in a block from which it is refined")

@@ -5,7 +5,7 @@ Both come from the test split, as in the paper: neither a target nor a base is a
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from jobs.common.data.batches import permutation
 from jobs.common.data.classes import class_index
-from jobs.common.params import StudyParams
+from jobs.common.params import ONCE, StudyParams
 from service.errors import FieldError, InputError
 
 
@@ -33,7 +33,9 @@ class TargetParams(StudyParams):
     )
     count: int | None = Field(None, ge=1, description="targets of each pair; none: all")
     only_correct: bool = Field(True, description="leave out what the clean network misclassifies already")
-    indices: tuple[int, ...] = Field((), description="these images of the test split, instead of a rule")
+    indices: Annotated[tuple[int, ...], ONCE] = Field(
+        (), description="these images of the test split, instead of a rule"
+    )
 
 
 class BaseParams(StudyParams):
@@ -44,7 +46,9 @@ class BaseParams(StudyParams):
         description="nearest to the target in features; in a random order, for each target another; in one random "
         "order, the same for all targets; or the nearest alone, for all poisons of the target",
     )
-    preferred: tuple[int, ...] = Field((), description="images of the test split to be tried before the others")
+    preferred: Annotated[tuple[int, ...], ONCE] = Field(
+        (), description="images of the test split to be tried before the others"
+    )
 
 
 @dataclass(frozen=True)
@@ -137,8 +141,6 @@ def _targets(split: Candidates, true_class: int, count: int | None, params: Targ
                 raise FieldError(
                     "targets.indices", f"be 0 to {len(split.labels) - 1}, the images of the test split", index
                 )
-        if len(set(params.indices)) < len(params.indices):
-            raise FieldError("targets.indices", "name each image once", params.indices)
         mine = torch.tensor(
             [index for index in params.indices if int(split.labels[index]) == true_class], dtype=torch.int64
         )
@@ -175,8 +177,6 @@ def _bases(split: Candidates, base_class: int, preferred: tuple[int, ...]) -> Te
     for index in preferred:
         if not 0 <= index < len(split.labels):
             raise FieldError("bases.preferred", f"be 0 to {len(split.labels) - 1}, the images of the test split", index)
-    if len(set(preferred)) < len(preferred):
-        raise FieldError("bases.preferred", "name each image once", preferred)
     fit = (split.labels == base_class) & (split.neighbours != 0)
     return fit.nonzero().flatten()
 

@@ -295,7 +295,7 @@ def test_several_trials_are_drawn_together(store_uri):
         ({"epsilons": [8]}, r"params.epsilons must be at most 1, since pixels .*; it is 8 .*: 8 of 255 is 0.0314\)"),
         ({"epsilons": [4, 0.1]}, "4 of 255 is 0.0157"),
         ({"epsilons": [0.1, 0.0]}, "params.epsilons must be above 0; it is 0"),
-        ({"epsilons": [0.1, 0.1]}, "params.epsilons must name each epsilon once"),
+        ({"epsilons": [0.1, 0.1]}, "params.epsilons must name each once"),
         ({"epsilons": []}, "params.epsilons"),
         ({"epsilons": [float("inf")]}, "params.epsilons"),
         ({"attacks": {}}, "params.attacks"),

@@ -4,7 +4,7 @@ Its network is differentiable up to the magnitudes at the peaks, which is what a
 """
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import torch
 from pydantic import Field, TypeAdapter, model_validator
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from jobs.common.audio.fingerprints.pairs import BINS, STEPS, Pairing, landmarks
 from jobs.common.audio.fingerprints.peaks import Neighbourhood, peaks
 from jobs.common.audio.fingerprints.spectrum import Resolution, magnitudes
-from jobs.common.params import StudyParams
+from jobs.common.params import ONCE, StudyParams
 from service.errors import FieldError
 
 PER_RESOLUTION = BINS * BINS * STEPS
@@ -25,7 +25,7 @@ class FingerprintParams(StudyParams):
     """What a fingerprint is made of."""
 
     rate: int = Field(11_025, ge=4_000, le=48_000, description="samples a second of the sounds that it takes")
-    resolutions: tuple[Resolution, ...] = Field(
+    resolutions: Annotated[tuple[Resolution, ...], ONCE] = Field(
         (Resolution(samples=1024, hop=512), Resolution(samples=512, hop=256)),
         min_length=1,
         max_length=8,

@@ -11,6 +11,7 @@ from jobs.common.data.images.base import ImageSet, Part, Source
 from jobs.common.data.images.relabelled import with_classes
 from jobs.common.data.sets import LimitParams, Split, check_parts
 from jobs.common.imports import name_of, resolve
+from jobs.common.params import ONCE
 from service.errors import FieldError, InputError
 
 # import paths: torchvision, which some of them need, takes a second to load
@@ -45,7 +46,7 @@ class DataParams(Source, LimitParams):
         "svhn, svhn_extra, image_folder, imagenet (on disk); or an import path mypackage.module:build, called with "
         "split and source",
     )
-    classes: tuple[str, ...] = Field(
+    classes: Annotated[tuple[str, ...], ONCE] = Field(
         (), description="classes whose images are kept, in the order of their labels from here on; none: all"
     )
 
@@ -58,11 +59,11 @@ class DataParams(Source, LimitParams):
         return self.limited(self._of_classes(images), split, Part)
 
     def _of_classes(self, images: ImageSet) -> ImageSet:
-        """The images of the classes that are kept. UnknownNameError names the nearest; FieldError: one comes twice."""
+        """The images of the classes that are kept. UnknownNameError names the nearest; FieldError: there is but one."""
         if not self.classes:
             return images
-        if len(set(self.classes)) < max(2, len(self.classes)):
-            raise FieldError("data.classes", "be two classes or more, each once", list(self.classes))
+        if len(self.classes) == 1:
+            raise FieldError("data.classes", "be two classes or more", list(self.classes))
         names = [images.classes[class_index(images.classes, name)] for name in self.classes]
         some = Part(images, images_of(images, labels_of(names, images)))
         return with_classes(some, names, self.name, "data.classes")

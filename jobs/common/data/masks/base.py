@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 from jobs.common.data.image_files import decode
 from jobs.common.data.sets import DataSet, FolderParams, Subset
 from jobs.common.metrics.segmentation import IGNORE
+from jobs.common.params import ONCE
 from service.errors import InputError
 
 Colour = tuple[int, int, int]
@@ -39,10 +40,10 @@ class Source(FolderParams):
     """Where a set of images with masks lies, and what it does not say of itself."""
 
     side: int = Field(64, ge=16, le=1024, description="of images that are made or cut out of a mosaic, in pixels")
-    classes: tuple[str, ...] = Field(
+    classes: Annotated[tuple[str, ...], ONCE] = Field(
         (), max_length=MOST_CLASSES, description="names by label, of a folder of images and masks"
     )
-    colours: tuple[str, ...] = Field(
+    colours: Annotated[tuple[str, ...], ONCE] = Field(
         (),
         description="of each class in all masks, also grey ones: e.g. ['#000000', '#ffffff']; none: labels",
     )

@@ -5,7 +5,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import torch
 from pydantic import Field
@@ -14,7 +14,7 @@ from torch import Tensor
 from jobs.common.audio.files import Sound
 from jobs.common.audio.levels import at_loudness
 from jobs.common.data.sets import DataSet, FolderParams, Subset
-from jobs.common.params import StudyParams
+from jobs.common.params import ONCE, StudyParams
 from service.errors import InputError
 
 FULL = 32767  # of a sample of 16 bits
@@ -43,22 +43,22 @@ class SoundSet(DataSet, Protocol):
 class SpeechParams(StudyParams):
     """Words that a synthesiser speaks: every word by every voice at every pitch and speed."""
 
-    words: tuple[str, ...] = Field(
+    words: Annotated[tuple[str, ...], ONCE] = Field(
         ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"),
         min_length=2,
         max_length=1000,
         description="the words, which are the classes",
     )
-    voices: tuple[str, ...] = Field(
+    voices: Annotated[tuple[str, ...], ONCE] = Field(
         ("en-us+m1", "en-us+m3", "en-us+m7", "en-us+f1", "en-us+f2", "en-us+f4", "en+m2", "en+f3"),
         min_length=1,
         max_length=100,
         description="language and variant of espeak-ng, as in en-us+f2; en is British",
     )
-    pitches: tuple[int, ...] = Field(
+    pitches: Annotated[tuple[int, ...], ONCE] = Field(
         (10, 30, 50, 70, 90), min_length=1, max_length=100, description="of espeak-ng, from 0 to 99"
     )
-    speeds: tuple[int, ...] = Field(
+    speeds: Annotated[tuple[int, ...], ONCE] = Field(
         (140, 180), min_length=1, max_length=100, description="words a minute, from 80 to 450"
     )
 

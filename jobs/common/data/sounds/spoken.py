@@ -57,8 +57,6 @@ class Spoken(Labelled):
 def spoken_digits(split: Split, source: Source) -> Spoken:
     """The words of `speech`, a class each. Its factors are voice, pitch and speed, in units of espeak-ng."""
     speech = source.speech
-    if len(set(speech.words)) < len(speech.words):
-        raise FieldError("speech.words", "differ from each other", speech.words)
     if (count := math.prod(map(len, (speech.words, speech.voices, speech.pitches, speech.speeds)))) > MOST:
         raise FieldError("speech", f"have at most {MOST:,} combinations of words and voices", f"{count:,}")
     check_size("spoken_digits", count, source)

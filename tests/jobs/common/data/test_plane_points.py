@@ -87,7 +87,7 @@ def test_classes_are_kept_by_name() -> None:
     assert digits.classes == ("7", "1")
     expected = torch.where(whole.labels == 7, 0, 1)[(whole.labels == 7) | (whole.labels == 1)]
     assert torch.equal(digits.labels, expected)
-    with pytest.raises(Exception, match="data.classes must be two classes or more, each once"):
-        DataParams(name="digits", classes=("7", "7")).load("train")
+    with pytest.raises(Exception, match="data.classes must be two classes or more"):
+        DataParams(name="digits", classes=("7",)).load("train")
     with pytest.raises(Exception, match="unknown class 'seven'"):
         DataParams(name="digits", classes=("seven", "1")).load("train")

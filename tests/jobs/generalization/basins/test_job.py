@@ -197,10 +197,10 @@ def test_networks_of_a_sweep_are_compared_where_they_can_be(store_uri):
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"basins__directions": ["filter", "filter"]}, "directions must name each convention once"),
+        ({"basins__directions": ["filter", "filter"]}, "directions must name each once"),
         ({"basins__directions": ["gauss"]}, "directions"),
-        ({"basins__cuts": [1.0, 1.0]}, "cuts must be different numbers above 0"),
-        ({"basins__cuts": [-1.0]}, "cuts must be different numbers above 0"),
+        ({"basins__cuts": [1.0, 1.0]}, "cuts must name each once"),
+        ({"basins__cuts": [-1.0]}, "cuts must be above 0"),
         ({"basins__directions": ["filter"]}, "directions must be others than filter alone, as there is a prior"),
         ({"basins__rays": 1}, "rays"),
         ({"basins__cap": 0.0}, "cap"),
