@@ -68,7 +68,10 @@ class Source(FolderParams):
 
     rate: int = Field(16_000, ge=4_000, le=48_000, description="samples a second that sounds are brought to")
     seconds: float = Field(
-        0.7, gt=0, le=60, description="length of a clip: a longer sound is cut at its middle, a shorter one is padded"
+        0.7,
+        ge=0.001,
+        le=60,
+        description="length of a clip: a longer sound is cut at its middle, a shorter one is padded",
     )
     noise: float = Field(
         1e-3, ge=0, le=0.1, description="standard deviation of the noise in every clip: no clip has digital silence"

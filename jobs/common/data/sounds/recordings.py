@@ -43,7 +43,10 @@ def _folder(name: str, package: DebianPackage, source: Source) -> Path:
 
 
 def _cut(name: str, files: list[Path], split: Split, source: Source) -> Clips:
-    """Recordings in clips without gaps; every TEST_EVERY-th of a recording is to test, or its last if it has fewer."""
+    """Recordings in clips without gaps; every TEST_EVERY-th of a recording is to test, or its last if it has fewer.
+
+    A recording of one clip is in both splits.
+    """
     clips: list[tuple[str, int, Tensor]] = []
     classes = [file.stem for file in files]
     for label, file in enumerate(files):

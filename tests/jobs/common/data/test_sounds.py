@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from pydantic import ValidationError
 
 from jobs.common.audio.levels import RMS
 from jobs.common.data.debian import ALSA, POCKETSPHINX
@@ -168,3 +169,16 @@ def test_clips_must_fit_their_labels() -> None:
     with pytest.raises(InputError, match="2 labels for samples of torch.float32"):
         Clips("x", ("a", "b"), torch.ones(2, 5), torch.tensor([0, 1]), RATE, ("p", "q"))
     assert Source(seconds=0.5, rate=RATE).samples == 4000
+
+
+@pytest.mark.parametrize("field", ["words", "voices", "pitches", "speeds"])
+def test_what_is_spoken_is_named_once(field: str) -> None:
+    """An utterance that is there twice would be in both splits."""
+    twice: tuple[Any, ...] = {"words": ("one", "one"), "voices": ("en", "en")}.get(field, (90, 90))
+    with pytest.raises(ValidationError, match=f"speech.{field}\n.*must name each once"):
+        DataParams(speech={field: twice})  # type: ignore[arg-type]
+
+
+def test_a_clip_has_samples() -> None:
+    with pytest.raises(ValidationError, match="seconds"):
+        DataParams(seconds=1e-6)
