@@ -9,12 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from service import spec
-from service.planning import plan
 from tests.gpu import hot_paths, memory, studies
 from tests.gpu.__main__ import main
 from tests.gpu.bounds import Alone
-from tests.gpu.machine import Machine
 from tests.gpu.page import page
 from tests.gpu.studies import Comparison, Variant
 from tests.gpu.wheels import PRESENT, WITH_DEPENDENCIES, WITHOUT
@@ -109,26 +106,7 @@ def test_the_page_says_what_is_wrong_without_being_fooled_by_markup() -> None:
     assert "&lt;script&gt;" in html and "<script>" not in html and "not passed" in html
 
 
-def test_the_spec_of_each_study_is_valid() -> None:
-    for path, changes in studies.STUDIES.values():
-        for variant in studies.VARIANTS.get(path.partition("/")[0], (studies.PLAIN,)):
-            assert plan.trials(spec.load(str(studies.CONFIGS / path), [*changes, *variant.changes]))
-
-
-PATHS = [name for name, _ in hot_paths.all_paths(Machine.found(dry=True))]
-SHORT = ("deep_thinking", "free_training", "generalization", "inevitability", "sonification")
-
-
-# what is killed and resumed in the other studies is in the tests of each
-@pytest.mark.parametrize(
-    "how",
-    [
-        ["--serial", "--only", *PATHS, *SHORT],
-        pytest.param(["--serial"], marks=pytest.mark.slow),
-        pytest.param([], marks=pytest.mark.slow),
-    ],
-    ids=["short", "serial", "ray"],
-)
+@pytest.mark.parametrize("how", [["--serial"], pytest.param([], marks=pytest.mark.slow)])
 def test_all_of_it_passes_on_the_cpu(tmp_path: Path, how: list[str]) -> None:
     assert main([str(tmp_path), "--dry", *how]) == 0
     found, html = (json.loads((tmp_path / "gpu_check.json").read_text()), (tmp_path / "gpu_check.html").read_text())
