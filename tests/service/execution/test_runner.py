@@ -81,15 +81,21 @@ def test_ray_equals_serial(tmp_path: Path, ray_session: None, serial: dict[str, 
     assert results(folder_of(job_spec, state)) == serial
 
 
-def test_kill_the_driver_and_resume(tmp_path: Path, serial: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """A driver with a Ray of its own. tests/cluster/test_fanout.py goes on with a run on Ray as well."""
+# a sweep whose own Ray is lost is in tests/service/cluster/test_embedded.py
+@pytest.mark.parametrize(
+    "options", [["--serial"], pytest.param(["--cpus", "1"], marks=pytest.mark.slow)], ids=["serial", "own-ray"]
+)
+def test_kill_the_driver_and_resume(
+    tmp_path: Path, serial: dict[str, Any], monkeypatch: pytest.MonkeyPatch, options: list[str]
+) -> None:
+    """tests/cluster/test_fanout.py kills a driver as well, and goes on with its run on Ray."""
     witness = tmp_path / "witness"
     params = {"witness": str(witness), "pace": {"seconds_per_step": 0.1}}
     job_spec = walk(str(tmp_path / "killed"), sweep=SWEEP, params=params)
     path = tmp_path / "spec.json"
     path.write_text(json.dumps(job_spec.tree()))
     folder = open_store(job_spec.store) / "runs" / "killed"
-    words = [sys.executable, "-m", "service", "run", str(path), "--id", "killed", "--cpus", "1"]
+    words = [sys.executable, "-m", "service", "run", str(path), "--id", "killed", *options]
     with started(words, env={**os.environ, "RAY_ADDRESS": ""}, stdout=subprocess.DEVNULL) as driver:
         wait_for(lambda: len(history.trials(folder)) >= 1 and len(unfinished(folder)) >= 1, driver)
         driver.kill()
