@@ -97,13 +97,13 @@ STUDIES: dict[str, tuple[str, list[str]]] = {
         "poison_frogs/small.yaml",
         [
             *(f"{LEARNT}.epochs=1", "params.targets.count=2", "params.targets.only_correct=false"),
-            *("params.attack.iterations=3", "sweep=null"),
+            *("params.attack.iterations=3", "params.show=0", "sweep=null"),
         ],
     ),
     "robustness_evaluation": (
         "robustness_evaluation/small.yaml",
         [
-            *("params.first=20", "params.slice=10", "params.epsilons=[0.1]", "params.attacks.autoattack.queries=20"),
+            *("params.first=20", "params.slice=20", "params.epsilons=[0.1]", "params.attacks.autoattack.queries=20"),
             "params.attacks.fab.steps=5",
         ],
     ),
