@@ -82,7 +82,7 @@ class Batcher:
 
     def __init__(self, max_rows: int, parallel: int, computing: Computing, report: Callable[[Executed], None]) -> None:
         self._max_rows, self._computing, self._report = max_rows, computing, report
-        self._at_once = {False: parallel, True: LONG_AT_ONCE}  # batches, by whether they are long
+        self._places = {False: parallel, True: LONG_AT_ONCE}  # free for batches in threads, by whether they are long
         self._queues: OrderedDict[Hashable, Queue] = OrderedDict()  # the latest asked last
         self._waiting: dict[Queue, None] = {}  # in the order of their turns
         self._running: dict[Queue, list[Item]] = {}  # batches that are computed in threads
@@ -116,9 +116,8 @@ class Batcher:
 
     def _start(self) -> None:
         self._starting = False
-        running = Counter(queue.is_long for queue in self._running)
         for queue in list(self._waiting):
-            if queue in self._running or running[queue.is_long] == self._at_once[queue.is_long]:
+            if queue in self._running or not self._places[queue.is_long]:
                 continue
             batch = self._take(queue)
             if batch and queue.is_brief(_rows(batch)):
@@ -128,7 +127,7 @@ class Batcher:
                 if not batch:
                     return
             if batch:
-                running[queue.is_long] += 1
+                self._places[queue.is_long] -= 1
                 self._running[queue] = batch
                 task = asyncio.get_running_loop().create_task(self._run(queue, batch))
                 self._tasks.add(task)
@@ -169,6 +168,7 @@ class Batcher:
             await self._compute(queue, batch)
         finally:
             del self._running[queue]
+            self._places[queue.is_long] += 1
             self._start()
 
     async def _compute(self, queue: Queue, batch: list[Item]) -> None:

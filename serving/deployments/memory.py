@@ -7,7 +7,6 @@ system. Smaller bounds in glibc would not do: pages that come and go with every 
 
 import asyncio
 import ctypes
-from collections import Counter
 from collections.abc import Callable
 
 from service.errors import BusyError, TooLargeError
@@ -23,7 +22,8 @@ class Memory:
 
     def __init__(self, total: int) -> None:
         self._total, self._most_of_key = total << 20, int(SHARE * (total << 20))
-        self._held: Counter[str] = Counter()  # bytes by the name of the key
+        self._held = 0  # bytes
+        self._held_by: dict[str, int] = {}  # of those, by the name of the key
         self._will_trim = False
 
     def change(self, key: str, size: int, before: int) -> None:
@@ -38,11 +38,14 @@ class Memory:
                 "send fewer or smaller inputs, or ask for fewer outputs",
             )
         growth = size - before
-        if growth > 0 and (self._held[key] + growth > self._most_of_key or self._held.total() + growth > self._total):
+        held = self._held_by.get(key, 0) + growth
+        if growth > 0 and (held > self._most_of_key or self._held + growth > self._total):
             raise BusyError("the requests under way hold too much memory; send it again later")
-        self._held[key] += growth
-        if not self._held[key]:
-            del self._held[key]
+        self._held += growth
+        if held:
+            self._held_by[key] = held
+        else:
+            self._held_by.pop(key, None)
         if growth < 0 and not self._will_trim and _malloc_trim is not None:
             self._will_trim = True
             asyncio.get_running_loop().call_later(TRIM_SECONDS, self._trim)

@@ -6,7 +6,6 @@ replica behind HAProxy.
 """
 
 import asyncio
-from collections import Counter
 from typing import Self
 
 from starlette.types import Message, Receive, Scope
@@ -63,17 +62,18 @@ class Held:
 
     def __init__(self, most: int) -> None:
         self._most, self._total = most, 0
-        self._of_owner: Counter[str] = Counter()
+        self._of_owner: dict[str, int] = {}
 
     def change(self, owner: str, size: int) -> None:
         """BusyError if there is no room for so many more."""
-        held = self._of_owner[owner] + size
+        held = self._of_owner.get(owner, 0) + size
         if size > 0 and (self._total + size > self._most or held > SHARE * self._most):
             raise BusyError("too many bodies are held now; send it again later")
         self._total += size
-        self._of_owner[owner] = held
-        if not held:
-            del self._of_owner[owner]
+        if held:
+            self._of_owner[owner] = held
+        else:
+            self._of_owner.pop(owner, None)
 
 
 class Body:

@@ -143,6 +143,8 @@ def unusable(card: ModelCard, reason: str) -> ModelError:
 
 def split(outputs: Answer, works: Sequence[Work]) -> list[Answer]:
     """The answers of works that were computed together. outputs: (rows of all works, ...)."""
+    if len(works) == 1:
+        return [outputs]
     ends = list(itertools.accumulate(work.rows for work in works))
     return [
         {name: array[end - work.rows : end] for name, array in outputs.items()}
