@@ -11,11 +11,12 @@ from typing import Literal
 
 import torch
 from pydantic import Field
+from torch import Tensor
 
 from jobs.common.attacks import checks
 from jobs.common.attacks.apgd import APGD, APGDTargeted
 from jobs.common.attacks.ball import Norm
-from jobs.common.attacks.base import Attack, Cost, Search
+from jobs.common.attacks.base import Attack, Cost, Model, Search
 from jobs.common.attacks.fab import FAB
 from jobs.common.attacks.losses import LossName, fewest_classes, margin
 from jobs.common.attacks.prepared import FEW, prepared
@@ -103,10 +104,36 @@ class AutoAttack(Attack):
         for name, component in self.components(search.ball.norm, classes, search.goal.targets is not None).items():
             if self.version == "fast":
                 _set_aside(search, SHARES[name])
-            before = 1 - float(search.successful.double().mean())
-            component.attack(search, torch.Generator(search.images.device).manual_seed(generator.initial_seed()))
+            earlier, before = search.successful.clone(), 1 - float(search.successful.double().mean())
+            _attack(component, search, generator)
+            if search.model is not model:
+                _have_the_last_word(model, component, search, earlier, generator)
             if name == "square":
                 search.warnings += checks.square_after_gradients(before, 1 - float(search.successful.double().mean()))
+
+
+def _attack(component: Attack, search: Search, generator: torch.Generator) -> None:
+    component.attack(search, torch.Generator(search.images.device).manual_seed(generator.initial_seed()))
+
+
+def _have_the_last_word(
+    model: Model, component: Attack, search: Search, earlier: Tensor, generator: torch.Generator
+) -> None:
+    """Take back what reached its goal by rounding of the prepared model alone, and attack it with the model itself.
+
+    earlier: bool (batch,), what had succeeded before the component. A sample that is attacked twice may take more than
+    `cost` says. The pass that looks for such samples is not counted.
+    """
+    rows = (search.successful & ~earlier).nonzero().squeeze(1)
+    with torch.no_grad():
+        lost = rows[~search.goal[rows].reached(model(search.adversarials[rows]))]
+    if not len(lost):
+        return
+    search.successful[lost], search.shares[lost], search.minimum_distances[lost] = False, 0.0, torch.inf
+    ready, aside = search.model, search.set_aside
+    search.model, search.set_aside = model, torch.ones_like(aside).index_fill_(0, lost, False)
+    _attack(component, search, generator)
+    search.model, search.set_aside = ready, aside
 
 
 def _set_aside(search: Search, share: float) -> None:

@@ -8,6 +8,7 @@ import torch
 from pyautoattack import AutoAttack as Released
 from torch import Tensor, nn
 
+from jobs.common.attacks import autoattack
 from jobs.common.attacks.apgd import APGD
 from jobs.common.attacks.autoattack import AutoAttack
 from jobs.common.attacks.base import Ball, Search
@@ -41,7 +42,8 @@ def compare(net: Trained, count: int, norm: str, epsilon: float, version: str = 
     if norm == "L1":
         assert robust.sum() <= expected.sum() + 1
     else:
-        assert (robust != expected).sum() <= 1, "sample by sample"
+        # of 300 samples the released code gives up to 3 another verdict with another seed
+        assert (robust != expected).sum() <= 1 + count // 100, "sample by sample"
 
 
 # its attacks are compared with the released ones one by one, in each norm, in the tests of each
@@ -69,6 +71,22 @@ def test_the_released_code_on_larger_digits(norm: str, epsilon: float) -> None:
 @pytest.mark.parametrize(("norm", "epsilon"), [("Linf", 0.14), ("L2", 0.65)])
 def test_the_released_code_at_length(norm: str, epsilon: float, version: str) -> None:
     compare(digits_net(), 300, norm, epsilon, version, queries=5000)
+
+
+def test_the_model_itself_says_what_succeeded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not the one that is prepared for the search, which differs by rounding, and here by more than that."""
+    model, images, labels = digits_net(4)[0], digits_net(4)[1][:12], digits_net(4)[2][:12]
+
+    class Unsure(nn.Module):
+        def forward(self, points: Tensor) -> Tensor:
+            logits: Tensor = model(points)
+            return logits - 0.3 * (logits == logits.amax(1, keepdim=True))
+
+    monkeypatch.setattr(autoattack, "prepared", lambda model, images: Unsure())
+    found = AutoAttack(queries=20).run(model, images, labels, Ball("Linf", 0.1))
+    fooled = predictions(model, found.adversarials) != labels
+    assert torch.equal(found.successful, fooled) and 0 < fooled.sum() < len(labels)
+    assert torch.equal(found.minimum_distances <= 0.1 + 1e-6, fooled)
 
 
 @pytest.mark.parametrize("classes", [2, 3, 4, 8])
