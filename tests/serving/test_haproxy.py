@@ -231,8 +231,8 @@ def test_what_its_parser_refuses_it_answers_in_html(alone: int, request_: bytes,
 
 
 def test_a_request_over_a_connection_that_the_replica_closes_meanwhile_is_sent_again(tmp_path: Path) -> None:
-    """Also of a client that has just come: HAProxy keeps connections to a replica for all clients. Of that one the first
-    request only: if HAProxy saw it before the other had left, two connections are kept, and both would be closed.
+    """Also of a client that has just come: HAProxy keeps connections to a replica for all clients. Of that one only the
+    first request: if HAProxy saw it before the other had left, two connections are kept, and both would be closed.
     """
     with replica(Closing) as at, in_front(tmp_path, {"closing": at}, **retries(tmp_path)) as port:
         for requests in (3, 1):
