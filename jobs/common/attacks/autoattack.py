@@ -107,7 +107,7 @@ class AutoAttack(Attack):
             earlier, before = search.successful.clone(), 1 - float(search.successful.double().mean())
             _attack(component, search, generator)
             if search.model is not model:
-                _have_the_last_word(model, component, search, earlier, generator)
+                _confirm_successes(model, component, search, earlier, generator)
             if name == "square":
                 search.warnings += checks.square_after_gradients(before, 1 - float(search.successful.double().mean()))
 
@@ -116,7 +116,7 @@ def _attack(component: Attack, search: Search, generator: torch.Generator) -> No
     component.attack(search, torch.Generator(search.images.device).manual_seed(generator.initial_seed()))
 
 
-def _have_the_last_word(
+def _confirm_successes(
     model: Model, component: Attack, search: Search, earlier: Tensor, generator: torch.Generator
 ) -> None:
     """Take back what reached its goal by rounding of the prepared model alone, and attack it with the model itself.
