@@ -4,6 +4,7 @@ curl --data-binary @word.wav -H 'Content-Type: audio/wav' http://localhost:8000/
 """
 
 import io
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -13,9 +14,14 @@ import torch
 
 from jobs.common.audio.files import read
 from jobs.common.audio.levels import at_loudness
+from service.errors import InputError
 from serving.http.tensors import Array
 
 BYTES_OF_SAMPLE = 16  # of one channel: decoded, joined, resampled, and as a tensor
+# Numbers of the filter between two rates: as many as their product, each divided by their greatest common divisor. From
+# 44,100 to 16,000 it has 70 thousand, from 44,101 it would have 700 million.
+MOST_OF_FILTER = 1_000_000
+BYTES_OF_FILTER = 32  # of each of these numbers, while they are computed
 
 
 @dataclass(frozen=True)
@@ -39,16 +45,24 @@ class SoundUpload:
                 most = round(self.most_seconds * sound.samplerate)
                 samples: int = most if sound.format == "MP3" else min(sound.frames, most)
                 samples += round(samples * self.rate / sound.samplerate)
+                filtered = min(self._size_of_filter(sound.samplerate), MOST_OF_FILTER)
         except Exception:  # `read` says what is wrong
-            samples = 0
-        return len(body) + BYTES_OF_SAMPLE * samples
+            samples = filtered = 0
+        return len(body) + BYTES_OF_SAMPLE * samples + BYTES_OF_FILTER * filtered
 
     def read(self, body: bytes) -> Array:
         """A sound as FP32 (1, samples) in [-1, 1]: its middle where clips are shorter, and as loud as all clips are.
 
         InputError says what is wrong with it.
         """
-        sound = read(io.BytesIO(body), "the uploaded sound", self.most_seconds).at_rate(self.rate).samples
+        decoded = read(io.BytesIO(body), "the uploaded sound", self.most_seconds)
+        if self._size_of_filter(decoded.rate) > MOST_OF_FILTER:
+            raise InputError(
+                f"the uploaded sound must have a rate that can be brought to the {self.rate:,} samples a second of the "
+                f"model; {decoded.rate:,} has too little in common with it",
+                f"send it with {self.rate:,}, or a usual rate as 44,100",
+            )
+        sound = decoded.at_rate(self.rate).samples
         if self.samples is None:
             whole: Array = sound.clamp(-1, 1)[None].numpy()  # lossy decoders and filters go a little beyond it
             return whole
@@ -59,3 +73,7 @@ class SoundUpload:
         padded[before : before + len(middle)] = middle
         array: Array = padded[None].numpy()
         return np.ascontiguousarray(array)
+
+    def _size_of_filter(self, rate: int) -> int:
+        common = math.gcd(rate, self.rate)
+        return (rate // common) * (self.rate // common)
