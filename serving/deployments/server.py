@@ -297,7 +297,12 @@ class Server:
                 more = message.get("more_body", False)
         if size > limit:
             raise body_too_large(limit)
-        return protocol.decompress(b"".join(parts), call.headers.get("content-encoding", ""), limit)
+        body, encoding = b"".join(parts), call.headers.get("content-encoding", "")
+        if encoding:
+            body = await asyncio.to_thread(protocol.decompress, body, encoding, limit)
+            assert call.holding is not None
+            call.holding.resize(len(body))
+        return body
 
     async def _served(self, name: str, version: int | None) -> ModelCard:
         """The card of a model that has an endpoint."""

@@ -29,6 +29,8 @@ MAX_TENSORS = 64
 MAX_ID = 256
 MAX_NAME = 256  # characters of the name of a tensor: errors repeat it
 PART = 1 << 14  # numbers of an answer that are written at once
+MAX_MEMBERS = 4096  # of a gzip body
+COMPRESSED_PART = 1 << 16  # bytes that are unpacked at once: what follows a member is copied
 
 Json = dict[str, Any]
 Scalar = str | int | float | bool
@@ -76,22 +78,25 @@ def decompress(body: bytes, encoding: str, limit: int) -> bytes:
         return body
     if encoding not in ("gzip", "x-gzip", "deflate"):
         raise InputError(f"Content-Encoding {shown(encoding)} is not supported; use gzip, deflate or none")
-    plain = b""
-    while True:
+    plain, rest = bytearray(), memoryview(body)
+    for _ in range(MAX_MEMBERS):
         unpacker = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)  # | 32: detects whether it is gzip or zlib
-        try:
-            plain += unpacker.decompress(body, limit + 1 - len(plain))
-        except zlib.error as error:
-            raise InputError(f"the body is not valid {encoding}") from error
-        if len(plain) > limit:
-            raise TooLargeError(f"the body unpacks to more than {limit:,} bytes")
-        if not unpacker.eof:
-            raise InputError(f"the body is cut off: its {encoding} stream has no end")
-        body = unpacker.unused_data
-        if not body:
-            return plain
+        while not unpacker.eof:
+            part, rest = rest[:COMPRESSED_PART], rest[COMPRESSED_PART:]
+            if not part:
+                raise InputError(f"the body is cut off: its {encoding} stream has no end")
+            try:
+                plain += unpacker.decompress(part, limit + 1 - len(plain))
+            except zlib.error as error:
+                raise InputError(f"the body is not valid {encoding}") from error
+            if len(plain) > limit:
+                raise TooLargeError(f"the body unpacks to more than {limit:,} bytes")
+        rest = memoryview(body)[len(body) - len(rest) - len(unpacker.unused_data) :]
+        if not rest:
+            return bytes(plain)
         if encoding == "deflate":
             raise InputError("the body goes on after the end of its deflate stream")
+    raise InputError(f"the body must have at most {MAX_MEMBERS:,} gzip members, one after another; it has more")
 
 
 def accepts_gzip(accept_encoding: str) -> bool:

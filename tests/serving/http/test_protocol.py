@@ -236,6 +236,15 @@ def test_compressed_bodies() -> None:
         protocol.decompress(zlib.compress(plain) + b"junk", "deflate", 2000)
     with pytest.raises(InputError, match="'br' is not supported"):
         protocol.decompress(plain, "br", 1000)
+    long = np.random.default_rng(0).bytes(3 * protocol.COMPRESSED_PART)
+    packed = gzip.compress(long[:100_000]) + gzip.compress(long[100_000:])
+    assert protocol.decompress(packed, "gzip", len(long)) == long
+
+
+def test_a_body_of_too_many_gzip_members_is_refused() -> None:
+    """Each takes twenty bytes when it is empty, and once all that came after it was copied."""
+    with pytest.raises(InputError, match="at most 4,096 gzip members"):
+        protocol.decompress(gzip.compress(b"") * 5000, "gzip", 1000)
 
 
 def test_floats_become_those_that_the_model_declares_and_nothing_else_does() -> None:
