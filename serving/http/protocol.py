@@ -27,6 +27,7 @@ from serving.http.tensors import DATATYPES, Array, as_float, check_shape, dataty
 HEADER_LENGTH = "Inference-Header-Content-Length"
 MAX_TENSORS = 64
 MAX_ID = 256
+MAX_INDEX = 1024  # bytes of a request for the index: it is read on the event loop
 MAX_NAME = 256  # characters of the name of a tensor: errors repeat it
 PART = 1 << 14  # numbers of an answer that are written at once
 MAX_MEMBERS = 4096  # of a gzip body
@@ -145,6 +146,8 @@ def check_id(request_id: Any) -> None:
 
 def parse_index(body: bytes) -> bool:
     """Whether the body of a request for the index of the repository, which may be empty, asks for ready models only."""
+    if len(body) > MAX_INDEX:
+        raise TooLargeError(f"the body of a request for the index must have at most {MAX_INDEX:,} bytes; it has more")
     message = _parse_json(body) if body.strip() else {}
     check_parameters(message, ("ready",))
     return _flag(message.get("ready", False), "ready")
@@ -247,11 +250,13 @@ def _numbers(array: Array) -> Iterator[bytes]:
 
 
 def check_outputs(request: InferRequest, known: Iterable[str]) -> None:
-    """InputError about the first requested output that the model does not have."""
-    known = tuple(known)
-    for each in request.outputs or ():
-        if each.name not in known:
-            raise InputError(f"unknown output {shown(each.name)}", nearest(each.name, known))
+    """InputError about the first requested output that the model does not have, or that was named before."""
+    known, names = tuple(known), request.output_names or ()
+    for place, name in enumerate(names):
+        if name not in known:
+            raise InputError(f"unknown output {shown(name)}", nearest(name, known))
+        if name in names[:place]:  # it would be written as often as it is named
+            raise InputError(f"output {name!r} is asked for twice")
 
 
 def _parse_json(text: bytes) -> Json:

@@ -15,6 +15,7 @@ from service.errors import InputError, TooLargeError
 from service.models import ModelCard, TensorSpec
 from serving.deployments.server import _json
 from serving.http import metadata, protocol
+from serving.http.messages import Message
 from serving.http.metadata import Offer
 from serving.http.protocol import HEADER_LENGTH, InferRequest, RequestedOutput
 
@@ -211,6 +212,22 @@ def test_unknown_parameters_and_outputs_name_the_nearest() -> None:
     request = InferRequest("", {}, {}, (RequestedOutput("predictions", False),), False)
     with pytest.raises(InputError, match="unknown output 'predictions' .did you mean 'prediction'"):
         protocol.check_outputs(request, ["prediction"])
+
+
+def test_an_output_is_asked_for_once() -> None:
+    """In a body, and in an address, which has room for ten thousand names."""
+    twice = [{"name": "a"}, {"name": "b"}, {"name": "a"}]
+    posted = protocol.parse_infer(json.dumps(message(outputs=twice)).encode())
+    got = Message(b"", "image/png", None, "outputs=a,b,a", "")._of_address({})
+    for request in (posted, got):
+        with pytest.raises(InputError, match="output 'a' is asked for twice"):
+            protocol.check_outputs(request, ["a", "b"])
+
+
+def test_a_request_for_the_index_is_short() -> None:
+    assert not protocol.parse_index(b" ") and protocol.parse_index(b'{"ready": true}')
+    with pytest.raises(TooLargeError, match="at most 1,024 bytes"):
+        protocol.parse_index(b'{"ready": true}' + b" " * 1024)
 
 
 def test_compressed_bodies() -> None:
