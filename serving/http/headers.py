@@ -21,6 +21,19 @@ def values(scope: Scope, name: str) -> list[str]:
     return [value.decode("latin-1") for each, value in scope["headers"] if each == sought]
 
 
+def weights(header: str) -> Mapping[str, float]:
+    """What a client accepts, as Accept and Accept-Encoding list it, each with its weight (RFC 9110, section 12.4.2)."""
+    accepted: dict[str, float] = {}
+    for each in header.lower().split(","):
+        name, *parameters = (part.strip() for part in each.split(";"))
+        weight = next((part.removeprefix("q=") for part in parameters if part.startswith("q=")), "1")
+        try:
+            accepted[name] = float(weight)
+        except ValueError:
+            accepted[name] = 0.0
+    return accepted
+
+
 def size_of(text: str) -> int | None:
     """The bytes that a header states. None: it states none; sys.maxsize: more than anything can have."""
     if not (text.isascii() and text.isdigit()):

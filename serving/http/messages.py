@@ -11,12 +11,14 @@ from starlette.types import Scope
 
 from service.errors import InputError, brief, shown
 from serving.http import protocol, traces
-from serving.http.headers import Headers, size_of
+from serving.http.headers import Headers, size_of, weights
 from serving.http.protocol import InferRequest, RequestedOutput, Scalar
 from serving.http.tensors import Array
 from serving.http.uploads import PNG_MEDIA, WAV_MEDIA, Upload
 
+JSON_MEDIA = "application/json"
 MAX_QUERY = 64  # parameters
+TEXTS = ("class", "id", "inputs", "layer", "outputs", "patch", "toward")  # of an address: names, whatever they read as
 WHOLE = re.compile(r"-?[0-9]{1,19}")
 NUMBER = re.compile(r"-?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
 BYTES_OF_CHARACTER = 10  # of JSON: "0.5," is a number of 24 bytes, a reference of 8 and a float32
@@ -43,10 +45,13 @@ TENSORS = Form()
 
 
 class Readable(Protocol):
-    """A request for inference, however it came, that is not parsed yet. size: bytes."""
+    """A request for inference, however it came, that is not parsed yet. size: bytes. is_file: it has no tensors."""
 
     @property
     def size(self) -> int: ...
+
+    @property
+    def is_file(self) -> bool: ...
 
     def memory_for(self, upload: Upload | None) -> int:
         """Bytes that it takes at most to read it. upload: how the model reads files."""
@@ -87,7 +92,7 @@ class Message:
     def of_query(cls, scope: Scope, headers: Headers) -> "Message":
         """A request without a body: its address holds what a POST has in JSON."""
         trace = traces.trace_of(headers.get(traces.HEADER))
-        return cls(body_from_query(_query(scope)), "application/json", None, "", "", trace)
+        return cls(body_from_query(_query(scope)), JSON_MEDIA, None, "", "", trace)
 
     @property
     def size(self) -> int:
@@ -98,14 +103,18 @@ class Message:
         """The first half of the media type."""
         return self.content_type.partition("/")[0]
 
+    @property
+    def is_file(self) -> bool:
+        return self.medium in FILE_MEDIA
+
     def form(self, request: InferRequest) -> Form:
         """The form of its answer."""
-        png, wav = PNG_MEDIA in self.accept, WAV_MEDIA in self.accept
-        return Form(request.output_names, png, wav, self.medium in FILE_MEDIA)
+        png, wav = (medium in self.accept and _prefers(self.accept, medium) for medium in (PNG_MEDIA, WAV_MEDIA))
+        return Form(request.output_names, png, wav, self.is_file)
 
     def memory_for(self, upload: Upload | None) -> int:
         """Bytes that it takes at most to read it. upload: how the model reads files."""
-        if self.medium in FILE_MEDIA:
+        if self.is_file:
             return upload.memory(self.body) if upload and upload.medium == self.medium else len(self.body)
         stated = size_of(self.header_length or "")
         text = len(self.body) if stated is None else min(stated, len(self.body))
@@ -117,7 +126,7 @@ class Message:
         model: its name. upload: how it reads files; None: not at all. needs_inputs: if not, a request may also have
         parameters alone, in the body or in the address.
         """
-        if self.medium in FILE_MEDIA:
+        if self.is_file:
             return self._parse_upload(model, upload)
         if self.medium == "multipart":
             raise InputError("a multipart form is not supported", HINT)
@@ -145,13 +154,19 @@ class Message:
         return InferRequest("", inputs, parameters, outputs, all_binary=False)
 
 
+def _prefers(accept: str, medium: str) -> bool:
+    """Whether a client wants a file of a type, and JSON no more than that."""
+    accepted = weights(accept)
+    return 0 < accepted.get(medium, 0.0) >= accepted.get(JSON_MEDIA, 0.0)
+
+
 def _query(scope: Scope) -> str:
     return str(scope["query_string"].decode("latin-1"))
 
 
 def parse_query(query: str) -> dict[str, Scalar]:
-    """Parameters from an address. What reads as a number (`3`, `.1`, `1.`, `1e-3`), true or false is one; anything else
-    is a string.
+    """Parameters from an address. What reads as a number (`3`, `.1`, `1.`, `1e-3`), true or false is one, but in TEXTS;
+    anything else is a string.
     """
     try:
         pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=True, max_num_fields=MAX_QUERY) if query else []
@@ -161,7 +176,7 @@ def parse_query(query: str) -> dict[str, Scalar]:
     for name, text in pairs:
         if name in parameters:
             raise InputError(f"parameter {shown(name)} is given twice")
-        parameters[name] = _scalar(text)
+        parameters[name] = text if name in TEXTS else _scalar(text)
     return parameters
 
 
@@ -177,7 +192,7 @@ def body_from_query(query: str) -> bytes:
         raise InputError("parameter 'inputs' is not valid JSON") from error
     message: dict[str, Any] = {"inputs": inputs}
     if "id" in parameters:
-        message["id"] = str(parameters.pop("id"))
+        message["id"] = parameters.pop("id")
     if "outputs" in parameters:
         message["outputs"] = [{"name": name} for name in str(parameters.pop("outputs")).split(",")]
     return json.dumps({**message, "parameters": parameters}).encode()

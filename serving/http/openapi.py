@@ -11,9 +11,9 @@ from typing import Any
 
 from service.models import NAME, VERSION
 from serving.http.operations import OF_MODEL, OF_REPOSITORY, OPERATIONS, Operation
-from serving.http.protocol import HEADER_LENGTH, MAX_ID, MAX_TENSORS
+from serving.http.protocol import HEADER_LENGTH, MAX_ID, MAX_NAME, MAX_TENSORS
 from serving.http.streams import EVENT_STREAM
-from serving.http.tensors import DATATYPES, MAX_DIMENSIONS, MAX_SIZE
+from serving.http.tensors import BF16, DATATYPES, MAX_DIMENSIONS, MAX_SIZE
 from serving.http.uploads import FORMATS, PNG_MEDIA, WAV_MEDIA
 
 Json = dict[str, Any]
@@ -23,7 +23,7 @@ ERRORS = {
     "401": "No key, or one that is not known",
     "403": "A name or a web page that the server does not answer to",
     "404": "No such model, version or action",
-    "408": "The body did not come in time",
+    "408": "The body did not come in time, or the answer would not",
     "413": "The body, or what it unpacks to, is too large",
     "415": "A body of a type that is not read",
     "429": "The key has used up its requests or its work",
@@ -32,8 +32,8 @@ ERRORS = {
     "501": "The server does not do this",
     "503": "No room now, or the store is out of reach",
 }
-OF_ANY = ("401", "403", "429", "431", "500", "503")
-OF_BODY = ("400", "408", "413", "415")
+OF_ANY = ("401", "403", "408", "429", "431", "500", "503")
+OF_BODY = ("400", "413", "415")
 
 
 def _object(properties: Mapping[str, Any], optional: Sequence[str] = (), **more: Any) -> Json:
@@ -57,7 +57,7 @@ ANY_OBJECT = {"type": "object"}
 DATATYPE = {"enum": list(DATATYPES)}
 SHAPE = _list_of({"type": "integer", "minimum": 0, "maximum": MAX_SIZE}, minItems=1, maxItems=MAX_DIMENSIONS)
 OPEN_SHAPE = _list_of({"type": "integer", "minimum": -1}, description="-1: any size; the batch comes first")
-TENSOR_NAME = {"type": "string", "minLength": 1}
+TENSOR_NAME = {"type": "string", "minLength": 1, "maxLength": MAX_NAME}
 
 SCHEMAS: Mapping[str, Json] = {
     "Error": _object({"error": {"type": "string", "description": "one sentence that says what is allowed"}}),
@@ -163,7 +163,7 @@ SCHEMAS: Mapping[str, Json] = {
     "InputTensor": _object({
         "name": TENSOR_NAME,
         "shape": SHAPE,
-        "datatype": DATATYPE,
+        "datatype": {"enum": [*DATATYPES, BF16]},
         "data": {"type": "array", "description": "numbers, or true and false, in row-major order; nested or flat"},
         "parameters": SCALARS,
     }, optional=["parameters"]),

@@ -21,7 +21,7 @@ from typing import Any
 from service import json_text
 from service.errors import InputError, TooLargeError, nearest, shown
 from service.models import ModelCard, TensorSpec
-from serving.http.headers import size_of
+from serving.http.headers import size_of, weights
 from serving.http.tensors import DATATYPES, Array, as_float, check_shape, datatype_of, from_json, from_raw, to_raw
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
@@ -102,14 +102,8 @@ def decompress(body: bytes, encoding: str, limit: int) -> bytes:
 
 def accepts_gzip(accept_encoding: str) -> bool:
     """Whether a client reads gzip, by its Accept-Encoding (RFC 9110, section 12.5.3)."""
-    quality = {"": 1.0}
-    for each in accept_encoding.lower().split(","):
-        name, _, weight = each.partition(";")
-        try:
-            quality[name.strip()] = float(weight.strip().removeprefix("q=") or 1)
-        except ValueError:
-            quality[name.strip()] = 0.0
-    return quality.get("gzip", quality.get("*", 0.0)) > 0
+    accepted = weights(accept_encoding)
+    return accepted.get("gzip", accepted.get("*", 0.0)) > 0
 
 
 def parse_infer(body: bytes, header_length: str | None = None, needs_inputs: bool = True) -> InferRequest:

@@ -14,6 +14,7 @@ from starlette.types import Send
 from service.errors import MethodNotAllowedError
 from serving.http.headers import Headers
 from serving.http.openapi import description
+from serving.http.protocol import accepts_gzip
 
 FOLDER = "/pages/"
 PANELS = "panels"
@@ -59,7 +60,7 @@ class File:
             raise MethodNotAllowedError(method, path, METHODS)
         headers = {**HEADERS, "etag": self.tag, "content-type": self.media_type}
         status, body = 200, self.body
-        if "gzip" in asked.get("accept-encoding", ""):
+        if accepts_gzip(asked.get("accept-encoding", "")):
             body = self.compressed
             headers["content-encoding"] = "gzip"
         headers["content-length"] = str(len(body))

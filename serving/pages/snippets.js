@@ -188,7 +188,7 @@ function triton(request) {
     lines.push("", `array = np.array(${data}, np.float32).reshape(${input.shape.join(", ")})`);
   }
   if (key.get()) lines.unshift("import os", "");
-  lines.push(`tensor = triton.InferInput("${model.inputs[0].name}", list(array.shape), "FP32")`);
+  lines.push(`tensor = triton.InferInput(${pythonic(model.inputs[0].name)}, list(array.shape), "FP32")`);
   lines.push("tensor.set_data_from_numpy(array)", ...(request.action === "attack" ? attack(request) : infer(request)));
   lines.push('for output in result.get_response()["outputs"]:');
   lines.push('    print(output["name"], result.as_numpy(output["name"]).tolist())');

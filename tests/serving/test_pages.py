@@ -57,6 +57,8 @@ def test_a_file_is_sent_again_only_when_it_has_changed(client: TestClient) -> No
     assert again.status_code == 304 and not again.content
     with client.stream("GET", "/pages/main.js", headers={"Accept-Encoding": "gzip"}) as packed:
         assert gzip.decompress(b"".join(packed.iter_raw())) == answer.content
+    refused = client.get("/pages/main.js", headers={"Accept-Encoding": "gzip;q=0"})
+    assert "content-encoding" not in refused.headers and refused.content == answer.content
     head = client.head("/")
     assert head.status_code == 200 and not head.content and int(head.headers["content-length"]) > 0
 
@@ -70,3 +72,9 @@ def test_the_pages_only_answer_to_reading(client: TestClient) -> None:
 def test_nothing_comes_from_elsewhere_and_no_text_becomes_markup(path: Path) -> None:
     text = path.read_text().replace("http://www.w3.org/2000/svg", "")
     assert not re.search(r"https?://|innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|\sstyle=", text)
+
+
+def test_no_text_of_a_card_becomes_code() -> None:
+    """In the snippets, which users copy: what is put between quotes is the page's own, or has a form without them."""
+    text = (FOLDER / "snippets.js").read_text()
+    assert set(re.findall(r'"\$\{(model\.[^}]*)\}', text)) == {"model.name", "model.version"}

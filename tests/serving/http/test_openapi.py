@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from jobs.common.audio.files import wav
 from service.store import open_store
 from serving.deployments.server import Server
-from serving.http import openapi
+from serving.http import openapi, tensors
 from serving.http.operations import OPERATIONS
 from serving.http.settings import Models, ServeSettings
 from tests.processes import PATIENCE_SECONDS
@@ -46,6 +46,11 @@ def test_every_operation_is_described_and_answered() -> None:
     }
     ids = [operation["operationId"] for methods in described["paths"].values() for operation in methods.values()]
     assert len(set(ids)) == len(ids)
+
+
+def test_every_datatype_that_is_read_is_described() -> None:
+    described = openapi.SCHEMAS["InputTensor"]["properties"]["datatype"]["enum"]
+    assert {datatype for datatype in described if tensors.dtype_of("x", datatype)} == {*tensors.DATATYPES, tensors.BF16}
 
 
 @pytest.fixture(scope="module")
