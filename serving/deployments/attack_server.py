@@ -17,7 +17,7 @@ from service.models import ModelCard
 from service.store import open_store
 from serving import kinds
 from serving.deployments.computing import Computing
-from serving.deployments.memory import Holding, Memory
+from serving.deployments.memory import Holding, Memory, to_read
 from serving.deployments.model_cache import ModelCache
 from serving.deployments.replica import prepare_process
 from serving.deployments.turns import Pause
@@ -77,13 +77,11 @@ class AttackServer:
         action: "attack" or "sonify". key: the name of the key whose quota it uses, None where no keys are required.
         Cancelled when the client leaves: the work stops before its next pass through the model.
         """
-        holding = Holding(self._memory, key or "")
+        holding, owner = Holding(self._memory, key or ""), (key or "", card.name)
         try:
             endpoint = await self._models.endpoint(card)
-            holding.resize(message.memory_for(endpoint.upload))
-            request, work = await self._computing.long(
-                (key or "", card.name), lambda pause: self._accept(action, endpoint, message)
-            )
+            holding.resize(await to_read(message, endpoint.upload, self._computing, owner))
+            request, work = await self._computing.long(owner, lambda pause: self._accept(action, endpoint, message))
             return await self._reply(card, request, work, key)
         except AssayError as error:
             return Reply(error.http_status, error_body(str(error)), headers=error_headers(error))

@@ -15,6 +15,9 @@ from serving.deployments.turns import Owner, Pause, Turns
 
 T = TypeVar("T")
 
+# A request that is larger, or becomes larger, is read in a thread, so that others are answered meanwhile: a picture of
+# one colour has millions of pixels in a few thousand bytes.
+INLINE_BYTES, INLINE_MEMORY = 8 << 10, 2 << 20
 LONG_AT_ONCE = 64  # pieces of long work that have begun; more wait for one of them to end
 NICE = 10  # added to the niceness of threads that compute long work
 

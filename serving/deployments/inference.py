@@ -17,7 +17,8 @@ from service.models import ModelCard
 from serving import kinds
 from serving.deployments.batching import LONG_GMACS, Batcher, Item
 from serving.deployments.call import Call
-from serving.deployments.computing import Computing
+from serving.deployments.computing import INLINE_BYTES, INLINE_MEMORY, Computing
+from serving.deployments.memory import SHARE, to_read
 from serving.deployments.model_cache import ModelCache
 from serving.deployments.statistics import ModelKey, Statistics
 from serving.deployments.turns import Owner, Pause
@@ -33,8 +34,6 @@ from serving.kinds.work import Answer, Work
 
 logger = logging.getLogger("ray.serve")
 T = TypeVar("T")
-
-INLINE_BYTES = 8 << 10  # a larger body is parsed in a thread, so that others are answered meanwhile
 
 
 class Inference:
@@ -80,9 +79,10 @@ class Inference:
             return infer, endpoint.prepare(inputs, infer.parameters, message.form(infer))
 
         assert call.holding is not None
-        call.holding.resize(message.memory_for(endpoint.upload))
+        memory = await to_read(message, endpoint.upload, self._computing, call.owner)
+        call.holding.resize(memory)
         started = time.perf_counter()
-        if message.size <= INLINE_BYTES:
+        if message.size <= INLINE_BYTES and memory <= INLINE_MEMORY:
             infer, work = parse()
         else:
             infer, work = await self._computing.long(call.owner, lambda pause: parse())

@@ -10,6 +10,10 @@ import ctypes
 from collections.abc import Callable
 
 from service.errors import BusyError, TooLargeError
+from serving.deployments.computing import INLINE_BYTES, Computing
+from serving.deployments.turns import Owner
+from serving.http.messages import Readable
+from serving.http.uploads import Upload
 
 SHARE = 0.5  # of the memory, that of the requests of one key at most
 ONE_HEAP = {"MALLOC_ARENA_MAX": "1"}  # in the environment of a replica from its start
@@ -69,3 +73,13 @@ class Holding:
 
     def close(self) -> None:
         self.resize(0)
+
+
+async def to_read(message: Readable, upload: Upload | None, computing: Computing, owner: Owner) -> int:
+    """Bytes that it takes at most to read a request. upload: how the model reads files.
+
+    What is before the pixels or samples of a file may be as long as the file: it is read in a thread.
+    """
+    if not message.is_file or message.size <= INLINE_BYTES:
+        return message.memory_for(upload)
+    return await computing.long(owner, lambda pause: message.memory_for(upload))

@@ -7,7 +7,7 @@ Source: github.com/kserve/open-inference-protocol (inference_grpc.md).
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from google.protobuf.message import DecodeError, Message
 from tritonclient.grpc import service_pb2
@@ -40,6 +40,8 @@ RAW = service_pb2.ModelInferRequest.DESCRIPTOR.fields_by_name["raw_input_content
 @dataclass(frozen=True)
 class InferMessage:
     """A request for inference, of which only the fields are known yet. size: bytes. raw: those of its raw tensors."""
+
+    is_file: ClassVar[bool] = False
 
     data: bytes
     model: str

@@ -3,14 +3,18 @@
 import asyncio
 import concurrent.futures
 import contextlib
+import gzip
 import http.client
+import io
 import json
 import socket
+import threading
 from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
+from PIL import Image
 from ray.exceptions import TaskCancelledError
 from starlette.requests import Request
 from starlette.types import Message
@@ -18,12 +22,13 @@ from starlette.types import Message
 from service.store import open_store
 from serving.deployments import server
 from serving.http.exchange import LEFT
-from serving.http.settings import Attacks, ServeSettings
+from serving.http.settings import Attacks, Queue, ServeSettings
+from serving.http.uploads import ImageUpload
 from tests.processes import wait_for
 from tests.serving import in_process
 from tests.serving.conftest import SETTINGS, Served
 from tests.serving.messages import message, outputs, refused, stats, tensor
-from tests.serving.models import bits, network, put
+from tests.serving.models import bits, network, put, put_classifier
 from tests.serving.unanswered import answered, asked
 
 
@@ -99,6 +104,49 @@ def test_a_client_that_leaves_before_its_body_is_read_is_no_failure(
 
     scope = {"type": "http", "method": "POST", "path": "/v2/models/sums/infer", "headers": [], "query_string": b""}
     assert asyncio.run(replica(Request(scope, receive))).status_code == LEFT
+
+
+def test_what_a_body_unpacks_to_counts_as_held(tmp_path: Path) -> None:
+    """Also where it is only passed on, as to an attack."""
+    store = open_store(str(tmp_path))
+    put_classifier(store, "digits")
+    replica = in_process.server(ServeSettings(queue=Queue(memory_mb=16)), store.uri)
+    body = gzip.compress(b" " * (10 << 20))
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    headers = [(b"content-encoding", b"gzip")]
+    scope = {"type": "http", "method": "POST", "path": "/v2/models/digits/attack", "headers": headers}
+    answer = asyncio.run(replica(Request({**scope, "query_string": b""}, receive)))
+    assert answer.status_code == 413 and b"at most 8 MiB of memory" in answer.body
+
+
+def test_a_small_file_of_many_pixels_is_read_in_a_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is a bomb in few bytes: on the event loop all others would wait for it."""
+    store, threads = open_store(str(tmp_path)), list[threading.Thread]()
+    put_classifier(store, "digits")
+    replica = in_process.server(ServeSettings(attacks=Attacks(enabled=False)), store.uri)
+    read = ImageUpload.read
+
+    def watched(upload: ImageUpload, body: bytes) -> np.ndarray:
+        threads.append(threading.current_thread())
+        return read(upload, body)
+
+    monkeypatch.setattr(ImageUpload, "read", watched)
+    for side, here in ((8, True), (2000, False)):
+        file = io.BytesIO()
+        Image.new("1", (side, side)).save(file, "PNG")
+        body = file.getvalue()
+        assert len(body) < 4096
+
+        async def receive(body: bytes = body) -> Message:
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        headers = [(b"content-type", b"image/png")]
+        scope = {"type": "http", "method": "POST", "path": "/v2/models/digits/infer", "headers": headers}
+        assert asyncio.run(replica(Request({**scope, "query_string": b""}, receive))).status_code == 200
+        assert (threads.pop() is threading.current_thread()) == here
 
 
 def test_garbage_on_the_wire_does_not_hurt(served: Served) -> None:

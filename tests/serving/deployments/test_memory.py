@@ -2,14 +2,17 @@
 
 import asyncio
 import os
+import threading
 from contextlib import suppress
+from typing import Any
 
 import psutil
 import pytest
 
 from service.errors import BusyError, TooLargeError
 from serving.deployments import memory as memory_of_replica
-from serving.deployments.memory import ONE_HEAP, Holding, Memory
+from serving.deployments.computing import Computing
+from serving.deployments.memory import ONE_HEAP, Holding, Memory, to_read
 from tests.processes import titles
 from tests.serving import virtual_time
 from tests.serving.conftest import Served
@@ -65,6 +68,24 @@ def test_free_pages_are_given_back_some_seconds_after_requests(monkeypatch: pyte
         assert trims == [0], "an idle replica is left alone"
 
     virtual_time.run(run())
+
+
+@pytest.mark.parametrize("is_file", [True, False])
+def test_the_header_of_a_file_is_read_in_a_thread(is_file: bool) -> None:
+    """It may be millions of chunks long, and nobody else would be answered meanwhile."""
+    threads: list[threading.Thread] = []
+
+    class Sent:
+        size = 1 << 20
+
+        def memory_for(self, upload: object) -> int:
+            threads.append(threading.current_thread())
+            return 7
+
+    message: Any = Sent()
+    message.is_file = is_file
+    assert asyncio.run(to_read(message, None, Computing(1), ("", ""))) == 7
+    assert (threads == [threading.current_thread()]) != is_file
 
 
 def test_replicas_have_one_heap(served: Served) -> None:
