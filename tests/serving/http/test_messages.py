@@ -1,6 +1,7 @@
 """Requests over HTTP: tensors in the body, or an image and its parameters in the address."""
 
 import json
+import tracemalloc
 from dataclasses import replace
 from urllib.parse import urlencode
 
@@ -8,6 +9,7 @@ import pytest
 
 from service.errors import InputError
 from serving.http.messages import Message, body_from_query, parse_query
+from serving.http.protocol import InferRequest
 from serving.http.uploads import ImageUpload
 from tests.serving.http.test_uploads import encoded, halves
 from tests.serving.models import pixels
@@ -101,3 +103,40 @@ def test_what_is_sent_in_the_wrong_way_is_told_the_right_one() -> None:
 def test_what_a_request_takes_is_bounded_by_its_body_whatever_it_states(stated: str | None) -> None:
     body = replace(message(b"{}", "application/json"), header_length=stated)
     assert body.memory_for(None) == replace(body, header_length="2").memory_for(None)
+
+
+@pytest.mark.parametrize(
+    "part", ["0", "0.5", "[]", "[[]]", "{}", '{"":0}', '{"":{}}', '{"":[]}', '"\u0100"', '"\U0001f600"', "nested"]
+)
+def test_what_a_body_becomes_is_bounded_before_it_is_parsed(part: str) -> None:
+    """Whatever it is made of."""
+    if part == "nested":
+        part = '{"":' * 100 + "0" + "}" * 100
+    body = f'{{"x": [{",".join([part] * (20_000 // len(part)))}]}}'.encode()
+    tracemalloc.start()
+    try:
+        with pytest.raises(InputError, match="inputs is missing"):
+            message(body, "application/json").parse("m", None)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < message(body, "application/json").memory_for(None)
+
+
+@pytest.mark.parametrize("text", ["007", "1e5", "true"])
+def test_names_in_an_address_are_texts(text: str) -> None:
+    """That of a request comes back, and one of a class or a layer is looked up."""
+    assert json.loads(body_from_query(f"inputs=[]&id={text}"))["id"] == text
+    assert parse_query(f"class={text}&layer={text}") == {"class": text, "layer": text}
+
+
+@pytest.mark.parametrize(
+    ("accept", "png"),
+    [
+        ("image/png", True), ("application/json, image/png", True), ("image/png;q=0.5", True), ("*/*", False),
+        ("image/png;q=0", False), ("application/json, image/png;q=0.9", False), ("image/webp, image/apng", False),
+    ],
+)  # fmt: skip
+def test_a_file_comes_back_where_it_is_wanted(accept: str, png: bool) -> None:
+    asked = message(b"{}", "application/json", accept=accept)
+    assert asked.form(InferRequest("", {}, {}, None, False)).png == png
