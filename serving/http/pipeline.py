@@ -123,12 +123,24 @@ class Pipeline:
             receive = body.replay(receive)
             if self._places is None:
                 await self._pass_on(scope, receive, send)
-            else:
-                await self._places.enter(key)
+            elif await self._has_entered(self._places, scope, key):
                 try:
                     await self._pass_on(scope, receive, send)
                 finally:
                     self._places.leave(key)
+
+    async def _has_entered(self, places: Places, scope: Scope, key: str | None) -> bool:
+        """Wait for a place. False: the client left before there was one. BusyError as Places.enter."""
+        task = asyncio.current_task()
+        assert task is not None
+        scope[LEAVE] = task.cancel
+        try:
+            await places.enter(key)
+        except asyncio.CancelledError:
+            return False
+        finally:
+            del scope[LEAVE]
+        return True
 
     async def _to_proxy(self, scope: Scope, receive: Receive, send: Send) -> None:
         parts = PartsSent(receive, send)

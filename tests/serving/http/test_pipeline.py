@@ -11,7 +11,7 @@ import pytest
 import uvicorn
 from starlette.types import Receive, Scope, Send
 
-from serving.http.connections import bounded
+from serving.http.connections import LEAVE, bounded
 from serving.http.pipeline import TIMEOUT, UNWATCHED, Pipeline
 from serving.http.settings import Http, ServeSettings
 from tests.ports import free_port
@@ -63,6 +63,28 @@ def test_a_request_that_takes_too_long_is_ended(swallows: bool) -> None:
     virtual_time.run(Pipeline(app, settings, direct=True)(client.scope, client.receive, client.send))
     assert app.cancelled and client.status == 408
     assert client.answer == {"error": "the answer must be there within 7 s (http.request_seconds)"}
+
+
+@pytest.mark.parametrize("direct", [True, False])
+def test_a_client_that_leaves_while_it_waits_for_a_place_is_not_passed_on(direct: bool) -> None:
+    passed_on: list[bytes] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        passed_on.append((await receive())["body"])
+        await asyncio.sleep(1)
+        await App()(scope, Client([b""]).receive, send)
+
+    async def run() -> None:
+        pipeline = Pipeline(app, SETTINGS, at_once=1, direct=direct)
+        clients = [Client([name]) for name in (b"first", b"left", b"last")]
+        tasks = [asyncio.create_task(pipeline(each.scope, each.receive, each.send)) for each in clients]
+        await asyncio.sleep(0.5)
+        clients[1].scope.get(LEAVE, lambda: None)()  # as its connection does
+        await asyncio.gather(*tasks)
+        assert passed_on == [b"first", b"last"] and not clients[1].sent
+        assert [each.status for each in (clients[0], clients[2])] == [200, 200]
+
+    virtual_time.run(run())
 
 
 class Listening:
