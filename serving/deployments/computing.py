@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from serving.deployments.turns import Owner, Pause, Turns
+from serving.kinds.work import Abandoned
 
 T = TypeVar("T")
 
@@ -34,13 +35,21 @@ class Computing:
         return await asyncio.get_running_loop().run_in_executor(self._short, compute)
 
     async def long(self, owner: Owner, compute: Callable[[Pause], T]) -> T:
-        """compute: calls what it is given between its slices."""
+        """compute: calls what it is given between its slices. It never begins when nobody waits for it any more."""
+        waiting = [compute]
 
         def in_turn() -> T:
             with self._turns.turn(owner) as pause:
-                return compute(pause)
+                try:
+                    begun = waiting.pop()
+                except IndexError:
+                    raise Abandoned from None
+                return begun(pause)
 
-        return await asyncio.get_running_loop().run_in_executor(self._long, in_turn)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._long, in_turn)
+        finally:
+            waiting.clear()  # with it goes what it holds, as the body of a request
 
 
 def _lower_priority() -> None:

@@ -2,7 +2,9 @@
 
 import asyncio
 import threading
+import weakref
 from collections.abc import Iterator
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -10,6 +12,7 @@ import pytest
 
 from serving.deployments.computing import Computing
 from serving.deployments.inference import Inference
+from serving.deployments.turns import Pause
 
 OWNER = ("key", "model")
 
@@ -43,3 +46,34 @@ def test_steps_come_in_order_and_what_is_left_in_the_middle_of_one_is_closed_aft
 
     asyncio.run(main())
     assert events == ["ended", "closed"]
+
+
+def test_what_nobody_waits_for_is_not_begun_and_holds_nothing() -> None:
+    class Body:
+        """What a request brought."""
+
+    begun, go_on, computed = threading.Event(), threading.Event(), list[Any]()
+
+    def hold_up(pause: Pause) -> None:
+        begun.set()
+        go_on.wait()
+
+    async def main() -> None:
+        computing, body = Computing(1), Body()
+        held = weakref.ref(body)
+        first = asyncio.ensure_future(computing.long(OWNER, hold_up))
+        await asyncio.to_thread(begun.wait)
+        left = asyncio.ensure_future(computing.long(OWNER, partial(lambda body, pause: computed.append(body), body)))
+        del body
+        await asyncio.sleep(0.05)
+        left.cancel()
+        await asyncio.wait([left])
+        del left
+        is_held = held() is not None
+        go_on.set()
+        await first
+        assert not is_held
+        assert await computing.long(OWNER, lambda pause: "next") == "next"
+
+    asyncio.run(main())
+    assert not computed
