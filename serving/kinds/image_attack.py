@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from jobs.common.attacks import ATTACKS, Attack, Ball, Norm, checks
+from jobs.common.attacks.goals import goal
 from jobs.common.attacks.prepared import prepared
 from service.errors import FieldError, InputError, nearest, shown
 from service.models import TensorSpec
@@ -118,7 +119,8 @@ class ImageAttack(AttackWork):
         network = model.network if random or attack.for_random_models else prepared(model.network, images[:2])
 
         def guarded(points: Tensor) -> Tensor:
-            check_wanted()
+            for _ in range(math.ceil(len(points) / self.rows)):  # as many passes as these points are of all images
+                check_wanted()
             logits: Tensor = network(points)
             return logits
 
@@ -127,12 +129,17 @@ class ImageAttack(AttackWork):
         targets = None if self.targets is None else self.targets.to(model.device)
         result = attack.run(guarded, images, labels, perturbation.ball, perturbation.seed, targets)
         after = model.logits(result.adversarials)
+        successful, minimum = result.successful, result.minimum_distances
+        if not (random or attack.for_random_models):  # the model itself has the last word
+            successful = goal(labels, targets).reached(after) & (result.distances <= perturbation.ball.longest)
+            minimum = minimum.where(successful | ~result.successful, torch.inf)
+            minimum = minimum.where(~successful, torch.minimum(minimum, result.distances))
         rounded = model.logits((result.adversarials * 255).round() / 255)
-        minimum = result.minimum_distances.cpu()
+        minimum = minimum.cpu()
         outputs = {
             "adversarials": result.adversarials.cpu().numpy(),
             **self.predictions(before, labels, targets, after, rounded),
-            "successful": result.successful.cpu().numpy(),
+            "successful": successful.cpu().numpy(),
             "distance": result.distances.float().cpu().numpy(),
             "minimum_distance": torch.where(minimum.isfinite(), minimum, -1.0).float().numpy(),
             "queries": result.queries.cpu().numpy(),

@@ -125,7 +125,7 @@ class AttackWork(ABC):
 
     @abstractmethod
     def compute(self, stopped: Stopped) -> Attacked:
-        """Calls `stopped` before each pass forward, and raises Abandoned when it is true.
+        """Calls `stopped` before each pass forward of all inputs, and raises Abandoned when it is true.
 
         Raises BusyError when the attack takes too long.
         """

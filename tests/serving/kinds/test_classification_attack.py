@@ -13,7 +13,7 @@ from service.errors import BusyError, InputError
 from serving.http.messages import Form
 from serving.http.protocol import InferRequest
 from serving.http.settings import Attacks
-from serving.kinds import classification_attack
+from serving.kinds import classification_attack, image_attack
 from serving.kinds.classification import Classification
 from serving.kinds.classification_attack import ClassificationAttack
 from serving.kinds.work import Abandoned, Attacked
@@ -302,3 +302,35 @@ def test_it_stops_when_it_takes_too_long() -> None:
     work = work_of({"steps": 90_000, "epsilon": 1e-9}, limits=limits)
     with pytest.raises(BusyError, match=r"must end within 0.2 s \(attacks.seconds\)"):
         run(work)
+
+
+@pytest.mark.parametrize("kind", ["pgd", "hop_skip_jump"])
+def test_whoever_leaves_pays_for_all_that_was_asked(kind: str) -> None:
+    """What is given back of an attack that does not finish is counted by calls, also where a pass has many points."""
+    calls = 0
+
+    def stopped() -> bool:
+        nonlocal calls
+        calls += 1
+        return False
+
+    work = work_of({"attack": kind, **FEW[kind]}, images=pixels(1, seed=3))
+    answer = work.compute(stopped).answer
+    assert calls >= int(answer["queries"].sum())
+
+
+def test_the_model_itself_has_the_last_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not what was made of it for many passes, whose rounding is another."""
+
+    class Other(nn.Module):
+        def forward(self, points: Tensor) -> Tensor:
+            logits: Tensor = network(points)
+            return logits + 30 * (points != images).flatten(1).any(1, keepdim=True) * nn.functional.one_hot(ahead, 10)
+
+    network, images = classifier_network(), pixels(2)
+    with torch.no_grad():
+        ahead = network(images).argsort(1)[:, -2]
+    monkeypatch.setattr(image_attack, "prepared", lambda model, images: Other())
+    answer = run(work_of({"epsilon": 1e-5, "steps": 2}, endpoint(network), images=images)).answer
+    assert (answer["prediction"] == answer["adversarial_prediction"]).all()
+    assert not answer["successful"].any() and (answer["minimum_distance"] == -1).all()
