@@ -173,7 +173,12 @@ class ObjectDetection(ImageEndpoint):
         late = BusyError(f"no answer within {seconds:g} s (limits.seconds)", "send smaller images")
         options: DetectionOptions = works[0].options
         images = torch.from_numpy(np.concatenate([work.inputs for work in works]))
-        found = self.see(images, options, check_of(stopped, seconds, late))
+        try:
+            found = self.see(images, options, check_of(stopped, seconds, late))
+        except ModelError as error:
+            if len(works) > 1:
+                raise FloatingPointError(str(error)) from error  # so each work is computed again, alone
+            raise
         return split(as_tensors(found, options.most), works)
 
     def prepare_attack(self, request: InferRequest, form: Form, limits: Attacks) -> AttackWork:

@@ -241,6 +241,24 @@ def test_a_model_that_is_no_detector_is_not_served(network: nn.Module, sentence:
     assert sentence in str(raised.value)
 
 
+def test_boxes_that_are_not_finite_are_the_models_mistake() -> None:
+    """Neighbours in a batch are tried alone, where each is told for itself."""
+
+    class Blinded(Squares):
+        def detect(self, images: Tensor, *arguments: Any) -> list[Boxes]:
+            lost = Boxes(torch.full((1, 4), torch.nan), torch.zeros(1, dtype=torch.int64), torch.ones(1))
+            found = super().detect(images, *arguments)
+            return [lost if bool((image == 1).all()) else boxes for image, boxes in zip(images, found, strict=True)]
+
+    model = endpoint(Blinded())
+    works = [model.prepare({"images": images.numpy()}, {}) for images in (IMAGE[None], torch.ones(1, *IMAGE.shape))]
+    with pytest.raises(FloatingPointError):
+        model.compute(works, lambda: False)
+    assert model.compute(works[:1], lambda: False)[0]["count"].tolist() == [3]
+    with pytest.raises(ModelError, match="NaN or infinite boxes"):
+        model.compute(works[1:], lambda: False)
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
