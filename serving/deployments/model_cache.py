@@ -4,10 +4,13 @@ The store is read again after a few seconds; while it is out of reach, the model
 """
 
 import asyncio
+import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from torch import nn
 
@@ -19,7 +22,12 @@ from serving import kinds
 from serving.http.settings import Models
 from serving.kinds.base import Endpoint
 
+logger = logging.getLogger("ray.serve")
+T = TypeVar("T")
+
 Key = tuple[str, int, str]  # name, version, sha256: a store may have been emptied and filled again
+THREADS = 4  # that read the store
+SILENT_SECONDS = 10.0  # after the log was told that the store is out of reach
 CARDS = 1024  # cards remembered, and outcomes
 
 
@@ -40,6 +48,9 @@ class ModelCache:
         self._loaded: OrderedDict[Key, Endpoint] = OrderedDict()  # the latest used last
         self._loading: dict[Key, asyncio.Task[Endpoint]] = {}
         self._outcomes: OrderedDict[Key, Outcome] = OrderedDict()
+        # threads of its own: large answers that are written would keep all others busy for seconds
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="store")
+        self._silent_until = 0.0
         self._one_at_a_time = asyncio.Lock()  # so that memory holds one model more than allowed at most
 
     @property
@@ -49,15 +60,15 @@ class ModelCache:
 
     async def cards(self) -> list[ModelCard]:
         """All models of the store."""
-        return await asyncio.to_thread(models.list_models, self._store)
+        return await self._in_thread(models.list_models, self._store)
 
     async def check(self) -> None:
         """StoreError if the store is out of reach, so that nothing new can be loaded."""
-        await asyncio.to_thread((self._store / "models").names)
+        await self._in_thread((self._store / "models").names)
 
     async def versions(self, name: str) -> list[int]:
         """The versions of a model, oldest first."""
-        return await asyncio.to_thread(models.versions, self._store, name)
+        return await self._in_thread(models.versions, self._store, name)
 
     async def card(self, name: str, version: int | None = None) -> ModelCard:
         """The card of a model, the newest version by default. ModelNotFoundError names the nearest."""
@@ -67,7 +78,7 @@ class ModelCache:
         if known and now - known[0] < self._settings.refresh_seconds:
             return known[1]
         try:
-            card = await asyncio.to_thread(models.find, self._store, name, version)
+            card = await self._in_thread(models.find, self._store, name, version)
         except StoreError:
             if known:
                 return known[1]
@@ -92,7 +103,7 @@ class ModelCache:
                 await self.endpoint(card)
             else:
                 self._check_size(card)
-                await asyncio.to_thread(models.check, self._store, card, self._settings.trusted)
+                await self._in_thread(models.check, self._store, card, self._settings.trusted)
                 self._note(key, Outcome(loaded=False))
         except (ModelError, StoreError) as error:
             return str(error)
@@ -114,7 +125,7 @@ class ModelCache:
         try:
             self._check_size(card)
             async with self._one_at_a_time:
-                endpoint = await asyncio.to_thread(self._read, card)
+                endpoint = await self._in_thread(self._read, card)
                 self._loaded[key] = endpoint
                 while len(self._loaded) > self._settings.loaded or self._bytes > self._settings.loaded_mb * 2**20:
                     self._loaded.popitem(last=False)  # a request that computes with it keeps it alive until it is done
@@ -144,3 +155,16 @@ class ModelCache:
 
     def _read(self, card: ModelCard) -> Endpoint:
         return self._build(card, models.load(self._store, card, self._settings.trusted))
+
+    async def _in_thread(self, read: Callable[..., T], *arguments: Any) -> T:
+        """What is read from the store.
+
+        A StoreError says where that is to the log, once in a while, and not to clients.
+        """
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, read, *arguments)
+        except StoreError as error:
+            if (now := time.monotonic()) >= self._silent_until:
+                self._silent_until = now + SILENT_SECONDS
+                logger.warning("%s", error)
+            raise StoreError("the store cannot be read; the log of the replica says more") from error

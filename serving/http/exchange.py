@@ -6,10 +6,11 @@ import contextlib
 from starlette.types import Message, Receive, Send
 
 from service.errors import AssayError
-from serving.http.errors import error_body, error_headers
+from serving.http.errors import INTERNAL, error_body, error_headers
 from serving.http.traces import HEADER, NONE
 
 LEFT = 499  # the status of a client that left before it was answered
+FAILED = 500  # what Serve says about it may hold a traceback, and where its processes run
 LINGER_SECONDS = 10.0
 
 
@@ -43,7 +44,8 @@ class Exchange:
             self._text += message.get("body", b"")
             if message.get("more_body"):
                 return
-            message = {**message, "body": error_body(self._text.decode(errors="replace"))}
+            text = INTERNAL if self.status == FAILED else self._text.decode(errors="replace")
+            message = {**message, "body": error_body(text)}
             await self._send(_of_json(self._error, len(message["body"])))
             self._error = None
         await self._send(message)

@@ -1,5 +1,6 @@
 """Patches that are there: of the model store by name, where a study has put them, or as a request brings them."""
 
+import logging
 from dataclasses import dataclass
 
 from pydantic import ValidationError
@@ -9,8 +10,10 @@ from jobs.invisibility_cloak.patch.model import TASK, StoredPatch
 from jobs.invisibility_cloak.patch.rendering import check_patch
 from jobs.invisibility_cloak.patch.rendering_params import RenderingParams
 from service import models
-from service.errors import InputError, ModelError
+from service.errors import InputError, ModelError, StoreError
 from service.store import Folder
+
+logger = logging.getLogger("ray.serve")
 
 LARGEST_FILE = 16 << 20  # bytes of the weights: more than 1,024 pixels a side
 
@@ -24,7 +27,10 @@ class DrawnPatch:
 
 
 def find_patch(store: Folder | None, reference: str) -> DrawnPatch:
-    """A patch of the store. reference: NAME or NAME/VERSION. InputError, one sentence, if there is none."""
+    """A patch of the store. reference: NAME or NAME/VERSION. InputError, one sentence, if there is none.
+
+    StoreError, which does not say where the store is, if it cannot be read.
+    """
     if store is None:
         raise InputError("parameter 'patch' names a patch of the model store, which this server does not read")
     try:
@@ -37,6 +43,9 @@ def find_patch(store: Folder | None, reference: str) -> DrawnPatch:
         rendering = RenderingParams.model_validate(card.settings.get("rendering", {}), strict=False)
     except (ModelError, InputError) as error:
         raise InputError(f"parameter 'patch': {error.message}", error.hint) from error
+    except StoreError as error:
+        logger.warning("%s", error)
+        raise StoreError("parameter 'patch': the store cannot be read; the log of the replica says more") from error
     except ValidationError as error:
         raise InputError(
             f"parameter 'patch': the card does not say how it is drawn: {error.errors()[0]['msg']}"

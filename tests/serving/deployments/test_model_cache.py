@@ -1,6 +1,7 @@
 """Models in memory: loaded once, the longest unused leaves, and the store may be gone for a while."""
 
 import asyncio
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -126,12 +127,27 @@ def test_what_is_known_is_served_while_the_store_is_out_of_reach(
         await endpoint(cache, "a")
 
         def gone(*_: object) -> ModelCard:
-            raise StoreError("the store is gone")
+            raise StoreError("cannot read /home/alice/store: it is gone")
 
         monkeypatch.setattr(models, "find", gone)
         assert (await endpoint(cache, "a")).card.name == "a"
-        with pytest.raises(StoreError):
+        with pytest.raises(StoreError, match="^the store cannot be read; the log of the replica says more$"):
             await endpoint(cache, "b")
+
+    asyncio.run(test())
+
+
+def test_the_store_is_read_whatever_keeps_other_threads_busy(store: Folder, loads: Loads) -> None:
+    async def test() -> None:
+        cache, go_on = ModelCache(store, Models(), loads), threading.Event()
+        busy = [asyncio.ensure_future(asyncio.to_thread(go_on.wait)) for _ in range(64)]
+        await asyncio.sleep(0)
+        try:
+            async with asyncio.timeout(5):
+                assert (await cache.card("a")).name == "a"
+        finally:
+            go_on.set()
+            await asyncio.gather(*busy)
 
     asyncio.run(test())
 
@@ -179,7 +195,7 @@ def test_ready_is_what_has_been_or_could_be_loaded(store: Folder, loads: Loads) 
         assert "the task 'walking', which has no endpoint" in await obstacle("other")
         assert "bytes, the card says" in await obstacle("b")
         weights.delete(models.WEIGHTS)
-        assert "no such file" in await obstacle("b")
+        assert "the store cannot be read" in await obstacle("b")
         # what the card and the size do not say is known once the model was to be loaded
         assert await obstacle("c") == ""
         assert "sha256 differs" in await obstacle("c", loading=True) and "sha256 differs" in await obstacle("c")

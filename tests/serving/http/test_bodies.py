@@ -203,6 +203,12 @@ def test_errors_of_serve_take_the_shape_of_the_protocol() -> None:
     assert int(client.headers[b"content-length"]) == len(client.sent[1]["body"])
 
 
+def test_where_the_processes_of_serve_run_is_not_told() -> None:
+    client = Client([b""])
+    ask(App(500, b"text/plain", b"The actor died unexpectedly.\n\tpid: 7, ip: 10.0.0.3"), client)
+    assert client.status == 500 and client.answer == {"error": "internal error; the log of the replica says more"}
+
+
 @pytest.mark.parametrize(("status", "kind"), [(200, b"text/plain"), (400, b"application/json")])
 def test_other_answers_pass_untouched(status: int, kind: bytes) -> None:
     client = Client([b""])

@@ -18,7 +18,8 @@ from jobs.invisibility_cloak.patch.model import patch_card, stored
 from jobs.invisibility_cloak.patch.rendering import render
 from jobs.invisibility_cloak.patch.rendering_params import RenderingParams
 from jobs.invisibility_cloak.patch.targets import targets_of
-from service.errors import BusyError, InputError
+from service import models
+from service.errors import BusyError, InputError, StoreError
 from service.models import publish
 from service.store import open_store
 from serving.http.messages import Form
@@ -213,6 +214,17 @@ def test_what_is_no_patch_of_the_store(with_store: ObjectDetection, reference: s
     with pytest.raises(InputError) as raised:
         work_of({"attack": "stored_patch", "patch": reference}, model=with_store)
     assert sentence in str(raised.value)
+
+
+def test_where_the_store_is_out_of_reach_is_not_told(
+    monkeypatch: pytest.MonkeyPatch, with_store: ObjectDetection
+) -> None:
+    def gone(*_: object) -> None:
+        raise StoreError("cannot read /home/alice/store: it is gone")
+
+    monkeypatch.setattr(models, "find", gone)
+    with pytest.raises(StoreError, match="^parameter 'patch': the store cannot be read; the log of the replica"):
+        work_of({"attack": "stored_patch", "patch": "blue"}, model=with_store)
 
 
 # ---- what is refused -------------------------------------------------------------------------------------------------
