@@ -22,7 +22,7 @@ from serving.http.tensors import Array
 from serving.http.uploads import ImageUpload
 from serving.kinds import attack_options, classification_attack
 from serving.kinds.base import Example, card_settings, split
-from serving.kinds.images import IMAGES, ClassesOfCard, ImageNetwork, check_logits, class_scores
+from serving.kinds.images import IMAGES, ClassesOfCard, ImageNetwork, check_logits, class_scores, class_values
 from serving.kinds.work import Abandoned, Answer, AttackWork, Stopped, Work
 
 TRIAL = 32  # side of the image on which a model is tried that takes any
@@ -73,7 +73,8 @@ class Classification(ImageNetwork):
         check_parameters(parameters, ())
         images = inputs[IMAGES]
         self._check_images(images)
-        return Work(images, images.shape[1:], None, self.gmacs(images.shape))
+        values = class_values(len(images), self.classes)
+        return Work(images, images.shape[1:], None, self.gmacs(images.shape), values)
 
     def compute(self, works: Sequence[Work], stopped: Stopped) -> list[Answer]:
         """Classify the images of all works, which have the same shape."""

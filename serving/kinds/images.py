@@ -122,6 +122,11 @@ def class_scores(card: ModelCard) -> tuple[TensorSpec, ...]:
     )
 
 
+def class_values(rows: int, classes: Sequence[str]) -> int:
+    """How many numbers `class_scores` has for some rows."""
+    return rows * (2 * len(classes) + 1)
+
+
 def check_logits(card: ModelCard, logits: object, classes: int) -> None:
     """ModelError unless they are those of one input: (1, classes)."""
     if not isinstance(logits, Tensor) or logits.shape != (1, classes):

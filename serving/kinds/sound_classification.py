@@ -26,7 +26,7 @@ from serving.http.settings import ServeSettings, Sonification
 from serving.http.sound_upload import SoundUpload
 from serving.http.tensors import Array
 from serving.kinds.base import Endpoint, Example, card_settings, split, unusable
-from serving.kinds.images import ClassesOfCard, check_logits, class_scores
+from serving.kinds.images import ClassesOfCard, check_logits, class_scores, class_values
 from serving.kinds.sonification.options import described
 from serving.kinds.sonification.rendering import rendering
 from serving.kinds.sonification.work import SOUNDS, LayerUnits, Listener, prepare
@@ -124,7 +124,7 @@ class SoundClassification(Endpoint):
                 f"input {SOUNDS!r} must take at most {most}; it takes {gmacs:,.0f}", "send fewer or shorter"
             )
         file = rendering(form, rows, self.rate, lambda answer: sounds[0])
-        return Work(sounds, samples, None, gmacs, warning=warning, rendering=file)
+        return Work(sounds, samples, None, gmacs, class_values(rows, self.classes), warning, file)
 
     def compute(self, works: Sequence[Work], stopped: Stopped) -> list[Answer]:
         """Recognise the sounds of all works, which have the same length."""

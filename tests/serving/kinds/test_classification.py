@@ -104,6 +104,11 @@ def test_requests_computed_together_are_answered_as_alone() -> None:
         np.testing.assert_allclose(together["logits"], ask(model, part)["logits"], atol=1e-5)
 
 
+def test_long_answers_are_known_to_be_long() -> None:
+    """They are written in a thread, and what they take is counted."""
+    assert endpoint().prepare({"images": pixels(3).numpy()}, {}).values == 3 * (10 + 10 + 1)
+
+
 def test_only_images_of_one_size_share_a_key() -> None:
     model = endpoint(side=-1)
     works = [model.prepare({"images": pixels(1, side=side).numpy()}, {}) for side in (8, 9)]

@@ -90,6 +90,10 @@ def test_tensors_that_are_no_sounds(sounds: np.ndarray, sentence: str) -> None:
         ask(tone()[None], loud=True)
 
 
+def test_long_answers_are_known_to_be_long() -> None:
+    assert MODEL.prepare({"sounds": np.stack([tone()] * 4)}, {}).values == 4 * (3 + 3 + 1)
+
+
 def test_uploads_become_clips_as_those_of_the_evaluation() -> None:
     """Another rate, several channels, another length: the middle, at the loudness of all clips."""
     assert MODEL.upload is not None
