@@ -139,13 +139,13 @@ class GrpcServer(Server):
                 return
             await self._inference.begin(call, message.model, version, "infer_stream")
             endpoint, infer, work = await self._inference.accept(call, card, message)
-            self._inference.begin_stream(call)
+            answers = self._inference.begin_stream(call, endpoint, work)
             request_id = infer.id
 
             def encode(event: str, answer: Answer) -> Message:
                 return _part(encode_infer(card, infer, answer, work.parameters), final=event == "answer")
 
-            parts = self._inference.parts(call, endpoint, work, encode, partial(_failure, request_id))
+            parts = self._inference.parts(call, card, answers, encode, partial(_failure, request_id))
             async with aclosing(parts):
                 async for part in parts:
                     yield part

@@ -47,7 +47,7 @@ class Inference:
         batching = settings.batching
         self._batcher = Batcher(batching.max_rows, batching.parallel, computing, statistics.executed)
         self._quotas = WorkQuotas("inference", {key.name: Bucket.for_inference(key) for key in settings.keys})
-        self._streams = 0
+        self._streams: Counter[str] = Counter()  # under way, by the name of the key
 
     @property
     def running(self) -> Counter[ModelKey]:
@@ -61,10 +61,15 @@ class Inference:
         return card
 
     async def begin(self, call: Call, name: str, version: int | None, action: str) -> ModelCard:
-        """The card of the model that is asked. From here on the request is counted."""
+        """The card of the model that is asked. From here on the request is counted.
+
+        BusyError if it asks for a stream and no more are accepted now: before its work is paid for.
+        """
         call.counted = True
         card = await self.offered(name, version, action)
         call.model = card.name, card.version
+        if action == "infer_stream":
+            self._check_streams(call.key or "")
         return card
 
     async def accept(self, call: Call, card: ModelCard, message: Readable) -> tuple[Endpoint, InferRequest, Work]:
@@ -101,29 +106,37 @@ class Inference:
         finally:
             item.answer.cancel()
 
-    def begin_stream(self, call: Call) -> None:
-        """BusyError if no more streams are accepted now."""
-        if self._streams >= self._most_streams:
-            raise BusyError(f"{self._streams} streamed answers are under way; no more are accepted now")
+    def begin_stream(self, call: Call, endpoint: Endpoint, work: Work) -> Iterator[tuple[str, Answer]]:
+        """What is to be computed step by step. BusyError if no more streams are accepted now; InputError: too long."""
+        self._check_streams(call.key or "")
+        answers = endpoint.stream(work)
         call.counted, call.streams = False, True  # it is counted, and its memory given back, when the stream ends
+        return answers
+
+    def _check_streams(self, key: str) -> None:
+        """BusyError if there is no room for one more, of which a key may have half."""
+        streams, most_of_key = self._streams.total(), max(1, int(SHARE * self._most_streams))
+        if streams >= self._most_streams:
+            raise BusyError(f"{streams} streamed answers are under way; no more are accepted now")
+        if key and self._streams[key] >= most_of_key:
+            raise BusyError(f"{most_of_key} streamed answers of the key are under way; no more are accepted now")
 
     async def parts(
         self,
         call: Call,
-        endpoint: Endpoint,
-        work: Work,
+        card: ModelCard,
+        answers: Iterator[tuple[str, Answer]],
         encode: Callable[[str, Answer], T],
         failure: Callable[[str], T],
     ) -> AsyncGenerator[T, None]:
         """The parts of a streamed answer; an error is the last. The next one is computed when it is asked for."""
-        card = endpoint.card
         model_statistics = self._statistics.of((card.name, card.version))
-        started, status = time.perf_counter(), LEFT
-        self._streams += 1
+        started, status, key = time.perf_counter(), LEFT, call.key or ""
+        self._streams[key] += 1
         model_statistics.streams += 1
         try:
-            async with contextlib.aclosing(self._steps(call.owner, endpoint.stream(work))) as answers:
-                async for event, answer in answers:
+            async with contextlib.aclosing(self._steps(call.owner, answers)) as steps:
+                async for event, answer in steps:
                     part = encode(event, answer)
                     model_statistics.streamed += 1
                     yield part
@@ -138,7 +151,7 @@ class Inference:
         finally:
             if call.holding:
                 call.holding.close()
-            self._streams -= 1
+            self._streams[key] -= 1
             model_statistics.streams -= 1
             self._statistics.answered(call.model, status, time.perf_counter() - started, call.key)
 

@@ -9,7 +9,7 @@ import asyncio
 import gzip
 import logging
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from functools import partial
 from importlib.metadata import version as version_of
 from typing import Any, TypeVar
@@ -56,7 +56,6 @@ from serving.http.streams import EventStream
 from serving.http.traces import HEADER as TRACE_HEADER
 from serving.http.traces import trace_of
 from serving.http.uploads import PNG_MEDIA, WAV_MEDIA
-from serving.kinds.base import Endpoint
 from serving.kinds.work import Answer, Work
 
 logger = logging.getLogger("ray.serve")
@@ -228,22 +227,24 @@ class Server:
         endpoint, infer, work = await self._inference.accept(call, card, message)
         if infer.all_binary or any(output.binary for output in infer.outputs or ()):
             raise InputError("a streamed answer is JSON; ask for binary outputs at infer")
-        self._inference.begin_stream(call)
-        events = self._events(call, endpoint, infer, work)
+        answers = self._inference.begin_stream(call, endpoint, work)
+        events = self._events(call, card, infer, work, answers)
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return EventStream(events, headers)
 
-    def _events(self, call: Call, endpoint: Endpoint, infer: InferRequest, work: Work) -> AsyncGenerator[bytes, None]:
+    def _events(
+        self, call: Call, card: ModelCard, infer: InferRequest, work: Work, answers: Iterator[tuple[str, Answer]]
+    ) -> AsyncGenerator[bytes, None]:
         """Server-sent events."""
 
         def encode(event: str, answer: Answer) -> bytes:
-            body, _ = protocol.encode_infer(endpoint.card, infer, answer, work.parameters)
+            body, _ = protocol.encode_infer(card, infer, answer, work.parameters)
             return b"event: %s\ndata: %s\n\n" % (event.encode(), body)
 
         def failure(sentence: str) -> bytes:
             return b"event: error\ndata: %s\n\n" % error_body(sentence)
 
-        return self._inference.parts(call, endpoint, work, encode, failure)
+        return self._inference.parts(call, card, answers, encode, failure)
 
     # ---- attacks and sonification -----------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ token buckets, which live in one small actor. Whoever needs it first starts it, 
 are full again.
 """
 
+import asyncio
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -96,7 +97,12 @@ class WorkQuotas:
                 f"in an hour; it takes up to {gmacs:.3g}",
                 "send fewer or smaller inputs, or ask for fewer steps",
             )
-        _, seconds = await self._quotas.take(bucket, gmacs)
+        taking = asyncio.ensure_future(self._quotas.take(bucket, gmacs))
+        try:
+            _, seconds = await asyncio.shield(taking)
+        except asyncio.CancelledError:  # the client left meanwhile, and the buckets do not know it
+            taking.add_done_callback(lambda done: self._return(bucket, done))
+            raise
         if seconds:
             raise OverLimitError(
                 f"the {self._noun} takes up to {gmacs:.3g} billion multiplications, more than the key has left of its "
@@ -108,6 +114,11 @@ class WorkQuotas:
         """What was reserved and not needed."""
         if key is not None and gmacs > 0:
             self._quotas.give_back(self._buckets[key], gmacs)
+
+    def _return(self, bucket: Bucket, taking: "asyncio.Future[tuple[float, float]]") -> None:
+        """What was taken for nobody."""
+        if not taking.cancelled() and taking.exception() is None and (taken := taking.result()[0]):
+            self._quotas.give_back(bucket, taken)
 
 
 class Quotas:

@@ -168,7 +168,7 @@ class Limits(Section):
     iterations: int = Field(10_000, ge=1, description="iterations of a recurrent network")
     gmacs: float = Field(2_000, gt=0, description="its work: 10^9 multiplications, positions x iterations x weights")
     seconds: float = Field(120, gt=0, description="its time of computation")
-    streams: int = Field(4, ge=1, le=1000, description="streamed answers at a replica at once")
+    streams: int = Field(4, ge=1, le=1000, description="streamed answers at a replica at once; of a key half")
     stream_values: int = Field(50_000_000, ge=1, description="numbers in one streamed answer: positions x iterations")
     pixels: int = Field(25_000_000, ge=1, description="pixels of an uploaded image, before it is resized")
     sound_seconds: float = Field(60, gt=0, le=60, description="length of a sound")

@@ -95,7 +95,7 @@ class Endpoint(ABC):
     def stream(self, work: Work) -> Iterator[tuple[str, Answer]]:
         """(event, answer) pairs as they come, in a thread of its own; the last is what `compute` would answer.
 
-        Of models with the action "infer_stream".
+        InputError, before any of them is computed, if they are too many. Of models with the action "infer_stream".
         """
         raise NotImplementedError
 

@@ -218,6 +218,9 @@ class DeepThinking(Endpoint):
                 f"it would have {values:,}",
                 "ask at infer",
             )
+        return self._stream(work, options)
+
+    def _stream(self, work: Work, options: ThinkingOptions) -> Iterator[tuple[str, Answer]]:
         inputs = _together([work]).to(self.device)
         rule = options.rule()
         for thought in self._think(inputs, options, lambda: False):

@@ -1,15 +1,28 @@
 """Answers that come as streams of events."""
 
+import asyncio
 import contextlib
 import json
 import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import httpx
+import pytest
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Message
 
+from service.store import open_store
+from serving.deployments.server import Server
+from serving.http.keys import new_key
+from serving.http.settings import Attacks, Limits, ServeSettings
 from tests.processes import wait_for
+from tests.serving import in_process
 from tests.serving.conftest import SETTINGS, Served
 from tests.serving.messages import events, message, outputs, stats
-from tests.serving.models import bits
+from tests.serving.models import bits, put
 
 
 def test_a_stream_tells_every_iteration(served: Served) -> None:
@@ -74,3 +87,37 @@ def test_too_many_streams_are_told_to_come_back(served: Served) -> None:
             next(held[-1])
         busy = httpx.post(url, json=body)
         assert busy.status_code == 503 and busy.headers["retry-after"] == "1" and "streamed" in busy.json()["error"]
+
+
+def asked_here(folder: Path, settings: ServeSettings, token: str = "") -> tuple[Server, Callable[[], Response]]:
+    """A replica in this process, and what asks it for a long stream."""
+    store = open_store(str(folder))
+    put(store, "sums")
+    replica = in_process.server(settings, store.uri)
+    body = json.dumps(message(bits(4, 4000).numpy(), iterations=9_000)).encode()
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    headers = [(b"authorization", f"Bearer {token}".encode())] if token else []
+    scope = {"type": "http", "method": "POST", "path": "/v2/models/sums/infer_stream", "headers": headers}
+    return replica, lambda: asyncio.run(replica(Request({**scope, "query_string": b""}, receive)))
+
+
+@pytest.mark.parametrize("others", [{"bob": 4}, {"alice": 2, "bob": 1}])
+def test_a_stream_for_which_there_is_no_room_is_not_paid_for(tmp_path: Path, others: dict[str, int]) -> None:
+    """Of all there are four, and of a key half of them."""
+    token, key = new_key("alice")
+    replica, ask = asked_here(tmp_path, ServeSettings(keys=(key,), attacks=Attacks(enabled=False)), token)
+    replica._inference._streams.update(others)
+    buckets: Any = replica._inference._quotas._quotas
+    answer = ask()
+    assert answer.status_code == 503 and b"streamed answers" in answer.body and not buckets._levels
+
+
+def test_a_stream_that_would_not_end_gets_400_and_not_an_event(tmp_path: Path) -> None:
+    settings = ServeSettings(limits=Limits(stream_values=100), attacks=Attacks(enabled=False))
+    replica, ask = asked_here(tmp_path, settings)
+    answer = ask()
+    assert answer.status_code == 400 and b"must have at most 100 numbers" in answer.body
+    assert not replica._memory._held and not replica._inference._streams.total()

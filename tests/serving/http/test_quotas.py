@@ -1,11 +1,14 @@
 """Token buckets: what is admitted, and how long the rest has to wait."""
 
+import asyncio
 import random
+from typing import Any
 
 import pytest
 
 from serving.http.keys import new_key
-from serving.http.quotas import Bucket, Buckets
+from serving.http.quotas import Bucket, Buckets, WorkQuotas
+from tests.serving import virtual_time
 
 
 class Clock:
@@ -73,3 +76,29 @@ def test_a_wait_as_long_as_announced_is_enough() -> None:
             if not taken:
                 clock.now += seconds
                 assert buckets.take(bucket, amount)[0] == amount
+
+
+def test_what_was_taken_for_a_client_that_left_meanwhile_comes_back() -> None:
+    async def run() -> None:
+        buckets, bucket, answered = Buckets(), Bucket("b", capacity=100, per_second=1e-9), asyncio.Event()
+
+        class Slow:
+            async def take(self, bucket: Bucket, amount: float) -> tuple[float, float]:
+                taken = buckets.take(bucket, amount)
+                await answered.wait()
+                return taken
+
+            give_back = staticmethod(buckets.give_back)
+
+        quotas: Any = WorkQuotas("attack", {"alice": bucket})
+        quotas._quotas = Slow()
+        reserving = asyncio.ensure_future(quotas.reserve("alice", 90))
+        await asyncio.sleep(0)
+        reserving.cancel()
+        await asyncio.wait([reserving])
+        assert reserving.cancelled()
+        answered.set()
+        await asyncio.sleep(0.01)
+        assert buckets.take(bucket, 99)[0] == 99
+
+    virtual_time.run(run())
