@@ -2,8 +2,9 @@
 
 A browser says in `Host` which name it asked for and in `Origin` which page asks. It sends some bodies to any server
 without asking first: those of forms and plain text. So a name that is not the server's own is refused (a foreign name
-may point at a loopback address), a page of another origin unless it is allowed, and those three types of bodies.
-Source: Fetch Standard, "CORS-safelisted request-header".
+may point at a loopback address), a page of another origin unless it is allowed, and those three types of bodies. What a
+page embeds, as an image, is asked for without `Origin`; of that a browser says in `Sec-Fetch-Site` from where it is.
+Source: Fetch Standard, "CORS-safelisted request-header"; W3C Fetch Metadata Request Headers.
 """
 
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from service.errors import ForbiddenError, UnsupportedMediaError, brief
 from serving.http.headers import Headers
 
 ANY = "*"
+OWN_SITES = ("same-origin", "none")  # none: a person asks, by the address bar
 SENT_UNASKED = ("application/x-www-form-urlencoded", "multipart/form-data", "text/plain")
 
 
@@ -37,6 +39,11 @@ class Origins:
                 f"a page of {origin[:80]!r} may not use this server",
                 "http.origins in the settings of the server lists those that may",
             )
+        if origin is None and ANY not in self._origins and _is_embedded_elsewhere(headers):
+            raise ForbiddenError(
+                "a page of another origin may not embed what this server answers",
+                "pages that http.origins lists ask by fetch",
+            )
         media = headers.get("content-type", "").partition(";")[0].strip().lower()
         if method == "POST" and media in SENT_UNASKED:
             raise UnsupportedMediaError(
@@ -49,6 +56,12 @@ class Origins:
 def _is_own(origin: str, host: str) -> bool:
     """Whether a page comes from this server."""
     return origin.partition("://")[2].lower() == host.lower() != ""
+
+
+def _is_embedded_elsewhere(headers: Headers) -> bool:
+    """Whether a page of another origin asks, and not the person who follows a link of it."""
+    site = headers.get("sec-fetch-site")
+    return site is not None and site not in OWN_SITES and headers.get("sec-fetch-dest") != "document"
 
 
 @lru_cache(256)

@@ -54,6 +54,21 @@ def test_its_own_page_and_those_that_are_allowed_pass() -> None:
     assert ask(Http(origins=("*",)), host="localhost", origin="https://any.example").status == 200
 
 
+@pytest.mark.parametrize(
+    ("site", "destination", "status"),
+    [
+        ("cross-site", "image", 403), ("same-site", "script", 403), ("cross-site", "iframe", 403),
+        ("cross-site", "document", 200), ("same-origin", "empty", 200), ("none", "document", 200),
+    ],
+)  # fmt: skip
+def test_what_a_page_of_another_origin_embeds_is_refused(site: str, destination: str, status: int) -> None:
+    """As an image the address of a stream would be asked for without an Origin, and computed."""
+    asked = {"host": "localhost:8000", "sec_fetch_site": site, "sec_fetch_dest": destination}
+    assert ask(Http(), "GET", **asked).status == status
+    assert ask(Http(origins=("*",)), "GET", **asked).status == 200
+    assert ask(Http(origins=("https://lab.example",)), **asked, origin="https://lab.example").status == 200
+
+
 @pytest.mark.parametrize("media", ["text/plain", "text/plain;charset=UTF-8", "multipart/form-data; boundary=x",
                                    "application/x-www-form-urlencoded"])  # fmt: skip
 def test_a_body_that_a_browser_sends_without_asking_is_refused(media: str) -> None:
