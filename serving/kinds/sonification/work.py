@@ -178,13 +178,24 @@ class SonificationWork(AttackWork):
             outputs = {**self._measured(made), "log_mel": sound_format.mel(made.sounds)}
         outputs |= {"probabilities": logits.softmax(1), "prediction": logits.argmax(1)}
         if not bool(outputs["final"].isfinite().all() and logits.isfinite().all()):
-            raise ModelError(f"model {self.listener.name!r} answers NaN or infinite activations")
+            raise self._not_finite()
         forward, back = AROUND
         answer = {name: tensor.cpu().numpy() for name, tensor in outputs.items()}
         answer["dead"] = torch.full((self.rows,), self.dead).numpy()
         answer["queries"] = torch.full((self.rows,), ascent.steps + forward).numpy()
         answer["gradients"] = torch.full((self.rows,), ascent.steps + back).numpy()
         return Attacked({name: answer[name] for name in self.outputs}, (*self.warnings, *self._warnings(frames)))
+
+    def _not_finite(self) -> InputError | ModelError:
+        """The error about answers that are not finite: the penalties' if there are any, else the model's."""
+        penalties = dict(self.options.ascent.regularisation)
+        if self.options.ascent.copies > 1:
+            penalties["diversity"] = self.options.ascent.diversity
+        if weights := [f"{name!r}" for name, weight in penalties.items() if weight > 1]:
+            return InputError(
+                f"the sound has no finite numbers with such weights: {', '.join(weights)} must be smaller"
+            )
+        return ModelError(f"model {self.listener.name!r} answers NaN or infinite activations")
 
     def _subject(self, frames: Inside) -> Subject:
         units, device = self.listener.layers[self.options.layer], self.listener.device

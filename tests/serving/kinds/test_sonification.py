@@ -120,6 +120,12 @@ def test_a_clip_that_is_sent_is_what_it_begins_with() -> None:
     assert "is clipped" in clipped.warnings[0]
 
 
+@pytest.mark.parametrize("weights", [{"smoothness": 1e38}, {"copies": 2, "diversity": 1e300}])
+def test_weights_beyond_all_numbers_are_the_clients_mistake(weights: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=f"such weights: '{list(weights)[-1]}' must be smaller"):
+        sonified(**weights)
+
+
 def test_a_dead_channel_is_told_and_not_optimised() -> None:
     attacked = prepared(layer="conv1", channel=2, steps=100).compute(lambda: False)
     assert attacked.answer["dead"].tolist() == [True] and "is dead: no clip excites it" in attacked.warnings[0]
