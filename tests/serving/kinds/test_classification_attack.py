@@ -319,18 +319,23 @@ def test_whoever_leaves_pays_for_all_that_was_asked(kind: str) -> None:
     assert calls >= int(answer["queries"].sum())
 
 
-def test_the_model_itself_has_the_last_word(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And not what was made of it for many passes, whose rounding is another."""
+@pytest.mark.parametrize("epsilon", [1e-5, 0.2])
+def test_the_model_itself_has_the_last_word(monkeypatch: pytest.MonkeyPatch, epsilon: float) -> None:
+    """And not what was made of it for many passes, whose rounding is another: the model itself is attacked then."""
 
     class Other(nn.Module):
         def forward(self, points: Tensor) -> Tensor:
             logits: Tensor = network(points)
             return logits + 30 * (points != images).flatten(1).any(1, keepdim=True) * nn.functional.one_hot(ahead, 10)
 
-    network, images = classifier_network(), pixels(2)
-    with torch.no_grad():
-        ahead = network(images).argsort(1)[:, -2]
+    network, images = classifier_network().requires_grad_(False), pixels(2)
+    labels, ahead = network(images).argmax(1), network(images).argsort(1)[:, -2]
     monkeypatch.setattr(image_attack, "prepared", lambda model, images: Other())
-    answer = run(work_of({"epsilon": 1e-5, "steps": 2}, endpoint(network), images=images)).answer
-    assert (answer["prediction"] == answer["adversarial_prediction"]).all()
-    assert not answer["successful"].any() and (answer["minimum_distance"] == -1).all()
+    answer = run(work_of({"epsilon": epsilon, "steps": 20}, endpoint(network), images=images)).answer
+    expected = PGD(steps=20).run(network, images, labels, Ball("Linf", epsilon))
+    assert expected.successful.all() == (epsilon > 0.1)
+    np.testing.assert_array_equal(answer["successful"], expected.successful)
+    np.testing.assert_array_equal(answer["prediction"] != answer["adversarial_prediction"], expected.successful)
+    np.testing.assert_allclose(answer["adversarials"], expected.adversarials, atol=1e-6)
+    np.testing.assert_array_equal(answer["minimum_distance"] >= 0, expected.successful)
+    assert (answer["queries"] > expected.queries.numpy()).all(), "those that led to nothing count as well"
