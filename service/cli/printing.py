@@ -10,7 +10,7 @@ from rich.table import Table
 
 from service import json_text
 from service.cli.options import DEFAULT_STORE
-from service.execution import layout
+from service.execution import history, layout
 from service.execution.records import Artefact, RunRecord
 from service.formatting import duration
 from service.store import Folder
@@ -70,13 +70,16 @@ def print_rows(rows: list[dict[str, Any]]) -> None:
 
 
 def print_verdict(state: RunRecord, folder: Folder, steps: list[str]) -> None:
-    """How a run stands, where everything is, and what to do next."""
+    """How a run stands, what to know about its results, where everything is, and what to do next."""
     out = console()
     style = {"finished": "green", "partial": "yellow", "cancelled": "yellow", "running": "cyan"}.get(
         state.status, "red"
     )
     counts = f"{state.trials_done} of {state.trials} trials, {duration(state.seconds)}"
     out.print(f"[{style}]{state.status}[/{style}]: {counts}", highlight=False)
+    for sentence in history.warnings(state, history.trials(folder)):
+        out.print("  [yellow]warning[/yellow]", end=" ", highlight=False)
+        out.print(sentence, markup=False, highlight=False, soft_wrap=True)
     lines = [("report", folder.uri_of(layout.REPORT))] if folder.exists(layout.REPORT) else []
     lines += [("figure", folder.uri_of(each.path)) for each in state.artefacts if _is_figure(each)]
     lines += [("model", name) for name in state.models]

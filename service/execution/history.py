@@ -1,6 +1,8 @@
 """Runs that are in a store: list them, find one, compare several."""
 
 import re
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +12,8 @@ from service.execution.records import RunRecord, TrialRecord
 from service.planning import yaml_text
 from service.spec import JobSpec
 from service.store import Folder
+
+NAMED = 3  # trials that share a warning and are named; more are counted
 
 
 @dataclass(frozen=True)
@@ -119,6 +123,19 @@ def trials(folder: Folder) -> list[TrialRecord]:
     names = sorted(layout.trials(folder).names(), key=lambda name: (len(name.partition("-")[0]), name))
     ended = [records.read_trial(layout.trial(folder, name)) for name in names]
     return [each for each in ended if each is not None]
+
+
+def warnings(state: RunRecord, ended: Sequence[TrialRecord]) -> list[str]:
+    """What to know about the results: of the summary, then of the trials, each sentence once, with whose it is."""
+    labels: dict[str, list[str]] = defaultdict(list)
+    for each in ended:
+        for sentence in each.warnings:
+            labels[sentence].append(each.label)
+    trials = {
+        sentence: ", ".join(whose) if len(whose) <= NAMED else f"{len(whose)} of {len(ended)} trials"
+        for sentence, whose in labels.items()
+    }
+    return [*state.warnings, *[f"{sentence} ({whose})" for sentence, whose in trials.items()]]
 
 
 def trials_done(folder: Folder) -> int:

@@ -50,7 +50,7 @@ def of_run(folder: Folder, state: RunRecord) -> ReportPage:
             for each in shown
             if each.kind in ("page", "file") or (each.kind == "audio" and each.bytes > MOST_AUDIO_BYTES)
         ],
-        warnings=[*state.warnings, *[_of_trial(each.label, text) for each in ends for text in each.warnings]],
+        warnings=history.warnings(state, ends),
         trials=[(each.label, each.status, each.id in best, duration(each.seconds), each.metrics) for each in ends],
         errors=[(name, failure.message, failure.traceback) for name, failure in failures],
         provenance=state.provenance,

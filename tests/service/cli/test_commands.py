@@ -79,6 +79,18 @@ def test_partial_and_failed_have_their_exit_codes(walk: Path, capfd: pytest.Capt
     assert main(["run", str(walk), "--serial"]) == 3
 
 
+@pytest.mark.parametrize(("drifts", "whose"), [("[0, 1]", "drift=0, drift=1"), ("[0, 1, 2, 3]", "4 of 4 trials")])
+def test_warnings_are_shown_where_a_run_ends_and_is_looked_at(
+    walk: Path, tmp_path: Path, drifts: str, whose: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    walk.write_text(walk.read_text() + f"params: {{warn_at: 2}}\nsweep: {{grid: {{params.drift: {drifts}}}}}\n")
+    assert main(["run", str(walk), "--serial"]) == 0
+    ended = capfd.readouterr().out
+    assert main(["show", "last", "--store", str(tmp_path / "store")]) == 0
+    for text in (ended, capfd.readouterr().out):
+        assert f"  warning the walk warns at step 2 ({whose})\n" in text
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
