@@ -78,12 +78,11 @@ def show(run_name: str, store: str, as_json: bool) -> None:
     print_verdict(state, folder, next_steps(state, store)[1:])
     if state.failure:
         print(f"  because {state.failure.message}")
-    best = set(state.best.values())
     print_rows(
         [
             {
                 "trial": each.label,
-                "status": each.status + (" (best)" if each.id in best else ""),
+                "status": each.status + (" (best)" if each.id in state.marked else ""),
                 "took": duration(each.seconds),
                 "newest": each.failure.message if each.failure else metrics_text(each.metrics),
             }

@@ -122,6 +122,11 @@ class RunRecord(BaseModel):
     def ended(self) -> bool:
         return self.status in ("finished", "partial", "failed")
 
+    @property
+    def marked(self) -> frozenset[str]:
+        """The trials that are shown as the best: none where each is a variant of its own, without a rival."""
+        return frozenset(self.best.values()) if len(self.best) < self.trials else frozenset()
+
 
 def read_run(folder: Folder) -> RunRecord:
     """The record of the run in this folder. StoreError if it is damaged."""

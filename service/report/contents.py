@@ -51,7 +51,9 @@ def of_run(folder: Folder, state: RunRecord) -> ReportPage:
             if each.kind in ("page", "file") or (each.kind == "audio" and each.bytes > MOST_AUDIO_BYTES)
         ],
         warnings=history.warnings(state, ends),
-        trials=[(each.label, each.status, each.id in best, duration(each.seconds), each.metrics) for each in ends],
+        trials=[
+            (each.label, each.status, each.id in state.marked, duration(each.seconds), each.metrics) for each in ends
+        ],
         errors=[(name, failure.message, failure.traceback) for name, failure in failures],
         provenance=state.provenance,
     )

@@ -92,6 +92,20 @@ def test_warnings_are_shown_where_a_run_ends_and_is_looked_at(
 
 
 @pytest.mark.parametrize(
+    ("sweep", "marks"),
+    [("grid: {params.drift: [0, 1]}", 1), ("variants: {still: {params.drift: 0}, moved: {params.drift: 1}}", 0)],
+)
+def test_the_best_trial_is_marked_where_it_has_rivals(
+    walk: Path, tmp_path: Path, sweep: str, marks: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    walk.write_text(walk.read_text() + f"sweep: {{metric: height, {sweep}}}\n")
+    assert main(["run", str(walk), "--serial"]) == 0
+    capfd.readouterr()
+    assert main(["show", "last", "--store", str(tmp_path / "store")]) == 0
+    assert capfd.readouterr().out.count("(best)") == marks
+
+
+@pytest.mark.parametrize(
     ("words", "sentence"),
     [
         (("run", "absent.yaml"), "cannot read the spec absent.yaml"),
