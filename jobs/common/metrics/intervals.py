@@ -1,6 +1,7 @@
 """How sure a share is that was counted, and a mean that was measured."""
 
 import math
+import statistics
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -20,6 +21,32 @@ def wilson(successes: int, count: int) -> tuple[float, float]:
         return 0.0, 1.0
     interval = scipy.stats.binomtest(successes, count).proportion_ci(CONFIDENCE, method="wilson")
     return float(interval.low), float(interval.high)
+
+
+def wilson_of_groups(outcomes: Sequence[bool], groups: Sequence[int]) -> tuple[float, float]:
+    """The 95 % interval of a share of outcomes that resemble each other within a group, as several trials of one thing.
+
+    Wilson's, of as many independent outcomes as these are worth: N / (1 + (m - 1) rho), with m the mean size of a group
+    and rho the correlation within groups, by analysis of variance. Where all outcomes are equal, which tells nothing of
+    rho, groups are counted. Groups of one, or one group, are taken for independent.
+    Sources: Kish 1965, "Survey Sampling", section 5.4; Korn & Graubard 1998, "Confidence intervals for proportions with
+    small expected number of positive counts".
+    """
+    _, group, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    total, count, right = len(outcomes), len(sizes), sum(outcomes)
+    if count in (0, 1, total):
+        return wilson(right, total)
+    share, shares, worth = right / total, np.bincount(group, outcomes) / sizes, float(count)
+    if 0 < right < total:
+        between = float((sizes * (shares - share) ** 2).sum()) / (count - 1)
+        within = float((sizes * shares * (1 - shares)).sum()) / (total - count)
+        size = (total - float((sizes**2).sum()) / total) / (count - 1)
+        correlation = min(max((between - within) / (between + (size - 1) * within), 0.0), 1.0)
+        worth = total / (1 + (total / count - 1) * correlation)
+    square = statistics.NormalDist().inv_cdf((1 + CONFIDENCE) / 2) ** 2
+    centre = (share + square / (2 * worth)) / (1 + square / worth)
+    reach = math.sqrt(square * (share * (1 - share) / worth + square / (4 * worth**2))) / (1 + square / worth)
+    return max(centre - reach, 0.0), min(centre + reach, 1.0)
 
 
 def clopper_pearson(successes: int, count: int) -> tuple[float, float]:

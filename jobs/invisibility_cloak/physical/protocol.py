@@ -14,7 +14,7 @@ from torch import Tensor
 from jobs.common.data.boxes.base import BoxSet
 from jobs.common.detection.base import Detector
 from jobs.common.detection.boxes import Boxes, covered, overlaps
-from jobs.common.metrics.intervals import wilson
+from jobs.common.metrics.intervals import wilson_of_groups
 
 Outcome = Literal["success", "partial", "failure"]
 OUTCOMES: tuple[Outcome, ...] = ("success", "partial", "failure")
@@ -85,11 +85,12 @@ def judged_set(
 
 
 def rates(persons: Sequence[Judged]) -> list[dict[str, Any]]:
-    """A row for each outcome: how many, their share and its 95 % interval."""
+    """A row for each outcome: how many, their share and its 95 % interval, as persons of one photograph are alike."""
     rows = []
     for outcome in OUTCOMES:
-        count = sum(person.outcome == outcome for person in persons)
-        low, high = wilson(count, len(persons))
+        ended_so = [person.outcome == outcome for person in persons]
+        count = sum(ended_so)
+        low, high = wilson_of_groups(ended_so, [person.place for person in persons])
         share = count / len(persons) if persons else 0.0
         rows.append({"outcome": outcome, "count": count, "of": len(persons), "share": share, "low": low, "high": high})
     return rows

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from jobs.common.metrics.intervals import wilson
+from jobs.common.metrics.intervals import wilson_of_groups
 from jobs.poison_frogs.poisons.search import Crafts
 from jobs.poison_frogs.targets.selection import Target
 
@@ -114,14 +114,17 @@ class Outcome:
 
 
 def rates(outcomes: Iterable[Outcome]) -> list[dict[str, Any]]:
-    """A row for each victim, defence, control and number of poisons: the rate with its 95 % interval, and the rest."""
+    """A row for each victim, defence, control and number of poisons: the rate with its 95 % interval, and the rest.
+
+    Repeats of one target resemble each other, and are worth fewer outcomes in the interval.
+    """
     groups: dict[tuple[str, str, str, int], list[Outcome]] = {}
     for one in outcomes:
         groups.setdefault((one.victim, one.defence, one.control, one.poisons), []).append(one)
     rows = []
     for (victim, defence, control, poisons), group in groups.items():
         count = {name: sum(one.verdict == name for one in group) for name in VERDICTS}
-        low, high = wilson(count["base class"], len(group))
+        low, high = wilson_of_groups([one.verdict == "base class" for one in group], [one.place for one in group])
         rows.append(
             {
                 "victim": victim,

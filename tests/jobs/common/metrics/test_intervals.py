@@ -14,6 +14,7 @@ from jobs.common.metrics.intervals import (
     clopper_pearson_upper,
     mean_interval,
     wilson,
+    wilson_of_groups,
 )
 
 
@@ -32,6 +33,35 @@ def test_fifteen_in_twenty_and_none_of_none() -> None:
     # by hand: (0.75 + 1.9207 / 20 -+ 1.96 sqrt(0.75 0.25 / 20 + 1.9207^2 / (1.96 20)^2)) / (1 + 3.8415 / 20)
     assert wilson(15, 20) == pytest.approx((0.5313, 0.8881), abs=5e-5)
     assert wilson(0, 0) == (0.0, 1.0)
+
+
+def test_repeats_that_resemble_each_other_are_worth_less() -> None:
+    """The interval holds the share of 20 things as often as it says; of repeats taken for independent it does not."""
+    stream, grouped, independent = np.random.default_rng(0), 0, 0
+    for _ in range(400):
+        outcomes = stream.random((20, 8)) < stream.beta(0.7, 0.3, (20, 1))  # the mean is 0.7, within groups rho is 0.5
+        low, high = wilson_of_groups(outcomes.flatten().tolist(), list(np.repeat(range(20), 8)))
+        grouped += low <= 0.7 <= high
+        low, high = wilson(int(outcomes.sum()), outcomes.size)
+        independent += low <= 0.7 <= high
+    assert grouped >= 0.92 * 400 and independent <= 0.7 * 400
+
+
+@pytest.mark.parametrize(
+    ("groups", "successes", "count"),
+    [
+        ([[True], [False], [True]], 2, 3),  # one of each: independent
+        ([[True, False, True, True]], 3, 4),  # of one thing alone
+        ([[True] * 5, [False] * 5, [True] * 5], 2, 3),  # each repeat says the same
+        ([[True] * 5] * 3, 3, 3),  # and where nothing differs
+        ([[True, False], [False, True]], 2, 4),  # no more alike than others
+        ([], 0, 0),
+    ],
+)
+def test_groups_are_worth_what_can_be_said_exactly(groups: list[list[bool]], successes: int, count: int) -> None:
+    outcomes = [(outcome, place) for place, group in enumerate(groups) for outcome in group]
+    found = wilson_of_groups([outcome for outcome, _ in outcomes], [place for _, place in outcomes])
+    assert found == pytest.approx(wilson(successes, count))
 
 
 @given(st.integers(1, 3000), st.data())
