@@ -50,7 +50,7 @@ class ModelCache:
         self._outcomes: OrderedDict[Key, Outcome] = OrderedDict()
         # threads of its own: large answers that are written would keep all others busy for seconds
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="store")
-        self._silent_until = 0.0
+        self._reached_until = self._silent_until = 0.0
         self._one_at_a_time = asyncio.Lock()  # so that memory holds one model more than allowed at most
 
     @property
@@ -63,8 +63,14 @@ class ModelCache:
         return await self._in_thread(models.list_models, self._store)
 
     async def check(self) -> None:
-        """StoreError if the store is out of reach, so that nothing new can be loaded."""
+        """StoreError if the store is out of reach, so that nothing new can be loaded.
+
+        Nobody needs a key to ask for it, so that the store is asked no oftener than for a card.
+        """
+        if time.monotonic() < self._reached_until:
+            return
         await self._in_thread((self._store / "models").names)
+        self._reached_until = time.monotonic() + self._settings.refresh_seconds
 
     async def versions(self, name: str) -> list[int]:
         """The versions of a model, oldest first."""

@@ -137,6 +137,23 @@ def test_what_is_known_is_served_while_the_store_is_out_of_reach(
     asyncio.run(test())
 
 
+def test_whoever_asks_for_readiness_does_not_make_the_store_be_read_each_time(
+    store: Folder, loads: Loads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No key is needed for it."""
+    reads: list[Folder] = []
+    names = Folder.names
+    monkeypatch.setattr(Folder, "names", lambda folder: reads.append(folder) or names(folder))
+
+    async def asked(refresh_seconds: float) -> int:
+        cache, before = ModelCache(store, Models(refresh_seconds=refresh_seconds), loads), len(reads)
+        for _ in range(3):
+            await cache.check()
+        return len(reads) - before
+
+    assert asyncio.run(asked(100)) == 1 and asyncio.run(asked(0)) == 3
+
+
 def test_the_store_is_read_whatever_keeps_other_threads_busy(store: Folder, loads: Loads) -> None:
     async def test() -> None:
         cache, go_on = ModelCache(store, Models(), loads), threading.Event()
