@@ -23,6 +23,7 @@ WHOLE = re.compile(r"-?[0-9]{1,19}")
 NUMBER = re.compile(r"-?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
 BYTES_OF_CHARACTER = 10  # of JSON: "0.5," is a number of 24 bytes, a reference of 8 and a float32
 BYTES_OF_PARTS = {b"[": 100, b"{": 200, b'"': 25}  # besides: an empty list has 64 bytes, an object 184, a text 80
+SHORT = 4 << 10  # bytes of JSON in which they are not worth counting
 FILE_MEDIA = ("image", "audio", "video")  # a body of these media is a file, of all others tensors
 SIGNATURES = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF")  # the first bytes of PNG, JPEG and WebP
 HINT = "an image is sent by curl --data-binary @cat.png -H 'Content-Type: image/png'"
@@ -119,7 +120,9 @@ class Message:
             return upload.memory(self.body) if upload and upload.medium == self.medium else len(self.body)
         stated = size_of(self.header_length or "")
         text = len(self.body) if stated is None else min(stated, len(self.body))
-        parts = sum(size * self.body.count(part, 0, text) for part, size in BYTES_OF_PARTS.items())
+        parts = 0
+        if text > SHORT:
+            parts = sum(size * self.body.count(part, 0, text) for part, size in BYTES_OF_PARTS.items())
         return BYTES_OF_CHARACTER * text + parts + len(self.body)
 
     def parse(self, model: str, upload: Upload | None, needs_inputs: bool = True) -> InferRequest:
