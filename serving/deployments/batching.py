@@ -31,7 +31,10 @@ QUEUES = 1024  # of which it is remembered how long the last batch took
 
 @dataclass(eq=False)
 class Item:
-    """One request on its way through a batch. Cancelling `answer` takes it out. key: the name of whose it is."""
+    """One request on its way through a batch. Its batch goes on without it when `answer` is cancelled.
+
+    key: the name of whose it is.
+    """
 
     endpoint: Endpoint
     work: Work
@@ -108,6 +111,13 @@ class Batcher:
         queue.waiting.append(item)
         self._waiting[queue] = None
         self._start_soon()
+
+    def leave(self, item: Item) -> None:
+        """Nobody waits for a request any more: what it holds does not wait for the batch before it."""
+        item.answer.cancel()
+        queue = self._queues.get(item.queue)
+        if queue is not None and item in queue.waiting:
+            queue.waiting.remove(item)
 
     def _start_soon(self) -> None:
         if not self._starting:

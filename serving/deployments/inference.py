@@ -103,8 +103,9 @@ class Inference:
         try:
             self._batcher.add(item)
             return await item.answer
-        finally:
-            item.answer.cancel()
+        except asyncio.CancelledError:
+            self._batcher.leave(item)
+            raise
 
     def begin_stream(self, call: Call, endpoint: Endpoint, work: Work) -> Iterator[tuple[str, Answer]]:
         """What is to be computed step by step. BusyError if no more streams are accepted now; InputError: too long."""

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 import time
+import weakref
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -204,6 +205,25 @@ def test_requests_of_clients_that_left_are_not_computed() -> None:
         bench.echo.gate.set()
         await stays.answer
         assert bench.echo.batches == [[[0]], [[2]]]
+
+    run(test)
+
+
+def test_what_a_client_that_left_had_sent_does_not_wait_for_the_batch_before_it() -> None:
+    """It is not counted as held any more, and a batch may take minutes."""
+
+    async def test() -> None:
+        bench = Bench().held()
+        first, left, stays = bench.item(0), bench.item(1), bench.item(2)
+        bench.add(first)
+        await asyncio.sleep(0)
+        bench.add(left, stays)
+        held = weakref.ref(left.work)
+        bench.batcher.leave(left)
+        del left
+        assert held() is None
+        bench.echo.gate.set()
+        assert await answers(first, stays) == [[0], [2]]
 
     run(test)
 
