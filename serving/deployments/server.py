@@ -9,6 +9,7 @@ import asyncio
 import gzip
 import logging
 import time
+from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from functools import partial
 from importlib.metadata import version as version_of
@@ -23,6 +24,7 @@ from starlette.responses import Response
 from service import json_text
 from service.errors import (
     AssayError,
+    BusyError,
     InputError,
     MethodNotAllowedError,
     ModelError,
@@ -81,6 +83,7 @@ class Server:
         self._settings = settings
         self._keyring = Keyring(settings.keys)
         self._attacks = attacks
+        self._optimising: Counter[str] = Counter()  # requests to attack or sonify that are under way, by key
         self._models = ModelCache(store, settings.models, build)
         self._statistics = Statistics()
         self._memory = Memory(settings.queue.memory_mb)
@@ -260,10 +263,13 @@ class Server:
         if self._attacks is None or action in self._settings.switched_off:
             raise NoSuchPathError(f"{action!r} is switched off in the settings of this server")
         call.retry_after = self._settings.attacks.queue.retry_after_seconds
-        message = await self._read(call)
+        message, key = await self._read(call), call.key or ""
+        if key and self._optimising[key] >= (most := self._settings.attacks.most_of_key):
+            raise BusyError(f"{most} requests of the key to attack or sonify are under way; no more are accepted now")
         model_statistics = self._statistics.of((card.name, card.version))
         reply = Reply(500, b"")
         model_statistics.attacks += 1
+        self._optimising[key] += 1
         try:
             reply = await self._attacks.optimise.remote(action, card, message, call.key)
         except BackPressureError:
@@ -273,6 +279,7 @@ class Server:
             raise
         finally:
             model_statistics.attacks -= 1
+            self._optimising[key] -= 1
             self._statistics.attacked((card.name, card.version), reply, call.key)
         headers = {**_retry(reply.status, call.retry_after), **reply.headers}
         return Response(reply.body, reply.status, headers, reply.media_type)

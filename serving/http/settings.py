@@ -195,6 +195,11 @@ class Attacks(Section):
     gmacs: float = Field(10_000, gt=0, description="its work: 10^9 multiplications, images x passes x those of a pass")
     seconds: float = Field(240, gt=0, description="its time of computation")
 
+    @property
+    def most_of_key(self) -> int:
+        """How many of one key are accepted at once: half of those that are computed or wait."""
+        return max(1, (self.queue.ongoing * self.replicas.max + self.queue.waiting) // 2)
+
 
 class Sonification(Section):
     """Sounds that excite what a network has learnt, computed where attacks are, and what one request may ask for."""

@@ -10,6 +10,7 @@ import json
 import socket
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import numpy as np
@@ -21,7 +22,9 @@ from starlette.types import Message
 
 from service.store import open_store
 from serving.deployments import server
+from serving.deployments.attack_server import Reply
 from serving.http.exchange import LEFT
+from serving.http.keys import new_key
 from serving.http.settings import Attacks, Queue, ServeSettings
 from serving.http.uploads import ImageUpload
 from tests.processes import wait_for
@@ -120,6 +123,42 @@ def test_what_a_body_unpacks_to_counts_as_held(tmp_path: Path) -> None:
     scope = {"type": "http", "method": "POST", "path": "/v2/models/digits/attack", "headers": headers}
     answer = asyncio.run(replica(Request({**scope, "query_string": b""}, receive)))
     assert answer.status_code == 413 and b"at most 8 MiB of memory" in answer.body
+
+
+def test_of_the_places_for_attacks_a_key_has_half(tmp_path: Path) -> None:
+    """All others would be told to come back for as long as its attacks take."""
+    store, made = open_store(str(tmp_path)), {name: new_key(name) for name in ("alice", "bob")}
+    put_classifier(store, "digits")
+    keys = tuple(key for _, key in made.values())
+    attacks = Attacks(queue=Queue(ongoing=2, waiting=1))
+    replica = in_process.server(ServeSettings(keys=keys, attacks=attacks), store.uri)
+
+    async def run() -> None:
+        go_on = asyncio.Event()
+
+        async def remote(*arguments: object) -> Reply:
+            await go_on.wait()
+            return Reply(200, b"{}")
+
+        replica._attacks = SimpleNamespace(optimise=SimpleNamespace(remote=remote))  # type: ignore[assignment]
+
+        async def ask(name: str) -> int:
+            async def receive() -> Message:
+                return {"type": "http.request", "body": b"{}", "more_body": False}
+
+            headers = [(b"authorization", f"Bearer {made[name][0]}".encode())]
+            scope = {"type": "http", "method": "POST", "path": "/v2/models/digits/attack", "headers": headers}
+            return (await replica(Request({**scope, "query_string": b""}, receive))).status_code
+
+        first = asyncio.create_task(ask("alice"))
+        while not replica._optimising["alice"]:
+            await asyncio.sleep(0.001)
+        assert await ask("alice") == 503
+        bob = asyncio.create_task(ask("bob"))
+        go_on.set()
+        assert [await first, await bob, await ask("alice")] == [200, 200, 200]
+
+    asyncio.run(run())
 
 
 def test_a_small_file_of_many_pixels_is_read_in_a_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
