@@ -4,7 +4,6 @@ curl --data-binary @word.wav -H 'Content-Type: audio/wav' http://localhost:8000/
 """
 
 import io
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -14,14 +13,11 @@ import torch
 
 from jobs.common.audio.files import read
 from jobs.common.audio.levels import at_loudness
-from service.errors import InputError
+from jobs.common.audio.resampling import MOST_OF_FILTER, filter_size
 from serving.http.tensors import Array
 
 BYTES_OF_SAMPLE = 16  # of one channel: decoded, joined, resampled, and as a tensor
-# Numbers of the filter between two rates: as many as their product, each divided by their greatest common divisor. From
-# 44,100 to 16,000 it has 70 thousand, from 44,101 it would have 700 million.
-MOST_OF_FILTER = 1_000_000
-BYTES_OF_FILTER = 32  # of each of these numbers, while they are computed
+BYTES_OF_FILTER = 32  # of each number of the filter between two rates, while it is computed
 
 
 @dataclass(frozen=True)
@@ -45,7 +41,7 @@ class SoundUpload:
                 most = round(self.most_seconds * sound.samplerate)
                 samples: int = most if sound.format == "MP3" else min(sound.frames, most)
                 samples += round(samples * self.rate / sound.samplerate)
-                filtered = min(self._size_of_filter(sound.samplerate), MOST_OF_FILTER)
+                filtered = min(filter_size(sound.samplerate, self.rate), MOST_OF_FILTER)
         except Exception:  # `read` says what is wrong
             samples = filtered = 0
         return len(body) + BYTES_OF_SAMPLE * samples + BYTES_OF_FILTER * filtered
@@ -55,14 +51,7 @@ class SoundUpload:
 
         InputError says what is wrong with it.
         """
-        decoded = read(io.BytesIO(body), "the uploaded sound", self.most_seconds)
-        if self._size_of_filter(decoded.rate) > MOST_OF_FILTER:
-            raise InputError(
-                f"the uploaded sound must have a rate that can be brought to the {self.rate:,} samples a second of the "
-                f"model; {decoded.rate:,} has too little in common with it",
-                f"send it with {self.rate:,}, or a usual rate as 44,100",
-            )
-        sound = decoded.at_rate(self.rate).samples
+        sound = read(io.BytesIO(body), "the uploaded sound", self.most_seconds).at_rate(self.rate).samples
         if self.samples is None:
             whole: Array = sound.clamp(-1, 1)[None].numpy()  # lossy decoders and filters go a little beyond it
             return whole
@@ -73,7 +62,3 @@ class SoundUpload:
         padded[before : before + len(middle)] = middle
         array: Array = padded[None].numpy()
         return np.ascontiguousarray(array)
-
-    def _size_of_filter(self, rate: int) -> int:
-        common = math.gcd(rate, self.rate)
-        return (rate // common) * (self.rate // common)
