@@ -31,6 +31,7 @@ schemathesis.openapi.media_type(
 CHECKS = {
     # no schema says which shape a model takes, or that bytes are an image
     "positive_data_acceptance": {"expected-statuses": ["2xx", "400", "404", "501"]},
+    "negative_data_rejection": {"expected-statuses": ["400", "404", "405", "413", "415", "501"]},
     "not_a_server_error": {"expected-statuses": ["2xx", "4xx", "501"]},
 }
 SETTINGS = ServeSettings(models=Models(trusted=("tests",)))
