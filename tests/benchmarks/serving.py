@@ -11,7 +11,7 @@ the model, a median below FastAPI's from 16 clients on, and a throughput with 25
 of it takes less than nine minutes.
 
 The model alone is asked as the clients ask: again and again where there are many, with pauses in between where there is
-one. A process that waits for each request computes it with cold caches, which takes a small model twice the time.
+one. A process that waits for each request computes it with cold caches, which takes a small model up to twice the time.
 """
 
 import asyncio

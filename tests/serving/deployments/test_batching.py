@@ -194,23 +194,8 @@ def test_what_is_said_of_a_whole_batch_is_not_tried_again() -> None:
     run(test)
 
 
-def test_requests_of_clients_that_left_are_not_computed() -> None:
-    async def test() -> None:
-        bench = Bench().held()
-        first, left, stays = bench.item(0), bench.item(1), bench.item(2)
-        bench.add(first)
-        await asyncio.sleep(0)
-        bench.add(left, stays)
-        left.answer.cancel()
-        bench.echo.gate.set()
-        await stays.answer
-        assert bench.echo.batches == [[[0]], [[2]]]
-
-    run(test)
-
-
-def test_what_a_client_that_left_had_sent_does_not_wait_for_the_batch_before_it() -> None:
-    """It is not counted as held any more, and a batch may take minutes."""
+def test_a_request_whose_client_left_is_not_computed_and_holds_nothing() -> None:
+    """What it had sent is not counted as held any more, and the batch before it may take minutes."""
 
     async def test() -> None:
         bench = Bench().held()
@@ -224,6 +209,7 @@ def test_what_a_client_that_left_had_sent_does_not_wait_for_the_batch_before_it(
         assert held() is None
         bench.echo.gate.set()
         assert await answers(first, stays) == [[0], [2]]
+        assert bench.echo.batches == [[[0]], [[2]]]
 
     run(test)
 

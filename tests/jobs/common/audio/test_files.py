@@ -27,6 +27,13 @@ def written(samples: np.ndarray, rate: int = RATE, **options: str) -> io.BytesIO
     return data
 
 
+def test_rates_with_little_in_common_are_refused() -> None:
+    """The filter between them would have as many numbers as their product."""
+    with pytest.raises(InputError, match="44,101 samples a second cannot be brought to 16,000"):
+        Sound(torch.zeros(44_101), 44_101).at_rate(16_000)
+    assert Sound(torch.zeros(44_100), 44_100).at_rate(16_000).samples.shape == (16_000,)
+
+
 @pytest.mark.parametrize(
     ("options", "tolerance"),
     [

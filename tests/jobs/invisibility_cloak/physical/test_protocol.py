@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from jobs.common.detection.boxes import Boxes
+from jobs.common.metrics.intervals import wilson
 from jobs.invisibility_cloak.physical.protocol import Judged, judged, rates
 
 PERSON = torch.tensor([[10.0, 10.0, 30.0, 60.0]])
@@ -49,3 +50,11 @@ def test_shares_have_intervals() -> None:
     assert rows["success"]["share"] == 0.75 and rows["success"]["low"] < 0.75 < rows["success"]["high"]
     assert rows["partial"]["count"] == 1 and rows["failure"]["count"] == 0
     assert [row["share"] for row in rates([])] == [0, 0, 0]
+
+
+def test_persons_of_one_photograph_who_end_alike_count_as_one() -> None:
+    persons = [
+        Judged(place, person, "success" if place else "partial", 0.0, 0.0) for place in (0, 1) for person in (0, 1, 2)
+    ]
+    (success, *_) = rates(persons)
+    assert (success["low"], success["high"]) == pytest.approx(wilson(1, 2))
