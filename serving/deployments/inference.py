@@ -78,8 +78,7 @@ class Inference:
 
         def parse() -> tuple[InferRequest, Work]:
             infer = message.parse(card.name, endpoint.upload)
-            inputs = protocol.as_declared(infer.inputs, endpoint.inputs)
-            protocol.check_fits(inputs, endpoint.inputs)
+            inputs = protocol.fitted(infer.inputs, endpoint.inputs)
             protocol.check_outputs(infer, (spec.name for spec in endpoint.outputs))
             return infer, endpoint.prepare(inputs, infer.parameters, message.form(infer))
 

@@ -13,7 +13,7 @@ Source: github.com/kserve/open-inference-protocol (inference_rest.md) and the Tr
 import json
 import sys
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -155,39 +155,37 @@ def check_parameters(given: Mapping[str, Scalar], known: Iterable[str]) -> None:
             raise InputError(f"unknown parameter {shown(name)}", nearest(name, known))
 
 
-def as_declared(inputs: Mapping[str, Array], specs: Iterable[TensorSpec]) -> dict[str, Array]:
-    """The inputs, floats of another width as those that a model declares. InputError about one out of range."""
-    declared = {spec.name: DATATYPES[spec.datatype] for spec in specs if spec.datatype in DATATYPES}
-    return {
-        name: as_float(name, array, declared[name])
-        if array.dtype.kind == "f" and name in declared and declared[name].kind == "f"
-        else array
-        for name, array in inputs.items()
-    }
+def fitted(
+    inputs: Mapping[str, Array], specs: Sequence[TensorSpec], optional: Sequence[TensorSpec] = ()
+) -> dict[str, Array]:
+    """The inputs as a model declares them, floats of another width as those that it takes.
 
-
-def check_fits(inputs: Mapping[str, Array], specs: Iterable[TensorSpec]) -> None:
-    """InputError unless the tensors are exactly those that a model declares: names, datatypes and shapes."""
-    specs = tuple(specs)
-    names = [spec.name for spec in specs]
+    InputError unless they are exactly those, in names, datatypes and shapes. optional: those that may be absent.
+    """
+    declared = {spec.name: spec for spec in (*specs, *optional)}
     for name in inputs:
-        if name not in names:
-            raise InputError(f"unknown input {shown(name)}", nearest(name, names))
+        if name not in declared:
+            raise InputError(f"unknown input {shown(name)}", nearest(name, declared))
     for spec in specs:
         if spec.name not in inputs:
             raise InputError(f"input {spec.name!r} is missing")
-        array = inputs[spec.name]
-        if (datatype := datatype_of(array)) != spec.datatype:
-            raise InputError(f"input {spec.name!r}: datatype must be {spec.datatype}; it is {datatype}")
-        fits = len(array.shape) == len(spec.shape) and all(
-            size == free or free == -1 for size, free in zip(array.shape, spec.shape, strict=True)
-        )
-        if not fits:
-            raise InputError(
-                f"input {spec.name!r}: shape must be {list(spec.shape)} (-1: any); it is {list(array.shape)}"
-            )
-        if not array.size:
-            raise InputError(f"input {spec.name!r}: shape must have no 0; it is {list(array.shape)}")
+    return {name: _fitted(array, declared[name]) for name, array in inputs.items()}
+
+
+def _fitted(array: Array, spec: TensorSpec) -> Array:
+    dtype = DATATYPES[spec.datatype]
+    if array.dtype.kind == dtype.kind == "f":
+        array = as_float(spec.name, array, dtype)
+    if (datatype := datatype_of(array)) != spec.datatype:
+        raise InputError(f"input {spec.name!r}: datatype must be {spec.datatype}; it is {datatype}")
+    fits = len(array.shape) == len(spec.shape) and all(
+        size == free or free == -1 for size, free in zip(array.shape, spec.shape, strict=True)
+    )
+    if not fits:
+        raise InputError(f"input {spec.name!r}: shape must be {list(spec.shape)} (-1: any); it is {list(array.shape)}")
+    if not array.size:
+        raise InputError(f"input {spec.name!r}: shape must have no 0; it is {list(array.shape)}")
+    return array
 
 
 def encode_infer(
@@ -197,7 +195,7 @@ def encode_infer(
 
     parameters: those of the answer.
     """
-    requested = request.outputs or tuple(RequestedOutput(name, request.all_binary) for name in outputs)
+    requested = {each.name: each.binary for each in request.outputs or ()} or dict.fromkeys(outputs, request.all_binary)
     parts = [_model(card.name, card.version)]
     if request.id:
         parts += [b',"id":', _json(request.id)]
@@ -205,10 +203,10 @@ def encode_infer(
         parts += [b',"parameters":', _json(dict(parameters))]
     before = b',"outputs":['
     tail: list[bytes] = []
-    for each in requested:
-        array = outputs[each.name]
-        parts += [before, _described(each.name, datatype_of(array), array.shape)]
-        if each.binary:
+    for name, binary in requested.items():
+        array = outputs[name]
+        parts += [before, _described(name, datatype_of(array), array.shape)]
+        if binary:
             tail.append(to_raw(array))
             parts.append(b',"parameters":{"binary_data_size":%d}}' % len(tail[-1]))
         else:
@@ -245,7 +243,9 @@ def _numbers(array: Array) -> Iterator[bytes]:
 
 def check_outputs(request: InferRequest, known: Iterable[str]) -> None:
     """InputError about the first requested output that the model does not have, or that was named before."""
-    known, names = tuple(known), request.output_names or ()
+    if not (names := request.output_names):
+        return
+    known = tuple(known)
     for place, name in enumerate(names):
         if name not in known:
             raise InputError(f"unknown output {shown(name)}", nearest(name, known))

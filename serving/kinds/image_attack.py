@@ -21,11 +21,11 @@ from jobs.common.attacks import ATTACKS, Attack, Ball, Norm, checks
 from jobs.common.attacks.base import Model, Result
 from jobs.common.attacks.goals import goal
 from jobs.common.attacks.prepared import prepared
-from service.errors import FieldError, InputError, nearest, shown
+from service.errors import FieldError, InputError
 from service.models import TensorSpec
 from service.planning.validation import validate
 from serving.http.messages import Form
-from serving.http.protocol import Scalar, as_declared, check_fits, check_parameters
+from serving.http.protocol import Scalar, check_parameters, fitted
 from serving.http.settings import Attacks
 from serving.http.tensors import Array
 from serving.http.uploads import MODES, PNG_MEDIA, to_png
@@ -191,15 +191,9 @@ class ImageAttack(AttackWork):
 
 def check_tensors(model: ImageNetwork, inputs: Mapping[str, Array], optional: Sequence[TensorSpec]) -> dict[str, Array]:
     """The inputs. InputError unless they are images as the model takes them, and nothing else but `optional` ones."""
-    known = [IMAGES, *(spec.name for spec in optional)]
-    for name in inputs:
-        if name not in known:
-            raise InputError(f"unknown input {shown(name)}", nearest(name, known))
-    specs = [*model.inputs, *(spec for spec in optional if spec.name in inputs)]
-    inputs = as_declared(inputs, specs)
-    check_fits(inputs, specs)
-    check_pixels(inputs[IMAGES])
-    return inputs
+    fitting = fitted(inputs, model.inputs, optional)
+    check_pixels(fitting[IMAGES])
+    return fitting
 
 
 def picture(form: Form, images: Array) -> Rendering | None:

@@ -31,10 +31,10 @@ from jobs.copyright_attack.attack.bounds import LinfBound, LpBound, MaskingBound
 from jobs.copyright_attack.attack.objectives import OverlapObjective, RingObjective, survival
 from jobs.copyright_attack.attack.search import AttackParams, check_sounds, descend, loss_of
 from jobs.copyright_attack.attack.transformations import TransformationParams
-from service.errors import FieldError, InputError, nearest, shown
+from service.errors import FieldError, InputError
 from service.planning.validation import validate
 from serving.http.messages import Form
-from serving.http.protocol import InferRequest, Scalar, as_declared, check_fits, check_parameters
+from serving.http.protocol import InferRequest, Scalar, check_parameters, fitted
 from serving.http.settings import Attacks
 from serving.http.tensors import Array
 from serving.http.uploads import WAV_MEDIA
@@ -228,12 +228,7 @@ class MusicAttack(AttackWork):
 
 def prepare(model: "MusicIdentification", request: InferRequest, form: Form, limits: Attacks) -> MusicAttack:
     """Check everything that can be known before the model is called. InputError, one sentence."""
-    for name in request.inputs:
-        if name != SOUNDS:
-            raise InputError(f"unknown input {shown(name)}", nearest(name, [SOUNDS]))
-    inputs = as_declared(request.inputs, model.inputs)
-    check_fits(inputs, model.inputs)
-    sounds = inputs[SOUNDS]
+    sounds = fitted(request.inputs, model.inputs)[SOUNDS]
     model.check_sounds(sounds)
     if form.wav and len(sounds) != 1:
         raise InputError(f"a WAV is the answer for one sound, not for {len(sounds)}; ask for application/json")

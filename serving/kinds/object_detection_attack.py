@@ -32,7 +32,7 @@ from jobs.invisibility_cloak.patch.targets import Targets, targets_of
 from service.errors import FieldError, InputError
 from service.models import TensorSpec
 from serving.http.messages import Form
-from serving.http.protocol import InferRequest, Scalar, as_declared, check_fits
+from serving.http.protocol import InferRequest, Scalar, fitted
 from serving.http.settings import Attacks
 from serving.http.tensors import Array
 from serving.kinds.budget import Words, check_budget, too_late
@@ -214,9 +214,7 @@ class ObjectDetectionAttack(AttackWork):
 
 def prepare(model: "ObjectDetection", request: InferRequest, form: Form, limits: Attacks) -> ObjectDetectionAttack:
     """Check everything that can be known before the model is called. InputError, one sentence."""
-    specs = [*model.inputs, *([PATCH_SPEC] if SENT in request.inputs else [])]
-    inputs = as_declared(request.inputs, specs)
-    check_fits(inputs, specs)
+    inputs = fitted(request.inputs, model.inputs, optional=[PATCH_SPEC])
     images = inputs[IMAGES]
     check_pixels(images)
     if (pixels := images[:, 0].size) > limits.patch_pixels:

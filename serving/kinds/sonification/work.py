@@ -25,10 +25,10 @@ from jobs.sonification.optimisation.edges import Inside, inside
 from jobs.sonification.optimisation.objectives import ClassObjective, DirectionObjective, LayerObjective
 from jobs.sonification.optimisation.parameterisations import LogMels, SoundFormat
 from jobs.sonification.optimisation.selectivity import places, scores_of_all
-from service.errors import BusyError, InputError, ModelError, nearest, shown
+from service.errors import BusyError, InputError, ModelError
 from service.models import TensorSpec
 from serving.http.messages import Form
-from serving.http.protocol import InferRequest, Scalar, as_declared, check_fits
+from serving.http.protocol import InferRequest, Scalar, fitted
 from serving.http.settings import Sonification
 from serving.http.tensors import Array
 from serving.kinds.sonification.options import Options
@@ -242,11 +242,7 @@ def prepare(
 
     check_clip: InputError if sounds are not as the model takes them; a warning about them, or nothing.
     """
-    for name in request.inputs:
-        if name not in (known := [spec.name for spec in INPUTS]):
-            raise InputError(f"unknown input {shown(name)}", nearest(name, known))
-    inputs = as_declared(request.inputs, INPUTS)
-    check_fits(inputs, [spec for spec in INPUTS if spec.name in inputs])
+    inputs = fitted(request.inputs, (), optional=INPUTS)
     warning = check_clip(inputs[SOUNDS]) if SOUNDS in inputs else ""
     options = Options.parse(request.parameters, listener.channels, listener.classes, SOUNDS in inputs)
     clip = torch.tensor(inputs[SOUNDS][0]) if SOUNDS in inputs else None  # a copy: an array may view the body

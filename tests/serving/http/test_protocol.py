@@ -194,7 +194,8 @@ def test_bytes_that_no_input_claims_are_refused() -> None:
     [
         ({"inputs": BITS}, "unknown input 'inputs' (did you mean 'input'?)"),
         ({}, "input 'input' is missing"),
-        ({"input": BITS.astype(np.float64)}, "datatype must be FP32; it is FP64"),
+        ({"input": BITS.astype(np.int32)}, "datatype must be FP32; it is INT32"),
+        ({"input": np.full((1, 1, 3), 1e300)}, "out of range of FP32"),
         ({"input": BITS[0]}, "shape must be [-1, 1, -1] (-1: any); it is [1, 3]"),
         ({"input": np.zeros((1, 2, 3), np.float32)}, "it is [1, 2, 3]"),
         ({"input": np.zeros((0, 1, 3), np.float32)}, "shape must have no 0"),
@@ -202,7 +203,7 @@ def test_bytes_that_no_input_claims_are_refused() -> None:
 )
 def test_tensors_that_do_not_fit_the_model_are_refused(inputs: dict[str, np.ndarray], sentence: str) -> None:
     with pytest.raises(InputError) as raised:
-        protocol.check_fits(inputs, [SPEC])
+        protocol.fitted(inputs, [SPEC])
     assert sentence in str(raised.value)
 
 
@@ -265,9 +266,11 @@ def test_a_body_of_too_many_gzip_members_is_refused() -> None:
 
 
 def test_floats_become_those_that_the_model_declares_and_nothing_else_does() -> None:
-    made = protocol.as_declared({"input": BITS.astype(np.float64), "other": BITS.astype(np.int32)}, [SPEC])
-    assert made["input"].dtype == np.float32 and made["other"].dtype == np.int32
-    protocol.check_fits({"input": made["input"]}, [SPEC])
+    labels = TensorSpec(name="labels", datatype="INT64", shape=(-1,))
+    made = protocol.fitted({"input": BITS.astype(np.float64), "labels": np.arange(3)}, [SPEC], optional=[labels])
+    assert made["input"].dtype == np.float32 and made["labels"].dtype == np.int64
+    with pytest.raises(InputError, match="input 'labels': datatype must be INT64; it is FP32"):
+        protocol.fitted({"input": BITS, "labels": np.zeros(3, np.float32)}, [SPEC], optional=[labels])
 
 
 @pytest.mark.parametrize(
