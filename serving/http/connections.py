@@ -5,6 +5,7 @@ uvicorn, whose servers they are, bounds none of this but for idle connections th
 """
 
 import asyncio
+from itertools import chain
 from typing import Any, cast
 
 import uvicorn.config
@@ -131,18 +132,13 @@ class Connection(HttpToolsProtocol):
         self._unparsed = 0
         super().on_message_begin()
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if len(self.headers) == self.limits.header_fields:
-            self._refuse(TOO_LARGE, f"the request has more than {self.limits.header_fields:,} headers")
-        else:
-            super().on_header(name, value)
-
     def on_headers_complete(self) -> None:
         self._end_head()
-        size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
-        if size > self.limits.header_bytes:
+        if len(self.headers) > self.limits.header_fields:
+            self._refuse(TOO_LARGE, f"the request has more than {self.limits.header_fields:,} headers")
+        elif len(self.url) + sum(map(len, chain.from_iterable(self.headers))) > self.limits.header_bytes:
             self._refuse(TOO_LARGE, f"the headers have more than {self.limits.header_bytes:,} bytes")
-        if not self._refused:
+        else:
             super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:

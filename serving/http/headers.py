@@ -7,18 +7,25 @@ from starlette.types import Scope
 
 Headers = Mapping[str, str]
 
+UNSHOWN = "assay.headers"  # in a scope: the headers of the client, where Serve was shown others
 MAX_DIGITS = 18  # of a size that is read as it is
+
+
+def sent(scope: Scope) -> list[tuple[bytes, bytes]]:
+    """What the client sent."""
+    headers: list[tuple[bytes, bytes]] = scope.get(UNSHOWN) or scope["headers"]
+    return headers
 
 
 def first_values(scope: Scope) -> Headers:
     """Each name with the first of its values."""
-    return {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(scope["headers"])}
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(sent(scope))}
 
 
 def values(scope: Scope, name: str) -> list[str]:
     """All values of one name."""
     sought = name.encode()
-    return [value.decode("latin-1") for each, value in scope["headers"] if each == sought]
+    return [value.decode("latin-1") for each, value in sent(scope) if each == sought]
 
 
 def weights(header: str) -> Mapping[str, float]:

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 from urllib.parse import parse_qsl
 
@@ -100,12 +101,12 @@ class Message:
     def size(self) -> int:
         return len(self.body)
 
-    @property
+    @cached_property
     def medium(self) -> str:
         """The first half of the media type."""
         return self.content_type.partition("/")[0]
 
-    @property
+    @cached_property
     def is_file(self) -> bool:
         return self.medium in FILE_MEDIA
 

@@ -18,7 +18,7 @@ from serving.http.auth import Admission, TakesFromBuckets, is_open
 from serving.http.bodies import Bodies
 from serving.http.connections import LEAVE
 from serving.http.exchange import Exchange
-from serving.http.headers import Headers, first_values, values
+from serving.http.headers import UNSHOWN, Headers, first_values, values
 from serving.http.keys import HEADER as KEY_HEADER
 from serving.http.origins import Origins
 from serving.http.places import Places
@@ -33,8 +33,9 @@ SERVE_PATHS = "/-/"  # Serve's own: its health and its routes, which read no bod
 OWNER = "assay.owner"  # in a scope: the name of the key, where keys are required
 # Headers by which Serve is told not to look after a request: it would start a task that sees whether the client leaves,
 # and another that ends in time. In a replica both are done here. A client may not tell it so.
-TIMEOUT, UNWATCHED = "x-request-timeout-seconds", "x-request-disconnect-disabled"
-WATCHED_HERE = ((TIMEOUT.encode(), b"0"), (UNWATCHED.encode(), b"?1"))
+TIMEOUT, UNWATCHED = b"x-request-timeout-seconds", b"x-request-disconnect-disabled"
+WATCHED_HERE = ((TIMEOUT, b"0"), (UNWATCHED, b"?1"))
+REQUEST_ID = b"x-request-id"  # the one header of a client that Serve reads in a replica: it would look at each of them
 
 
 class Pipeline:
@@ -117,9 +118,6 @@ class Pipeline:
         with self._bodies.hold(key or address) as body:
             if not await self._bodies.read(body, scope, headers, receive):
                 return  # the client left
-            if TIMEOUT in headers or UNWATCHED in headers:
-                unknown = TIMEOUT.encode(), UNWATCHED.encode()
-                scope["headers"] = [each for each in scope["headers"] if each[0] not in unknown]
             receive = body.replay(receive)
             if self._places is None:
                 await self._pass_on(scope, receive, send)
@@ -143,6 +141,7 @@ class Pipeline:
         return True
 
     async def _to_proxy(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["headers"] = [each for each in scope["headers"] if each[0] not in (TIMEOUT, UNWATCHED)]
         parts = PartsSent(receive, send)
         scope[TELLS_OF_PARTS] = True
         try:
@@ -152,7 +151,8 @@ class Pipeline:
 
     async def _to_replica(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Ends when the client leaves. TooSlowError when the request has taken too long."""
-        scope["headers"] = [*scope["headers"], *WATCHED_HERE]
+        scope[UNSHOWN] = headers = scope["headers"]
+        scope["headers"] = [*(each for each in headers if each[0] == REQUEST_ID), *WATCHED_HERE]
         task = asyncio.current_task()
         assert task is not None
         scope[LEAVE] = task.cancel

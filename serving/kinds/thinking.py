@@ -14,9 +14,8 @@ finds it right, as confidence is not correctness.
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from math import prod
-from typing import Any, ClassVar, Protocol, cast
+from typing import Any, ClassVar, NamedTuple, Protocol, cast
 
 import numpy as np
 import torch
@@ -78,8 +77,7 @@ class Newest:
         return thought.finite
 
 
-@dataclass(frozen=True)
-class ThinkingOptions:
+class ThinkingOptions(NamedTuple):
     """The parameters of a request, with their defaults."""
 
     iterations: int

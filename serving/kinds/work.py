@@ -4,6 +4,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
 from service.errors import BusyError
@@ -58,7 +59,7 @@ class Work:
     warning: str = ""
     rendering: Rendering | None = None
 
-    @property
+    @cached_property
     def rows(self) -> int:
         return len(self.inputs)
 
