@@ -7,7 +7,6 @@ its own replica.
 import asyncio
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -68,18 +67,32 @@ class Measurements:
     """Values on their way to Ray's metrics. Many at once take a fraction of the time that they take one by one."""
 
     def __init__(self) -> None:
-        self._values: list[tuple[Callable[..., None], float, dict[str, str]]] = []
+        self._observed: list[tuple[metrics.Histogram, float, dict[str, str]]] = []
+        self._counted: Counter[tuple[metrics.Counter, tuple[tuple[str, str], ...]]] = Counter()  # with their tags
+        self._will_hand_over = False
 
-    def add(self, record: Callable[..., None], value: float, **tags: str) -> None:
-        """record: `inc` or `observe` of a metric."""
-        if not self._values:
+    def observe(self, histogram: metrics.Histogram, value: float, **tags: str) -> None:
+        self._observed.append((histogram, value, tags))
+        self._hand_over_soon()
+
+    def count(self, counter: metrics.Counter, **tags: str) -> None:
+        """One more."""
+        self._counted[counter, tuple(tags.items())] += 1
+        self._hand_over_soon()
+
+    def _hand_over_soon(self) -> None:
+        if not self._will_hand_over:
+            self._will_hand_over = True
             asyncio.get_running_loop().call_later(HAND_OVER_SECONDS, self._hand_over)
-        self._values.append((record, value, tags))
 
     def _hand_over(self) -> None:
-        values, self._values = self._values, []
-        for record, value, tags in values:
-            record(value, tags=tags)
+        self._will_hand_over = False
+        for histogram, value, tags in self._observed:
+            histogram.observe(value, tags=tags)
+        for (counter, items), count in self._counted.items():
+            counter.inc(count, tags=dict(items))
+        self._observed.clear()
+        self._counted.clear()
 
 
 class Statistics:
@@ -120,13 +133,13 @@ class Statistics:
         model_statistics.by_size[batch.rows].add(batch.seconds)
         for waited in batch.waited:
             model_statistics.queue.add(waited)
-        self._measurements.add(self._batch_sizes.observe, batch.rows, model=card.name)
+        self._measurements.observe(self._batch_sizes, batch.rows, model=card.name)
 
     def answered(self, model: ModelKey | None, status: int, seconds: float, key: str | None) -> None:
         """A request was answered. model: None if it never reached one. key: the name of its key."""
         name = model[0] if model else NONE
-        self._measurements.add(self._requests.inc, 1, model=name, status=str(status), key=key or NONE)
-        self._measurements.add(self._latency.observe, seconds * 1000, model=name)
+        self._measurements.count(self._requests, model=name, status=str(status), key=key or NONE)
+        self._measurements.observe(self._latency, seconds * 1000, model=name)
         if model:
             model_statistics = self._models[model]
             (model_statistics.success if status < 400 else model_statistics.fail).add(seconds)
