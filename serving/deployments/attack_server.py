@@ -79,7 +79,7 @@ class AttackServer:
         """
         holding, owner = Holding(self._memory, key or ""), (key or "", card.name)
         try:
-            endpoint = await self._models.endpoint(card)
+            endpoint = await self._models.endpoint(card, key or "")
             holding.resize(await to_read(message, endpoint.upload, self._computing, owner))
             request, work = await self._computing.long(owner, lambda pause: self._accept(action, endpoint, message))
             return await self._reply(card, request, work, key)

@@ -18,7 +18,7 @@ from serving import kinds
 from serving.deployments.batching import LONG_GMACS, Batcher, Item
 from serving.deployments.call import Call
 from serving.deployments.computing import INLINE_BYTES, INLINE_MEMORY, Computing
-from serving.deployments.memory import SHARE, to_read
+from serving.deployments.memory import to_read
 from serving.deployments.model_cache import ModelCache
 from serving.deployments.statistics import ModelKey, Statistics
 from serving.deployments.turns import Owner, Pause
@@ -26,6 +26,7 @@ from serving.http import protocol
 from serving.http.errors import INTERNAL
 from serving.http.exchange import LEFT
 from serving.http.messages import Readable
+from serving.http.owners import SHARE
 from serving.http.protocol import InferRequest
 from serving.http.quotas import Bucket, WorkQuotas
 from serving.http.settings import ServeSettings
@@ -74,7 +75,7 @@ class Inference:
 
     async def accept(self, call: Call, card: ModelCard, message: Readable) -> tuple[Endpoint, InferRequest, Work]:
         """From a message to work that only has to be computed, or the error that the client is to see."""
-        endpoint = await self._models.endpoint(card)
+        endpoint = await self._models.endpoint(card, call.key or "")
 
         def parse() -> tuple[InferRequest, Work]:
             infer = message.parse(card.name, endpoint.upload)

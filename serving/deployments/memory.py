@@ -13,9 +13,9 @@ from service.errors import BusyError, TooLargeError
 from serving.deployments.computing import INLINE_BYTES, Computing
 from serving.deployments.turns import Owner
 from serving.http.messages import Readable
+from serving.http.owners import SHARE
 from serving.http.uploads import Upload
 
-SHARE = 0.5  # of the memory, that of the requests of one key at most
 ONE_HEAP = {"MALLOC_ARENA_MAX": "1"}  # in the environment of a replica from its start
 TRIM_SECONDS = 5.0  # from the end of a request to the next trim, which takes milliseconds
 _malloc_trim: Callable[[int], int] | None = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc alone

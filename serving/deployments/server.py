@@ -189,7 +189,8 @@ class Server:
         return _json(metadata.configuration(card, offer, self._settings.batching))
 
     async def _model_ready(self, call: Call, name: str, version: int | None) -> Response:
-        if obstacle := await self._models.obstacle(await self._models.card(name, version), loading=True):
+        card = await self._models.card(name, version)
+        if obstacle := await self._models.obstacle(card, loading=True, owner=call.key or ""):
             raise NotReady(obstacle)
         return _json({"name": name, "ready": True})
 

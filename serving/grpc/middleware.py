@@ -24,10 +24,11 @@ from serving.grpc.streams import PassedStream, answers, failure
 from serving.grpc.wire import fields
 from serving.http import access_log
 from serving.http.auth import Admission
-from serving.http.bodies import SHARE, Body, Held
+from serving.http.bodies import Body, Held
 from serving.http.errors import INTERNAL, shortened
 from serving.http.keys import HEADER
 from serving.http.middleware import given_settings
+from serving.http.owners import SHARE
 from serving.http.settings import Key, ServeSettings
 from serving.http.traces import HEADER as TRACE_HEADER
 from serving.http.traces import NONE, trace_of

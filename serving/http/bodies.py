@@ -13,9 +13,8 @@ from starlette.types import Message, Receive, Scope
 from service.errors import BusyError, TooLargeError, TooSlowError
 from serving.http.connections import WHOLE
 from serving.http.headers import Headers, size_of
+from serving.http.owners import SHARE
 from serving.http.settings import Connections
-
-SHARE = 0.5  # of the bodies that are held, those of one owner at most
 
 
 class Bodies:

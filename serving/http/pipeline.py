@@ -21,6 +21,7 @@ from serving.http.exchange import Exchange
 from serving.http.headers import UNSHOWN, Headers, first_values, values
 from serving.http.keys import HEADER as KEY_HEADER
 from serving.http.origins import Origins
+from serving.http.owners import KEY, owner_of
 from serving.http.places import Places
 from serving.http.protocol import HEADER_LENGTH
 from serving.http.settings import ServeSettings
@@ -30,7 +31,6 @@ from serving.http.traces import trace_of
 from serving.pages import files as pages
 
 SERVE_PATHS = "/-/"  # Serve's own: its health and its routes, which read no body
-OWNER = "assay.owner"  # in a scope: the name of the key, where keys are required
 # Headers by which Serve is told not to look after a request: it would start a task that sees whether the client leaves,
 # and another that ends in time. In a replica both are done here. A client may not tell it so.
 TIMEOUT, UNWATCHED = b"x-request-timeout-seconds", b"x-request-disconnect-disabled"
@@ -69,7 +69,7 @@ class Pipeline:
                 allow_origins=http.origins,
                 allow_methods=("GET", "POST"),
                 allow_headers=("Authorization", "Content-Type", "Content-Encoding", HEADER_LENGTH, TRACE_HEADER),
-                expose_headers=("Retry-After", HEADER_LENGTH, TRACE_HEADER),
+                expose_headers=("*",),  # the outputs about an attack on an uploaded file are headers as well
             )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -88,7 +88,7 @@ class Pipeline:
                 await exchange.refuse(error)
         finally:
             if self._logged:
-                key = scope.get(OWNER, access_log.NO_KEY)
+                key = scope.get(KEY, access_log.NO_KEY)
                 access_log.log(scope["method"], scope["path"], key, exchange.trace, exchange.status, began)
 
     async def _check(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -105,7 +105,7 @@ class Pipeline:
             return
         if self._admission and not is_open(method, path, headers):
             key = self._admission.holder(values(scope, KEY_HEADER))
-            scope[OWNER] = key.name
+            scope[KEY] = key.name
             await self._admission.spend(key)
         if is_serves:
             await self._app(scope, receive, send)
@@ -114,8 +114,8 @@ class Pipeline:
 
     async def _queue(self, scope: Scope, headers: Headers, receive: Receive, send: Send) -> None:
         """Read the body, then wait for a place."""
-        key, (address, _) = scope.get(OWNER), scope.get("client") or ("", 0)
-        with self._bodies.hold(key or address) as body:
+        key = scope.get(KEY)
+        with self._bodies.hold(owner_of(scope)) as body:
             if not await self._bodies.read(body, scope, headers, receive):
                 return  # the client left
             receive = body.replay(receive)

@@ -8,7 +8,7 @@ import asyncio
 from collections import Counter
 
 from service.errors import BusyError
-from serving.http.bodies import SHARE
+from serving.http.owners import SHARE
 
 
 class Places:

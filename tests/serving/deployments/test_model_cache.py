@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -44,8 +45,8 @@ def loads() -> Iterator[Loads]:
     yield Loads()
 
 
-async def endpoint(cache: ModelCache, name: str, version: int | None = None) -> Endpoint:
-    return await cache.endpoint(await cache.card(name, version))
+async def endpoint(cache: ModelCache, name: str, version: int | None = None, owner: str = "") -> Endpoint:
+    return await cache.endpoint(await cache.card(name, version), owner)
 
 
 def names(cache: ModelCache) -> list[str]:
@@ -99,6 +100,90 @@ def test_models_leave_when_their_weights_are_too_many(store: Folder, loads: Load
         put(store, "large", width=400)
         with pytest.raises(ModelError, match="must have at most 2 MiB of weights .models.loaded_mb."):
             await endpoint(cache, "large")
+
+    asyncio.run(test())
+
+
+def test_a_key_that_asks_for_all_models_takes_the_memory_of_no_other(store: Folder, loads: Loads) -> None:
+    async def test() -> None:
+        for name in ("d", "e", "f"):
+            put(store, name)
+        cache = ModelCache(store, Models(loaded=4), loads)
+        for name in ("a", "b", "c"):
+            await endpoint(cache, name, owner="alice")
+        for name in ("d", "e", "f") * 2:
+            await endpoint(cache, name, owner="mallory")
+        assert names(cache) == ["b", "c", "e", "f"]
+        await endpoint(cache, "b", owner="mallory")  # alice uses it no more
+        await endpoint(cache, "d", owner="alice")
+        assert names(cache) == ["c", "f", "b", "d"]
+
+    asyncio.run(test())
+
+
+def test_a_key_that_asks_for_large_models_takes_the_memory_of_no_other(store: Folder, loads: Loads) -> None:
+    async def test() -> None:
+        for name in ("x", "y", "z"):
+            put(store, name, width=100)  # 0.8 MB of weights each
+        cache = ModelCache(store, Models(loaded_mb=2), loads)
+        await endpoint(cache, "x", owner="alice")
+        for name in ("y", "z", "y", "z"):
+            await endpoint(cache, name, owner="mallory")
+        assert names(cache) == ["x", "z"]
+
+    asyncio.run(test())
+
+
+def test_a_key_that_asks_for_all_models_lets_others_load_theirs(store: Folder) -> None:
+    read: list[str] = []
+
+    class Slow(Loads):
+        def __call__(self, card: ModelCard, network: nn.Module) -> Endpoint:
+            time.sleep(0.05)
+            read.append(card.name)
+            return super().__call__(card, network)
+
+    async def test() -> None:
+        for name in ("d", "e", "f"):
+            put(store, name)
+        cache = ModelCache(store, Models(), Slow())
+        greedy = [asyncio.ensure_future(endpoint(cache, name, owner="mallory")) for name in "bcdef"]
+        while not cache._loading:
+            await asyncio.sleep(0.001)
+        both = await asyncio.gather(endpoint(cache, "a", owner="alice"), endpoint(cache, "f", owner="alice"))
+        assert [each.card.name for each in both] == ["a", "f"]
+        assert {"a", "f"} <= set(read[:5]), "each waits behind one of the other key's"
+        await asyncio.gather(*greedy)
+        assert sorted(read) == list("abcdef")  # once, though two keys asked for f
+
+    asyncio.run(test())
+
+
+def test_all_models_are_read_once_in_a_while_however_many_ask_for_them(
+    store: Folder, loads: Loads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With thousands of models it takes seconds, and others wait to read the store."""
+    calls: list[int] = []
+    list_models = models.list_models
+
+    def counted(folder: Folder) -> list[ModelCard]:
+        calls.append(1)
+        if len(calls) == 1:
+            raise StoreError("cannot read it")
+        return list_models(folder)
+
+    monkeypatch.setattr(models, "list_models", counted)
+
+    async def test() -> None:
+        cache = ModelCache(store, Models(refresh_seconds=100), loads)
+        with pytest.raises(StoreError):
+            await cache.cards()
+        for cards in await asyncio.gather(*[cache.cards() for _ in range(20)], cache.cards()):
+            assert [card.name for card in cards] == ["a", "b", "c"]
+        assert len(calls) == 2
+        cache = ModelCache(store, Models(refresh_seconds=0), loads)
+        put(store, "d")
+        assert len(await cache.cards()) == 4
 
     asyncio.run(test())
 

@@ -94,3 +94,7 @@ def test_the_browser_is_told_of_pages_that_are_allowed() -> None:
     asyncio.run(Pipeline(app, settings)(client.scope, client.receive, client.send))
     assert client.status == 200 and client.headers[b"access-control-allow-origin"] == b"https://lab.example"
     assert not app.called
+    client = Client([b""])
+    client.scope["headers"] = [(b"host", b"localhost"), (b"origin", b"https://lab.example")]
+    asyncio.run(Pipeline(app, settings)(client.scope, client.receive, client.send))
+    assert client.status == 200 and client.headers[b"access-control-expose-headers"] == b"*", "as Assay-Successful"
