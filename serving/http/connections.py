@@ -13,6 +13,7 @@ from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from serving.http.errors import error_body
+from serving.http.owners import leaving, owner_of
 from serving.http.settings import Connections
 
 LEAVE = "assay.leave"  # in the scope of a request: called when its client leaves
@@ -35,7 +36,32 @@ def install(limits: Connections, pooled: bool) -> None:
 
 def bounded(limits: Connections, pooled: bool = False) -> type[HttpToolsProtocol]:
     """The protocol of connections within these limits. pooled: they are HAProxy's, which closes idle ones itself."""
-    return type("BoundedConnection", (Connection,), {"limits": limits, "pooled": pooled})
+    unread = Unread(limits.unread_bytes)
+    return type("BoundedConnection", (Connection,), {"limits": limits, "pooled": pooled, "unread": unread})
+
+
+class Unread:
+    """The answers that wait in memory until their clients read them; those that are too many are dropped.
+
+    most: bytes of all.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._owners: dict[Connection, str] = {}  # the longest waiting first
+
+    def add(self, connection: "Connection", owner: str) -> None:
+        self._owners[connection] = owner
+        while len(self._owners) > 1:
+            held = {each: (whose, each.transport.get_write_buffer_size()) for each, whose in self._owners.items()}
+            if sum(size for _, size in held.values()) <= self._most:
+                break
+            dropped = leaving(held)
+            self.remove(dropped)
+            dropped.transport.abort()
+
+    def remove(self, connection: "Connection") -> None:
+        self._owners.pop(connection, None)
 
 
 class JoinedWrites:
@@ -79,6 +105,7 @@ class Connection(HttpToolsProtocol):
 
     limits: Connections
     pooled: bool
+    unread: Unread
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -119,9 +146,12 @@ class Connection(HttpToolsProtocol):
     def pause_writing(self) -> None:
         super().pause_writing()
         self._watch_reading(self.transport.get_write_buffer_size())
+        if self.cycle is not None:
+            self.unread.add(self, owner_of(self.cycle.scope))  # type: ignore[arg-type]
 
     def resume_writing(self) -> None:
         super().resume_writing()
+        self.unread.remove(self)
         if self._unread_timer is not None:
             self._unread_timer.cancel()
             self._unread_timer = None

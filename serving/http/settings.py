@@ -78,6 +78,9 @@ class Connections(Section):
     body_seconds: float = Field(10, gt=0, description="for a body, besides the time that its bytes have; beyond: 408")
     body_kb_per_second: float = Field(64, gt=0, description="the least rate of a body in KiB/s")
     unread_seconds: float = Field(30, gt=0, description="in which nothing of an answer is read; then it is closed")
+    unread_mb: float = Field(
+        256, gt=0, description="all answers that wait to be read, in MiB; beyond: the longest waiting are dropped"
+    )
     bodies_mb: float = Field(
         256, gt=0, description="all bodies that are held, in MiB; beyond: 503. Of one key or address half of it"
     )
@@ -89,6 +92,10 @@ class Connections(Section):
     @property
     def bodies_bytes(self) -> int:
         return int(self.bodies_mb * 2**20)
+
+    @property
+    def unread_bytes(self) -> int:
+        return int(self.unread_mb * 2**20)
 
     def seconds_for(self, size: int) -> float:
         """How long a body may take of which so many bytes have come."""

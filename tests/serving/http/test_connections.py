@@ -36,9 +36,9 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 @contextlib.contextmanager
-def listening(pooled: bool = False, **options: Any) -> Iterator[int]:
+def listening(pooled: bool = False, limits: Connections = LIMITS, **options: Any) -> Iterator[int]:
     """The port of a server. pooled: as `bounded`. options: of uvicorn."""
-    port, protocol = free_port(), bounded(LIMITS, pooled)
+    port, protocol = free_port(), bounded(limits, pooled)
     config = uvicorn.Config(app, port=port, http=protocol, lifespan="off", log_level="critical", **options)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve()))
@@ -228,6 +228,36 @@ def test_an_answer_that_is_read_slowly_comes_whole(port: int) -> None:
             received += len(client.recv(1 << 20))
         received += len(until_closed(client))
     assert received > 20 << 20
+
+
+@contextlib.contextmanager
+def unread_answer(port: int, megabytes: int, address: str) -> Iterator[socket.socket]:
+    """A connection on which an answer waits. address: of the client, as a proxy says."""
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+        client.settimeout(60)
+        client.connect(("127.0.0.1", port))
+        client.sendall(b"GET /%d HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: %s\r\n\r\n" % (megabytes, address.encode()))
+        client.recv(1)
+        yield client
+
+
+def rest_of(client: socket.socket, megabytes: int) -> int:
+    """How many bytes come until an answer of so many has ended, or its connection."""
+    received = 0
+    with contextlib.suppress(ConnectionError):
+        while received < megabytes << 20 and (part := client.recv(1 << 20)):
+            received += len(part)
+    return received
+
+
+def test_answers_that_nobody_reads_take_only_so_much_memory() -> None:
+    limits = LIMITS.model_copy(update={"unread_mb": 130, "unread_seconds": 60})  # of three answers, all but for some
+    with listening(limits=limits) as port, contextlib.ExitStack() as stack:
+        addresses = ["10.0.0.1", *["10.0.0.2"] * 5, "10.0.0.3"]
+        clients = [stack.enter_context(unread_answer(port, 40, address)) for address in addresses]
+        whole = [rest_of(client, 40) >= 40 << 20 for client in clients]
+        assert whole == [True, *[False] * 4, True, True], "whoever has the most loses the longest waiting"
 
 
 def test_a_change_of_protocol_is_answered_as_any_request(port: int) -> None:
