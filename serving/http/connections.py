@@ -41,9 +41,9 @@ def bounded(limits: Connections, pooled: bool = False) -> type[HttpToolsProtocol
 
 
 class Unread:
-    """The answers that wait in memory until their clients read them; those that are too many are dropped.
+    """The answers that wait in memory until their clients read them. most: bytes of all.
 
-    most: bytes of all.
+    Where they are more, the longest waiting is dropped of whoever has the most of them.
     """
 
     def __init__(self, most: int) -> None:

@@ -13,7 +13,7 @@ MAX_DIGITS = 18  # of a size that is read as it is
 
 def sent(scope: Scope) -> list[tuple[bytes, bytes]]:
     """What the client sent."""
-    headers: list[tuple[bytes, bytes]] = scope.get(UNSHOWN) or scope["headers"]
+    headers: list[tuple[bytes, bytes]] = scope.get(UNSHOWN, scope["headers"])
     return headers
 
 
