@@ -1,10 +1,12 @@
 """Ports of this machine for servers that tests start."""
 
+import atexit
 import secrets
 import socket
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
-_marks: list[socket.socket] = []
+_marks = ExitStack()
+atexit.register(_marks.close)
 
 
 def free_port() -> int:
@@ -23,7 +25,7 @@ def free_port() -> int:
             except OSError:
                 mark.close()
             else:
-                _marks.append(mark)
+                _marks.enter_context(mark)
                 return port
 
 
