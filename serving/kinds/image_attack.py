@@ -11,16 +11,15 @@ What every such attack takes, beside the images and what a kind of model adds:
 import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
 from jobs.common.attacks import ATTACKS, Attack, Ball, Norm, checks
-from jobs.common.attacks.base import Model, Result
-from jobs.common.attacks.goals import goal
-from jobs.common.attacks.prepared import prepared
+from jobs.common.attacks.base import Model
+from jobs.common.attacks.prepared import attack_prepared, prepared
 from service.errors import FieldError, InputError
 from service.models import TensorSpec
 from service.planning.validation import validate
@@ -117,7 +116,6 @@ class ImageAttack(AttackWork):
         images = self.images.to(model.device)
         attack = perturbation.attack
         random = () if attack.for_random_models else model.randomised
-        network = model.network if random or attack.for_random_models else prepared(model.network, images[:2])
 
         def guarded(network: Model) -> Model:
             def ask(points: Tensor) -> Tensor:
@@ -130,21 +128,19 @@ class ImageAttack(AttackWork):
         before = model.logits(images)
         labels = self.truth(before)
         targets = None if self.targets is None else self.targets.to(model.device)
-        result = attack.run(guarded(network), images, labels, perturbation.ball, perturbation.seed, targets)
-        if network is not model.network:
-            result = self._confirmed(result, guarded(model.network), images, labels, targets)
+        search = attack.begin(guarded(model.network), images, labels, perturbation.ball, targets)
+        ready = search.model
+        if not (random or attack.for_random_models):  # a trace would hold fast to what is random
+            ready = guarded(prepared(model.network, images[:2]))
+        attack_prepared(attack, search, ready, perturbation.seed)
+        result = search.result()
         after = model.logits(result.adversarials)
-        successful, minimum = result.successful, result.minimum_distances
-        if not (random or attack.for_random_models):  # the model itself has the last word
-            successful = goal(labels, targets).reached(after) & (result.distances <= perturbation.ball.longest)
-            minimum = minimum.where(successful | ~result.successful, torch.inf)
-            minimum = minimum.where(~successful, torch.minimum(minimum, result.distances))
         rounded = model.logits((result.adversarials * 255).round() / 255)
-        minimum = minimum.cpu()
+        minimum = result.minimum_distances.cpu()
         outputs = {
             "adversarials": result.adversarials.cpu().numpy(),
             **self.predictions(before, labels, targets, after, rounded),
-            "successful": successful.cpu().numpy(),
+            "successful": result.successful.cpu().numpy(),
             "distance": result.distances.float().cpu().numpy(),
             "minimum_distance": torch.where(minimum.isfinite(), minimum, -1.0).float().numpy(),
             "queries": result.queries.cpu().numpy(),
@@ -152,28 +148,6 @@ class ImageAttack(AttackWork):
         }
         warnings = tuple(dict.fromkeys((*random, *result.warnings)))
         return Attacked({name: outputs[name] for name in self.outputs}, warnings)
-
-    def _confirmed(
-        self, result: Result, network: Model, images: Tensor, labels: Tensor, targets: Tensor | None
-    ) -> Result:
-        """The result, but for what has succeeded by rounding of the prepared network alone: that is attacked once more.
-
-        network: the model itself. Such a sample may take more than `cost` says.
-        """
-        reached = goal(labels, targets).reached(self.model.logits(result.adversarials))
-        lost = (result.successful & ~reached).nonzero().squeeze(1)
-        if not len(lost):
-            return result
-        attack, ball, seed = self.perturbation.attack, self.perturbation.ball, self.perturbation.seed
-        again = attack.run(network, images[lost], labels[lost], ball, seed, None if targets is None else targets[lost])
-        replaced = {
-            name: getattr(result, name).index_copy(0, lost, getattr(again, name))
-            for name in ("adversarials", "successful", "not_finite", "distances", "minimum_distances")
-        }
-        passes = {
-            name: getattr(result, name).index_add(0, lost, getattr(again, name)) for name in ("queries", "gradients")
-        }
-        return replace(result, **replaced, **passes, warnings=(*result.warnings, *again.warnings))
 
     def truth(self, before: Tensor) -> Tensor:
         """The labels that are attacked, on the device of the model. before: its logits of the images."""

@@ -11,7 +11,6 @@ from typing import Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor
 
 from jobs.common.attacks import checks
 from jobs.common.attacks.apgd import APGD, APGDTargeted
@@ -19,7 +18,7 @@ from jobs.common.attacks.ball import Norm
 from jobs.common.attacks.base import Attack, Cost, Model, Search
 from jobs.common.attacks.fab import FAB
 from jobs.common.attacks.losses import LossName, fewest_classes, margin
-from jobs.common.attacks.prepared import FEW, prepared
+from jobs.common.attacks.prepared import FEW, attack_prepared, prepared
 from jobs.common.attacks.square import Square
 
 Version = Literal["standard", "plus", "rand", "fast"]
@@ -99,47 +98,24 @@ class AutoAttack(Attack):
         randomised = [] if self.for_random_models else checks.randomised(model, images, labels)
         targets = 0 if self.for_random_models else APGDTargeted().targets
         search.warnings += checks.few_classes(classes, targets) + randomised + checks.gradients_inside(model, images)
-        if not (self.for_random_models or randomised):  # a trace would hold fast to what is random
-            search.model = prepared(model, images[:FEW])
+        # a trace would hold fast to what is random
+        ready = model if self.for_random_models or randomised else prepared(model, images[:FEW])
         for name, component in self.components(search.ball.norm, classes, search.goal.targets is not None).items():
             if self.version == "fast":
-                _set_aside(search, SHARES[name])
-            earlier, before = search.successful.clone(), 1 - float(search.successful.double().mean())
-            _attack(component, search, generator)
-            if search.model is not model:
-                _confirm_successes(model, component, search, earlier, generator)
+                _set_aside(search, SHARES[name], ready)
+            before = 1 - float(search.successful.double().mean())
+            attack_prepared(component, search, ready, generator.initial_seed())
             if name == "square":
                 search.warnings += checks.square_after_gradients(before, 1 - float(search.successful.double().mean()))
 
 
-def _attack(component: Attack, search: Search, generator: torch.Generator) -> None:
-    component.attack(search, torch.Generator(search.images.device).manual_seed(generator.initial_seed()))
+def _set_aside(search: Search, share: float, ready: Model) -> None:
+    """Go on with a share of the samples that remain, those whose margins are the largest at the last points tried.
 
-
-def _confirm_successes(
-    model: Model, component: Attack, search: Search, earlier: Tensor, generator: torch.Generator
-) -> None:
-    """Take back what reached its goal by rounding of the prepared model alone, and attack it with the model itself.
-
-    earlier: bool (batch,), what had succeeded before the component. A sample that is attacked twice may take more than
-    `cost` says. The pass that looks for such samples is not counted.
+    ready: the model to ask.
     """
-    rows = (search.successful & ~earlier).nonzero().squeeze(1)
-    with torch.no_grad():
-        lost = rows[~search.goal[rows].reached(model(search.adversarials[rows]))]
-    if not len(lost):
-        return
-    search.successful[lost], search.shares[lost], search.minimum_distances[lost] = False, 0.0, torch.inf
-    ready, aside = search.model, search.set_aside
-    search.model, search.set_aside = model, torch.ones_like(aside).index_fill_(0, lost, False)
-    _attack(component, search, generator)
-    search.model, search.set_aside = ready, aside
-
-
-def _set_aside(search: Search, share: float) -> None:
-    """Go on with a share of the samples that remain, those whose margins are the largest at the last points tried."""
     rows = search.remaining
     count = math.ceil(share * len(rows))
     if count < len(rows):
-        margins = margin(search.logits(rows, search.adversarials[rows]), search.goal[rows])
+        margins = margin(search.logits(rows, search.adversarials[rows], ready), search.goal[rows])
         search.set_aside[rows[margins.argsort(stable=True)[: len(rows) - count]]] = True

@@ -109,6 +109,10 @@ class Search:
         """The rows on which no attack has succeeded, and which are not set aside."""
         return (~self.successful & ~self.set_aside).nonzero().squeeze(1)
 
+    def generator(self, seed: int) -> torch.Generator:
+        """What an attack takes its random numbers from, on the device of the images."""
+        return torch.Generator(self.images.device).manual_seed(seed)
+
     def starts(self, restarts: int) -> Iterator[Tensor]:
         """The rows that remain before each of so many starts; none follows once there are no more."""
         for _ in range(restarts):
@@ -282,6 +286,20 @@ class Attack(StudyParams):
         first image in the whole set, if this is a part of one. Raises InputError, one sentence, about the first thing
         that is wrong with them; it names an image by its place in the whole set.
         """
+        search = self.begin(model, images, labels, ball, targets, first)
+        self.attack(search, search.generator(seed))
+        return search.result()
+
+    def begin(
+        self,
+        model: Model,
+        images: Tensor,
+        labels: Tensor,
+        ball: Ball,
+        targets: Tensor | None = None,
+        first: int = 0,
+    ) -> Search:
+        """The search of `run` before the attack: the clean images alone are asked for. InputError as there."""
         checks.check_batch(images, labels, targets, first)
         self.check_ball(ball, images)
         checks.check_evaluation_mode(model)
@@ -289,8 +307,7 @@ class Attack(StudyParams):
         aim = goal(labels, targets)
         search = Search(model, images, aim, ball, first, self.averaged, self.confirmations)
         checks.check_classes(self.kind, search.clean_logits.shape[1], self.fewest_classes(targets is not None))
-        self.attack(search, torch.Generator(images.device).manual_seed(seed))
-        return search.result()
+        return search
 
     def check(self, ball: Ball, images: Tensor, classes: int) -> None:
         """InputError if untargeted attacks of images, of which some are given, on a model of so many classes cannot be

@@ -3,6 +3,10 @@
 It is made from a trace, which holds fast to all that does not come from the images: to random numbers, to the state of
 the model, and it leaves out what is about gradients alone, such as torch.no_grad(). So a model that is random must not
 be prepared (`checks.randomised`), and gradients are compared, not only logits.
+
+What such a model takes for a success may be none to the model itself, by rounding, which therefore has the last word:
+after the attack (`attack_prepared`), or, in attacks for the least perturbation, on each point before it is recorded
+(`searching_prepared`).
 """
 
 from collections.abc import Iterator
@@ -11,7 +15,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, fx, nn
 
-from jobs.common.attacks.base import Model, Search
+from jobs.common.attacks.base import Attack, Model, Search
 from jobs.common.models.inference import ChannelsLast, shortened, within_rounding
 from jobs.common.models.windowed import Windowed, windowed
 
@@ -34,9 +38,48 @@ def prepared(model: Model, images: Tensor) -> Model:
         return model
 
 
+def attack_prepared(attack: Attack, search: Search, ready: Model, seed: int) -> None:
+    """Attack what remains by way of a prepared model; the model of the search has the last word on every sample.
+
+    Successes that it denies are taken back, and these samples are attacked once more, with the model itself and the
+    same seed: they may take more than `cost` says. The passes that ask for its word are not counted.
+
+    ready: with nearly the same logits; or the model of the search, whose word stands from the beginning.
+    """
+    model, set_aside = search.model, search.set_aside
+    search.model = ready
+    attack.attack(search, search.generator(seed))
+    search.model = model
+    if ready is model:
+        return
+    denied = _denied(search)
+    if len(denied):
+        search.set_aside = torch.ones_like(set_aside).index_fill_(0, denied, False)
+        attack.attack(search, search.generator(seed))
+        search.set_aside = set_aside
+        _denied(search)  # also of a success in a smaller batch, which is rounded otherwise
+
+
+def _denied(search: Search) -> Tensor:
+    """Let the model say which of the points kept, all of them in the ball, are at their goal.
+
+    Returns the successes that are not: int64 (k,), rows.
+    """
+    with torch.no_grad():
+        search.shares = search.goal.share(search.model(search.adversarials))
+    reached = search.shares == 1
+    denied = search.successful & ~reached
+    search.minimum_distances[denied] = torch.inf
+    search.successful = reached
+    return denied.nonzero().squeeze(1)
+
+
 @contextmanager
 def searching_prepared(search: Search) -> Iterator[None]:
-    """Within, the search asks the prepared model; afterwards the model itself, which has the last word on all points.
+    """Within, the search asks the prepared model; afterwards the model itself.
+
+    For an attack that then asks for each point found, on its way to the least perturbation, before it records it: so
+    no success is taken back, and these passes are part of its cost.
 
     Not for a search that averages or confirms, whose model is random. Of another random model a trace may hold fast to
     one draw: what is found then has to be confirmed by the model itself.

@@ -89,6 +89,37 @@ def test_the_model_itself_says_what_succeeded(monkeypatch: pytest.MonkeyPatch) -
     assert torch.equal(found.minimum_distances <= 0.1 + 1e-6, fooled)
 
 
+def test_what_the_model_denies_is_attacked_again_with_the_model_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if nothing had been prepared: here every point tried is a success of the prepared model, and of it alone.
+
+    Some samples fall in the second attack of either component, and some stay robust.
+    """
+    model, images, labels = digits_net(4)
+    zeros = (labels == 0) & (predictions(model, images) == 0)
+    images, labels = images[zeros][:16], labels[zeros][:16]
+
+    class NeverZero(nn.Module):
+        def forward(self, points: Tensor) -> Tensor:
+            logits: Tensor = model(points)
+            return logits - torch.tensor([1000.0, 0, 0, 0])
+
+    short, long = APGD(steps=1), APGD(steps=10)
+    monkeypatch.setattr(AutoAttack, "components", lambda self, *arguments: {"short": short, "long": long})
+    ball = Ball("Linf", 0.2)
+    expected = AutoAttack().run(lambda points: model(points), images, labels, ball)  # no module is not prepared
+    soon = short.run(model, images, labels, ball).successful
+    monkeypatch.setattr(autoattack, "prepared", lambda model, images: NeverZero())
+    found = AutoAttack().run(model, images, labels, ball)
+    assert 0 < soon.sum() < expected.successful.sum() < len(images)
+    assert torch.equal(found.successful, expected.successful)
+    assert torch.equal(found.adversarials, expected.adversarials)
+    assert torch.equal(found.minimum_distances, expected.minimum_distances)
+    assert torch.equal(predictions(model, found.adversarials) != 0, found.successful)
+    denied = torch.where(soon, 1, 2)  # the first point of each component that the sample came to
+    assert torch.equal(found.queries - expected.queries, denied)
+    assert torch.equal(found.gradients - expected.gradients, denied)
+
+
 @pytest.mark.parametrize("classes", [2, 3, 4, 8])
 def test_losses_of_few_classes(classes: int) -> None:
     losses = {

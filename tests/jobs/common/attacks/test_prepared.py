@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from jobs.common.attacks.prepared import prepared
+from jobs.common.attacks.ball import Ball
+from jobs.common.attacks.pgd import PGD
+from jobs.common.attacks.prepared import attack_prepared, prepared
 from jobs.common.models.classifiers import classifier
 from tests.jobs.common.attacks.networks import random_images
 
@@ -139,3 +141,41 @@ def test_what_is_no_module_or_cannot_be_copied_is_used_as_it_is() -> None:
     assert prepared(model, images) is model
     function = model.forward
     assert prepared(function, images) is function
+
+
+def firm(points: Tensor) -> Tensor:
+    """Class 0 wherever an attack goes."""
+    features = points.flatten(1)[:, :3]
+    return features + torch.tensor([1e3, 0.0, 0.0])
+
+
+def unsure(points: Tensor) -> Tensor:
+    """The same, but class 1 where the first pixel is dark."""
+    return firm(points) + (points[:, 0, 0, :1] < 0.5) * torch.tensor([0.0, 1e4, 0.0])
+
+
+def test_only_what_the_model_denies_is_attacked_again() -> None:
+    images, labels = random_images(4, 1, 4, 4).clamp(0.1, 0.9), torch.zeros(4, dtype=torch.int64)
+    images[:, 0, 0, 0] = torch.tensor([0.9, 0.1, 0.9, 0.1])
+    attack = PGD(steps=5)
+    search = attack.begin(firm, images, labels, Ball("Linf", 0.02))
+    attack_prepared(attack, search, unsure, seed=0)
+    result = search.result()
+    assert not result.successful.any() and result.minimum_distances.isinf().all()
+    assert not search.set_aside.any() and search.model is firm
+    assert result.queries.tolist() == [1 + 6, 1 + 1 + 6, 1 + 6, 1 + 1 + 6]
+    assert result.gradients.tolist() == [5, 1 + 5, 5, 1 + 5]
+    expected = attack.run(firm, images[1::2], labels[1::2], Ball("Linf", 0.02))
+    assert torch.equal(result.adversarials[1::2], expected.adversarials), "with the same seed"
+
+
+def test_what_the_model_alone_calls_a_success_is_one() -> None:
+    images, labels = random_images(2, 1, 4, 4), torch.zeros(2, dtype=torch.int64)
+    images[:, 0, 0, 0] = 0.505
+    attack, ball = PGD(steps=5, random_start=False, loss="margin"), Ball("Linf", 0.02)
+    search = attack.begin(unsure, images, labels, ball)
+    assert not search.successful.any()
+    attack_prepared(attack, search, firm, seed=0)
+    result = search.result()
+    assert result.successful.tolist() == [True, True] and result.queries.tolist() == [1 + 6, 1 + 6]
+    assert torch.equal(result.minimum_distances, result.distances) and (result.distances <= ball.longest).all()
