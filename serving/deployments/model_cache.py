@@ -7,7 +7,6 @@ models that are known go on being served.
 """
 
 import asyncio
-import logging
 import time
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable
@@ -25,13 +24,12 @@ from serving import kinds
 from serving.http.owners import leaving
 from serving.http.settings import Models
 from serving.kinds.base import Endpoint
+from serving.store_errors import unreadable
 
-logger = logging.getLogger("ray.serve")
 T = TypeVar("T")
 
 Key = tuple[str, int, str]  # name, version, sha256: a store may have been emptied and filled again
 THREADS = 4  # that read the store
-SILENT_SECONDS = 10.0  # after the log was told that the store is out of reach
 CARDS = 1024  # cards remembered, and outcomes
 
 
@@ -68,7 +66,7 @@ class ModelCache:
         self._outcomes: OrderedDict[Key, Outcome] = OrderedDict()
         # threads of its own: large answers that are written would keep all others busy for seconds
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="store")
-        self._listed_until = self._reached_until = self._silent_until = 0.0
+        self._listed_until = self._reached_until = 0.0
         self._one_at_a_time = asyncio.Lock()  # so that memory holds one model more than allowed at most
 
     @property
@@ -196,14 +194,8 @@ class ModelCache:
         return self._build(card, models.load(self._store, card, self._settings.trusted))
 
     async def _in_thread(self, read: Callable[..., T], *arguments: Any) -> T:
-        """What is read from the store.
-
-        A StoreError says where that is to the log, once in a while, and not to clients.
-        """
+        """What is read from the store. A StoreError does not say where that is."""
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, read, *arguments)
         except StoreError as error:
-            if (now := time.monotonic()) >= self._silent_until:
-                self._silent_until = now + SILENT_SECONDS
-                logger.warning("%s", error)
-            raise StoreError("the store cannot be read; the log of the replica says more") from error
+            raise unreadable(error) from error

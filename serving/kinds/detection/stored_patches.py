@@ -1,6 +1,5 @@
 """Patches that are there: of the model store by name, where a study has put them, or as a request brings them."""
 
-import logging
 from dataclasses import dataclass
 
 from pydantic import ValidationError
@@ -12,8 +11,7 @@ from jobs.invisibility_cloak.patch.rendering_params import RenderingParams
 from service import models
 from service.errors import InputError, ModelError, StoreError
 from service.store import Folder
-
-logger = logging.getLogger("ray.serve")
+from serving.store_errors import unreadable
 
 LARGEST_FILE = 16 << 20  # bytes of the weights: more than 1,024 pixels a side
 
@@ -44,8 +42,7 @@ def find_patch(store: Folder | None, reference: str) -> DrawnPatch:
     except (ModelError, InputError) as error:
         raise InputError(f"parameter 'patch': {error.message}", error.hint) from error
     except StoreError as error:
-        logger.warning("%s", error)
-        raise StoreError("parameter 'patch': the store cannot be read; the log of the replica says more") from error
+        raise unreadable(error, "parameter 'patch'") from error
     except ValidationError as error:
         raise InputError(
             f"parameter 'patch': the card does not say how it is drawn: {error.errors()[0]['msg']}"

@@ -3,6 +3,7 @@
 import io
 from collections.abc import Iterator
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -22,6 +23,7 @@ from service import models
 from service.errors import BusyError, InputError, StoreError
 from service.models import publish
 from service.store import open_store
+from serving import store_errors
 from serving.http.messages import Form
 from serving.http.protocol import InferRequest
 from serving.http.settings import Attacks, Http, Models, ServeSettings
@@ -216,15 +218,21 @@ def test_what_is_no_patch_of_the_store(with_store: ObjectDetection, reference: s
     assert sentence in str(raised.value)
 
 
-def test_where_the_store_is_out_of_reach_is_not_told(
-    monkeypatch: pytest.MonkeyPatch, with_store: ObjectDetection
+def test_where_the_store_is_out_of_reach_is_told_to_the_log_alone_and_once_in_a_while(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, with_store: ObjectDetection
 ) -> None:
     def gone(*_: object) -> None:
         raise StoreError("cannot read /home/alice/store: it is gone")
 
     monkeypatch.setattr(models, "find", gone)
-    with pytest.raises(StoreError, match="^parameter 'patch': the store cannot be read; the log of the replica"):
-        work_of({"attack": "stored_patch", "patch": "blue"}, model=with_store)
+    now = 1e9
+    monkeypatch.setattr(store_errors, "time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(store_errors, "_silent_until", 0.0)
+    for seconds, lines in ((0, 1), (9.9, 1), (0.2, 2)):
+        now += seconds
+        with pytest.raises(StoreError, match="^parameter 'patch': the store cannot be read; the log of the replica"):
+            work_of({"attack": "stored_patch", "patch": "blue"}, model=with_store)
+        assert caplog.messages == ["cannot read /home/alice/store: it is gone"] * lines
 
 
 # ---- what is refused -------------------------------------------------------------------------------------------------
