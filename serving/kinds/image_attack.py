@@ -135,7 +135,7 @@ class ImageAttack(AttackWork):
         attack_prepared(attack, search, ready, perturbation.seed)
         result = search.result()
         after = model.logits(result.adversarials)
-        rounded = model.logits((result.adversarials * 255).round() / 255)
+        rounded = model.logits(in_8_bits(result.adversarials))
         minimum = result.minimum_distances.cpu()
         outputs = {
             "adversarials": result.adversarials.cpu().numpy(),
@@ -177,6 +177,11 @@ def picture(form: Form, images: Array) -> Rendering | None:
     if len(images) != 1 or images.shape[1] not in MODES:
         raise InputError("a PNG is the answer for one grey or colour image; ask for application/json")
     return Rendering(PNG_MEDIA, _adversarial)
+
+
+def in_8_bits(images: Tensor) -> Tensor:
+    """The pixels as a PNG holds them, in [0, 1] again."""
+    return (images * 255).round() / 255
 
 
 def _adversarial(answer: Answer) -> bytes:

@@ -12,8 +12,8 @@ and those of PatchOptions or StoredOptions of `serving.kinds.detection.attack_op
 Outputs, beside the adversarials, whose pixels are those of a PNG: the patch FP32 (1, 3, height, width); what inference
 answers before, and after, as adversarial_boxes, ...; targets, the objects that a patch was drawn on; hidden, how many
 of them no box of the class is on any more, with an intersection over union of 0.5; whether these are all (successful);
-the share of pixels that changed (area); the norms of the change (linf, l2). With `Accept: image/png` the answer is the
-one changed image, and the numbers are headers.
+the share of pixels that changed (area), and the norms of the change (linf, l2), both from the image rounded to 8 bits.
+With `Accept: image/png` the answer is the one changed image, and the numbers are headers.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -40,7 +40,7 @@ from serving.kinds.detection.answers import as_tensors
 from serving.kinds.detection.attack_options import LONGEST_PATCH, AttackOptions, PatchOptions, rendering_of
 from serving.kinds.detection.patch_search import SentImages, optimised
 from serving.kinds.detection.stored_patches import DrawnPatch, find_patch
-from serving.kinds.image_attack import picture
+from serving.kinds.image_attack import in_8_bits, picture
 from serving.kinds.images import IMAGES, check_pixels
 from serving.kinds.work import AttackCost, Attacked, AttackWork, Rendering, Stopped, check_of
 
@@ -126,10 +126,9 @@ class ObjectDetectionAttack(AttackWork):
         patch = self.patch or self._optimised(before, check)
         targets = self._targets(before, patch.rendering)
         with torch.no_grad():
-            adversarials = render(patch.pixels, self.images, targets, patch.rendering)
-            adversarials = (adversarials * 255).round() / 255  # as a PNG holds them
+            adversarials = in_8_bits(render(patch.pixels, self.images, targets, patch.rendering))
         after = self.model.see(adversarials, detection, check)
-        changes = (adversarials - self.images).flatten(1)
+        changes = adversarials - in_8_bits(self.images)  # by the patches alone, not by rounding
         drawn, hidden = self._hidden(targets, after)
         outputs: dict[str, Array] = {
             "adversarials": adversarials.numpy(),
@@ -139,9 +138,9 @@ class ObjectDetectionAttack(AttackWork):
             "targets": drawn,
             "hidden": hidden,
             "successful": (hidden == drawn) & (drawn > 0),
-            "area": (adversarials != self.images).any(1).float().mean((1, 2)).numpy(),
-            "linf": changes.abs().amax(1).numpy(),
-            "l2": changes.norm(dim=1).numpy(),
+            "area": (changes != 0).any(1).float().mean((1, 2)).numpy(),
+            "linf": changes.abs().amax((1, 2, 3)).numpy(),
+            "l2": changes.flatten(1).norm(dim=1).numpy(),
             "queries": np.full(self.rows, 2 * self.parts + self.iterations, np.int64),
             "gradients": np.full(self.rows, self.iterations, np.int64),
         }

@@ -112,6 +112,20 @@ def test_the_size_of_the_change_is_measured() -> None:
     assert not changed[0][~inside].any()
 
 
+def test_rounding_to_8_bits_is_no_change() -> None:
+    """Of an image that is not one of 8 bits, pixels without a patch are rounded, and have not changed."""
+    between = torch.stack([IMAGE, scene(128, 160, trees=TREES)]) * 0.95 + 0.3 / 255
+    answer = run(work_of({"iterations": 2}, between)).answer
+    rounded = (between * 255).round() / 255
+    assert (rounded != between).any(1).float().mean() > 0.9
+    changes = torch.from_numpy(answer["adversarials"]) - rounded
+    assert answer["targets"].tolist() == [2, 0]
+    width = 0.22 * SIDE * np.sqrt(2)
+    assert answer["area"][0] * 128 * 160 == pytest.approx(2 * width * width * 20 / 12, rel=0.25)
+    np.testing.assert_allclose(answer["l2"], changes.flatten(1).norm(dim=1), rtol=1e-5)
+    assert answer["area"][1] == answer["linf"][1] == answer["l2"][1] == 0
+
+
 def test_the_same_seed_gives_the_same_patch_and_another_another() -> None:
     first, same, other = (run(work_of({"iterations": 3, "seed": seed})).answer["patch"] for seed in (1, 1, 2))
     np.testing.assert_array_equal(first, same)
