@@ -24,7 +24,7 @@ from serving import kinds
 from serving.http.owners import leaving
 from serving.http.settings import Models
 from serving.kinds.base import Endpoint
-from serving.store_errors import unreadable
+from serving.kinds.store_errors import unreadable
 
 T = TypeVar("T")
 
