@@ -4,11 +4,9 @@
 job's own `Params`, so an unknown or misspelt field is an error that names the nearest right one.
 """
 
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, Field, SerializeAsAny, field_validator, model_validator
@@ -232,9 +230,8 @@ def of_file(path: str) -> Iterator[None]:
 def read(path: str, overrides: list[str] | None = None) -> dict[str, Json]:
     """The plain values of a spec file and of `field=value` overrides, of which only the name of the job is checked."""
     try:
-        if (size := os.stat(path).st_size) > yaml_text.MAX_BYTES:
-            raise SpecError(f"{path} is {size:,} bytes long; a spec has at most {yaml_text.MAX_BYTES:,}")
-        text = Path(path).read_bytes()
+        with open(path, "rb") as file:
+            text = file.read(yaml_text.MAX_BYTES + 1)  # a pipe or a device does not say how long it is
     except OSError as error:
         raise SpecError(f"cannot read the spec {path}: {error.strerror or error}") from error
     with of_file(path):
@@ -264,7 +261,8 @@ def build(tree: dict[str, Json]) -> JobSpec:
     tree = dict(tree)
     name = job_of(tree)
     job = catalog.load(name)
-    params = validate(job.params, tree.get("params") or {}, "params")
+    given = tree.get("params")
+    params = validate(job.params, {} if given is None else given, "params")
     tree["params"] = {}
     # `params` is validated above by its own model, so here it only has to be carried along
     spec = validate(JobSpec, tree, "")

@@ -1,8 +1,8 @@
 """YAML as people mean it, read without surprises.
 
 PyYAML keeps the last of two equal keys, reads `1e-3` as text and `no` as false. Here a duplicate key is an error,
-numbers and booleans follow YAML 1.2 (so `no` is text, and a boolean field refuses it), and anchors are refused,
-because a few lines of nested aliases can stand for gigabytes.
+numbers and booleans follow YAML 1.2 (so `no` is text, and a boolean field refuses it), anchors are refused, because a
+few lines of nested aliases can stand for gigabytes, and so are tags, which make values that no field has.
 """
 
 import re
@@ -10,7 +10,8 @@ from typing import Any
 
 import yaml
 
-from service.errors import SpecError
+from service.errors import SpecError, shown
+from service.formatting import encodable
 
 MAX_BYTES = 1 << 20
 MAX_DIGITS = 308  # a longer whole number is beyond every field, and Python reads only some thousand digits
@@ -31,10 +32,15 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         event = self.peek_event()  # type: ignore[no-untyped-call]
+        line = event.start_mark.line + 1
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-            raise SpecError(
-                f"line {event.start_mark.line + 1}: anchors and aliases are not allowed; write the value out"
-            )
+            raise SpecError(f"line {line}: anchors and aliases are not allowed; write the value out")
+        if tag := getattr(event, "tag", None):
+            name = tag.replace("tag:yaml.org,2002:", "!!")
+            raise SpecError(f"line {line}: tags such as {shown(name)} are not allowed; write a plain value")
+        text = getattr(event, "value", "")
+        if encodable(text) != text:  # "\ud800" is half a character
+            raise SpecError(f"line {line}: {shown(encodable(text))} has characters that are not text")
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -73,7 +79,7 @@ _Loader.add_constructor("tag:yaml.org,2002:map", _Loader.construct_mapping)
 def parse(text: str | bytes) -> Any:
     """The value of one YAML document. SpecError, one sentence with the line, if it cannot be read."""
     if len(text) > MAX_BYTES:
-        raise SpecError(f"the YAML is {len(text):,} bytes long; at most {MAX_BYTES:,} are read")
+        raise SpecError(f"the YAML must have at most {MAX_BYTES:,} bytes; it has more")
     try:
         # _Loader is a SafeLoader: it builds plain values only
         return yaml.load(text, Loader=_Loader)  # noqa: S506
@@ -84,8 +90,6 @@ def parse(text: str | bytes) -> Any:
         raise SpecError(f"not valid YAML: {str(error).splitlines()[0]}") from error
     except RecursionError as error:
         raise SpecError("not valid YAML: nested too deeply") from error
-    except (LookupError, AttributeError) as error:
-        raise SpecError("not valid YAML: a value is not of the type that its tag names") from error
     except (ValueError, OverflowError) as error:
         raise SpecError(f"not valid YAML: {error}") from error
 

@@ -63,13 +63,18 @@ def test_overrides_are_typed_by_the_schema(tmp_path: Path) -> None:
         ("- a\n- b\n", "a spec is a mapping of fields, this is ['a', 'b']"),
         ("a: [1\n", "not valid YAML"),
         ("a: &x 1\nb: *x\n", "anchors and aliases are not allowed"),
-        ("job: !!python/object/apply:os.system ['true']\n", "not valid YAML"),
+        ("job: !!python/object/apply:os.system ['true']\n", "tags such as '!!python/object/apply:os.system' are not"),
         ("\x00", "not valid YAML"),
         ("", "a spec is a mapping of fields, this is empty"),
         ("[" * 5000, "not valid YAML"),
-        ("a: !!bool maybe", "not valid YAML: a value is not of the type that its tag names"),
-        ("a: !!timestamp foo", "not valid YAML: a value is not of the type"),
-        ("a: !!float ''", "not valid YAML: a value is not of the type"),
+        ("a: 1\nb: !!bool yes", "line 2: tags such as '!!bool' are not allowed; write a plain value"),
+        ("a: !!float ''", "line 1: tags such as '!!float'"),
+        ("!!map [1]", "line 1: tags such as '!!map'"),
+        (WALK + "params: {witness: !!binary aGk=}", "line 2: tags such as '!!binary'"),
+        (WALK + 'params: {witness: "\\ud800"}', "line 2: '\\\\ud800' has characters that are not text"),
+        (WALK + 'params: {"\\ud800": 1}', "line 2: '\\\\ud800' has characters that are not text"),
+        (WALK + "params: []\n", "params must be a group of fields; it is []"),
+        (WALK + "params: false\n", "params must be a group of fields; it is false"),
         ('a: "\\UFFFFFFFF"', "not valid YAML"),
         ("job: .foo\n", "unknown job '.foo'"),
         ("job: ..deep_thinking.job\n", "unknown job '..deep_thinking.job'"),
@@ -107,6 +112,12 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
         spec.load(str(tmp_path / "absent.yaml"))
     with pytest.raises(SpecError, match="cannot read the spec .*directory"):
         spec.load(str(tmp_path))
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="no such device here")
+def test_a_file_without_an_end() -> None:
+    with pytest.raises(SpecError, match="/dev/zero: the YAML must have at most 1,048,576 bytes; it has more"):
+        spec.load("/dev/zero")
 
 
 @pytest.mark.parametrize(
