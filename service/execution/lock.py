@@ -127,8 +127,8 @@ def holder_of(folder: Folder) -> dict[str, Any] | None:
         return None
     try:
         holder = json.loads(folder.read(layout.LOCK))
-        return holder if {*identity(), "token", "beat"} <= set(holder) else None
-    except (ValueError, TypeError, RecursionError, StoreError):
+        return holder if isinstance(holder, dict) and {*identity(), "token", "beat"} <= holder.keys() else None
+    except (ValueError, RecursionError, StoreError):
         return None
 
 

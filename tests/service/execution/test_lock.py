@@ -1,5 +1,6 @@
 """Who works on a run: nobody twice, and nobody for ever."""
 
+import json
 import os
 import subprocess
 import threading
@@ -92,7 +93,10 @@ def test_where_nothing_is_known_of_processes_the_heartbeat_counts(
     assert alive(folder) == [False]
 
 
-@pytest.mark.parametrize("content", [b"", b"not json", b"\xff", b"3", b"[]", b"[" * 100_000])
+NAMES = json.dumps(["host", "pid", "since", "place", "began", "token", "beat"]).encode()
+
+
+@pytest.mark.parametrize("content", [b"", b"not json", b"\xff", b"3", b"[]", b"[" * 100_000, NAMES])
 def test_a_lock_that_cannot_be_read_is_held_by_nobody(folder: Folder, content: bytes) -> None:
     folder.write(LOCK, content)
     with hold(folder):
