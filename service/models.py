@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from service import json_text
-from service.errors import FieldError, ModelError, ModelNotFoundError, SpecError, nearest, shown
+from service.errors import FieldError, ModelError, ModelNotFoundError, SpecError, first_line, nearest, shown
 from service.store import Folder
 
 if TYPE_CHECKING:  # torch takes seconds to load, which proxies and the commands that list models can spare
@@ -89,12 +89,9 @@ def publish(
     What a run has published before, the same weights and draft, is there once: its card is returned.
     """
     import safetensors.torch
-    import torch
 
     check_name(name)
-    for key, tensor in state.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise ModelError(f"model {name!r}: the weights {key!r} are not finite")
+    _check_finite(state, f"model {name!r}")
     # cloned: safetensors refuses tensors that share memory, as tied weights do
     data = safetensors.torch.save({key: tensor.detach().cpu().clone().contiguous() for key, tensor in state.items()})
     digest = hashlib.sha256(data).hexdigest()
@@ -251,7 +248,7 @@ def _network(card: ModelCard, trusted: tuple[str, ...]) -> "nn.Module":
     try:
         network = build(**card.arguments)
     except Exception as error:  # whatever a stranger's arguments make an architecture raise
-        raise ModelError(f"{_named(card)}: {card.architecture} refuses its arguments: {error}") from error
+        raise ModelError(f"{_named(card)}: {card.architecture} refuses its arguments: {first_line(error)}") from error
     if not isinstance(network, nn.Module):
         raise ModelError(f"{_named(card)}: {card.architecture} builds a {type(network).__name__}, not a torch module")
     return unwrapped(network)
@@ -264,7 +261,6 @@ def _check_size(store: Folder, card: ModelCard) -> None:
 
 def _weights(store: Folder, card: ModelCard) -> "dict[str, Tensor]":
     import safetensors.torch
-    import torch
 
     _check_size(store, card)
     data = (store / "models" / card.name / str(card.version)).read(WEIGHTS)
@@ -275,12 +271,20 @@ def _weights(store: Folder, card: ModelCard) -> "dict[str, Tensor]":
         raise ModelError(f"{_named(card)}: the weights are not those that the card was written for (sha256 differs)")
     try:
         weights = safetensors.torch.load(data)
-    except (safetensors.SafetensorError, KeyError, ValueError) as error:
-        raise ModelError(f"{_named(card)}: the weights cannot be read: {error}") from error
-    for key, tensor in weights.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise ModelError(f"{_named(card)}: the weights {key!r} are not finite")
+    except Exception as error:  # whatever a stranger's file makes the libraries raise
+        raise ModelError(f"{_named(card)}: the weights cannot be read: {first_line(error)}") from error
+    _check_finite(weights, _named(card))
     return weights
+
+
+def _check_finite(weights: "Mapping[str, Tensor]", place: str) -> None:
+    """ModelError, which begins with the place, if a number of the weights is not finite."""
+    import torch
+
+    for key, tensor in weights.items():
+        eight_bits = tensor.is_floating_point() and tensor.itemsize == 1  # of which torch does not ask it
+        if not bool(torch.isfinite(tensor.float() if eight_bits else tensor).all()):
+            raise ModelError(f"{place}: the weights {key!r} are not finite")
 
 
 def _architecture(card: ModelCard, trusted: tuple[str, ...]) -> Any:

@@ -34,7 +34,7 @@ def decode(data: bytes) -> Any:
         length = int.from_bytes(data[:8], "little")
         tree = json.loads(json.loads(data[8 : 8 + length])["__metadata__"][_TREE])
         return _unpack(tree, safetensors.torch.load(data))
-    except (safetensors.SafetensorError, ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
+    except Exception as error:  # whatever a stranger's file makes the libraries raise
         raise StoreError(f"a checkpoint is damaged: {type(error).__name__}: {error}") from error
 
 

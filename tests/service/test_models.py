@@ -119,6 +119,10 @@ def test_weights_that_are_not_finite_are_not_published(local: Folder) -> None:
     assert models.list_models(local) == [] and local.files() == []
 
 
+_SHAPE = b'{"weight": {"dtype": "F32", "shape": [0, 1099511627776, 1099511627776], "data_offsets": [0, 0]}}'
+WITHOUT_ROOM = len(_SHAPE).to_bytes(8, "little") + _SHAPE
+
+
 class Bomb:
     def __reduce__(self) -> Any:
         return pytest.fail, ("it was unpickled",)
@@ -138,7 +142,11 @@ class Bomb:
         (safetensors.torch.save({"weight": torch.zeros(1, 4)}), r"float32 \(1, 4\), but .* needs float32 \(1, 3\)"),
         (safetensors.torch.save({"weight": torch.zeros(1, 3).double()}), "float64"),
         (safetensors.torch.save({"weight": torch.full((1, 3), torch.inf)}), "not finite"),
+        (safetensors.torch.save({"weight": torch.full((1, 3), torch.nan).to(torch.float8_e4m3fn)}), "not finite"),
+        (safetensors.torch.save({"weight": torch.zeros(1, 3).to(torch.float8_e4m3fn)}), "float8_e4m3fn"),
+        (safetensors.torch.save({"weight": torch.full((1, 3), torch.inf + 0j)}), "not finite"),
         (b"\x02\0\0\0\0\0\0\0{}garbage", "cannot be read"),
+        (WITHOUT_ROOM, "cannot be read"),
     ],
 )
 def test_hostile_weights(local: Folder, weights: bytes, sentence: str) -> None:

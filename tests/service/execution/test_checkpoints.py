@@ -113,8 +113,13 @@ def test_what_cannot_be_kept_is_named(state: Any, sentence: str) -> None:
 def test_damage_is_noticed_and_a_pickle_is_not_run() -> None:
     data = checkpoints.encode({"a": torch.ones(10), "b": [1, 2]})
     hostile = [data[:-1], data[: len(data) // 2], data[:7], b"", b"\xff" * 100, pickle.dumps(_Bomb())]
-    deep = b'{"__metadata__": {"assay.tree": "' + b"[" * 100_000 + b'"}}'
-    for bad in [*hostile, len(deep).to_bytes(8, "little") + deep]:
+    headers = [
+        b'{"__metadata__": {"assay.tree": "' + b"[" * 100_000 + b'"}}',
+        b'{"__metadata__": {"assay.tree": "[\\"i\\", Infinity]"}}',
+        b'{"__metadata__": {"assay.tree": "5"}, "0": {"dtype": "F32", "shape": [0, 1099511627776, 1099511627776], '
+        b'"data_offsets": [0, 0]}}',
+    ]
+    for bad in [*hostile, *[len(header).to_bytes(8, "little") + header for header in headers]]:
         with pytest.raises(StoreError, match="a checkpoint is damaged"):
             checkpoints.decode(bad)
 
