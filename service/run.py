@@ -309,12 +309,16 @@ class Run:
     def audio(self, name: str, samples: np.ndarray, rate: int, title: str = "") -> None:
         """A sound, kept as WAV of 16 bits; the report shows a player and a log-mel spectrogram.
 
-        samples: float (n,) or (n, channels) in [-1, 1]; rate: samples a second. InputError if a sample is not finite;
-        what is louder than 1 is clipped, with a warning.
+        samples: float (n,) or (n, channels) in [-1, 1]; rate: samples a second, up to a million. InputError if a sample
+        is not finite; what is louder than 1 is clipped, with a warning.
         """
         if samples.ndim not in (1, 2) or not np.issubdtype(samples.dtype, np.floating) or not samples.size:
             raise InputError(
                 f"audio {name!r}: samples must be float (n,) or (n, channels), they are {samples.dtype} {samples.shape}"
+            )
+        if not 1 <= rate <= artefacts.HIGHEST_RATE:
+            raise InputError(
+                f"audio {name!r}: rate must be from 1 to {artefacts.HIGHEST_RATE:,} samples a second; it is {rate:,}"
             )
         if not np.isfinite(samples).all():
             raise InputError(f"audio {name!r}: samples must be finite numbers; some are not")

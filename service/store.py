@@ -10,7 +10,7 @@ import io
 import os
 import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import pyarrow.parquet
 from pyarrow import fs
 
 from service import json_text
-from service.errors import StoreError
+from service.errors import StoreError, first_line
 from service.formatting import encodable
 
 _PART = re.compile(r"[^/\\\x00]+")
@@ -217,6 +217,10 @@ class Folder:
         except (pa.ArrowException, OSError) as error:
             raise StoreError(f"{self.uri_of(name)} is damaged: not a parquet table") from error
 
+    def read_rows(self, name: str, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
+        """The rows of a table, or these columns of them. StoreError if it lacks one, or holds what Python has not."""
+        return plain_rows(self.read_table(name), self.uri_of(name), columns)
+
     def write_table(self, name: str, table: pa.Table) -> None:
         data = io.BytesIO()
         pyarrow.parquet.write_table(table, data)
@@ -231,6 +235,15 @@ class Folder:
                 raise StoreError(f"{self.uri} does not give back what was written to it")
         finally:
             self.delete(name)
+
+
+def plain_rows(table: pa.Table, place: str, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
+    """The rows of a table as Python's values. place: of the table, for the sentence about one that cannot be read."""
+    try:
+        rows: list[dict[str, Any]] = (table if columns is None else table.select(columns)).to_pylist()
+    except Exception as error:  # texts that are none, days beyond the calendar, zones that nobody knows, no such column
+        raise StoreError(f"{place} is damaged: {first_line(error)}") from error
+    return rows
 
 
 def _name_once(aside: str, path: str) -> None:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.mathtext import MathTextParser
 
+HIGHEST_RATE = 1_000_000  # samples a second of a sound: the picture of it takes memory by its rate
+
 
 def parquet(rows: Sequence[dict[str, Any]]) -> bytes:
     """A table. A row need not have every column: what it lacks is null."""

@@ -29,7 +29,7 @@ def read_rows(folder: Folder) -> list[Row]:
     """The rows of metrics in a trial's folder; [] if there are none yet."""
     if not folder.exists(layout.METRICS):
         return []
-    rows = folder.read_table(layout.METRICS).to_pylist()
+    rows = folder.read_rows(layout.METRICS)
     return [{name: value for name, value in row.items() if value is not None} for row in rows]
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel
 
+from service.errors import StoreError, first_line
 from service.execution import layout
 from service.execution.records import TrialStatus
 from service.handle.rows import Row, read_rows
@@ -51,9 +52,13 @@ class Trial:
     def table(self, name: str) -> list[dict[str, Any]]:
         """A table that the trial wrote; [] if it did not."""
         path = layout.TABLE.format(name)
-        return self._folder.read_table(path).to_pylist() if self._folder.exists(path) else []
+        return self._folder.read_rows(path) if self._folder.exists(path) else []
 
     def array(self, name: str) -> np.ndarray:
-        """An array that the trial wrote."""
-        array: np.ndarray = np.load(io.BytesIO(self._folder.read(layout.ARRAY.format(name))), allow_pickle=False)
+        """An array that the trial wrote. StoreError if it is damaged."""
+        path = layout.ARRAY.format(name)
+        try:
+            array: np.ndarray = np.load(io.BytesIO(self._folder.read(path)), allow_pickle=False)
+        except (ValueError, EOFError, MemoryError) as error:
+            raise StoreError(f"{self._folder.uri_of(path)} is damaged: {first_line(error)}") from error
         return array

@@ -8,9 +8,10 @@ from service.errors import StoreError
 from service.execution import history, layout
 from service.execution.records import Artefact, RunRecord
 from service.formatting import duration
+from service.handle.artefacts import HIGHEST_RATE
 from service.report.rendering import Link, Picture, ReportPage, Sound, Table
 from service.report.spectrogram import spectrogram_png
-from service.store import Folder
+from service.store import Folder, plain_rows
 
 SHOWN_ROWS = 100
 MIME = {"png": "image/png", "gif": "image/gif", "wav": "audio/wav"}
@@ -27,6 +28,8 @@ def of_run(folder: Folder, state: RunRecord) -> ReportPage:
     if state.failure:
         failures.insert(0, ("run", state.failure))
     labels = {each.id: each.label for each in ends}
+    sounds = [each for each in shown if each.kind == "audio"]
+    long = [each for each in sounds if folder.size(each.path) > MOST_AUDIO_BYTES]
     return ReportPage(
         title=state.name,
         run_id=state.id,
@@ -41,14 +44,12 @@ def of_run(folder: Folder, state: RunRecord) -> ReportPage:
             *[("computed", text) for text in dict.fromkeys(text for each in ends for text in each.notes)],
         ],
         figures=_pictures(folder, shown, labels),
-        sounds=[
-            _sound(folder, each, labels) for each in shown if each.kind == "audio" and each.bytes <= MOST_AUDIO_BYTES
-        ],
+        sounds=[_sound(folder, each, labels) for each in sounds if each not in long],
         tables=[_table(folder, each, labels) for each in shown if each.kind == "table"],
         links=[
             Link(_title(each, labels), each.path, _file_facts(each))
             for each in shown
-            if each.kind in ("page", "file") or (each.kind == "audio" and each.bytes > MOST_AUDIO_BYTES)
+            if each.kind in ("page", "file") or each in long
         ],
         warnings=history.warnings(state, ends),
         trials=[
@@ -98,7 +99,11 @@ def _picture(folder: Folder, artefact: Artefact, labels: dict[str, str]) -> Pict
 def _sound(folder: Folder, artefact: Artefact, labels: dict[str, str]) -> Sound:
     wav = folder.read(artefact.path)
     try:
-        samples, rate = soundfile.read(io.BytesIO(wav), always_2d=True)  # (n, channels)
+        with soundfile.SoundFile(io.BytesIO(wav)) as file:
+            rate = file.samplerate
+            if file.format != "WAV" or rate > HIGHEST_RATE:  # other formats may hold a thousand times their size
+                raise StoreError(f"{folder.uri_of(artefact.path)} is damaged: {file.format} at {rate:,} Hz")
+            samples = file.read(always_2d=True)  # (n, channels)
     except soundfile.LibsndfileError as error:
         raise StoreError(f"{folder.uri_of(artefact.path)} is damaged: not a sound") from error
     return Sound(
@@ -117,8 +122,8 @@ def _table(folder: Folder, artefact: Artefact, labels: dict[str, str]) -> Table:
     title = _title(artefact, labels)
     if len(table) > SHOWN_ROWS:
         title += f", the first {SHOWN_ROWS} of {len(table):,} rows"
-    rows = [list(row.values()) for row in table.slice(0, SHOWN_ROWS).to_pylist()]
-    return Table(title, _name(artefact), table.column_names, rows)
+    rows = plain_rows(table.slice(0, SHOWN_ROWS), folder.uri_of(artefact.path))
+    return Table(title, _name(artefact), table.column_names, [list(row.values()) for row in rows])
 
 
 def _file_facts(artefact: Artefact) -> str:

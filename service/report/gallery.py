@@ -7,6 +7,7 @@
 The pages are plain files without scripts: they can be opened from a disk, or put on any web server.
 """
 
+import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,12 +17,14 @@ from service.errors import AssayError, StoreError
 from service.execution import history, layout
 from service.execution.history import Difference
 from service.execution.records import RunRecord
+from service.formatting import encodable
 from service.report import contents, rendering
 from service.report.rendering import Picture, ReportPage, Sound, Table
 from service.store import Folder
 
 INDEX = "index.html"
 JOBS = "jobs"
+NAME_CHARACTERS = 100  # of a job in the name of its page
 MARK = b'<meta name="generator" content="assay gallery">'
 """in the index: what was written here before may be replaced"""
 
@@ -82,8 +85,9 @@ def write(runs: Sequence[tuple[Folder, RunRecord]], out: Folder) -> list[str]:
 
 
 def page_name(job: str) -> str:
-    """The file of a job's page, also where the job is an import path."""
-    return re.sub(r"[^A-Za-z0-9_.]", "-", job) + ".html"
+    """The file of a job's page, also where the job is an import path; no two jobs have the same."""
+    name = re.sub(r"[^A-Za-z0-9_.]", "-", job)[:NAME_CHARACTERS]
+    return f"{name}.html" if name == job else f"{name}-{hashlib.sha256(encodable(job).encode()).hexdigest()[:8]}.html"
 
 
 def side_by_side(job: str, exhibits: Sequence[Exhibit]) -> SideBySide:

@@ -12,10 +12,11 @@ import soundfile
 import torch
 from matplotlib.figure import Figure
 
-from service.errors import FieldError, InputError
+from service.errors import FieldError, InputError, StoreError
 from service.execution import devices
 from service.models import CardDraft
-from service.run import Run
+from service.run import Run, Trial
+from service.spec import Resources
 from service.store import open_store
 
 
@@ -104,6 +105,9 @@ def test_sounds_that_are_none(handle: Run) -> None:
         handle.audio("whole", np.array([1, 2, 3]), 8000)
     with pytest.raises(InputError, match="samples must be finite"):
         handle.audio("nan", np.array([0.0, np.nan]), 8000)
+    for rate in (0, 1_000_001):
+        with pytest.raises(InputError, match=f"rate must be from 1 to 1,000,000 samples a second; it is {rate:,}"):
+            handle.audio("rate", np.zeros(3), rate)
     handle.audio("loud", np.array([0.0, 1.5]), 8000)
     assert list(handle.written.warnings) == [
         "audio 'loud': samples must be within [-1, 1]; the largest is 1.5, it is clipped"
@@ -155,3 +159,25 @@ def test_dollar_signs_in_names_need_not_be_formulas(handle: Run) -> None:
     assert handle.folder.exists("figures/bars.png")
     assert axes.title.get_parse_math() and not axes.xaxis.label.get_parse_math()
     assert r"$\mathdefault{10^{2}}$" in [label.get_text() for label in axes.get_yticklabels() if label.get_parse_math()]
+
+
+@pytest.mark.parametrize("damage", [b"", b"no array", b"cut"])
+def test_a_damaged_array_of_a_trial_is_one_sentence(handle: Run, tmp_path: Path, damage: bytes) -> None:
+    handle.array("weights", np.arange(100.0))
+    path = tmp_path / "tables" / "weights.npy"
+    trial = Trial(
+        handle.folder,
+        id="000",
+        label="walk",
+        variant=None,
+        seed=0,
+        overrides={},
+        params=Resources(),
+        status="finished",
+        metrics={},
+        best=True,
+    )
+    assert trial.array("weights").sum() == 4950
+    path.write_bytes(path.read_bytes()[:-8] if damage == b"cut" else damage)
+    with pytest.raises(StoreError, match=r"tables/weights.npy is damaged: ."):
+        trial.array("weights")

@@ -45,10 +45,31 @@ def test_json_and_tables(store: Folder) -> None:
     table = pa.table({"step": [1, 2], "loss": [0.5, None]})
     store.write_table("x.parquet", table)
     assert store.read_table("x.parquet") == table
+    assert store.read_rows("x.parquet") == [{"step": 1, "loss": 0.5}, {"step": 2, "loss": None}]
+    assert store.read_rows("x.parquet", ["step"]) == [{"step": 1}, {"step": 2}]
+    with pytest.raises(StoreError, match=r"x\.parquet\S* is damaged: .*key"):
+        store.read_rows("x.parquet", ["key"])
     with pytest.raises(StoreError, match=r"x\.parquet\S* is damaged: not JSON"):
         store.read_json("x.parquet")
     with pytest.raises(StoreError, match=r"x\.json\S* is damaged: not a parquet table"):
         store.read_table("x.json")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        pa.array([2**62], pa.timestamp("ms")),
+        pa.array([2**30], pa.date32()),
+        pa.array([1], pa.timestamp("ms", tz="Nowhere/City")),
+        pa.array([b"\xff"], pa.binary()).view(pa.string()),
+    ],
+    ids=["moment", "day", "zone", "text"],
+)
+def test_a_table_of_what_python_has_not(store_uri: str, values: pa.Array) -> None:
+    local = open_store(store_uri)
+    local.write_table("x.parquet", pa.table({"a": values}))
+    with pytest.raises(StoreError, match=r"x\.parquet is damaged: ."):
+        local.read_rows("x.parquet")
 
 
 def test_a_file_is_created_once(store: Folder) -> None:

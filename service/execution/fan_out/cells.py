@@ -128,12 +128,12 @@ class CellStore:
             if not part.endswith(PART):
                 continue
             try:
-                table = self.folder.read_table(part)
+                rows = self.folder.read_rows(part, ["key", "result", "notes", "warnings"])
             except StoreError:
                 if self.folder.exists(part):
                     raise
                 return self.load(keys)  # another trial has joined it with others since we looked
-            for row in table.select(["key", "result", "notes", "warnings"]).to_pylist():
+            for row in rows:
                 if row["result"] is not None and row["key"] in keys:
                     results[row["key"]] = row["result"]
                     remarks.repeat(row["notes"], row["warnings"])

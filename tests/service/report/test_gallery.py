@@ -5,12 +5,17 @@ import shutil
 from pathlib import Path
 from urllib.parse import unquote
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
+import soundfile
 
 from service import spec
 from service.cli import main
 from service.execution import runner
 from service.execution.runner import Execution
+from service.report.gallery import page_name
 from tests.service.report.test_report import HOSTILE, Tags
 
 
@@ -97,6 +102,13 @@ def test_a_damaged_or_hostile_run_is_told_of_and_the_others_are_shown(
     (sound,) = finished(store_uri, name="no-sound").glob("trials/*/sounds/*.wav")
     sound.write_bytes(b"RIFF")
     shutil.copytree(good, good.parent / "copied")
+    replace_sound(finished(store_uri, name="high-sound"), "WAV", 30_000_000)
+    replace_sound(finished(store_uri, name="other-sound"), "FLAC", 8_000)
+    table = finished(store_uri, name="no-days")
+    pyarrow.parquet.write_table(pa.table({"day": pa.array([2**30], pa.date32())}), table / "x.parquet")
+    entry = {"path": "x.parquet", "kind": "table", "title": "", "bytes": 1, "sha256": ""}
+    change(table, artefacts=[entry])
+    change(finished(store_uri, name="long-job"), job="x" * 300)
     picture = finished(store_uri, name="no-picture") / "run.json"
     picture.write_text(picture.read_text().replace('"kind": "file"', '"kind": "figure"'))
     out = tmp_path / "gallery"
@@ -105,8 +117,30 @@ def test_a_damaged_or_hostile_run_is_told_of_and_the_others_are_shown(
     assert "broken" in told and "is not a name inside the store" in told and "no-spec" in told
     assert f"copied/run.json is damaged: it is of the run {good.name!r}" in told
     assert "is damaged: not a sound" in told and "is no picture" in told
+    assert "is damaged: WAV at 30,000,000 Hz" in told and "is damaged: FLAC at 8,000 Hz" in told
+    assert "x.parquet is damaged: days=" in told
     text = (out / "index.html").read_text()
+    assert "long-job" in text and "long-job" not in told
     assert "good" in text and HOSTILE not in text and not (tmp_path / "stolen.txt").exists()
+
+
+def change(run: Path, **fields: object) -> None:
+    """Forge the record of a run."""
+    record = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps({**record, **fields}))
+
+
+def replace_sound(run: Path, form: str, rate: int) -> None:
+    """Put another sound in the place of that of a run."""
+    (sound,) = run.glob("trials/*/sounds/*.wav")
+    soundfile.write(sound, np.zeros(100), rate, format=form)
+
+
+def test_every_job_has_a_page_of_its_own() -> None:
+    jobs = ["loss_landscape", "my.job", "my.größe", "my.gröze", "my/job", "x" * 300, "x" * 299, "\ud800"]
+    names = [page_name(job) for job in jobs]
+    assert names[:2] == ["loss_landscape.html", "my.job.html"]
+    assert len(set(names)) == len(names) and all(len(name) < 200 for name in names)
 
 
 def test_an_empty_store(store_uri: str, tmp_path: Path) -> None:
