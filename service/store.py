@@ -57,15 +57,19 @@ def open_store(uri: str) -> "Folder":
 
 
 class Folder:
-    """A folder of a store and all that is below it. Nothing above it can be reached through it.
+    """A folder of a store and all that is below it. Nothing outside of the store can be reached through it.
+
+    A symbolic link that leads out of the store, in which somebody else's may differ from one's own, is neither followed
+    nor there; the store itself may be behind one. A folder that was opened by itself is a store of its own.
 
     uri: opens the same folder in another process; of a local one it is the path. fs, path: the pyarrow file system and
-    the place on it.
+    the place on it. root: the path of the store; none: this folder is the store.
     """
 
-    def __init__(self, filesystem: fs.FileSystem, path: str, uri: str) -> None:
+    def __init__(self, filesystem: fs.FileSystem, path: str, uri: str, root: str | None = None) -> None:
         self.fs, self.path = filesystem, path
         self.uri = uri or path
+        self._root = root or path
         self._local = isinstance(filesystem, fs.LocalFileSystem)
 
     def __repr__(self) -> str:
@@ -76,7 +80,7 @@ class Folder:
 
     def __truediv__(self, name: str) -> "Folder":
         """A folder below this one."""
-        return Folder(self.fs, self._at(name), self.uri_of(name))
+        return Folder(self.fs, self._at(name), self.uri_of(name), self._root)
 
     @property
     def name(self) -> str:
@@ -93,6 +97,20 @@ class Folder:
     def _at(self, name: str) -> str:
         return f"{self.path}/{_safe(name)}"
 
+    def _leads_out(self, path: str) -> bool:
+        """Whether a symbolic link on the way leads out of the store."""
+        if not self._local:
+            return False
+        root = os.path.realpath(self._root)
+        return os.path.commonpath([root, os.path.realpath(path)]) != root
+
+    def _inside(self, name: str | None = None) -> str:
+        """The path of a file or folder below, or of this one, to do something with it."""
+        path = self.path if name is None else self._at(name)
+        if self._leads_out(path):
+            raise StoreError(f"{path} is behind a symbolic link that leads out of the store")
+        return path
+
     @contextlib.contextmanager
     def _said(self, what: str, name: str | None = None) -> Iterator[None]:
         """Turn whatever a file system raises into one sentence."""
@@ -104,14 +122,14 @@ class Folder:
 
     def read(self, name: str) -> bytes:
         """The whole file. StoreError if it is absent or unreadable."""
-        with self._said("read", name), self.fs.open_input_stream(self._at(name)) as stream:
+        with self._said("read", name), self.fs.open_input_stream(self._inside(name)) as stream:
             data: bytes = stream.read()
         return data
 
     def write(self, name: str, data: bytes) -> None:
         """Replace the file: afterwards it is whole, or what it was."""
-        path = self._at(name)
         with self._said("write", name):
+            path = self._inside(name)
             if self._local:
                 aside = self._write_aside(path, data)
                 os.replace(aside, path)
@@ -126,8 +144,8 @@ class Folder:
         such operation here: two that create the same file within the same moment may both go on, so what is created is
         read back.
         """
-        path = self._at(name)
         with self._said("write", name):
+            path = self._inside(name)
             if self._local:
                 aside = self._write_aside(path, data)
                 try:
@@ -157,9 +175,10 @@ class Folder:
         return aside
 
     def exists(self, name: str) -> bool:
+        path = self._at(name)
         with self._said("look for", name):
-            info = self.fs.get_file_info(self._at(name))
-        return bool(info.type != fs.FileType.NotFound)
+            info = self.fs.get_file_info(path)
+        return bool(info.type != fs.FileType.NotFound) and not self._leads_out(path)
 
     def names(self) -> list[str]:
         """Files and folders directly below, sorted; none if the folder is absent."""
@@ -175,6 +194,8 @@ class Folder:
 
     def _listed(self, recursive: bool) -> list[tuple[str, fs.FileType]]:
         """Relative paths, each with what is there."""
+        if self._leads_out(self.path):
+            return []
         selector = fs.FileSelector(self.path, allow_not_found=True, recursive=recursive)
         with self._said("list"):
             try:
@@ -187,15 +208,15 @@ class Folder:
     def size(self, name: str) -> int:
         """Bytes of a file."""
         with self._said("look for", name):
-            info = self.fs.get_file_info(self._at(name))
+            info = self.fs.get_file_info(self._inside(name))
             if info.type != fs.FileType.File:
                 raise FileNotFoundError(errno.ENOENT, "no such file")
         return int(info.size)
 
     def delete(self, name: str | None = None) -> None:
         """Remove a file or a folder below, or (None) this folder itself. What is absent is fine."""
-        path = self.path if name is None else self._at(name)
         with self._said("delete", name):
+            path = self._inside(name)
             match self.fs.get_file_info(path).type:
                 case fs.FileType.Directory:
                     self.fs.delete_dir(path)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
 
@@ -177,6 +178,38 @@ def test_any_name_is_kept_or_refused(tmp_path: Path, name: str, data: bytes) -> 
     assert store.read(name) == data and name in store.files()
     assert [path.name for path in tmp_path.iterdir()] == ["inside"]
     store.delete(name)
+
+
+def test_links_lead_nowhere_outside(tmp_path: Path) -> None:
+    """Those in the store of somebody else; its own folder may be behind one, and links inside are followed."""
+    outside, real, linked = tmp_path / "outside", tmp_path / "real", tmp_path / "linked"
+    for path in (outside / "checkpoints", real / "runs" / "one"):
+        path.mkdir(parents=True)
+    (outside / "checkpoints" / "state").write_bytes(b"mine")
+    linked.symlink_to(real)
+    store = open_store(str(linked))
+    store.write("runs/one/a", b"1")
+    (real / "runs" / "two").symlink_to("one")
+    assert (store / "runs" / "two").read("a") == b"1" and store.exists("runs/two/a")
+
+    (real / "runs" / "out").symlink_to(outside)
+    (real / "runs" / "one" / "b").symlink_to(outside / "checkpoints" / "state")
+    out, one = store / "runs" / "out", store / "runs" / "one"
+    assert not out.exists("checkpoints/state") and not one.exists("b")
+    assert out.names() == out.folders() == out.files() == []
+    attempts: list[Callable[[], object]] = [
+        lambda: out.read("checkpoints/state"),
+        lambda: one.read("b"),
+        lambda: one.size("b"),
+        lambda: out.write("a", b"2"),
+        lambda: out.create("a", b"2"),
+        lambda: out.delete("checkpoints"),
+    ]
+    for attempt in attempts:
+        with pytest.raises(StoreError, match="symbolic link that leads out of the store"):
+            attempt()
+    store.delete("runs")
+    assert os.listdir(outside) == ["checkpoints"] and os.listdir(outside / "checkpoints") == ["state"]
 
 
 def test_check(store: Folder) -> None:
