@@ -51,7 +51,7 @@ class Cancellation:
             yield
             return
         message = f"limits.max_seconds: {seconds:g} s are over; `assay resume` goes on from here"
-        timer = threading.Timer(seconds, self.ask, ("timeout", message))
+        timer = threading.Timer(min(seconds, threading.TIMEOUT_MAX), self.ask, ("timeout", message))
         timer.daemon = True
         timer.start()
         try:

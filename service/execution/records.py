@@ -97,6 +97,10 @@ class TrialRemarks(BaseModel):
     notes: tuple[str, ...] = ()
 
 
+Provenance = Annotated[dict[str, Any], BeforeValidator(json_text.plain)]
+"""what `service.provenance` says of a process that worked on a run"""
+
+
 class RunRecord(BaseModel):
     """run.json: the state of a run."""
 
@@ -111,12 +115,24 @@ class RunRecord(BaseModel):
     seconds: FiniteFloat
     trials: int
     trials_done: int
-    provenance: Annotated[dict[str, Any], BeforeValidator(json_text.plain)]
+    provenance: Provenance  # of the last driver
+    earlier: tuple[Provenance, ...] = ()  # of those before it, each once
     artefacts: tuple[Artefact, ...] = ()
     models: tuple[str, ...] = ()  # name/version of each model that was published
     best: dict[str, str] = {}  # variant -> id of its best trial
     warnings: tuple[str, ...] = ()  # of the summary; those of a trial are in its own record
     failure: Failure | None = None
+
+    @property
+    def mixed(self) -> bool:
+        """Whether drivers with different code worked on it: what they computed need not fit together."""
+        parts = ("code", "packages", "python")
+        return any(each.get(part) != self.provenance.get(part) for each in self.earlier for part in parts)
+
+    def succeeded_by(self, provenance: dict[str, Any]) -> tuple[dict[str, Any], ...]:
+        """Who worked on it before somebody who goes on with it, each once."""
+        known = [*self.earlier, self.provenance]
+        return tuple(each for place, each in enumerate(known) if each != provenance and each not in known[:place])
 
     @property
     def ended(self) -> bool:

@@ -111,6 +111,7 @@ def _drive(job_spec: JobSpec, plans: list[TrialPlan], store: Folder, folder: Fol
     began = time.monotonic()
     run_id = folder.name
     earlier = records.read_run(folder) if folder.exists(layout.RUN) else None
+    origin = provenance()
     state = RunRecord(
         id=run_id,
         job=job_spec.job,
@@ -121,7 +122,8 @@ def _drive(job_spec: JobSpec, plans: list[TrialPlan], store: Folder, folder: Fol
         seconds=earlier.seconds if earlier else 0.0,
         trials=len(plans),
         trials_done=0,
-        provenance=provenance(),
+        provenance=origin,
+        earlier=earlier.succeeded_by(origin) if earlier else (),
     )
     progress = LoggedProgress(how.progress, run_id, job_spec.job, None if how.serial else _metrics(job_spec.job))
     with (
@@ -204,6 +206,11 @@ def _finish(
         return state.model_copy(update={"status": "failed", "failure": failed[0].failure})
 
     summary = Summary(folder, job_spec.seed)
+    if state.mixed:
+        summary.warn(
+            "the run was resumed with other code or packages than before: its parts need not fit together; "
+            "`provenance` and `earlier` in run.json say with which"
+        )
     for sentence in results.unknown_metrics(job_spec, ends):
         summary.warn(sentence)
     summarize = catalog.load(job_spec.job).summarize

@@ -56,7 +56,7 @@ def of_run(folder: Folder, state: RunRecord) -> ReportPage:
             (each.label, each.status, each.id in state.marked, duration(each.seconds), each.metrics) for each in ends
         ],
         errors=[(name, failure.message, failure.traceback) for name, failure in failures],
-        provenance=state.provenance,
+        provenance=state.provenance | {"earlier": state.earlier},
     )
 
 

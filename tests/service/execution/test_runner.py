@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from service import models, spec
 from service.cli.commands import main
 from service.errors import AssayError, RunLockedError, RunNotFoundError, SpecError, StoreError
 from service.execution import checkpoints, history, records, runner
+from service.execution.cancellation import Cancellation
 from service.execution.progress import Silent
 from service.execution.records import RunRecord, TrialRecord
 from service.execution.runner import Execution
@@ -221,6 +224,16 @@ def test_time_limit(store_uri: str) -> None:
     assert len(folder_of(job_spec, state).read_table("metrics.parquet")) > 2
 
 
+def test_a_time_limit_beyond_what_a_clock_counts() -> None:
+    """The thread of its timer died of it, with a traceback on standard error."""
+    stop = Cancellation()
+    with stop.after(1e300):
+        threads = [each for each in threading.enumerate() if isinstance(each, threading.Timer)]
+        time.sleep(0.1)
+        assert threads and all(each.is_alive() for each in threads)
+    assert not stop.event.is_set()
+
+
 def test_nothing_is_written_when_the_run_cannot_begin(tmp_path: Path, ray_session: None) -> None:
     store = tmp_path / "store"
     with pytest.raises(AssayError, match="resources.gpus: a trial asks for 64; the largest node has 0"):
@@ -244,6 +257,30 @@ def test_no_folder_is_left_by_a_run_that_could_not_begin(store_uri: str, monkeyp
     with pytest.raises(StoreError, match="the disk is full"):
         runner.start(walk(store_uri), Execution(serial=True), "one")
     assert (open_store(store_uri) / "runs").names() == []
+
+
+def test_a_run_that_is_resumed_with_other_code_says_so(store_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who worked on it before is not forgotten, not even by who only summarises it anew."""
+
+    def driven_by(commit: str, command: str) -> None:
+        monkeypatch.setattr(runner, "provenance", lambda: {"code": {"commit": commit}, "command": [command]})
+
+    driven_by("one", "run")
+    job_spec = walk(store_uri)
+    state = runner.start(job_spec, Execution(serial=True))
+    assert state.earlier == () and not state.warnings
+    first = state.provenance
+    driven_by("one", "resume")
+    for _ in range(2):
+        state = runner.resume(open_store(store_uri), state.id, Execution(serial=True))
+        assert state.earlier == (first,) and not state.warnings
+    second = state.provenance
+    driven_by("two", "resume")
+    for _ in range(2):
+        state = runner.resume(open_store(store_uri), state.id, Execution(serial=True))
+        assert state.earlier == (first, second)
+        assert ["resumed with other code" in sentence for sentence in state.warnings] == [True]
+    assert records.read_run(folder_of(job_spec, state)) == state
 
 
 def test_runs_are_in_the_order_of_their_starts(store_uri: str) -> None:
