@@ -18,6 +18,8 @@ from service.planning import yaml_text
 from service.planning.sections import Json, becomes_another
 from service.planning.validation import validate
 
+MAX_TRIALS = 10_000  # of a sweep
+
 
 class Uniform(Section):
     uniform: Annotated[tuple[float, float], Field(description="lower and upper bound")]
@@ -77,7 +79,7 @@ class Sweep(Section):
         description="name -> overrides, e.g. {wide: {params.x.width: 64}}; figures and the choice of the best treat "
         "each variant by itself",
     )
-    grid: dict[str, tuple[Json, ...]] = Field(
+    grid: dict[str, Annotated[tuple[Json, ...], Field(max_length=MAX_TRIALS)]] = Field(
         {}, description="field -> values, e.g. {seed: [0, 1], params.x.y: [3, 4]}; all combinations are run"
     )
     random: dict[str, Distribution] = Field(
@@ -85,7 +87,7 @@ class Sweep(Section):
         description="field -> {uniform: [low, high]}, {loguniform: [low, high]}, {randint: [low, high]} (high "
         "excluded) or {choice: [value, …]}",
     )
-    samples: int = Field(1, ge=1, le=10_000, description="draws for each variant and grid point")
+    samples: int = Field(1, ge=1, le=MAX_TRIALS, description="draws for each variant and grid point")
     metric: str | None = Field(None, description="what makes one trial better than another")
     mode: Literal["max", "min"] = Field("max", description="whether more or less of the metric is better")
     scheduler: Scheduler | None = Field(None, description="when to stop a trial early")

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from service import catalog
 from service.planning.plan import TrialPlan
@@ -31,19 +30,15 @@ class Cost:
 
 def costs(plans: Sequence[TrialPlan]) -> list[Cost]:
     """What the job says of its trials, of those that differ in the seed alone once; nothing if it says nothing."""
-    groups: list[tuple[Any, list[TrialPlan]]] = []
-    for each in plans:
-        key = (each.spec.params, each.spec.resources)
-        same = [group for known, group in groups if known == key]
-        if same:
-            same[0].append(each)
-        else:
-            groups.append((key, [each]))
     estimate = catalog.load(plans[0].spec.job).estimate
     if estimate is None:
         return []
+    groups: dict[tuple[str, Resources], list[TrialPlan]] = {}
+    for each in plans:
+        groups.setdefault((each.spec.params.model_dump_json(), each.spec.resources), []).append(each)
     return [
-        Cost(tuple(each.label for each in group), estimate(params), resources) for (params, resources), group in groups
+        Cost(tuple(each.label for each in group), estimate(group[0].spec.params), resources)
+        for (_, resources), group in groups.items()
     ]
 
 

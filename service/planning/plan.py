@@ -15,9 +15,7 @@ import numpy as np
 
 from service.errors import SpecError
 from service.provenance import derive_seed
-from service.spec import Choice, Distribution, JobSpec, LogUniform, RandInt, Uniform
-
-MAX_TRIALS = 10_000
+from service.spec import MAX_TRIALS, Choice, Distribution, JobSpec, LogUniform, RandInt, Uniform
 
 
 @dataclass(frozen=True)

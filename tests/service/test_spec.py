@@ -59,6 +59,10 @@ def test_overrides_are_typed_by_the_schema(tmp_path: Path) -> None:
         (WALK + "sweep: {scheduler: {kind: ashha}}\n", "sweep.scheduler"),
         (WALK + "sweep: {grid: {seed: [1, 2, 1]}}\n", "sweep.grid.seed must have no value twice: the same trial would"),
         (WALK + "sweep: {grid: {params.drift: [1, 1.0]}}\n", "sweep.grid.params.drift must have no value twice"),
+        (
+            WALK + f"sweep: {{grid: {{seed: {list(range(10_001))}}}}}\n",
+            "sweep.grid.seed must have at most 10000 entries; it is a list of 10001",
+        ),
         (WALK + "sweep: {random: {seed: {randnt: [1, 2]}}}\n", "sweep.random.seed"),
         ("- a\n- b\n", "a spec is a mapping of fields, this is ['a', 'b']"),
         ("a: [1\n", "not valid YAML"),
