@@ -16,7 +16,7 @@ from service.cli import remote
 from service.cli.options import Command, address_option, insecure_option, json_option, store_option
 from service.cli.printing import TolerantStream, next_steps, print_json, print_verdict
 from service.cluster import address as address_of
-from service.errors import AssayError, RunCancelledError, RunFailedError, RunPartialError
+from service.errors import AssayError, InputError, RunCancelledError, RunFailedError, RunPartialError
 from service.execution import history, layout, logs
 from service.execution.records import RunRecord
 from service.store import open_store
@@ -46,6 +46,8 @@ def _execution_options(command: Command) -> Command:
 @json_option
 def run(spec_file: str, overrides: tuple[str, ...], run_id: str | None, again: bool, as_json: bool, **how: Any) -> None:
     """Run a spec, with fields overridden: `assay run SPEC seed=3 params.training.lr=1e-3`."""
+    if again and run_id is None:
+        raise InputError("--again must have the --id of the run to go on with; without one each try is a new run")
     tree = spec.read(spec_file, list(overrides))
 
     def validated() -> spec.JobSpec:
@@ -59,7 +61,7 @@ def run(spec_file: str, overrides: tuple[str, ...], run_id: str | None, again: b
         if (notice := devices.unused_gpus(job_spec.resources.gpus)) is not None:
             say(f"assay: {notice}")
         store = open_store(job_spec.store)
-        if again and run_id and history.begun(layout.run(store, run_id), job_spec):
+        if again and run_id is not None and history.begun(layout.run(store, run_id), job_spec):
             return runner.resume(store, run_id, execution), job_spec.store
         return runner.start(job_spec, execution, run_id), job_spec.store
 

@@ -26,7 +26,7 @@ class Difference:
 
 def run_folder(store: Folder, name: str) -> Folder:
     """The folder of a run, by its id, an unambiguous beginning or end of it, `last`, or `last~1` for the one before."""
-    if counted := re.fullmatch(r"last(?:~(\d{1,6}))?", name):
+    if counted := re.fullmatch(rf"{records.LAST}(?:~(\d{{1,6}}))?", name):
         back = int(counted[1] or 0)
         started, _ = _by_start(store)
         if back < len(started):

@@ -17,6 +17,7 @@ from service.formatting import encodable
 from service.store import Folder
 
 RUN_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+LAST = "last"  # what commands call the newest run
 
 RunStatus = Literal["running", "finished", "partial", "failed", "cancelled", "lost"]
 Record = TypeVar("Record", bound=BaseModel)
@@ -24,9 +25,9 @@ TrialStatus = Literal["finished", "partial", "stopped", "failed"]  # partial: so
 
 
 def check_id(run_id: str) -> None:
-    """SpecError if this cannot be the id of a run: it names a folder, and a job of Ray."""
-    if not RUN_ID.fullmatch(run_id):
-        raise SpecError(f"run id {run_id!r}: use up to 63 lower-case letters, digits and dashes")
+    """SpecError if this cannot be the id of a run: it names a folder, and a job of Ray, and no run by its place."""
+    if not RUN_ID.fullmatch(run_id) or run_id == LAST:
+        raise SpecError(f"run id {run_id!r}: up to 63 lower-case letters, digits and dashes, and not {LAST!r} alone")
 
 
 class Failure(BaseModel):

@@ -24,6 +24,12 @@ def walk(tmp_path: Path) -> Path:
     return path
 
 
+def test_whoever_retries_says_which_run(walk: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Without an id each try would be a new run."""
+    assert main(["run", str(walk), "--serial", "--again"]) == 2
+    assert "--again must have the --id of the run" in capfd.readouterr().err
+
+
 def test_run_show_compare_logs(walk: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     store = str(tmp_path / "store")
 

@@ -336,6 +336,11 @@ def test_a_run_id_is_used_once(store_uri: str) -> None:
         runner.start(walk(store_uri), Execution(serial=True), run_id="once")
 
 
+def test_no_run_is_called_as_the_newest_one_is(store_uri: str) -> None:
+    with pytest.raises(SpecError, match="run id 'last': .* and not 'last' alone"):
+        runner.start(walk(store_uri), Execution(serial=True), run_id="last")
+
+
 @pytest.mark.parametrize(
     ("damage", "sentence"),
     [
