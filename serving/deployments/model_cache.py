@@ -23,8 +23,8 @@ from service.store import Folder
 from serving import kinds
 from serving.http.owners import leaving
 from serving.http.settings import Models
+from serving.http.store_errors import unreadable
 from serving.kinds.base import Endpoint
-from serving.kinds.store_errors import unreadable
 
 T = TypeVar("T")
 

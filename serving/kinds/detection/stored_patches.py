@@ -11,7 +11,7 @@ from jobs.invisibility_cloak.patch.rendering_params import RenderingParams
 from service import models
 from service.errors import InputError, ModelError, StoreError
 from service.store import Folder
-from serving.kinds.store_errors import unreadable
+from serving.http.store_errors import unreadable
 
 LARGEST_FILE = 16 << 20  # bytes of the weights: more than 1,024 pixels a side
 

@@ -23,11 +23,11 @@ from service import models
 from service.errors import BusyError, InputError, StoreError
 from service.models import publish
 from service.store import open_store
+from serving.http import store_errors
 from serving.http.messages import Form
 from serving.http.protocol import InferRequest
 from serving.http.settings import Attacks, Http, Models, ServeSettings
 from serving.http.uploads import to_png
-from serving.kinds import store_errors
 from serving.kinds.detection.attack_options import DESCRIBED
 from serving.kinds.object_detection import ObjectDetection
 from serving.kinds.object_detection_attack import ObjectDetectionAttack, prepare
