@@ -36,7 +36,7 @@ from tests.ports import free_port
 from tests.processes import PATIENCE_SECONDS, started, titles, wait_for
 from tests.serving.models import bits, put
 
-CLIENTS, REQUESTS, ROUNDS = (1, 16, 128, 256), 300, 3
+CLIENTS, REQUESTS, ROUNDS = (1, 16, 128, 256), 300, 5
 IDLE_SECONDS = 10.0  # in which Ray exports its metrics once
 PAUSE = 0.1  # seconds after which a request is sent again that was told to come back
 TOGETHER = 32  # batching.max_rows
@@ -93,11 +93,15 @@ WORKLOADS = Workload("small", 8, 16, 1), Workload("large", 48, 32, 15)
 
 @dataclass
 class Measured:
-    """latencies: ms of each request, from when it was first sent. cpu: ms by process. seconds: that load lasted."""
+    """latencies: ms of each request, from when it was first sent.
+
+    Of each round, cpu: ms of a request by process; rates: requests a second. Their medians count, as other machines of
+    the same host may take the caches away for a whole round.
+    """
 
     latencies: list[float] = field(default_factory=list)
-    cpu: Counter[str] = field(default_factory=Counter)
-    seconds: float = 0.0
+    cpu: list[Mapping[str, float]] = field(default_factory=list)
+    rates: list[float] = field(default_factory=list)
     refused: int = 0
 
     @property
@@ -110,17 +114,17 @@ class Measured:
 
     @property
     def rate(self) -> float:
-        return len(self.latencies) / self.seconds
+        return median(self.rates)
 
     @property
     def cpu_ms(self) -> float:
         """Of a request, in all processes."""
-        return sum(self.cpu_each.values())
+        return median(sum(each.values()) for each in self.cpu)
 
     @property
     def cpu_each(self) -> Mapping[str, float]:
         """ms by process, of one request."""
-        return {part: spent / len(self.latencies) for part, spent in self.cpu.items()}
+        return {part: median(each.get(part, 0.0) for each in self.cpu) for part in self.cpu[-1]}
 
 
 Results = dict[int, dict[str, Measured]]  # by how many clients, and server
@@ -149,10 +153,13 @@ class Server:
         before, began = cpu_ms(self.process.pid), time.perf_counter()
         latencies, refused = asyncio.run(load(self.port, message, clients, REQUESTS))
         seconds = time.perf_counter() - began
-        for part, spent in cpu_ms(self.process.pid).items():
-            into.cpu[part] += spent - before[part] - self.idle.get(part, 0.0) * seconds
+        spent = {
+            part: after - before[part] - self.idle.get(part, 0.0) * seconds
+            for part, after in cpu_ms(self.process.pid).items()
+        }
+        into.cpu.append({part: each / len(latencies) for part, each in spent.items()})
+        into.rates.append(len(latencies) / seconds)
         into.latencies += latencies
-        into.seconds += seconds
         into.refused += refused
 
 
