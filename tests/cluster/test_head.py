@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from service.cluster.packaging import LAUNCHER
 from tests.cluster.nodes import LocalCluster
 from tests.cluster.redis_server import Redis
 from tests.cluster.test_survival import run_of, undisturbed, written
@@ -33,7 +34,7 @@ def test_a_run_outlives_its_head(tmp_path: Path, tmp_path_factory: pytest.TempPa
         wait_for(lambda: len(cluster.alive()) == 2)
         assert node.poll() is None, "the node was not started again"
         assert cluster.jobs().run("here").status == "running", "the table of jobs is there"
-        (driver,) = [each for each, title in titles(node.pid).items() if re.match("python.* -m service run ", title)]
+        (driver,) = [each for each, title in titles(node.pid).items() if re.match(f"python.* {LAUNCHER} run ", title)]
         driver.kill()
         wait_for(lambda: cluster.jobs().run("here").status == "lost")
         cluster.hurry()
