@@ -43,7 +43,7 @@ def bounded(limits: Connections, pooled: bool = False) -> type[HttpToolsProtocol
 class Unread:
     """The answers that wait in memory until their clients read them. most: bytes of all.
 
-    Where they are more, the longest waiting is dropped of whoever has the most of them.
+    Where they are more, the longest waiting is dropped of whoever has the most of them, but never the newest.
     """
 
     def __init__(self, most: int) -> None:

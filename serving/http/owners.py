@@ -21,7 +21,8 @@ def owner_of(scope: Scope) -> str:
 def leaving(held: Mapping[T, tuple[str, int]]) -> T:
     """Which of several things goes where they are too many: of the owner that holds the most its oldest.
 
-    The newest stays: it is what there has to be room for. held: the owner and the size of each, the oldest first.
+    The newest stays: it is what there has to be room for. held: the owner and the size of each, at least two, the
+    oldest first.
     """
     *others, _ = held
     sizes: Counter[str] = Counter()

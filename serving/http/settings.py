@@ -79,7 +79,9 @@ class Connections(Section):
     body_kb_per_second: float = Field(64, gt=0, description="the least rate of a body in KiB/s")
     unread_seconds: float = Field(30, gt=0, description="in which nothing of an answer is read; then it is closed")
     unread_mb: float = Field(
-        256, gt=0, description="all answers that wait to be read, in MiB; beyond: the longest waiting are dropped"
+        256,
+        gt=0,
+        description="answers that wait to be read, in MiB; beyond: the oldest of whoever has most is dropped",
     )
     bodies_mb: float = Field(
         256, gt=0, description="all bodies that are held, in MiB; beyond: 503. Of one key or address half of it"

@@ -25,7 +25,7 @@ from serving.deployments import server
 from serving.deployments.attack_server import Reply
 from serving.http.exchange import LEFT
 from serving.http.keys import new_key
-from serving.http.settings import Attacks, Queue, ServeSettings
+from serving.http.settings import Attacks, Models, Queue, ServeSettings
 from serving.http.uploads import ImageUpload
 from tests.processes import wait_for
 from tests.serving import in_process
@@ -157,6 +157,34 @@ def test_of_the_places_for_attacks_a_key_has_half(tmp_path: Path) -> None:
         bob = asyncio.create_task(ask("bob"))
         go_on.set()
         assert [await first, await bob, await ask("alice")] == [200, 200, 200]
+
+    asyncio.run(run())
+
+
+def test_models_in_memory_are_of_the_key_that_asks(tmp_path: Path) -> None:
+    """With inference, and with the question whether one is ready."""
+    store, made = open_store(str(tmp_path)), {name: new_key(name) for name in ("alice", "mallory")}
+    for name in "abcde":
+        put(store, name)
+    keys = tuple(key for _, key in made.values())
+    replica = in_process.server(ServeSettings(keys=keys, models=Models(loaded=2)), store.uri)
+
+    async def ask(name: str, method: str, path: str) -> int:
+        async def receive() -> Message:
+            return {"type": "http.request", "body": json.dumps(message(bits(1, 8).numpy())).encode()}
+
+        headers = [(b"authorization", f"Bearer {made[name][0]}".encode())]
+        scope = {"type": "http", "method": method, "path": f"/v2/models/{path}", "headers": headers}
+        return (await replica(Request({**scope, "query_string": b""}, receive))).status_code
+
+    async def run() -> None:
+        assert await ask("alice", "POST", "a/infer") == 200
+        for path in ("b", "c"):
+            assert await ask("mallory", "POST", f"{path}/infer") == 200
+        assert [card.name for card in replica._models.loaded] == ["a", "c"]
+        for path in ("d", "e"):
+            assert await ask("mallory", "GET", f"{path}/ready") == 200
+        assert [card.name for card in replica._models.loaded] == ["a", "e"]
 
     asyncio.run(run())
 
